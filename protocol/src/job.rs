@@ -1,0 +1,148 @@
+//! The job spec: what a tenant may ask for. Version 1.
+
+use crate::ids::UploadId;
+use crate::limits;
+use crate::parse::{ParseError, from_json};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Entries in [`JobSpec::labels`].
+pub const MAX_LABELS: usize = 16;
+/// Characters in [`JobSpec::external_id`], a label's key or a label's value.
+pub const MAX_LABEL_CHARS: usize = 128;
+
+/// A job as the tenant describes it. Unknown fields are refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// Version of this document; 1.
+    pub version: u32,
+    /// The media to transcode.
+    pub input: InputRef,
+    /// Name of a preset; `GET /v1/presets` lists them.
+    pub preset: String,
+    /// Which decoders and demuxers may touch the input.
+    #[serde(default)]
+    pub decoders: DecoderSet,
+    /// Changes to the preset's video.
+    #[serde(default)]
+    pub video: VideoOptions,
+    /// The tenant's own id for this job, 1 to 128 characters, given back unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// The tenant's own labels, at most 16, given back unchanged.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where a job's input is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum InputRef {
+    /// A finished upload of the same tenant.
+    Upload(UploadId),
+}
+
+/// A set of decoders and demuxers. Each adds attack surface, so the wider one is asked for by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DecoderSet {
+    /// What today's cameras, phones and editors write.
+    #[default]
+    Core,
+    /// `core` and the formats of the past (wmv, flv, 3gp, avi, mpeg…).
+    Legacy,
+}
+
+/// Changes to a preset's video.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VideoOptions {
+    /// Height of the highest rung in pixels, 144 to 2160, even. A portrait picture is measured by its width.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_height: Option<u32>,
+    /// Seconds in a segment, 2 to 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment_seconds: Option<u32>,
+}
+
+impl JobSpec {
+    /// Parses and checks a job spec.
+    ///
+    /// # Errors
+    /// The path of the first field that is unknown, missing, of the wrong type or out of range. Whether the preset and the
+    /// input exist is the broker's to say.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let spec: Self = from_json("job spec", bytes, limits::MAX_API_BODY)?;
+        let wrong = |field: &str, reason: String| {
+            Err(ParseError::Field { what: "job spec", field: field.into(), reason })
+        };
+        if spec.version != 1 {
+            return wrong("version", format!("version {} is not known here; write 1", spec.version));
+        }
+        if !crate::text::is_label(&spec.preset, 64) {
+            return wrong("preset", "a preset's name has 1 to 64 printable characters".into());
+        }
+        if let Some(h) = spec.video.max_height
+            && (!(144..=2160).contains(&h) || !h.is_multiple_of(2))
+        {
+            return wrong("video.max_height", format!("{h} is not an even number from 144 to 2160"));
+        }
+        if let Some(s) = spec.video.segment_seconds
+            && !(2..=10).contains(&s)
+        {
+            return wrong("video.segment_seconds", format!("{s} is not from 2 to 10"));
+        }
+        if let Some(id) = &spec.external_id
+            && !crate::text::is_label(id, MAX_LABEL_CHARS)
+        {
+            return wrong("external_id", format!("1 to {MAX_LABEL_CHARS} printable characters"));
+        }
+        if spec.labels.len() > MAX_LABELS {
+            return wrong("labels", format!("{} labels; at most {MAX_LABELS}", spec.labels.len()));
+        }
+        for (key, value) in &spec.labels {
+            if !crate::text::is_label(key, MAX_LABEL_CHARS) || !crate::text::is_label(value, MAX_LABEL_CHARS) {
+                return wrong("labels", format!("keys and values have 1 to {MAX_LABEL_CHARS} printable characters"));
+            }
+        }
+        Ok(spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPLOAD: &str = "upl_0192f0c1a2b37c4d8e9f001122334455";
+
+    fn parse(text: &str) -> Result<JobSpec, String> {
+        JobSpec::parse(text.replace("UPLOAD", UPLOAD).as_bytes()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_shortest_spec_takes_every_default() {
+        let spec = parse(r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web"}"#).unwrap();
+        assert_eq!(spec.decoders, DecoderSet::Core);
+        assert_eq!(spec.video, VideoOptions::default());
+    }
+
+    #[test]
+    fn an_error_names_the_field() {
+        for (text, field) in [
+            (r#"{"version":2,"input":{"upload":"UPLOAD"},"preset":"web"}"#, "`version`"),
+            (r#"{"version":1,"input":{"upload":"job_1"},"preset":"web"}"#, "`input.upload`"),
+            (r#"{"version":1,"input":{"url":"http://169.254.169.254/"},"preset":"web"}"#, "unknown variant `url`"),
+            (r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","video":{"crf":1}}"#, "`video.crf`"),
+            (r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","video":{"max_height":721}}"#, "`video.max_height`"),
+            (r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":""}"#, "`preset`"),
+            (r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","labels":{"a":"\u001b[2J"}}"#, "`labels`"),
+            (r#"{"version":1,"preset":"web"}"#, "missing field `input`"),
+            ("", "`.`"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(field), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Everything that crosses a trust boundary in mpegflow, as types.
+//!
+//! | module | crosses | direction of distrust |
+//! |---|---|---|
+//! | [`ids`] | every boundary | text from anyone → typed ids |
+//! | [`job`] | tenant → broker | the tenant's job spec |
+//! | [`task`] | broker → supervisor → codec | the plan of one task; and its result on the way back |
+//! | [`media`] | codec → supervisor → broker | what a hostile file claims about itself |
+//! | [`failure`] | codec → supervisor → broker → tenant | why an attempt or a job failed |
+//! | [`evidence`] | supervisor → broker → tenant | which locks held |
+//! | [`worker`] | supervisor ↔ broker | the worker API's bodies and headers |
+//! | [`codec`] | codec ↔ supervisor | frames on the control and input sockets |
+//! | [`api`] | broker → tenant | the public API's bodies |
+//! | [`limits`] | – | every size that a parser or a buffer is held to |
+//!
+//! Parsing is total: any bytes give a value or a [`ParseError`] that names the field. There is no I/O, no clock and no
+//! randomness here.
+
+pub mod api;
+pub mod codec;
+pub mod evidence;
+pub mod failure;
+pub mod ids;
+pub mod job;
+pub mod limits;
+pub mod media;
+pub mod task;
+pub mod text;
+pub mod worker;
+
+mod parse;
+
+pub use parse::{ParseError, from_json, to_json};

@@ -1,0 +1,28 @@
+//! Text that came from somewhere hostile, made fit for a log line, a terminal or a JSON field.
+
+/// Returns `text` cut to `max_chars` characters, with every control character (terminal escapes among them), bidirectional
+/// override and line break replaced by a space.
+pub fn clean(text: &str, max_chars: usize) -> String {
+    text.chars().take(max_chars).map(|c| if is_unsafe(c) { ' ' } else { c }).collect()
+}
+
+// Bidirectional controls can make a log line or a terminal show something other than what is there (CVE-2021-42574).
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+}
+
+/// Whether `text` is 1 to `max` characters long and holds nothing that [`clean`] would replace.
+pub fn is_label(text: &str, max: usize) -> bool {
+    !text.is_empty() && text.chars().count() <= max && !text.chars().any(is_unsafe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_and_overrides_become_spaces() {
+        assert_eq!(clean("a\u{1b}[31mb\nc\u{202e}d", 100), "a [31mb c d");
+        assert_eq!(clean("abcdef", 3), "abc");
+    }
+}

@@ -1,0 +1,214 @@
+//! Bodies and headers of the worker API: what passes between a supervisor and the broker, over mutual TLS.
+//!
+//! | call | body → answer | needs |
+//! |---|---|---|
+//! | `POST /worker/v1/enroll` | [`Enroll`] → [`Enrolled`] | a join token; no client certificate |
+//! | `POST /worker/v1/renew` | [`Renew`] → [`Enrolled`] | client certificate |
+//! | `POST /worker/v1/lease` | [`LeaseRequest`] → [`LeaseReply`] (long poll) | client certificate |
+//! | `GET /worker/v1/attempts/{attempt}/inputs/{n}` | `Range` → 206 bytes | and the capability |
+//! | `PUT /worker/v1/attempts/{attempt}/outputs/{n}/parts/{p}` | bytes → 204 | and the capability |
+//! | `POST /worker/v1/attempts/{attempt}/heartbeat` | [`Heartbeat`] → [`HeartbeatReply`] | and the capability |
+//! | `POST /worker/v1/attempts/{attempt}/complete` | [`Complete`] → 204 | and the capability |
+//! | `POST /worker/v1/attempts/{attempt}/fail` | [`Fail`] → 204 | and the capability |
+//! | `POST /worker/v1/attempts/{attempt}/release` | – → 204 | and the capability |
+//!
+//! The capability goes in `Authorization: Bearer`. It is bound to the worker's identity, the attempt and the lease's epoch;
+//! once the lease is lost every call answers 409 and changes nothing. A part declares its length (`Content-Length`) and
+//! digest ([`PART_DIGEST_HEADER`]) before its body; parts of one output are sent in order, each but the last exactly
+//! [`crate::limits::PART_SIZE`] long; a part sent again must have the same digest.
+
+use crate::evidence::Evidence;
+use crate::failure::Failure;
+use crate::ids::{AttemptId, PoolName, WorkerId};
+use crate::task::{TaskResult, TaskSpec};
+use crate::codec::{OutputKind, ProcessLimits};
+use serde::{Deserialize, Serialize};
+
+/// Header with a part's SHA-256: 64 lowercase hexadecimal digits.
+pub const PART_DIGEST_HEADER: &str = "mpegflow-part-sha256";
+
+/// What a new worker needs to find and trust its broker: a JSON file, mode 0600, given by path. Holds a secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinFile {
+    /// The worker API's address, `host:port`.
+    pub broker: String,
+    /// The name in the broker's certificate.
+    pub server_name: String,
+    /// PEM certificate of the broker's CA; nothing else is trusted.
+    pub ca: String,
+    /// The join token.
+    pub token: String,
+    /// The pool to serve.
+    pub pool: PoolName,
+}
+
+/// A worker asks for an identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enroll {
+    /// The join token.
+    pub token: String,
+    /// PEM certificate signing request; the key was made in the worker and stays there. Only its public key is used.
+    pub csr: String,
+    /// The pool it wants to serve.
+    pub pool: PoolName,
+    /// Version of the worker, for the log.
+    pub version: String,
+}
+
+/// A worker asks for a fresh certificate before the old one expires.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// PEM certificate signing request. Only its public key is used.
+    pub csr: String,
+}
+
+/// A worker's identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enrolled {
+    /// Who it is; also in the certificate's SPIFFE URI, `spiffe://mpegflow/pool/{pool}/worker/{worker}`.
+    pub worker: WorkerId,
+    /// PEM certificate chain, leaf first.
+    pub certificate: String,
+    /// Seconds until it expires; renew at half.
+    pub expires_in_s: u64,
+}
+
+/// A worker asks for work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// How long the broker may hold the call when there is nothing to do, in milliseconds; at most 30,000.
+    pub wait_ms: u32,
+}
+
+/// The answer to a [`LeaseRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum LeaseReply {
+    /// Work.
+    Lease(Box<Lease>),
+    /// Nothing now; ask again.
+    Idle {},
+    /// This identity is bound to a tenant that has no work while others do: exit, so that a fresh process takes the place.
+    Retire {},
+}
+
+/// One attempt at one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Opaque; goes with every later call. A secret.
+    pub capability: String,
+    /// Milliseconds until the lease is lost unless a heartbeat renews it.
+    pub lease_ms: u32,
+    /// The work.
+    pub task: TaskSpec,
+    /// Inputs by position.
+    pub inputs: Vec<InputSlot>,
+    /// Outputs by position.
+    pub outputs: Vec<OutputSlot>,
+    /// What the codec process may use.
+    pub limits: ProcessLimits,
+    /// Threads an encoder or decoder may start.
+    pub threads: u32,
+    /// Milliseconds the attempt may take in all.
+    pub deadline_ms: u64,
+}
+
+/// An input of a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputSlot {
+    /// Length in bytes.
+    pub size: u64,
+}
+
+/// An output of a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSlot {
+    /// How the codec writes it.
+    pub kind: OutputKind,
+    /// The most bytes it may have.
+    pub max_bytes: u64,
+}
+
+/// A worker says that it is alive, and how far it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// How far.
+    pub progress: TaskProgress,
+    /// New lines of the codec's log, cleaned and bounded by the worker and again by the broker.
+    pub log: Vec<String>,
+}
+
+/// How far a task is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskProgress {
+    /// Video frames (or audio packets) done.
+    pub frames: u64,
+    /// Media time done, in milliseconds.
+    pub time_ms: u64,
+    /// Media time over wall time, in thousandths (1000 is real time).
+    pub speed_milli: u64,
+    /// Input bytes read so far, each counted once per read.
+    pub bytes_in: u64,
+    /// Output bytes made so far.
+    pub bytes_out: u64,
+    /// Resident memory of the codec process in bytes.
+    pub memory: u64,
+}
+
+/// The answer to a [`Heartbeat`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatReply {
+    /// Milliseconds until the lease is lost, from now.
+    pub lease_ms: u32,
+    /// Stop: the job was canceled. Kill the codec and release.
+    pub cancel: bool,
+    /// Take no more work after this.
+    pub drain: bool,
+}
+
+/// A task is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Complete {
+    /// What the codec found or made.
+    pub result: TaskResult,
+    /// Every output, by position; each was sent whole.
+    pub outputs: Vec<OutputDigest>,
+    /// Which locks held.
+    pub evidence: Evidence,
+}
+
+/// An output as the worker sent it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputDigest {
+    /// Length in bytes.
+    pub size: u64,
+    /// Parts sent.
+    pub parts: u32,
+    /// SHA-256 over the parts' SHA-256 digests (32 bytes each, in order), hexadecimal. Of no parts: of nothing.
+    pub digest: String,
+}
+
+/// A task failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fail {
+    /// Why.
+    pub failure: Failure,
+    /// Which locks held, where it came that far.
+    pub evidence: Option<Evidence>,
+}
