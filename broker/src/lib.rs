@@ -1,1 +1,27 @@
-//! broker
+//! The strict broker: the only thing that workers and tenants talk to, and the only one that touches storage.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`plan`] | planning, as pure functions |
+//! | [`state`] | the state machine of jobs, tasks and attempts, as decisions |
+//! | [`model`] | the records both share with the adapters |
+//! | [`store`], [`queue`], [`objects`] | truth, dispatch index and bytes: traits, and the embedded adapters |
+//! | [`conformance`] | the suite that every adapter passes |
+//! | [`engine`] | what the broker does for tenants and workers, over the traits |
+//! | [`ca`], [`capability`] | who a worker is, and what it may do |
+//! | [`http`] | the public API, the worker API and the metrics on the wire |
+//! | [`embedded`] | all of it in one process |
+
+pub mod ca;
+pub mod capability;
+pub mod conformance;
+pub mod embedded;
+pub mod engine;
+pub mod http;
+pub mod model;
+pub mod objects;
+pub mod plan;
+pub mod queue;
+pub mod secret;
+pub mod state;
+pub mod store;

@@ -1,2 +1,154 @@
-//! main
-fn main() {}
+//! `mpegflow-broker`: wiring.
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use mpegflow_broker::embedded::{self, Config, Opened};
+use mpegflow_protocol::ids::PoolName;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// The strict broker: the only thing that workers and tenants talk to.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Args {
+    /// Where everything is kept.
+    #[arg(long, global = true, default_value = "mpegflow-data", value_name = "DIR")]
+    data: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    Serve {
+        /// Address of the public API.
+        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+        listen: SocketAddr,
+        /// Address of the worker API.
+        #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS")]
+        worker_listen: SocketAddr,
+        /// Address of the metrics.
+        #[arg(long, value_name = "ADDRESS")]
+        metrics_listen: Option<SocketAddr>,
+        /// Another name or address by which workers know the broker.
+        #[arg(long, value_name = "NAME")]
+        worker_name: Vec<String>,
+        /// Seconds a lease lives without a heartbeat.
+        #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=600), value_name = "SECONDS")]
+        lease: u64,
+    },
+    /// API keys of tenants.
+    #[command(subcommand)]
+    ApiKey(ApiKey),
+    /// Join tokens of workers.
+    #[command(subcommand)]
+    JoinToken(JoinToken),
+}
+
+#[derive(Debug, Subcommand)]
+enum ApiKey {
+    /// Make a key, and the tenant where there is none of that name.
+    Create {
+        /// The tenant's name.
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        /// What the key is for.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        label: String,
+        /// File to write the key to, mode 0600; standard output where it is left out.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum JoinToken {
+    /// Make the file that workers of a pool join with.
+    Create {
+        /// The pool.
+        #[arg(long, default_value = "default", value_name = "NAME")]
+        pool: PoolName,
+        /// Address of the worker API as workers reach it.
+        #[arg(long, default_value = "127.0.0.1:8443", value_name = "HOST:PORT")]
+        broker: String,
+        /// File to write, mode 0600.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Revoke every join token of a pool. Workers that have joined stay.
+    Revoke {
+        /// The pool.
+        #[arg(long, default_value = "default", value_name = "NAME")]
+        pool: PoolName,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args))
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let mut config = Config::new(args.data);
+    match args.command {
+        Command::Serve { listen, worker_listen, metrics_listen, worker_name, lease } => {
+            config.public = listen;
+            config.worker = worker_listen;
+            config.metrics = metrics_listen;
+            config.worker_names = worker_name;
+            config.lease = std::time::Duration::from_secs(lease);
+            serve(config).await
+        }
+        Command::ApiKey(ApiKey::Create { tenant, label, out }) => {
+            anyhow::ensure!(mpegflow_protocol::text::is_label(&tenant, 128), "a tenant's name has 1 to 128 printable characters");
+            let opened = Opened::open(&config).await?;
+            let tenant = opened.engine().ensure_tenant(&tenant).await?;
+            let key = opened.engine().create_api_key(tenant, &label).await?;
+            opened.close().await;
+            give(&key, out.as_deref())
+        }
+        Command::JoinToken(JoinToken::Create { pool, broker, out }) => {
+            let opened = Opened::open(&config).await?;
+            embedded::write_join_file(&opened, &broker, &pool, &out).await?;
+            opened.close().await;
+            Ok(())
+        }
+        Command::JoinToken(JoinToken::Revoke { pool }) => {
+            let opened = Opened::open(&config).await?;
+            let engine = opened.engine();
+            let revoked = engine.store().revoke_join_tokens(&pool, engine.now()).await?;
+            opened.close().await;
+            writeln!(std::io::stdout(), "revoked {revoked}")?;
+            Ok(())
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    // Before the start, so that a signal during it is not lost.
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let running = embedded::start(config).await.context("the broker does not start")?;
+    tracing::info!(public = %running.public_addr(), worker = %running.worker_addr(), metrics = ?running.metrics_addr(), "serving");
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    tracing::info!("draining");
+    tokio::select! {
+        () = running.shutdown() => Ok(()),
+        _ = term.recv() => anyhow::bail!("stopped before the drain was done"),
+        _ = int.recv() => anyhow::bail!("stopped before the drain was done"),
+    }
+}
+
+/// Hands a secret over, once.
+fn give(secret: &str, out: Option<&Path>) -> anyhow::Result<()> {
+    match out {
+        Some(path) => mpegflow_broker::ca::write_private(path, format!("{secret}\n").as_bytes())
+            .with_context(|| format!("cannot write {}", path.display())),
+        None => Ok(writeln!(std::io::stdout(), "{secret}")?),
+    }
+}

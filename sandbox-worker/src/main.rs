@@ -1,2 +1,210 @@
-//! main
-fn main() {}
+//! `mpegflow-worker`: wiring. Parse, harden, enrol, lease, drain.
+
+use clap::{Parser, ValueEnum};
+use mpegflow_lockdown::confine::{self, Confined, Needs};
+use mpegflow_worker::http::{EnrollError, HttpBroker, Join};
+use mpegflow_worker::settings::Settings;
+use mpegflow_worker::shutdown::{self, Phase, Stopper};
+use mpegflow_worker::supervisor::{self, Ended};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+const AFTER_HELP: &str = "\
+Example:
+  mpegflow-worker --join /run/mpegflow/join.json
+
+Signals:
+  SIGTERM, SIGINT   take no more work; finish what runs within --grace, else give it back. A second one stops at once.
+
+Exit codes:
+  0  drained or retired: nothing is left running
+  1  something failed here
+  2  bad command line
+  3  the join file or the codec binary cannot be used
+  4  the broker refuses this worker
+  130  stopped at once by a second signal";
+
+/// Leases tasks from an mpegflow broker and runs each in a fresh, locked codec process.
+#[derive(Debug, Parser)]
+#[command(name = "mpegflow-worker", version, after_help = AFTER_HELP)]
+struct Args {
+    /// The join file that the broker wrote (mode 0600; it holds a secret).
+    #[arg(long, value_name = "FILE")]
+    join: PathBuf,
+    /// The codec binary [default: mpegflow-codec beside this one]
+    #[arg(long, value_name = "PATH")]
+    codec: Option<PathBuf>,
+    /// A private folder for unlinked files of outputs that must be sought.
+    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    scratch: PathBuf,
+    /// Seconds to finish running work after the first signal.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u64,
+    /// How to write the log, on standard error [default: text on a terminal, else json]
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<LogFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+const FAILED: u8 = 1;
+const UNUSABLE: u8 = 3;
+const REFUSED: u8 = 4;
+const ABORTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    start_log(args.log);
+    // Before any thread and any secret.
+    if let Err(error) = mpegflow_lockdown::supervise::harden() {
+        tracing::error!(%error, "this process could not be hardened");
+        return ExitCode::from(FAILED);
+    }
+    match prepare(&args) {
+        Ok((join, settings)) => {
+            confine(&join, &settings);
+            start(join, &settings, Duration::from_secs(args.grace))
+        }
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "cannot start");
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+// Best effort: where the kernel cannot, the codec's own locks hold all the same, and the network policy stands around both.
+fn confine(join: &Join, settings: &Settings) {
+    let needs = Needs { codec: &settings.codec, scratch: &settings.scratch, port: join.port };
+    match confine::confine(needs) {
+        Ok(Confined::Fully) => {
+            tracing::info!(port = join.port, "this process may connect to the broker's port only")
+        }
+        Ok(partly) => tracing::warn!(
+            ?partly,
+            "this kernel does not confine this process in full; use Linux 6.12 or later"
+        ),
+        Err(error) => tracing::warn!(%error, "this process could not be confined"),
+    }
+}
+
+fn start_log(format: Option<LogFormat>) {
+    let terminal = std::io::stderr().is_terminal();
+    let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MPEGFLOW_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    match format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.with_target(false).init(),
+    }
+}
+
+fn prepare(args: &Args) -> anyhow::Result<(Join, Settings)> {
+    use anyhow::Context as _;
+    let codec = match &args.codec {
+        Some(codec) => codec.clone(),
+        None => std::env::current_exe().context("where this program is")?.with_file_name("mpegflow-codec"),
+    };
+    // Absolute, because a codec process starts in `/`.
+    let codec = codec.canonicalize().with_context(|| format!("the codec binary {}", codec.display()))?;
+    anyhow::ensure!(codec.is_file(), "the codec binary {} is not a file", codec.display());
+    let scratch = args.scratch.canonicalize();
+    let scratch = scratch.with_context(|| format!("the scratch folder {}", args.scratch.display()))?;
+    let join = Join::read(&args.join).context("the join file")?;
+    Ok((join, Settings::new(codec, scratch)))
+}
+
+fn start(join: Join, settings: &Settings, grace: Duration) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no threads");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let code = runtime.block_on(run(join, settings, grace));
+    // Nothing that still runs is worth waiting for: codecs are killed by their guards.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn run(join: Join, settings: &Settings, grace: Duration) -> ExitCode {
+    let (stopper, mut shutdown) = shutdown::channel();
+    if let Err(error) = watch_signals(stopper, grace) {
+        tracing::error!(%error, "signals cannot be watched");
+        return ExitCode::from(FAILED);
+    }
+    let broker = tokio::select! {
+        enrolled = HttpBroker::enroll(join) => match enrolled {
+            Ok(broker) => Arc::new(broker),
+            Err(error) => return refused(&error),
+        },
+        phase = shutdown.reached(Phase::Drain) => return exit_code(phase),
+    };
+    tracing::info!(worker = %broker.worker(), codec = %settings.codec.display(), "enrolled");
+    loop {
+        let ended = tokio::select! {
+            ended = supervisor::run(&broker, settings, shutdown.clone()) => ended,
+            Err(error) = broker.keep_renewed() => return refused(&error),
+        };
+        match ended {
+            Ended::Drained | Ended::Retired => {
+                tracing::info!(?ended, "done");
+                return ExitCode::SUCCESS;
+            }
+            Ended::Aborted => return ExitCode::from(ABORTED),
+            Ended::Unknown => tokio::select! {
+                enrolled = broker.unknown(broker.worker()) => if let Err(error) = enrolled {
+                    return refused(&error);
+                },
+                phase = shutdown.reached(Phase::Drain) => return exit_code(phase),
+            },
+        }
+    }
+}
+
+fn exit_code(phase: Phase) -> ExitCode {
+    if phase == Phase::Abort { ExitCode::from(ABORTED) } else { ExitCode::SUCCESS }
+}
+
+fn refused(error: &EnrollError) -> ExitCode {
+    tracing::error!(%error, "no identity");
+    ExitCode::from(if matches!(error, EnrollError::Refused(_) | EnrollError::Token) {
+        REFUSED
+    } else {
+        FAILED
+    })
+}
+
+fn watch_signals(stopper: Stopper, grace: Duration) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        let mut draining = None;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if draining.is_some() {
+                tracing::warn!("stopping at once");
+                stopper.advance(Phase::Abort);
+                return;
+            }
+            tracing::info!(grace_s = grace.as_secs(), "draining; once more to stop at once");
+            let stopper = stopper.clone();
+            draining = Some(tokio::spawn(async move { stopper.drain_within(grace).await }));
+        }
+    });
+    Ok(())
+}

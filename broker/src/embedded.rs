@@ -1,0 +1,419 @@
+//! The whole broker in one process: SQLite, a queue in memory, a local folder. No set-up.
+
+use crate::ca::{self, Ca, CaError, SERVER_NAME};
+use crate::capability::Capabilities;
+use crate::engine::{Engine, Parts, Quotas, SecretError};
+use crate::http::{metrics, public, serve, worker};
+use crate::model::SystemClock;
+use crate::objects::local::LocalObjects;
+use crate::objects::{ObjectError, Objects};
+use crate::plan::Settings;
+use crate::queue::MemoryQueue;
+use crate::secret;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store as _, StoreError};
+use axum::Router;
+use mpegflow_protocol::ids::{PoolName, TenantId};
+use mpegflow_protocol::task::EncoderSpeed;
+use mpegflow_protocol::worker::JoinFile;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// Leases are looked at this often.
+const TICK: Duration = Duration::from_millis(500);
+/// The queue is compared with the store this often.
+const RECONCILE: Duration = Duration::from_secs(10);
+/// Files that nothing needs are removed this often.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// How to start.
+#[derive(Clone)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where the public API listens; port 0 takes a free one.
+    pub public: SocketAddr,
+    /// Where the worker API listens.
+    pub worker: SocketAddr,
+    /// Where the metrics are.
+    pub metrics: Option<SocketAddr>,
+    /// How long a lease lives without a heartbeat.
+    pub lease: Duration,
+    /// x264 preset.
+    pub x264: EncoderSpeed,
+    /// Threads of a codec process.
+    pub threads: u32,
+    /// More names and addresses that workers may know the broker by.
+    pub worker_names: Vec<String>,
+    /// What a tenant may have.
+    pub quotas: Quotas,
+    /// Routes beside the public API: a page and its assets.
+    pub extra_routes: Option<Router>,
+    /// Other storage than the local folder.
+    pub objects: Option<Arc<dyn Objects>>,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("data_dir", &self.data_dir)
+            .field("public", &self.public)
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// The defaults: loopback, free ports, 15 s leases.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            data_dir: data_dir.into(),
+            public: loopback,
+            worker: loopback,
+            metrics: None,
+            lease: Duration::from_secs(15),
+            x264: EncoderSpeed::Fast,
+            threads: u32::try_from(threads).unwrap_or(1),
+            worker_names: Vec::new(),
+            quotas: Quotas::default(),
+            extra_routes: None,
+            objects: None,
+        }
+    }
+}
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error("cannot use the data folder {}", path.display())]
+    Data {
+        /// The folder.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+    /// Another broker uses the data folder.
+    #[error("another broker uses the data folder {}", .0.display())]
+    InUse(PathBuf),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The certificate authority cannot be used.
+    #[error("cannot use the certificate authority")]
+    Ca(#[from] CaError),
+    /// The capabilities' key cannot be used.
+    #[error("cannot use the key {}: {reason}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// The database cannot be used.
+    #[error("cannot use the database")]
+    Store(#[from] StoreError),
+    /// Storage cannot be used.
+    #[error("cannot use the objects' folder")]
+    Objects(#[from] ObjectError),
+}
+
+/// Why an administrative call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// A secret was not made.
+    #[error("cannot make a secret")]
+    Secret(#[from] SecretError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+}
+
+/// The data folder, opened: enough to make keys and tokens.
+pub struct Opened {
+    engine: Arc<Engine>,
+    ca: Arc<Ca>,
+    store: SqliteStore,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Opened(…)")
+    }
+}
+
+impl Opened {
+    /// Opens the data folder, beside a broker that may run on it.
+    ///
+    /// # Errors
+    /// Something in it cannot be used.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        let dir = &config.data_dir;
+        ca::make_private_dir(dir).map_err(|source| StartError::Data { path: dir.clone(), source })?;
+        let ca = Arc::new(Ca::open(&dir.join("ca"))?);
+        let key = capability_key(&dir.join("capability.key"))?;
+        let store = SqliteStore::open(&dir.join("broker.db")).await?;
+        let objects = match &config.objects {
+            Some(objects) => Arc::clone(objects),
+            None => Arc::new(LocalObjects::open(dir.join("objects")).await?),
+        };
+        let engine = Arc::new(Engine::new(Parts {
+            store: Arc::new(store.clone()),
+            queue: Arc::new(MemoryQueue::default()),
+            objects,
+            clock: Arc::new(SystemClock),
+            capabilities: Capabilities::new(&key),
+            settings: Settings { x264: config.x264, threads: config.threads.max(1) },
+            lease: config.lease,
+            quotas: config.quotas,
+        }));
+        Ok(Self { engine, ca, store })
+    }
+
+    /// What the broker does.
+    pub const fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The CA's certificate, PEM.
+    pub fn ca_certificate(&self) -> &str {
+        self.ca.certificate()
+    }
+
+    /// Closes the database.
+    pub async fn close(self) {
+        self.store.close().await;
+    }
+}
+
+/// The file with what a worker needs to join.
+///
+/// # Errors
+/// No token could be made, or the file cannot be written.
+pub async fn write_join_file(opened: &Opened, broker: &str, pool: &PoolName, path: &Path) -> Result<(), AdminError> {
+    let join = JoinFile {
+        broker: broker.to_owned(),
+        server_name: SERVER_NAME.into(),
+        ca: opened.ca.certificate().to_owned(),
+        token: opened.engine.create_join_token(pool).await?,
+        pool: pool.clone(),
+    };
+    let bytes = mpegflow_protocol::to_json(&join);
+    ca::write_private(path, &bytes).map_err(|source| AdminError::File { path: path.to_owned(), source })
+}
+
+/// A running broker. Dropping it ends it as a crash would; [`Self::shutdown`] drains first.
+pub struct Running {
+    opened: Opened,
+    public: SocketAddr,
+    worker: SocketAddr,
+    metrics: Option<SocketAddr>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    _lock: std::fs::File,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("public", &self.public).field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+/// Starts a broker.
+///
+/// # Errors
+/// The data folder, an address or the database cannot be used.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let dir = &config.data_dir;
+    ca::make_private_dir(dir).map_err(|source| StartError::Data { path: dir.clone(), source })?;
+    let lock = lock(dir)?;
+    let opened = Opened::open(&config).await?;
+    let engine = Arc::clone(&opened.engine);
+    // Before anything is served: what a crash left over, and what was ready then.
+    let swept = engine.sweep_orphans().await?;
+    tracing::debug!(?swept, "orphans");
+    engine.reconcile().await?;
+
+    let listen = |address: SocketAddr| async move {
+        let bound = TcpListener::bind(address).await.and_then(|l| l.local_addr().map(|a| (l, a)));
+        bound.map_err(|source| StartError::Listen { address, source })
+    };
+    let (public_listener, public_address) = listen(config.public).await?;
+    let (worker_listener, worker_address) = listen(config.worker).await?;
+    let metrics_listener = match config.metrics {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let tls = worker_tls(&opened.ca, &config, worker_address)?;
+
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let limits = serve::Limits::default();
+    let public_routes = public::router(Arc::clone(&engine), config.extra_routes, stop.clone());
+    tasks.spawn(serve::run(public_listener, None, public_routes, limits, stop.clone()));
+    let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca));
+    // A supervisor keeps its connection over a long encode.
+    let worker_limits = serve::Limits { head: Duration::from_secs(90), ..limits };
+    tasks.spawn(serve::run(worker_listener, Some(tls), worker_routes, worker_limits, stop.clone()));
+    let mut metrics_address = None;
+    if let Some((listener, address)) = metrics_listener {
+        metrics_address = Some(address);
+        let routes = metrics::router(Arc::clone(&engine));
+        let limits = serve::Limits { connections: 16, ..limits };
+        tasks.spawn(serve::run(listener, None, routes, limits, stop.clone()));
+    }
+    tasks.spawn(housekeeping(engine, stop.clone()));
+    Ok(Running {
+        opened,
+        public: public_address,
+        worker: worker_address,
+        metrics: metrics_address,
+        stop,
+        tasks,
+        _lock: lock,
+    })
+}
+
+impl Running {
+    /// Where the public API listens.
+    pub const fn public_addr(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where the worker API listens.
+    pub const fn worker_addr(&self) -> SocketAddr {
+        self.worker
+    }
+
+    /// Where the metrics are.
+    pub const fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// What the broker does.
+    pub const fn engine(&self) -> &Arc<Engine> {
+        &self.opened.engine
+    }
+
+    /// The tenant of that name, made where there is none.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn ensure_tenant(&self, name: &str) -> Result<TenantId, AdminError> {
+        Ok(self.opened.engine.ensure_tenant(name).await?)
+    }
+
+    /// Makes an API key; this is the only time it is seen.
+    ///
+    /// # Errors
+    /// No randomness, or the store failed.
+    pub async fn create_api_key(&self, tenant: TenantId, label: &str) -> Result<String, AdminError> {
+        Ok(self.opened.engine.create_api_key(tenant, label).await?)
+    }
+
+    /// Writes the file a worker joins with: mode 0600, whole or not at all.
+    ///
+    /// # Errors
+    /// The store failed, or the file cannot be written.
+    pub async fn write_join_file(&self, pool: &PoolName, path: &Path) -> Result<(), AdminError> {
+        write_join_file(&self.opened, &reachable(self.worker).to_string(), pool, path).await
+    }
+
+    /// Stops leasing, lets requests end, and closes.
+    pub async fn shutdown(mut self) {
+        self.opened.engine.drain();
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.opened.close().await;
+    }
+}
+
+/// A wildcard address is for listening only; this machine reaches it by loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() });
+    }
+    address
+}
+
+fn worker_tls(ca: &Ca, config: &Config, address: SocketAddr) -> Result<TlsAcceptor, StartError> {
+    let mut addresses: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let mut names = Vec::new();
+    for name in &config.worker_names {
+        match name.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(name.clone()),
+        }
+    }
+    if !address.ip().is_unspecified() && !addresses.contains(&address.ip()) {
+        addresses.push(address.ip());
+    }
+    Ok(TlsAcceptor::from(Arc::new(ca.server_config(&names, &addresses)?)))
+}
+
+/// One broker for one folder: two would each expire the other's leases.
+fn lock(dir: &Path) -> Result<std::fs::File, StartError> {
+    let path = dir.join("lock");
+    let failed = |source| StartError::Data { path: path.clone(), source };
+    let file = std::fs::File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn capability_key(path: &Path) -> Result<[u8; 32], StartError> {
+    let failed = |reason: String| StartError::Key { path: path.to_owned(), reason };
+    match std::fs::read(path) {
+        Ok(bytes) => bytes.try_into().map_err(|_| failed("it does not have 32 bytes".into())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let key = secret::random().map_err(|_| failed("the system has no randomness".into()))?;
+            ca::write_private(path, &key).map_err(|e| failed(e.to_string()))?;
+            Ok(key)
+        }
+        Err(e) => Err(failed(e.to_string())),
+    }
+}
+
+async fn housekeeping(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(TICK);
+    let mut reconcile = tokio::time::interval(RECONCILE);
+    let mut sweep = tokio::time::interval(SWEEP);
+    for timer in [&mut tick, &mut reconcile, &mut sweep] {
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    }
+    loop {
+        let (what, result) = tokio::select! {
+            _ = tick.tick() => ("expire leases", engine.expire().await.map(drop)),
+            _ = reconcile.tick() => ("reconcile the queue", engine.reconcile().await),
+            _ = sweep.tick() => ("sweep", engine.sweep().await.map(drop)),
+            () = stop.cancelled() => return,
+        };
+        if let Err(e) = result {
+            tracing::error!(error = %e, "cannot {what}");
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! What workers do: lease, read, write, say that they live, and end attempts.
+
+use super::live::Live;
+use super::{Counters, Engine, Notice};
+use crate::model::{Claim, LiveAttempt, Part};
+use crate::objects::{Body, Bytestream, Key, ObjectError, PartHead};
+use crate::plan::budget;
+use crate::queue::Take;
+use crate::secret::{self, fresh_id};
+use crate::state::{self, Ending, JobMove, TaskMove};
+use crate::store::{LeaseIs, Leased, NewLease, Outcome, Recorded, Settled, StoreError};
+use futures_util::StreamExt as _;
+use mpegflow_protocol::api::JobState;
+use mpegflow_protocol::evidence::Evidence;
+use mpegflow_protocol::failure::Failure;
+use mpegflow_protocol::ids::{AttemptId, WorkerId};
+use mpegflow_protocol::task::TaskResult;
+use mpegflow_protocol::worker::{Complete, Fail, Heartbeat, HeartbeatReply, InputSlot, Lease, OutputDigest};
+use mpegflow_protocol::{limits, text};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Attempts that one identity may hold at once: a stolen key must not be able to empty its tenant's queue.
+const MAX_LIVE_PER_WORKER: u32 = 8;
+/// Waiting at most this long for an earlier write of the same output to end.
+const WRITER_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a worker's call was refused. A worker learns no more than the variant.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is no capability, or not one of ours.
+    #[error("the capability is not valid")]
+    BadCapability,
+    /// The capability is another worker's, or for another attempt.
+    #[error("the capability is not for this")]
+    NotYours,
+    /// The lease is over.
+    #[error("the lease is over")]
+    LeaseLost,
+    /// The lease has no such slot.
+    #[error("there is no such slot")]
+    NoSlot,
+    /// The range is not within the input.
+    #[error("the range is not within the input of {0} bytes")]
+    Range(u64),
+    /// The output would be larger than its slot.
+    #[error("the output would be larger than its slot")]
+    TooLarge,
+    /// The part is not the next one, or has a length that parts do not have.
+    #[error("the part is not the next one")]
+    PartOrder,
+    /// The part was sent before, with another digest or length.
+    #[error("the part was sent before with another digest")]
+    PartConflict,
+    /// The body is not what was announced.
+    #[error("the body is not what was announced")]
+    PartBody(#[source] ObjectError),
+    /// The outputs are not what was received.
+    #[error("output {0} is not what was received")]
+    OutputDiffers(usize),
+    /// The result was refused; the attempt has ended.
+    #[error("the result was refused")]
+    Refused(#[source] Failure),
+    /// There is no room.
+    #[error("storage is full")]
+    Full,
+    /// The identity is not known (any more).
+    #[error("the worker is not known")]
+    UnknownWorker,
+    /// Storage failed.
+    #[error("storage failed")]
+    Objects(#[source] ObjectError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+/// What a lease call answers.
+#[derive(Debug)]
+pub enum LeaseAnswer {
+    /// Work.
+    Lease(Box<Lease>),
+    /// Nothing now.
+    Idle,
+    /// The tenant of this identity has nothing, others do.
+    Retire,
+}
+
+/// A call that was checked: the capability is ours, this worker's and this attempt's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted(Claim);
+
+/// A range of an input, opened.
+pub struct InputRange {
+    /// The bytes.
+    pub bytes: Bytestream,
+    /// The whole input's length.
+    pub total: u64,
+    /// The range.
+    pub range: Range<u64>,
+}
+
+impl Engine {
+    /// Checks a capability against who calls and for which attempt.
+    ///
+    /// # Errors
+    /// [`CallError::BadCapability`] or [`CallError::NotYours`].
+    pub fn authorize(&self, worker: WorkerId, attempt: AttemptId, capability: &str) -> Result<Granted, CallError> {
+        let claim = self.capabilities.check(capability).ok_or(CallError::BadCapability)?;
+        if claim.worker == worker && claim.attempt == attempt { Ok(Granted(claim)) } else { Err(CallError::NotYours) }
+    }
+
+    /// Leases a task to a worker, waiting up to `wait` for one.
+    ///
+    /// # Errors
+    /// The worker is not known, or the store failed.
+    pub async fn lease(&self, worker: WorkerId, wait: Duration) -> Result<LeaseAnswer, CallError> {
+        let deadline = tokio::time::Instant::now() + wait;
+        let mut changes = self.queue.watch();
+        loop {
+            // Before looking, so that what is offered meanwhile is not missed.
+            changes.mark_unchanged();
+            if self.draining.load(Ordering::Relaxed) {
+                return Ok(LeaseAnswer::Idle);
+            }
+            let record = self.store.worker(worker).await?.ok_or(CallError::UnknownWorker)?;
+            let next = if self.store.live_of_worker(worker).await? >= MAX_LIVE_PER_WORKER {
+                None
+            } else {
+                let now = self.now();
+                match self.queue.take(&record.pool, record.tenant, now).await {
+                    Take::Task(ready) => {
+                        if let Some(lease) = self.try_lease(worker, &ready).await? {
+                            return Ok(LeaseAnswer::Lease(Box::new(lease)));
+                        }
+                        continue;
+                    }
+                    // Its own tenant has nothing at all; whoever asked to wait is not made to.
+                    Take::OtherTenant => return Ok(LeaseAnswer::Retire),
+                    Take::Empty(next) => next.map(|time| Duration::from_millis(now.until_ms(time).max(10))),
+                }
+            };
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if left.is_zero() {
+                return Ok(LeaseAnswer::Idle);
+            }
+            let nap = next.map_or(left, |next| next.min(left));
+            // Which of the two woke us does not matter: the loop looks again.
+            let _ = tokio::time::timeout(nap, changes.changed()).await;
+        }
+    }
+
+    async fn try_lease(&self, worker: WorkerId, ready: &crate::model::ReadyTask) -> Result<Option<Lease>, CallError> {
+        let new = NewLease {
+            task: ready.task,
+            worker,
+            attempt: fresh_id(),
+            now: self.now(),
+            lease_ms: self.lease_ms,
+        };
+        let leased = match self.store.lease(&new).await {
+            Ok(leased) => leased,
+            Err(e) => {
+                // Not lost: the reconciler would find it, but that takes seconds.
+                self.queue.offer(ready.clone()).await;
+                return Err(e.into());
+            }
+        };
+        match leased {
+            Leased::Granted(attempt) => Ok(Some(self.render_lease(&attempt))),
+            Leased::Gone => Ok(None),
+            Leased::OtherTenant => {
+                self.queue.offer(ready.clone()).await;
+                Ok(None)
+            }
+        }
+    }
+
+    fn render_lease(&self, attempt: &LiveAttempt) -> Lease {
+        self.live.entry(attempt);
+        self.live.tell(Notice::Stored(attempt.tenant));
+        Counters::add(&self.counters.attempts_started, 1);
+        let plan = &attempt.task.plan;
+        tracing::info!(job = %attempt.job, task = plan.kind.as_str(), attempt = %attempt.claim.attempt, worker = %attempt.claim.worker, epoch = attempt.claim.epoch, "leased");
+        Lease {
+            attempt: attempt.claim.attempt,
+            capability: self.capabilities.grant(&attempt.claim),
+            lease_ms: u32::try_from(self.lease_ms).unwrap_or(u32::MAX),
+            task: plan.spec.clone(),
+            inputs: plan.inputs.iter().map(|input| InputSlot { size: input.size() }).collect(),
+            outputs: plan.outputs.clone(),
+            limits: budget::in_class(plan.limits, attempt.task.memory_class),
+            threads: plan.threads,
+            deadline_ms: self.now().until_ms(attempt.hard_deadline),
+        }
+    }
+
+    /// The attempt, if its lease has not run out.
+    async fn live(&self, Granted(claim): Granted) -> Result<(LiveAttempt, Arc<Live>), CallError> {
+        let attempt = self.store.live_attempt(&claim).await?.ok_or(CallError::LeaseLost)?;
+        if attempt.deadline <= self.now() {
+            return Err(CallError::LeaseLost);
+        }
+        let live = self.live.entry(&attempt);
+        Ok((attempt, live))
+    }
+
+    /// Length of an input.
+    ///
+    /// # Errors
+    /// The lease is over or has no such input.
+    pub async fn input_size(&self, grant: Granted, input: u32) -> Result<u64, CallError> {
+        let (attempt, _) = self.live(grant).await?;
+        let at = usize::try_from(input).map_err(|_| CallError::NoSlot)?;
+        attempt.task.plan.inputs.get(at).map(|i| i.size()).ok_or(CallError::NoSlot)
+    }
+
+    /// Opens a range of an input. The stream ends with an error when the lease does.
+    ///
+    /// # Errors
+    /// The lease is over, there is no such input, or the range is not within it.
+    pub async fn read_input(&self, grant: Granted, input: u32, range: Range<u64>) -> Result<InputRange, CallError> {
+        let (attempt, live) = self.live(grant).await?;
+        let at = usize::try_from(input).map_err(|_| CallError::NoSlot)?;
+        let source = attempt.task.plan.inputs.get(at).ok_or(CallError::NoSlot)?;
+        let total = source.size();
+        if range.end > total || range.start > range.end {
+            return Err(CallError::Range(total));
+        }
+        let key = match *source {
+            crate::model::InputSource::Upload { upload, .. } => Key::Upload(attempt.tenant, upload),
+            crate::model::InputSource::Output { attempt: made_by, output, .. } => {
+                Key::Output(attempt.tenant, attempt.job, made_by, output)
+            }
+        };
+        // An empty input may never have had a file.
+        let bytes: Bytestream = if range.is_empty() {
+            Box::pin(futures_util::stream::empty())
+        } else {
+            self.objects.read(&key, range.clone()).await.map_err(CallError::Objects)?
+        };
+        Counters::add(&self.counters.bytes_to_workers, range.end.saturating_sub(range.start));
+        let bytes = bytes.map(move |chunk| {
+            if live.is_over() { Err(std::io::Error::other("the lease is over")) } else { chunk }
+        });
+        Ok(InputRange { bytes: Box::pin(bytes), total, range })
+    }
+
+    /// Takes one part of an output.
+    ///
+    /// # Errors
+    /// The lease is over; the slot, order, length or digest is wrong; or storage failed.
+    pub async fn put_part(
+        &self,
+        grant: Granted,
+        output: u32,
+        part: u32,
+        size: u64,
+        sha256: [u8; 32],
+        mut body: Body,
+    ) -> Result<(), CallError> {
+        let (attempt, live) = self.live(grant).await?;
+        let slot = usize::try_from(output).ok().and_then(|n| attempt.task.plan.outputs.get(n)).ok_or(CallError::NoSlot)?;
+        let writer = live.writer(output).ok_or(CallError::NoSlot)?;
+        if size == 0 || size > limits::PART_SIZE || part >= limits::MAX_PARTS {
+            return Err(CallError::PartOrder);
+        }
+        // A repeat may overtake the broken connection that it repeats.
+        let _writer =
+            tokio::time::timeout(WRITER_PATIENCE, writer.lock()).await.map_err(|_| CallError::PartOrder)?;
+        let parts = self.store.parts(grant.0.attempt, output).await?;
+        if let Some(known) = usize::try_from(part).ok().and_then(|n| parts.get(n)) {
+            if known.size != size || !secret::same(&known.sha256, &sha256) {
+                return Err(CallError::PartConflict);
+            }
+            // Read to its end, so that the connection can go on; nothing is written.
+            let mut left = size;
+            while let Some(chunk) = body.next().await {
+                let len = chunk.map_err(|e| CallError::PartBody(e.into()))?.len();
+                left = left.checked_sub(u64::try_from(len).unwrap_or(u64::MAX)).ok_or(CallError::TooLarge)?;
+            }
+            return Ok(());
+        }
+        let last_is_short = parts.last().is_some_and(|p| p.size != limits::PART_SIZE);
+        if usize::try_from(part) != Ok(parts.len()) || last_is_short {
+            return Err(CallError::PartOrder);
+        }
+        let offset = u64::from(part).saturating_mul(limits::PART_SIZE);
+        if offset.saturating_add(size) > slot.max_bytes {
+            return Err(CallError::TooLarge);
+        }
+        let key = Key::Output(attempt.tenant, attempt.job, grant.0.attempt, output);
+        let head = PartHead { offset, size, sha256 };
+        self.objects.put_part(&key, &head, body).await.map_err(|e| match e {
+            ObjectError::Full => CallError::Full,
+            e @ (ObjectError::Body(_) | ObjectError::Length | ObjectError::Digest) => CallError::PartBody(e),
+            e => CallError::Objects(e),
+        })?;
+        Counters::add(&self.counters.bytes_from_workers, size);
+        match self.store.record_part(&grant.0, output, &Part { part, size, sha256 }, self.now()).await? {
+            Recorded::Done => Ok(()),
+            Recorded::Stale => Err(CallError::LeaseLost),
+            Recorded::OutOfOrder => Err(CallError::PartOrder),
+        }
+    }
+
+    /// Renews a lease and takes the worker's progress.
+    ///
+    /// # Errors
+    /// The lease is over.
+    pub async fn heartbeat(&self, Granted(claim): Granted, beat: &Heartbeat) -> Result<HeartbeatReply, CallError> {
+        let now = self.now();
+        let renewed = self.store.renew_lease(&claim, now, self.lease_ms).await?;
+        let Some((state, deadline)) = renewed else { return Err(CallError::LeaseLost) };
+        let live = match self.live.get(&claim) {
+            Some(live) => live,
+            None => self.live(Granted(claim)).await?.1,
+        };
+        self.live.report(&live, beat.progress, state, now);
+        for line in beat.log.iter().take(limits::MAX_LOG_LINES) {
+            tracing::debug!(attempt = %claim.attempt, line = %text::clean(line, limits::MAX_LOG_LINE), "codec");
+        }
+        Ok(HeartbeatReply {
+            lease_ms: u32::try_from(now.until_ms(deadline)).unwrap_or(u32::MAX),
+            cancel: state == JobState::Canceling,
+            drain: self.draining.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Ends an attempt with a result: verified, planned on and committed in one compare-and-set.
+    ///
+    /// # Errors
+    /// The lease is over; the outputs are not what was received (the attempt goes on); or the result was refused (the
+    /// attempt has ended).
+    pub async fn complete(&self, grant: Granted, complete: Complete) -> Result<(), CallError> {
+        let (attempt, _) = self.live(grant).await?;
+        let received = self.received(&attempt, &complete.outputs).await?;
+        let Complete { result, evidence, .. } = complete;
+        let evidence = clean_evidence(evidence);
+        let ending = Ending::Completed {
+            result: Box::new(clean_result(result)),
+            outputs: received,
+            evidence: Box::new(evidence.clone()),
+        };
+        let outcome = self.settle(&grant.0, Some(&evidence), LeaseIs::Held, &ending).await?;
+        match outcome.decision.failure {
+            Some(failure) if !matches!(outcome.decision.task, TaskMove::Succeed { .. }) => {
+                Err(CallError::Refused(failure))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was received of each output, made safe; compared with what the worker says it sent.
+    async fn received(&self, attempt: &LiveAttempt, said: &[OutputDigest]) -> Result<Vec<OutputDigest>, CallError> {
+        let slots = attempt.task.plan.outputs.len();
+        if said.len() != slots {
+            return Err(CallError::OutputDiffers(slots.min(said.len())));
+        }
+        let mut received = Vec::with_capacity(slots);
+        for (position, said) in said.iter().enumerate() {
+            let output = u32::try_from(position).map_err(|_| CallError::NoSlot)?;
+            let parts = self.store.parts(attempt.claim.attempt, output).await?;
+            let found = OutputDigest {
+                size: parts.iter().fold(0, |sum, p| p.size.saturating_add(sum)),
+                parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),
+                digest: secret::digest_of_parts(parts.iter().map(|p| &p.sha256)),
+            };
+            if found != *said {
+                return Err(CallError::OutputDiffers(position));
+            }
+            let key = Key::Output(attempt.tenant, attempt.job, attempt.claim.attempt, output);
+            self.objects.finish(&key, found.size).await.map_err(|e| match e {
+                ObjectError::Full => CallError::Full,
+                e => CallError::Objects(e),
+            })?;
+            received.push(found);
+        }
+        Ok(received)
+    }
+
+    /// Ends an attempt with a failure.
+    ///
+    /// # Errors
+    /// The lease is over.
+    pub async fn fail(&self, grant: Granted, fail: Fail) -> Result<(), CallError> {
+        let evidence = fail.evidence.map(clean_evidence);
+        let ending = Ending::Failed { failure: fail.failure.cleaned(), evidence: evidence.clone().map(Box::new) };
+        self.settle(&grant.0, evidence.as_ref(), LeaseIs::Held, &ending).await.map(drop)
+    }
+
+    /// Gives an attempt back, uncounted.
+    ///
+    /// # Errors
+    /// The lease is over.
+    pub async fn release(&self, grant: Granted) -> Result<(), CallError> {
+        self.settle(&grant.0, None, LeaseIs::Held, &Ending::Released).await.map(drop)
+    }
+
+    /// Ends an attempt, and lets the queue, subscribers and counters know.
+    pub(super) async fn settle(
+        &self,
+        claim: &Claim,
+        evidence: Option<&Evidence>,
+        lease: LeaseIs,
+        ending: &Ending,
+    ) -> Result<Outcome, CallError> {
+        let now = self.now();
+        let settings = self.settings;
+        let decide = |snapshot: &state::Snapshot| state::decide(snapshot, ending, now, settings);
+        let settled = self.store.settle(claim, evidence, lease, now, fresh_id(), &decide).await?;
+        let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };
+        self.live.end(claim.attempt);
+        if let Some(ready) = &outcome.ready {
+            self.queue.offer(ready.clone()).await;
+        }
+        self.live.tell(Notice::Stored(outcome.tenant));
+        let counter = match (ending, &outcome.decision.task) {
+            (_, TaskMove::Succeed { .. }) => Some(&self.counters.attempts_succeeded),
+            (Ending::Lost { .. }, _) => Some(&self.counters.attempts_lost),
+            (Ending::Released, _) => None,
+            _ => Some(&self.counters.attempts_failed),
+        };
+        if let Some(counter) = counter {
+            Counters::add(counter, 1);
+        }
+        self.log(claim, &outcome);
+        Ok(*outcome)
+    }
+
+    fn log(&self, claim: &Claim, outcome: &Outcome) {
+        let (job, attempt) = (outcome.job, claim.attempt);
+        match (&outcome.decision.failure, &outcome.decision.job) {
+            (Some(failure), JobMove::Fail { quarantine, .. }) => {
+                tracing::warn!(%job, %attempt, worker = %claim.worker, code = failure.code.as_str(), quarantine, "job failed");
+            }
+            (Some(failure), _) => tracing::info!(%job, %attempt, code = failure.code.as_str(), "attempt failed"),
+            (None, _) => tracing::info!(%job, %attempt, state = outcome.state.as_str(), "attempt ended"),
+        }
+    }
+}
+
+/// Text that a worker reports ends in a job's JSON.
+fn clean_evidence(mut evidence: Evidence) -> Evidence {
+    evidence.profile = text::clean(&evidence.profile, 64);
+    evidence.policy_digest = text::clean(&evidence.policy_digest, 64);
+    evidence
+}
+
+fn clean_result(mut result: TaskResult) -> TaskResult {
+    match &mut result {
+        TaskResult::Package(package) => {
+            for track in &mut package.tracks {
+                track.codecs = text::clean(&track.codecs, 64);
+            }
+        }
+        TaskResult::Check(check) => {
+            check.problems.truncate(16);
+            for problem in &mut check.problems {
+                *problem = text::clean(problem, 256);
+            }
+        }
+        TaskResult::Probe(_) | TaskResult::Encode(_) => {}
+    }
+    result
+}

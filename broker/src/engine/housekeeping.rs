@@ -1,0 +1,126 @@
+//! What the broker does by itself: expire leases, mend the queue, sweep what nothing needs.
+
+use super::{CallError, Engine};
+use crate::state::Ending;
+use crate::store::{Deleted, LeaseIs, StoreError};
+use mpegflow_protocol::ids::{AttemptId, UploadId};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// An unfinished upload that nothing was added to for this long is deleted.
+const IDLE_UPLOAD: Duration = Duration::from_secs(24 * 3600);
+/// How long a repeated call is recognised.
+const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
+
+/// What a sweep removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Attempts whose files went.
+    pub attempts: u64,
+    /// Uploads that went.
+    pub uploads: u64,
+}
+
+impl Engine {
+    /// Ends every attempt whose lease or time has run out; how many.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn expire(&self) -> Result<u64, StoreError> {
+        let mut ended = 0_u64;
+        for expired in self.store.expired(self.now()).await? {
+            let ending = Ending::Lost { overdue: expired.overdue };
+            match self.settle(&expired.claim, None, LeaseIs::RunOut, &ending).await {
+                Ok(_) => ended = ended.saturating_add(1),
+                // Renewed or ended meanwhile.
+                Err(CallError::LeaseLost) => {}
+                Err(CallError::Store(e)) => return Err(e),
+                Err(e) => tracing::error!(error = %e, attempt = %expired.claim.attempt, "cannot end an expired attempt"),
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Offers every ready task to the queue: at the start, and against whatever the queue may have lost.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn reconcile(&self) -> Result<(), StoreError> {
+        for ready in self.store.ready_tasks().await? {
+            self.queue.offer(ready).await;
+        }
+        Ok(())
+    }
+
+    /// Removes files of attempts that nothing needs, idle uploads, and old idempotency keys.
+    ///
+    /// # Errors
+    /// The store failed. Storage that fails is tried again at the next sweep.
+    pub async fn sweep(&self) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        for garbage in self.store.garbage(1_000).await? {
+            match self.objects.remove_attempt(garbage.tenant, garbage.job, garbage.attempt).await {
+                Ok(()) => {
+                    self.store.swept(garbage.attempt).await?;
+                    swept.attempts = swept.attempts.saturating_add(1);
+                }
+                Err(e) => tracing::warn!(error = %e, attempt = %garbage.attempt, "cannot remove an attempt's files"),
+            }
+        }
+        let now = self.now();
+        let idle = u64::try_from(IDLE_UPLOAD.as_millis()).unwrap_or(u64::MAX);
+        for (tenant, upload) in self.store.idle_uploads(now.minus_ms(idle)).await? {
+            if self.store.delete_upload(tenant, upload).await? == Deleted::Done {
+                swept.uploads = swept.uploads.saturating_add(1);
+                if let Err(e) = self.objects.remove_upload(tenant, upload).await {
+                    tracing::warn!(error = %e, %upload, "cannot remove an idle upload");
+                }
+            }
+        }
+        let old = u64::try_from(IDEMPOTENCY.as_millis()).unwrap_or(u64::MAX);
+        self.store.forget_idempotency(now.minus_ms(old)).await?;
+        Ok(swept)
+    }
+
+    /// Removes files that no row knows: what a crash between a file and its row, or a deletion and its file, left over.
+    /// Only while nothing is written, before anything is served.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn sweep_orphans(&self) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        let attempts: Vec<_> = self.objects.attempts().await.unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "cannot list the attempts' files");
+            Vec::new()
+        });
+        for (tenant, job, attempt) in attempts {
+            if !self.keeps(attempt).await? && self.objects.remove_attempt(tenant, job, attempt).await.is_ok() {
+                swept.attempts = swept.attempts.saturating_add(1);
+            }
+        }
+        let known: HashSet<UploadId> = self.store.all_uploads().await?.into_iter().map(|(_, id)| id).collect();
+        for (tenant, upload) in self.objects.uploads().await.unwrap_or_default() {
+            if !known.contains(&upload) && self.objects.remove_upload(tenant, upload).await.is_ok() {
+                swept.uploads = swept.uploads.saturating_add(1);
+            }
+        }
+        Ok(swept)
+    }
+
+    async fn keeps(&self, attempt: AttemptId) -> Result<bool, StoreError> {
+        self.store.keeps_files(attempt).await
+    }
+
+    /// Whether the broker can do its work: the store and storage answer.
+    pub async fn ready(&self) -> bool {
+        let store = self.store.ping().await;
+        let objects = self.objects.ping().await;
+        if let Err(e) = &store {
+            tracing::error!(error = %e, "the store does not answer");
+        }
+        if let Err(e) = &objects {
+            tracing::error!(error = %e, "storage does not answer");
+        }
+        store.is_ok() && objects.is_ok()
+    }
+}

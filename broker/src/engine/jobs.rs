@@ -1,0 +1,188 @@
+//! Jobs: submitted, shown, canceled; and their objects.
+
+use super::{Engine, Notice, render};
+use crate::model::{JobRecord, JobView, ManifestEntry};
+use crate::objects::{Bytestream, Key, ObjectError};
+use crate::plan::graph;
+use crate::plan::presets::PresetName;
+use crate::secret::fresh_id;
+use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
+use mpegflow_protocol::api::{Job, JobPage, JobState};
+use mpegflow_protocol::ids::{JobId, PoolName, TenantId};
+use mpegflow_protocol::job::{InputRef, JobSpec};
+use mpegflow_protocol::to_json;
+use std::ops::Range;
+
+/// Why a job was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// There is no such preset.
+    #[error("there is no preset of that name")]
+    UnknownPreset,
+    /// The tenant has no such upload.
+    #[error("there is no such upload")]
+    NoUpload,
+    /// The upload is not finished.
+    #[error("the upload is not finished")]
+    Unfinished,
+    /// The upload is quarantined.
+    #[error("the upload is quarantined")]
+    Quarantined,
+    /// Too many unfinished jobs.
+    #[error("there are too many unfinished jobs; at most {0}")]
+    TooMany(u32),
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+/// Why a job could not be shown or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The tenant has no such job or object.
+    #[error("there is no such job")]
+    NotFound,
+    /// It has ended.
+    #[error("the job has ended")]
+    Final(JobState),
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The bytes are missing or cannot be read.
+    #[error("storage failed")]
+    Objects(#[source] ObjectError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    /// Creates a job; the answer as JSON.
+    ///
+    /// # Errors
+    /// The spec names something that is not there, or a quota is reached.
+    pub async fn submit(
+        &self,
+        tenant: TenantId,
+        spec: JobSpec,
+        once: Option<&Idempotency>,
+    ) -> Result<Vec<u8>, SubmitError> {
+        PresetName::find(&spec.preset).ok_or(SubmitError::UnknownPreset)?;
+        let InputRef::Upload(upload) = spec.input;
+        let now = self.now();
+        // The plan needs the size; the transaction looks at the upload again.
+        let size = self.store.upload(tenant, upload).await?.map_or(0, |u| u.size);
+        let task = graph::probe(&spec, upload, size, self.settings);
+        let job = JobRecord {
+            id: fresh_id(),
+            tenant,
+            upload,
+            input_size: size,
+            spec: spec.clone(),
+            state: JobState::Queued,
+            media: None,
+            failure: None,
+            created_at: now,
+            finished_at: None,
+        };
+        let id = job.id;
+        let answer = to_json(&render::job(&JobView { job, tasks: Vec::new(), objects: Vec::new() }, None));
+        let pool = PoolName::default();
+        let new = NewJob {
+            id,
+            tenant,
+            spec,
+            upload,
+            task_id: fresh_id(),
+            task,
+            pool: pool.clone(),
+            max_unfinished: self.quotas.unfinished_jobs,
+            answer: answer.clone(),
+        };
+        match self.store.submit(&new, once, now).await? {
+            Once::Done(Submitted::Created) => {
+                let ready = crate::model::ReadyTask { task: new.task_id, tenant, pool, not_before: now };
+                self.queue.offer(ready).await;
+                self.live.tell(Notice::Stored(tenant));
+                Ok(answer)
+            }
+            Once::Replay(answer) => Ok(answer),
+            Once::Mismatch => Err(SubmitError::KeyReused),
+            Once::Done(Submitted::NoUpload) => Err(SubmitError::NoUpload),
+            Once::Done(Submitted::Unfinished) => Err(SubmitError::Unfinished),
+            Once::Done(Submitted::Quarantined) => Err(SubmitError::Quarantined),
+            Once::Done(Submitted::TooMany) => Err(SubmitError::TooMany(new.max_unfinished)),
+        }
+    }
+
+    /// A job of the tenant.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn job(&self, tenant: TenantId, id: JobId) -> Result<Job, JobError> {
+        let view = self.store.job(tenant, id).await?.ok_or(JobError::NotFound)?;
+        Ok(render::job(&view, self.live.of_job(id)))
+    }
+
+    /// A page of the tenant's jobs, newest first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn jobs(
+        &self,
+        tenant: TenantId,
+        state: Option<JobState>,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<JobPage, JobError> {
+        let mut views = self.store.jobs(tenant, state, after, limit.saturating_add(1)).await?;
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = views.len() > wanted;
+        views.truncate(wanted);
+        let next = if more { views.last().map(|v| v.job.id) } else { None };
+        let jobs = views.iter().map(|view| render::job(view, self.live.of_job(view.job.id))).collect();
+        Ok(JobPage { jobs, next })
+    }
+
+    /// Cancels a job.
+    ///
+    /// # Errors
+    /// There is none, or it has ended.
+    pub async fn cancel(&self, tenant: TenantId, id: JobId, once: Option<&Idempotency>) -> Result<Job, JobError> {
+        match self.store.cancel(tenant, id, once, self.now()).await? {
+            Once::Mismatch => return Err(JobError::KeyReused),
+            Once::Done(Canceled::NotFound) => return Err(JobError::NotFound),
+            Once::Done(Canceled::AlreadyFinal(state)) => return Err(JobError::Final(state)),
+            Once::Replay(_) => {}
+            Once::Done(Canceled::Now | Canceled::Soon) => self.live.tell(Notice::Stored(tenant)),
+        }
+        self.job(tenant, id).await
+    }
+
+    /// A committed object of the tenant's job.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn object(&self, tenant: TenantId, job: JobId, name: &str) -> Result<ManifestEntry, JobError> {
+        let view = self.store.job(tenant, job).await?.ok_or(JobError::NotFound)?;
+        view.objects.into_iter().find(|o| o.name == name).ok_or(JobError::NotFound)
+    }
+
+    /// The bytes of a range of a committed object.
+    ///
+    /// # Errors
+    /// Storage failed.
+    pub async fn read_object(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        entry: &ManifestEntry,
+        range: Range<u64>,
+    ) -> Result<Bytestream, JobError> {
+        let key = Key::Output(tenant, job, entry.attempt, entry.output);
+        self.objects.read(&key, range).await.map_err(JobError::Objects)
+    }
+}

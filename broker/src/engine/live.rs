@@ -1,0 +1,138 @@
+//! What is known of live attempts in memory only: how far they are, and whether they are over. Lost at a restart without harm.
+
+use super::render;
+use crate::model::{Claim, LiveAttempt, TaskKind, Time};
+use mpegflow_protocol::api::{Event, EventKind, JobState};
+use mpegflow_protocol::ids::{AttemptId, JobId, TenantId};
+use mpegflow_protocol::task::TaskSpec;
+use mpegflow_protocol::worker::TaskProgress;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::broadcast;
+
+/// What subscribers hear.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// The tenant has new stored events.
+    Stored(TenantId),
+    /// A job got further; not stored.
+    Progress(TenantId, Box<Event>),
+}
+
+/// A subscription; it may lag, and then only says so.
+pub type Subscription = broadcast::Receiver<Notice>;
+
+/// An attempt whose lease this process has seen.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) claim: Claim,
+    pub(super) tenant: TenantId,
+    pub(super) job: JobId,
+    pub(super) kind: TaskKind,
+    duration_ms: Option<u64>,
+    over: AtomicBool,
+    progress: Mutex<TaskProgress>,
+    /// One writer for each output at a time.
+    outputs: Vec<tokio::sync::Mutex<()>>,
+}
+
+impl Live {
+    fn new(attempt: &LiveAttempt) -> Self {
+        let duration_ms = match &attempt.task.plan.spec {
+            TaskSpec::Encode(task) => task.expected_duration_ms,
+            _ => None,
+        };
+        Self {
+            claim: attempt.claim,
+            tenant: attempt.tenant,
+            job: attempt.job,
+            kind: attempt.task.plan.kind,
+            duration_ms,
+            over: AtomicBool::new(false),
+            progress: Mutex::default(),
+            outputs: attempt.task.plan.outputs.iter().map(|_| tokio::sync::Mutex::default()).collect(),
+        }
+    }
+
+    /// Whether it has ended: streams that were opened for it stop.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn writer(&self, output: u32) -> Option<&tokio::sync::Mutex<()>> {
+        self.outputs.get(usize::try_from(output).ok()?)
+    }
+
+    pub(super) fn progress(&self) -> render::Running {
+        let progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        render::Running { kind: self.kind, duration_ms: self.duration_ms, progress }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct LiveMap {
+    attempts: Mutex<HashMap<AttemptId, Arc<Live>>>,
+    notices: broadcast::Sender<Notice>,
+}
+
+impl Default for LiveMap {
+    fn default() -> Self {
+        Self { attempts: Mutex::default(), notices: broadcast::channel(256).0 }
+    }
+}
+
+impl LiveMap {
+    fn attempts(&self) -> MutexGuard<'_, HashMap<AttemptId, Arc<Live>>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.attempts().len()
+    }
+
+    /// The entry of an attempt that the store says is live; made anew after a restart.
+    pub(super) fn entry(&self, attempt: &LiveAttempt) -> Arc<Live> {
+        let mut attempts = self.attempts();
+        Arc::clone(attempts.entry(attempt.claim.attempt).or_insert_with(|| Arc::new(Live::new(attempt))))
+    }
+
+    pub(super) fn get(&self, claim: &Claim) -> Option<Arc<Live>> {
+        self.attempts().get(&claim.attempt).filter(|live| live.claim == *claim).cloned()
+    }
+
+    /// Forgets an attempt that has ended.
+    pub(super) fn end(&self, attempt: AttemptId) {
+        if let Some(live) = self.attempts().remove(&attempt) {
+            live.over.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// How far a job's running task is.
+    pub(super) fn of_job(&self, job: JobId) -> Option<render::Running> {
+        self.attempts().values().find(|live| live.job == job).map(|live| live.progress())
+    }
+
+    /// Takes a worker's word on how far it is, and tells subscribers.
+    pub(super) fn report(&self, live: &Live, progress: TaskProgress, state: JobState, now: Time) {
+        *live.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        let event = Event {
+            job: live.job,
+            kind: EventKind::Progress,
+            state,
+            progress: render::progress_of_running(live.progress()),
+            at: now.rfc3339(),
+            failure: None,
+        };
+        self.tell(Notice::Progress(live.tenant, Box::new(event)));
+    }
+
+    pub(super) fn tell(&self, notice: Notice) {
+        // Nobody may be listening.
+        let _ = self.notices.send(notice);
+    }
+
+    pub(super) fn subscribe(&self) -> Subscription {
+        self.notices.subscribe()
+    }
+}

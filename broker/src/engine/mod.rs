@@ -1,0 +1,238 @@
+//! What the broker does for tenants and for workers, over the traits. Knows neither HTTP nor SQL.
+
+mod attempts;
+mod housekeeping;
+mod jobs;
+mod live;
+mod render;
+mod uploads;
+
+pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};
+pub use housekeeping::Swept;
+pub use jobs::{JobError, SubmitError};
+pub use live::{Notice, Subscription};
+pub use uploads::UploadError;
+
+use crate::capability::Capabilities;
+use crate::model::{Clock, StoredEvent, Time};
+use crate::objects::Objects;
+use crate::plan::Settings;
+use crate::queue::Queue;
+use crate::store::{ApiKeyRecord, Store, StoreError};
+use live::LiveMap;
+use mpegflow_protocol::ids::{KeyId, PoolName, TenantId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a tenant may have at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// Jobs that have not ended.
+    pub unfinished_jobs: u32,
+    /// Uploads that are not finished.
+    pub unfinished_uploads: u32,
+    /// Bytes of all uploads.
+    pub upload_bytes: u64,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { unfinished_jobs: 1_000, unfinished_uploads: 64, upload_bytes: 4 << 40 }
+    }
+}
+
+/// What an engine is made of.
+pub struct Parts {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The dispatch index.
+    pub queue: Arc<dyn Queue>,
+    /// The bytes.
+    pub objects: Arc<dyn Objects>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The capabilities' key.
+    pub capabilities: Capabilities,
+    /// What every plan follows.
+    pub settings: Settings,
+    /// How long a lease lives without a heartbeat.
+    pub lease: Duration,
+    /// What a tenant may have.
+    pub quotas: Quotas,
+}
+
+/// Counters for the metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes that workers read.
+    pub bytes_to_workers: AtomicU64,
+    /// Bytes that workers wrote.
+    pub bytes_from_workers: AtomicU64,
+    /// Bytes that tenants uploaded.
+    pub bytes_uploaded: AtomicU64,
+    /// Attempts started.
+    pub attempts_started: AtomicU64,
+    /// Attempts that succeeded.
+    pub attempts_succeeded: AtomicU64,
+    /// Attempts that failed.
+    pub attempts_failed: AtomicU64,
+    /// Attempts whose worker was lost.
+    pub attempts_lost: AtomicU64,
+}
+
+impl Counters {
+    fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// The broker.
+pub struct Engine {
+    store: Arc<dyn Store>,
+    queue: Arc<dyn Queue>,
+    objects: Arc<dyn Objects>,
+    clock: Arc<dyn Clock>,
+    capabilities: Capabilities,
+    settings: Settings,
+    lease_ms: u64,
+    quotas: Quotas,
+    live: LiveMap,
+    writing: uploads::Writing,
+    draining: AtomicBool,
+    counters: Counters,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine(…)")
+    }
+}
+
+impl Engine {
+    /// From its parts. The queue is empty until [`Self::reconcile`].
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            store: parts.store,
+            queue: parts.queue,
+            objects: parts.objects,
+            clock: parts.clock,
+            capabilities: parts.capabilities,
+            settings: parts.settings,
+            lease_ms: u64::try_from(parts.lease.as_millis()).unwrap_or(u64::MAX),
+            quotas: parts.quotas,
+            live: LiveMap::default(),
+            writing: uploads::Writing::default(),
+            draining: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Now.
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// The truth.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The dispatch index.
+    pub fn queue(&self) -> &dyn Queue {
+        &*self.queue
+    }
+
+    /// The counters.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Leases that this process knows to be live.
+    pub fn live_leases(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Gives no more leases; heartbeats answer that workers are to drain.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The tenant of a key; `None` for a wrong one.
+    ///
+    /// # Errors
+    /// The store could not answer.
+    pub async fn tenant_of_key(&self, text: &str) -> Result<Option<TenantId>, StoreError> {
+        // Past the parse, an unknown id costs the same look-up and comparison as a wrong secret.
+        let Some((id, secret)) = parse_api_key(text) else { return Ok(None) };
+        let found = self.store.api_key(id).await?;
+        let (tenant, expected) = found.map_or((None, [0; 32]), |key| (Some(key.tenant), key.secret_sha256));
+        Ok(tenant.filter(|_| crate::secret::same(&crate::secret::sha256(secret.as_bytes()), &expected)))
+    }
+
+    /// Makes an API key; this is the only time it is seen.
+    ///
+    /// # Errors
+    /// No randomness, or the store could not take it.
+    pub async fn create_api_key(&self, tenant: TenantId, label: &str) -> Result<String, SecretError> {
+        let id: KeyId = KeyId::from_u128(uuid::Uuid::new_v4().as_u128());
+        let secret = crate::secret::hex(&crate::secret::random().map_err(|_| SecretError::Randomness)?);
+        let record = ApiKeyRecord { tenant, secret_sha256: crate::secret::sha256(secret.as_bytes()) };
+        self.store.add_api_key(id, &record, label, self.now()).await?;
+        Ok(format!("mf_{:032x}_{secret}", id.as_u128()))
+    }
+
+    /// Makes a join token; this is the only time it is seen.
+    ///
+    /// # Errors
+    /// No randomness, or the store could not take it.
+    pub async fn create_join_token(&self, pool: &PoolName) -> Result<String, SecretError> {
+        let secret = crate::secret::hex(&crate::secret::random().map_err(|_| SecretError::Randomness)?);
+        let token = format!("mfj_{secret}");
+        self.store.add_join_token(crate::secret::sha256(token.as_bytes()), pool, self.now()).await?;
+        Ok(token)
+    }
+
+    /// The tenant of that name, made where there is none.
+    ///
+    /// # Errors
+    /// The store could not answer.
+    pub async fn ensure_tenant(&self, name: &str) -> Result<TenantId, StoreError> {
+        self.store.ensure_tenant(name, crate::secret::fresh_id(), self.now()).await
+    }
+
+    /// Events of a tenant after `after`, of one job or of all.
+    ///
+    /// # Errors
+    /// The store could not answer.
+    pub async fn events(
+        &self,
+        tenant: TenantId,
+        job: Option<mpegflow_protocol::ids::JobId>,
+        after: u64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        self.store.events(tenant, job, after, 256).await
+    }
+
+    /// Hears of every event and of progress from now on.
+    pub fn subscribe(&self) -> Subscription {
+        self.live.subscribe()
+    }
+}
+
+/// Why a secret was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The system has no randomness.
+    #[error("the system has no randomness")]
+    Randomness,
+    /// The store could not take it.
+    #[error("the store could not take it")]
+    Store(#[from] StoreError),
+}
+
+fn parse_api_key(text: &str) -> Option<(KeyId, &str)> {
+    let (id, secret) = text.strip_prefix("mf_")?.split_once('_')?;
+    crate::secret::from_hex(secret)?;
+    Some((format!("key_{id}").parse().ok()?, secret))
+}

@@ -1,0 +1,114 @@
+//! Records as the public API shows them.
+
+use crate::model::{JobView, StoredEvent, TaskKind, UploadRecord};
+use crate::state;
+use mpegflow_protocol::api::{Event, Job, JobProgress, JobState, Output, Task, Upload};
+use mpegflow_protocol::worker::TaskProgress;
+
+/// Where each stage of a job begins, in percent: the encode is nearly all of the work.
+const STARTS: [f64; 5] = [0.0, 2.0, 90.0, 95.0, 100.0];
+
+/// What the worker of the running task said last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Running {
+    pub(super) kind: TaskKind,
+    pub(super) duration_ms: Option<u64>,
+    pub(super) progress: TaskProgress,
+}
+
+pub(super) fn job(view: &JobView, running: Option<Running>) -> Job {
+    let stage = state::stage(&view.tasks);
+    let mut progress = progress_at(stage.done, stage.frames);
+    if view.job.state == JobState::Succeeded {
+        progress.percent = 100.0;
+    } else if let Some(running) = running.filter(|_| !view.job.state.is_final()) {
+        let frames = progress.frames;
+        progress = progress_of_running(running);
+        progress.frames = progress.frames.max(frames);
+    }
+    Job {
+        id: view.job.id,
+        state: view.job.state,
+        spec: view.job.spec.clone(),
+        progress,
+        failure: view.job.failure.clone(),
+        media: view.job.media.clone(),
+        tasks: view
+            .tasks
+            .iter()
+            .map(|t| Task {
+                kind: t.plan.kind.as_str().into(),
+                state: t.state,
+                attempts: t.tries.attempts,
+                evidence: t.evidence.clone(),
+                last_failure: t.last_failure.clone(),
+            })
+            .collect(),
+        outputs: view
+            .objects
+            .iter()
+            .map(|o| Output {
+                name: o.name.clone(),
+                url: format!("/v1/objects/{}/{}", view.job.id, o.name),
+                size: o.size,
+                content_type: o.content_type.clone(),
+                digest: o.digest.clone(),
+            })
+            .collect(),
+        created_at: view.job.created_at.rfc3339(),
+        finished_at: view.job.finished_at.map(|t| t.rfc3339()),
+    }
+}
+
+pub(super) fn upload(record: &UploadRecord) -> Upload {
+    Upload {
+        id: record.id,
+        size: record.size,
+        offset: record.received,
+        name: record.name.clone(),
+        created_at: record.created_at.rfc3339(),
+    }
+}
+
+impl StoredEvent {
+    /// As the event stream sends it.
+    pub fn render(&self) -> Event {
+        let mut progress = progress_at(self.stage.done, self.stage.frames);
+        if self.state == JobState::Succeeded {
+            progress.percent = 100.0;
+        }
+        Event {
+            job: self.job,
+            kind: self.kind,
+            state: self.state,
+            progress,
+            at: self.at.rfc3339(),
+            failure: self.failure.clone(),
+        }
+    }
+}
+
+fn progress_at(done: u32, frames: u64) -> JobProgress {
+    let percent = usize::try_from(done).ok().and_then(|n| STARTS.get(n)).copied().unwrap_or(100.0);
+    JobProgress { percent, frames, speed: None, eta_s: None }
+}
+
+/// The worker's numbers are its own word: what comes out is bounded whatever they are.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for display")]
+pub(super) fn progress_of_running(running: Running) -> JobProgress {
+    let Running { kind, duration_ms, progress } = running;
+    let position = TaskKind::ALL.iter().position(|k| *k == kind).unwrap_or(0);
+    let start = STARTS.get(position).copied().unwrap_or(0.0);
+    let end = STARTS.get(position.saturating_add(1)).copied().unwrap_or(100.0);
+    if kind != TaskKind::Encode {
+        return JobProgress { percent: start, frames: 0, speed: None, eta_s: None };
+    }
+    let part = duration_ms.filter(|d| *d > 0).map(|d| (progress.time_ms as f64 / d as f64).clamp(0.0, 1.0));
+    let speed = (progress.speed_milli > 0).then(|| (progress.speed_milli as f64 / 1000.0).min(10_000.0));
+    let eta_s = match (duration_ms, speed) {
+        (Some(d), Some(speed)) => Some((d.saturating_sub(progress.time_ms) as f64 / 1000.0 / speed).min(1e7) as u64),
+        _ => None,
+    };
+    let percent = (start + (end - start) * part.unwrap_or(0.0)).clamp(0.0, 100.0);
+    JobProgress { percent: (percent * 10.0).round() / 10.0, frames: progress.frames, speed, eta_s }
+}

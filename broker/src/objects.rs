@@ -1,0 +1,120 @@
+//! Objects: the bytes. A key is made of ids alone, and one function turns it into a path.
+
+pub mod local;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+/// Names one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// An upload.
+    Upload(TenantId, UploadId),
+    /// An output of an attempt. Another attempt at the same task has another key, so a late one can spoil nothing.
+    Output(TenantId, JobId, AttemptId, u32),
+}
+
+impl Key {
+    /// Its path, relative to the root of the objects. The only place where one is made.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Upload(tenant, upload) => PathBuf::from(format!("{tenant}/uploads/{upload}")),
+            Self::Output(tenant, job, attempt, output) => PathBuf::from(format!("{tenant}/jobs/{job}/{attempt}/{output}")),
+        }
+    }
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// Nothing came for too long.
+    #[error("nothing came for too long")]
+    Idle,
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Bytes on their way here.
+pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+/// Bytes on their way out.
+pub type Bytestream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+/// Why an object could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// There is no room.
+    #[error("storage is full")]
+    Full,
+    /// It is not there.
+    #[error("the object is missing")]
+    Missing,
+    /// The body broke off.
+    #[error("the body broke off")]
+    Body(#[from] BodyError),
+    /// The body is not as long as it was said to be.
+    #[error("the body is not as long as it was said to be")]
+    Length,
+    /// The body does not have the digest it was said to have.
+    #[error("the body does not have the digest it was said to have")]
+    Digest,
+    /// Storage failed.
+    #[error("cannot {step}")]
+    Io {
+        /// What was being done.
+        step: &'static str,
+        /// What happened.
+        source: std::io::Error,
+    },
+}
+
+/// What [`Objects::append`] wrote.
+#[derive(Debug)]
+pub struct Appended {
+    /// Bytes that are safely stored.
+    pub len: u64,
+    /// Whether the body ended there; else there is more of it.
+    pub ended: bool,
+    /// Why it ended early.
+    pub error: Option<ObjectError>,
+}
+
+/// A part of an output, announced before its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartHead {
+    /// Where it starts.
+    pub offset: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// SHA-256.
+    pub sha256: [u8; 32],
+}
+
+/// Where bytes are kept.
+#[async_trait]
+pub trait Objects: Send + Sync + 'static {
+    /// Writes a body from `offset` on until it ends or about `some` bytes are written, never more than `most`. What is
+    /// returned as written is safe; what was there beyond is overwritten.
+    async fn append(&self, key: &Key, offset: u64, body: &mut Body, some: u64, most: u64) -> Result<Appended, ObjectError>;
+    /// Writes one part. Unless the body has exactly the length and digest that were announced, nothing of it is kept.
+    async fn put_part(&self, key: &Key, head: &PartHead, body: Body) -> Result<(), ObjectError>;
+    /// Makes the object as long as `size` and safe.
+    async fn finish(&self, key: &Key, size: u64) -> Result<(), ObjectError>;
+    /// Reads a range; fails where the object is shorter.
+    async fn read(&self, key: &Key, range: Range<u64>) -> Result<Bytestream, ObjectError>;
+    /// Removes an upload; one that is not there is removed.
+    async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError>;
+    /// Removes all that an attempt wrote.
+    async fn remove_attempt(&self, tenant: TenantId, job: JobId, attempt: AttemptId) -> Result<(), ObjectError>;
+    /// Every attempt that has written anything.
+    async fn attempts(&self) -> Result<Vec<(TenantId, JobId, AttemptId)>, ObjectError>;
+    /// Every upload that has bytes.
+    async fn uploads(&self) -> Result<Vec<(TenantId, UploadId)>, ObjectError>;
+    /// Whether storage answers.
+    async fn ping(&self) -> Result<(), ObjectError>;
+}

@@ -1,0 +1,34 @@
+//! Planning as pure functions: from what an input is and what was asked for, to tasks, their outputs and their limits.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`presets`] | which presets there are |
+//! | [`ladder`] | the video renditions: sizes and bit rates |
+//! | [`choose`] | which streams of the input are used |
+//! | [`budget`] | memory, CPU, time and bytes a task may use |
+//! | [`graph`] | the tasks of a job, each from the results before it |
+//! | [`verify`] | whether a result can be true at all |
+
+pub mod budget;
+pub mod choose;
+pub mod graph;
+pub mod ladder;
+pub mod presets;
+pub mod verify;
+
+use mpegflow_protocol::task::EncoderSpeed;
+
+/// What the operator of the broker decides about every plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// x264 preset of every rung.
+    pub x264: EncoderSpeed,
+    /// Threads of a codec process.
+    pub threads: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { x264: EncoderSpeed::Fast, threads: 2 }
+    }
+}

@@ -1,0 +1,296 @@
+//! The state machine of jobs, tasks and attempts, as decisions: from a snapshot and what happened to what changes.
+//!
+//! A store reads the [`Snapshot`] and applies the [`Decision`] in one transaction, with the decision's events. Nothing here
+//! reads a clock or a database.
+
+use crate::model::{
+    JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
+};
+use crate::plan::{Settings, budget, graph, verify};
+use mpegflow_protocol::api::{EventKind, JobState, TaskState};
+use mpegflow_protocol::evidence::Evidence;
+use mpegflow_protocol::failure::{Failure, FailureClass, FailureCode};
+use mpegflow_protocol::ids::AttemptId;
+use mpegflow_protocol::media::MediaInfo;
+use mpegflow_protocol::task::{TaskResult, TaskSpec};
+use mpegflow_protocol::worker::OutputDigest;
+
+/// Attempts at a task whose workers are lost or fail.
+pub const MAX_WORKER_FAILURES: u32 = 3;
+/// Attempts at a task whose codec crashes: an input that does it twice will do it again.
+pub const MAX_CRASHES: u32 = 2;
+/// Attempts at a task that fails for storage or the broker.
+pub const MAX_BACKOFF_FAILURES: u32 = 6;
+/// Releases after which the next one waits: a worker that only takes and gives back must not spin.
+const FREE_RELEASES: u32 = 3;
+
+/// What a decision sees: read in the transaction that applies it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// The job.
+    pub job: JobRecord,
+    /// All its tasks, in order.
+    pub tasks: Vec<TaskRecord>,
+    /// The task the attempt is at.
+    pub task: TaskRecord,
+    /// The attempt.
+    pub attempt: AttemptId,
+}
+
+/// How an attempt ends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// Its worker says that it is done, and sent these outputs whole.
+    Completed {
+        /// What the codec found or made.
+        result: Box<TaskResult>,
+        /// The outputs as the broker received them, by position.
+        outputs: Vec<OutputDigest>,
+        /// Which locks held.
+        evidence: Box<Evidence>,
+    },
+    /// Its worker says that it failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Which locks held.
+        evidence: Option<Box<Evidence>>,
+    },
+    /// Its lease ran out.
+    Lost {
+        /// Whether the attempt's own time was up, rather than the lease's.
+        overdue: bool,
+    },
+    /// Its worker gave it back.
+    Released,
+}
+
+/// What changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The attempt's failure, where it failed.
+    pub failure: Option<Failure>,
+    /// What becomes of the task, and with it the attempt.
+    pub task: TaskMove,
+    /// What becomes of the job.
+    pub job: JobMove,
+}
+
+/// What becomes of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskMove {
+    /// It is done.
+    Succeed {
+        /// What the codec found or made, verified.
+        result: Box<TaskResult>,
+        /// Its outputs.
+        outputs: Vec<OutputDigest>,
+        /// Which locks held.
+        evidence: Box<Evidence>,
+    },
+    /// It is tried again.
+    Retry {
+        /// Not before.
+        not_before: Time,
+        /// With this much memory.
+        memory_class: u32,
+        /// The count after this attempt.
+        tries: Tries,
+    },
+    /// It is not tried again.
+    Fail,
+    /// Its job is canceled.
+    Cancel,
+}
+
+/// What becomes of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobMove {
+    /// Nothing.
+    Stay,
+    /// It goes on with another task.
+    Next {
+        /// The next task.
+        task: Box<NewTask>,
+        /// What the input is, where that has just been found out.
+        media: Option<Box<MediaInfo>>,
+    },
+    /// Its output is committed.
+    Commit(Vec<ManifestEntry>),
+    /// It fails.
+    Fail {
+        /// Why.
+        failure: Failure,
+        /// Whether its input is not to be touched again.
+        quarantine: bool,
+    },
+    /// It is canceled.
+    Cancel,
+}
+
+impl Decision {
+    /// The job's state after it.
+    pub const fn job_state(&self, before: JobState) -> JobState {
+        match &self.job {
+            JobMove::Stay | JobMove::Next { .. } => before,
+            JobMove::Commit(_) => JobState::Succeeded,
+            JobMove::Fail { .. } => JobState::Failed,
+            JobMove::Cancel => JobState::Canceled,
+        }
+    }
+
+    /// What the tenant is told.
+    pub fn events(&self) -> Vec<(EventKind, Option<Failure>)> {
+        let mut events = Vec::new();
+        match (&self.task, &self.failure) {
+            (TaskMove::Succeed { .. }, _) => events.push((EventKind::TaskSucceeded, None)),
+            (_, Some(failure)) => events.push((EventKind::AttemptFailed, Some(failure.clone()))),
+            _ => {}
+        }
+        match &self.job {
+            JobMove::Fail { failure, .. } => events.push((EventKind::Finished, Some(failure.clone()))),
+            JobMove::Commit(_) | JobMove::Cancel => events.push((EventKind::Finished, None)),
+            JobMove::Stay | JobMove::Next { .. } => {}
+        }
+        events
+    }
+}
+
+/// Decides what the end of a live attempt means.
+pub fn decide(snapshot: &Snapshot, ending: &Ending, now: Time, settings: Settings) -> Decision {
+    let canceling = snapshot.job.state == JobState::Canceling;
+    match ending {
+        Ending::Completed { result, outputs, evidence } => match judge(snapshot, result, outputs, settings) {
+            // The last task of a canceling job commits: the work is done and the tenant may still use it.
+            Ok(next) if !canceling || matches!(next, JobMove::Commit(_)) => Decision {
+                failure: None,
+                task: TaskMove::Succeed {
+                    result: result.clone(),
+                    outputs: outputs.clone(),
+                    evidence: evidence.clone(),
+                },
+                job: next,
+            },
+            Ok(_) => cancel(None),
+            Err(failure) if canceling => cancel(Some(failure)),
+            Err(failure) => fail(failure),
+        },
+        Ending::Failed { failure, .. } if canceling => cancel(Some(failure.clone())),
+        Ending::Failed { failure, .. } => after_failure(snapshot, failure.clone(), now),
+        Ending::Lost { .. } | Ending::Released if canceling => cancel(None),
+        Ending::Lost { overdue: true } => after_failure(snapshot, help(FailureCode::DeadlineExceeded), now),
+        Ending::Lost { overdue: false } => after_failure(snapshot, help(FailureCode::WorkerLost), now),
+        Ending::Released => {
+            let mut tries = snapshot.task.tries;
+            tries.released = tries.released.saturating_add(1);
+            // Not counted as an attempt.
+            tries.attempts = tries.attempts.saturating_sub(1);
+            let wait_s = u64::from(tries.released.saturating_sub(FREE_RELEASES).min(30));
+            let memory_class = snapshot.task.memory_class;
+            let not_before = now.plus_ms(wait_s.saturating_mul(1000));
+            Decision { failure: None, task: TaskMove::Retry { not_before, memory_class, tries }, job: JobMove::Stay }
+        }
+    }
+}
+
+fn help(code: FailureCode) -> Failure {
+    Failure::new(code, code.help())
+}
+
+fn cancel(failure: Option<Failure>) -> Decision {
+    Decision { failure, task: TaskMove::Cancel, job: JobMove::Cancel }
+}
+
+fn fail(failure: Failure) -> Decision {
+    let quarantine = matches!(failure.code, FailureCode::LockViolation | FailureCode::ProtocolViolation);
+    Decision { failure: Some(failure.clone()), task: TaskMove::Fail, job: JobMove::Fail { failure, quarantine } }
+}
+
+/// Decides whether a task is tried again, by the class of the failure.
+pub fn after_failure(snapshot: &Snapshot, failure: Failure, now: Time) -> Decision {
+    let task = &snapshot.task;
+    let mut tries = task.tries;
+    let retry = |tries: Tries, wait_ms: u64, memory_class: u32| Decision {
+        failure: Some(failure.clone()),
+        task: TaskMove::Retry { not_before: now.plus_ms(wait_ms), memory_class, tries },
+        job: JobMove::Stay,
+    };
+    match failure.class() {
+        FailureClass::Media | FailureClass::Policy => fail(failure),
+        FailureClass::Worker => {
+            tries.worker = tries.worker.saturating_add(1);
+            let bigger = task.memory_class.saturating_add(1);
+            let spent = tries.worker >= MAX_WORKER_FAILURES;
+            match failure.code {
+                FailureCode::OutOfMemory if bigger < budget::MEMORY_CLASSES && !spent => retry(tries, 0, bigger),
+                FailureCode::OutOfMemory => fail(failure),
+                FailureCode::CodecCrashed => {
+                    tries.crashed = tries.crashed.saturating_add(1);
+                    if spent || tries.crashed >= MAX_CRASHES { fail(failure) } else { retry(tries, 0, task.memory_class) }
+                }
+                // What took the whole of a generous limit once is given it once more, not twice.
+                FailureCode::DeadlineExceeded if tries.worker >= 2 => fail(failure),
+                _ if spent => fail(failure),
+                _ => retry(tries, 0, task.memory_class),
+            }
+        }
+        FailureClass::Storage | FailureClass::Broker => {
+            tries.backoff = tries.backoff.saturating_add(1);
+            if tries.backoff >= MAX_BACKOFF_FAILURES {
+                return fail(failure);
+            }
+            // 1, 2, 4, 8, 16 s.
+            let wait_s = 1_u64 << tries.backoff.saturating_sub(1).min(5);
+            retry(tries, wait_s.saturating_mul(1000), task.memory_class)
+        }
+    }
+}
+
+/// Verifies a result and plans what comes next.
+fn judge(
+    snapshot: &Snapshot,
+    result: &TaskResult,
+    outputs: &[OutputDigest],
+    settings: Settings,
+) -> Result<JobMove, Failure> {
+    let job = &snapshot.job;
+    let media = job.media.as_ref();
+    match (&snapshot.task.plan.spec, result) {
+        (TaskSpec::Probe(_), TaskResult::Probe(probe)) => {
+            let media = probe.media.clone().bounded(job.input_size)?;
+            let task = graph::encode(&job.spec, &media, job.upload, job.input_size, settings)?;
+            Ok(JobMove::Next { task: Box::new(task), media: Some(Box::new(media)) })
+        }
+        (TaskSpec::Encode(task), TaskResult::Encode(result)) => {
+            verify::encode(task, result, outputs)?;
+            let next = graph::package(task, result, outputs, snapshot.attempt, media, settings)?;
+            Ok(JobMove::Next { task: Box::new(next), media: None })
+        }
+        (TaskSpec::Package(task), TaskResult::Package(result)) => {
+            verify::package(task, result, outputs)?;
+            let next = graph::check(task, outputs, snapshot.attempt, media, settings)?;
+            Ok(JobMove::Next { task: Box::new(next), media: None })
+        }
+        (TaskSpec::Check(task), TaskResult::Check(result)) => {
+            verify::check(task, result)?;
+            let package = snapshot.tasks.iter().find(|t| t.plan.kind == TaskKind::Package);
+            match package.map(|p| (&p.plan.spec, p.done_by, &p.digests)) {
+                Some((TaskSpec::Package(plan), Some(attempt), digests)) => {
+                    Ok(JobMove::Commit(graph::manifest(plan, digests, attempt)))
+                }
+                _ => Err(Failure::new(FailureCode::BrokerError, "the package of this check is not known")),
+            }
+        }
+        _ => Err(Failure::new(FailureCode::ProtocolViolation, "the worker answered another task than it was given")),
+    }
+}
+
+/// How far a job is in its graph.
+pub fn stage(tasks: &[TaskRecord]) -> Stage {
+    let done = tasks.iter().filter(|t| t.state == TaskState::Succeeded).count();
+    let frames = tasks.iter().filter_map(|t| match &t.result {
+        Some(TaskResult::Encode(e)) => e.tracks.iter().map(|t| t.units).max().filter(|_| e.frames_decoded > 0),
+        _ => None,
+    });
+    Stage { done: u32::try_from(done).unwrap_or(u32::MAX), frames: frames.max().unwrap_or(0) }
+}

@@ -1,0 +1,368 @@
+//! The store: the truth about tenants, jobs, leases and objects. An adapter keeps every method's promise in one
+//! transaction; [`crate::conformance::store`] holds each adapter to it.
+
+pub mod sqlite;
+
+use crate::model::{
+    Claim, JobView, LiveAttempt, NewTask, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
+};
+use crate::state::{Decision, Snapshot};
+use async_trait::async_trait;
+use mpegflow_protocol::api::JobState;
+use mpegflow_protocol::evidence::Evidence;
+use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TaskId, TenantId, UploadId, WorkerId};
+use mpegflow_protocol::job::JobSpec;
+
+/// The store could not answer. The text is for the operator's log, never for a tenant or a worker.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The schema could not be brought up to date.
+    #[error("the database's schema could not be brought up to date")]
+    Migrate(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk under the database is full.
+    #[error("the disk under the database is full")]
+    Full,
+    /// A row holds what no version of this program wrote.
+    #[error("a row of {table} cannot be read: {reason}")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What makes a repeated call the same call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The caller's key.
+    pub key: String,
+    /// SHA-256 over the method, the path and the body.
+    pub request: [u8; 32],
+}
+
+/// What became of a call that may be a repetition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Once<T> {
+    /// It was done now.
+    Done(T),
+    /// It had been done: the answer of then.
+    Replay(Vec<u8>),
+    /// The key was used for another request.
+    Mismatch,
+}
+
+/// A new upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewUpload {
+    /// The row.
+    pub upload: UploadRecord,
+    /// Most unfinished uploads of the tenant.
+    pub max_unfinished: u32,
+    /// Most bytes of all the tenant's uploads.
+    pub max_bytes: u64,
+    /// The answer, kept for a repetition.
+    pub answer: Vec<u8>,
+}
+
+/// What became of an announced upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// It is there.
+    Created,
+    /// The tenant has too many unfinished ones.
+    TooMany,
+    /// The tenant has too many bytes.
+    TooLarge,
+}
+
+/// A new job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewJob {
+    /// Its id.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// What was asked for.
+    pub spec: JobSpec,
+    /// Its input.
+    pub upload: UploadId,
+    /// The id of its first task.
+    pub task_id: TaskId,
+    /// Its first task.
+    pub task: NewTask,
+    /// The pool that does it.
+    pub pool: PoolName,
+    /// Most unfinished jobs of the tenant.
+    pub max_unfinished: u32,
+    /// The answer, kept for a repetition.
+    pub answer: Vec<u8>,
+}
+
+/// What became of a submitted job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is there, with its first task ready.
+    Created,
+    /// The tenant has no such upload.
+    NoUpload,
+    /// The upload is not finished.
+    Unfinished,
+    /// The upload is quarantined.
+    Quarantined,
+    /// The tenant has too many unfinished jobs.
+    TooMany,
+}
+
+/// What became of a cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Canceled {
+    /// The job is canceled.
+    Now,
+    /// A worker still has it; it will be canceled.
+    Soon,
+    /// It had ended.
+    AlreadyFinal(JobState),
+    /// The tenant has no such job.
+    NotFound,
+}
+
+/// What became of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone.
+    Done,
+    /// A job that has not ended needs it.
+    InUse,
+    /// The tenant has no such thing.
+    NotFound,
+}
+
+/// What became of a lease.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Leased {
+    /// It is the worker's.
+    Granted(Box<LiveAttempt>),
+    /// The task is not ready (any more).
+    Gone,
+    /// The worker is bound to another tenant.
+    OtherTenant,
+}
+
+/// A lease that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewLease {
+    /// The task.
+    pub task: TaskId,
+    /// The worker.
+    pub worker: WorkerId,
+    /// The id of the attempt.
+    pub attempt: AttemptId,
+    /// Now.
+    pub now: Time,
+    /// Until when, in milliseconds from now.
+    pub lease_ms: u64,
+}
+
+/// What became of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It counts.
+    Done,
+    /// The attempt is not live, or not this worker's in this epoch.
+    Stale,
+    /// It is not the next part.
+    OutOfOrder,
+}
+
+/// What became of the end of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settled {
+    /// The attempt ended so, and this is the job after it.
+    Done(Box<Outcome>),
+    /// The attempt had ended before, or is not this worker's in this epoch: nothing changed.
+    Stale,
+}
+
+/// What the end of an attempt changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The job.
+    pub job: JobId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Its state.
+    pub state: JobState,
+    /// A task that has become ready.
+    pub ready: Option<ReadyTask>,
+    /// The decision that was applied.
+    pub decision: Decision,
+}
+
+/// What has to hold of a lease for its attempt to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseIs {
+    /// It has not run out: its worker ends the attempt.
+    Held,
+    /// It has run out: the broker ends the attempt. A renewal in between wins.
+    RunOut,
+}
+
+/// A lease that has run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// The attempt.
+    pub claim: Claim,
+    /// Whether the attempt's own time is up.
+    pub overdue: bool,
+}
+
+/// What a tenant's key opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyRecord {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// SHA-256 of the secret.
+    pub secret_sha256: [u8; 32],
+}
+
+/// Files that nothing needs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Garbage {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub attempt: AttemptId,
+}
+
+/// Decides in the transaction, from what it reads there.
+pub type Decide<'a> = &'a (dyn Fn(&Snapshot) -> Decision + Send + Sync);
+
+/// The truth. Every method is one transaction; every change of a job writes its event in the same one.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // --- tenants and keys
+
+    /// The tenant of that name; made with `id` where there is none.
+    async fn ensure_tenant(&self, name: &str, id: TenantId, now: Time) -> Result<TenantId, StoreError>;
+    /// Adds an API key.
+    async fn add_api_key(&self, id: KeyId, key: &ApiKeyRecord, label: &str, now: Time) -> Result<(), StoreError>;
+    /// The key of that id, unless it was revoked.
+    async fn api_key(&self, id: KeyId) -> Result<Option<ApiKeyRecord>, StoreError>;
+    /// Revokes a key; whether there was one.
+    async fn revoke_api_key(&self, id: KeyId, now: Time) -> Result<bool, StoreError>;
+
+    // --- workers
+
+    /// Adds a join token by its SHA-256.
+    async fn add_join_token(&self, sha256: [u8; 32], pool: &PoolName, now: Time) -> Result<(), StoreError>;
+    /// The pool a join token is for, unless it was revoked.
+    async fn join_token(&self, sha256: [u8; 32]) -> Result<Option<PoolName>, StoreError>;
+    /// Revokes every join token of a pool; how many there were.
+    async fn revoke_join_tokens(&self, pool: &PoolName, now: Time) -> Result<u64, StoreError>;
+    /// Adds a worker, bound to no tenant.
+    async fn add_worker(&self, id: WorkerId, pool: &PoolName, expires: Time, now: Time) -> Result<(), StoreError>;
+    /// A worker.
+    async fn worker(&self, id: WorkerId) -> Result<Option<WorkerRecord>, StoreError>;
+    /// Notes that a worker's certificate was renewed.
+    async fn renew_worker(&self, id: WorkerId, expires: Time) -> Result<(), StoreError>;
+
+    // --- uploads
+
+    /// Announces an upload, within the tenant's quotas.
+    async fn create_upload(&self, new: &NewUpload, once: Option<&Idempotency>) -> Result<Once<Announced>, StoreError>;
+    /// An upload of the tenant.
+    async fn upload(&self, tenant: TenantId, id: UploadId) -> Result<Option<UploadRecord>, StoreError>;
+    /// Moves the count of safely stored bytes from `from` to `to`; whether it was `from`.
+    async fn advance_upload(&self, id: UploadId, from: u64, to: u64, now: Time) -> Result<bool, StoreError>;
+    /// Deletes an upload unless a job that has not ended needs it.
+    async fn delete_upload(&self, tenant: TenantId, id: UploadId) -> Result<Deleted, StoreError>;
+    /// Unfinished uploads that nothing was added to since `before`.
+    async fn idle_uploads(&self, before: Time) -> Result<Vec<(TenantId, UploadId)>, StoreError>;
+    /// Every upload there is, for the sweep of files without one.
+    async fn all_uploads(&self) -> Result<Vec<(TenantId, UploadId)>, StoreError>;
+
+    // --- jobs
+
+    /// Creates a job with its first task ready, and its event.
+    async fn submit(&self, new: &NewJob, once: Option<&Idempotency>, now: Time) -> Result<Once<Submitted>, StoreError>;
+    /// A job of the tenant.
+    async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<JobView>, StoreError>;
+    /// Jobs of the tenant, newest first, after `after`.
+    async fn jobs(
+        &self,
+        tenant: TenantId,
+        state: Option<JobState>,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<JobView>, StoreError>;
+    /// Cancels a job: at once where no worker has it, else soon.
+    async fn cancel(
+        &self,
+        tenant: TenantId,
+        id: JobId,
+        once: Option<&Idempotency>,
+        now: Time,
+    ) -> Result<Once<Canceled>, StoreError>;
+    /// Events of the tenant after `after` in order, of one job or of all.
+    async fn events(
+        &self,
+        tenant: TenantId,
+        job: Option<JobId>,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError>;
+    /// The number of the tenant's last event.
+    async fn last_event(&self, tenant: TenantId) -> Result<u64, StoreError>;
+
+    // --- dispatch
+
+    /// Every ready task: the queue is made from this.
+    async fn ready_tasks(&self) -> Result<Vec<ReadyTask>, StoreError>;
+    /// Leases a ready task to a worker: a new epoch, a live attempt, the worker bound to the tenant.
+    async fn lease(&self, new: &NewLease) -> Result<Leased, StoreError>;
+    /// A live attempt, if the claim is its own.
+    async fn live_attempt(&self, claim: &Claim) -> Result<Option<LiveAttempt>, StoreError>;
+    /// How many live attempts a worker has.
+    async fn live_of_worker(&self, worker: WorkerId) -> Result<u32, StoreError>;
+    /// Renews a lease that has not run out; the job's state and the new deadline, or `None`.
+    async fn renew_lease(&self, claim: &Claim, now: Time, lease_ms: u64) -> Result<Option<(JobState, Time)>, StoreError>;
+    /// Live attempts whose lease or time has run out.
+    async fn expired(&self, now: Time) -> Result<Vec<Expired>, StoreError>;
+    /// Notes that a part was received whole, if it is the next one and the claim is live.
+    async fn record_part(&self, claim: &Claim, output: u32, part: &Part, now: Time) -> Result<Recorded, StoreError>;
+    /// The parts of an output, in order.
+    async fn parts(&self, attempt: AttemptId, output: u32) -> Result<Vec<Part>, StoreError>;
+    /// Ends a live attempt as `decide` says, if the lease is as `lease` says at `now`.
+    async fn settle(
+        &self,
+        claim: &Claim,
+        evidence: Option<&Evidence>,
+        lease: LeaseIs,
+        now: Time,
+        next_task: TaskId,
+        decide: Decide<'_>,
+    ) -> Result<Settled, StoreError>;
+
+    // --- housekeeping
+
+    /// Attempts whose files nothing needs: their job ended and they are not in its manifest, or they failed.
+    async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, StoreError>;
+    /// Notes that an attempt's files are gone.
+    async fn swept(&self, attempt: AttemptId) -> Result<(), StoreError>;
+    /// Whether an attempt is known and its files are not swept.
+    async fn keeps_files(&self, attempt: AttemptId) -> Result<bool, StoreError>;
+    /// Forgets idempotency keys from before `before`.
+    async fn forget_idempotency(&self, before: Time) -> Result<u64, StoreError>;
+    /// Answers at all.
+    async fn ping(&self) -> Result<(), StoreError>;
+    /// Jobs by state, for the metrics.
+    async fn count_jobs(&self) -> Result<Vec<(JobState, u64)>, StoreError>;
+    /// Finishes what is written and closes.
+    async fn close(&self);
+}

@@ -1,0 +1,134 @@
+//! Tenants, their keys, join tokens and workers.
+
+use super::SqliteStore;
+use super::row::Cells;
+use crate::model::{Time, WorkerRecord};
+use crate::store::{ApiKeyRecord, StoreError};
+use mpegflow_protocol::ids::{KeyId, PoolName, TenantId, WorkerId};
+
+pub(super) async fn ensure(store: &SqliteStore, name: &str, id: TenantId, now: Time) -> Result<TenantId, StoreError> {
+    let mut tx = store.write().await?;
+    sqlx::query("INSERT INTO tenants (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING")
+        .bind(id.to_string())
+        .bind(name)
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+    let row = sqlx::query("SELECT id FROM tenants WHERE name = ?").bind(name).fetch_one(&mut *tx).await?;
+    let id = Cells::of("tenants", &row).id("id")?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+pub(super) async fn add_key(
+    store: &SqliteStore,
+    id: KeyId,
+    key: &ApiKeyRecord,
+    label: &str,
+    now: Time,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at) VALUES (?, ?, ?, ?, ?)")
+        .bind(id.to_string())
+        .bind(key.tenant.to_string())
+        .bind(label)
+        .bind(key.secret_sha256.as_slice())
+        .bind(now.0)
+        .execute(&store.writer)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn key(store: &SqliteStore, id: KeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
+    let row = sqlx::query("SELECT tenant, secret_sha256 FROM api_keys WHERE id = ? AND revoked_at IS NULL")
+        .bind(id.to_string())
+        .fetch_optional(&store.readers)
+        .await?;
+    row.map(|row| {
+        let cells = Cells::of("api_keys", &row);
+        Ok(ApiKeyRecord { tenant: cells.id("tenant")?, secret_sha256: cells.sha256("secret_sha256")? })
+    })
+    .transpose()
+}
+
+pub(super) async fn revoke_key(store: &SqliteStore, id: KeyId, now: Time) -> Result<bool, StoreError> {
+    let done = sqlx::query("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
+        .bind(now.0)
+        .bind(id.to_string())
+        .execute(&store.writer)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn add_join_token(
+    store: &SqliteStore,
+    sha256: [u8; 32],
+    pool: &PoolName,
+    now: Time,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO join_tokens (sha256, pool, created_at) VALUES (?, ?, ?)")
+        .bind(sha256.as_slice())
+        .bind(pool.as_str())
+        .bind(now.0)
+        .execute(&store.writer)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn join_token(store: &SqliteStore, sha256: [u8; 32]) -> Result<Option<PoolName>, StoreError> {
+    let row = sqlx::query("SELECT pool FROM join_tokens WHERE sha256 = ? AND revoked_at IS NULL")
+        .bind(sha256.as_slice())
+        .fetch_optional(&store.readers)
+        .await?;
+    row.map(|row| pool(&Cells::of("join_tokens", &row))).transpose()
+}
+
+pub(super) async fn revoke_join_tokens(store: &SqliteStore, pool: &PoolName, now: Time) -> Result<u64, StoreError> {
+    let done = sqlx::query("UPDATE join_tokens SET revoked_at = ? WHERE pool = ? AND revoked_at IS NULL")
+        .bind(now.0)
+        .bind(pool.as_str())
+        .execute(&store.writer)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+pub(super) fn pool(cells: &Cells<'_>) -> Result<PoolName, StoreError> {
+    cells.text("pool")?.parse().map_err(|_| StoreError::Row { table: cells.table, reason: "pool".into() })
+}
+
+pub(super) async fn add_worker(
+    store: &SqliteStore,
+    id: WorkerId,
+    pool: &PoolName,
+    expires: Time,
+    now: Time,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO workers (id, pool, enrolled_at, cert_expires_at) VALUES (?, ?, ?, ?)")
+        .bind(id.to_string())
+        .bind(pool.as_str())
+        .bind(now.0)
+        .bind(expires.0)
+        .execute(&store.writer)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn worker(store: &SqliteStore, id: WorkerId) -> Result<Option<WorkerRecord>, StoreError> {
+    let row = sqlx::query("SELECT id, pool, tenant FROM workers WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(&store.readers)
+        .await?;
+    row.map(|row| {
+        let cells = Cells::of("workers", &row);
+        Ok(WorkerRecord { id: cells.id("id")?, pool: pool(&cells)?, tenant: cells.id_or_null("tenant")? })
+    })
+    .transpose()
+}
+
+pub(super) async fn renew_worker(store: &SqliteStore, id: WorkerId, expires: Time) -> Result<(), StoreError> {
+    sqlx::query("UPDATE workers SET cert_expires_at = ? WHERE id = ?")
+        .bind(expires.0)
+        .bind(id.to_string())
+        .execute(&store.writer)
+        .await?;
+    Ok(())
+}

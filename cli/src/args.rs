@@ -1,0 +1,417 @@
+//! The command line: what may be typed, and the help that says so.
+
+use crate::exit;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Transcode untrusted video safely.
+///
+/// The bytes of a file that a stranger sent are parsed in a process of its own that has no network, no files and about
+/// thirty system calls; a file that takes it over can spoil its own output and nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "mpegflow", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Examples:
+  mpegflow transcode holiday.mov --out dist/     one file, on this machine
+  mpegflow serve                                 a broker with a page and an API on this machine
+  mpegflow doctor                                what is missing on this machine
+  mpegflow help exit-codes                       what the exit codes mean")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// How results are written to standard output: `text`, or `json` for programs
+    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT", hide_possible_values = true)]
+    pub(crate) output: OutputFormat,
+    /// Say more on standard error (twice: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// No progress on standard error; errors still appear
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON document, or one a line where results come in one by one.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Transcode one file on this machine, and play the result
+    Transcode(Transcode),
+    /// Play a folder that `transcode` or `download` made
+    Play(Play),
+    /// Run a broker and workers on this machine, with a page and an API
+    Serve(Serve),
+    /// Say what a file is, as ffprobe does, from inside the locked process
+    Probe(Probe),
+    /// Send a file to a broker
+    Upload(Upload),
+    /// Fetch a job's output from a broker, verified
+    Download(Download),
+    /// Submit, list, show, watch and cancel jobs
+    #[command(subcommand)]
+    Jobs(Jobs),
+    /// List a broker's presets
+    Presets(Presets),
+    /// Say which lock, library or right is missing on this machine
+    Doctor(Doctor),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// What the exit codes mean
+    #[command(name = "exit-codes", after_help = exit::TABLE)]
+    ExitCodes,
+    // How a worker is started so that it cannot outlive this program; see `workers`.
+    #[command(name = crate::workers::SHIM, hide = true)]
+    Shim(Shim),
+}
+
+/// See [`Command::Transcode`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow transcode in.mp4 --out dist/
+  mpegflow transcode in.mov --out dist/ --max-height 720
+  mpegflow transcode old.wmv --out dist/ --legacy-decoders
+  mpegflow transcode in.mp4 --out dist/ --spec job.json   # a job spec without its `input`
+  mpegflow play dist/
+
+Nothing appears in the output folder before everything is there and verified.
+Ctrl-C cancels and leaves nothing; Ctrl-C twice aborts at once.")]
+pub(crate) struct Transcode {
+    /// The file to transcode
+    pub(crate) input: PathBuf,
+    /// The folder to make; it must not hold anything yet
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) job: JobOptions,
+    /// Replace what an earlier `transcode` or `download` put into the output folder (nothing else is ever deleted)
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) local: LocalOptions,
+}
+
+/// What to make: a preset and changes to it, or a whole job spec.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct JobOptions {
+    /// What to make; `mpegflow presets` lists a broker's [default: web]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+    /// A job spec in JSON (version 1), instead of the options beside this one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "legacy_decoders", "max_height"])]
+    pub(crate) spec: Option<PathBuf>,
+    /// Also accept the formats of the past (wmv, flv, 3gp, avi, mpeg…): more attack surface, behind the same locks
+    #[arg(long)]
+    pub(crate) legacy_decoders: bool,
+    /// Height of the highest rendition in pixels: even, 144 to 2160
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) max_height: Option<u32>,
+}
+
+/// Options of the commands that run a broker and workers here.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LocalOptions {
+    /// Worker processes; each transcodes one file at a time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    #[command(flatten)]
+    pub(crate) libexec: Libexec,
+}
+
+/// Where mpegflow-worker and mpegflow-codec are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Libexec {
+    /// Folder of mpegflow-worker and mpegflow-codec [default: beside this program, then ../libexec/mpegflow]
+    #[arg(long, value_name = "DIR", env = "MPEGFLOW_LIBEXEC")]
+    pub(crate) libexec: Option<PathBuf>,
+}
+
+/// See [`Command::Play`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow play dist/
+  mpegflow play dist/ --listen 127.0.0.1:9000")]
+pub(crate) struct Play {
+    /// The folder to play; nothing outside it is served
+    pub(crate) dir: PathBuf,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// See [`Command::Serve`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow serve
+  mpegflow serve --listen 127.0.0.1:9000 --workers 2
+  mpegflow serve --data /srv/mpegflow
+
+The data folder holds uploads, results, the database and the API key (mode 0600).
+Ctrl-C stops; jobs under way go on at the next start.")]
+pub(crate) struct Serve {
+    /// Folder for everything that must last [default: $XDG_DATA_HOME/mpegflow or ~/.local/share/mpegflow]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the API and the page listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Where Prometheus metrics listen [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) local: LocalOptions,
+}
+
+/// See [`Command::Probe`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow probe in.mp4                                   # ffprobe -show_format -show_streams -of json
+  mpegflow probe in.mp4 | jq -r '.streams[0].codec_name'")]
+pub(crate) struct Probe {
+    /// The file to look at
+    pub(crate) input: PathBuf,
+    /// Also accept the formats of the past
+    #[arg(long)]
+    pub(crate) legacy_decoders: bool,
+    #[command(flatten)]
+    pub(crate) libexec: Libexec,
+}
+
+/// Which broker to talk to, and as whom. The API key comes from MPEGFLOW_API_KEY or a file; never from the command line,
+/// where every process of the machine could read it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Connection {
+    /// The broker's address
+    #[arg(long, value_name = "URL", env = "MPEGFLOW_URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// File that holds the API key [default: the environment's MPEGFLOW_API_KEY]
+    #[arg(long, value_name = "FILE", env = "MPEGFLOW_API_KEY_FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// PEM file of the CA to trust, instead of the system's
+    #[arg(long, value_name = "FILE", env = "MPEGFLOW_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Send the API key without TLS to a machine other than this one
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+}
+
+/// See [`Command::Upload`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow upload in.mp4
+  mpegflow upload in.mp4 --resume upl_0192f0c1a2b37c4d8e9f001122334455
+  mpegflow jobs submit $(mpegflow upload in.mp4)")]
+pub(crate) struct Upload {
+    /// The file to send
+    pub(crate) file: PathBuf,
+    /// Go on with an upload that was interrupted
+    #[arg(long, value_name = "UPLOAD")]
+    pub(crate) resume: Option<mpegflow_protocol::ids::UploadId>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// See [`Command::Download`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow download job_0192f0c1a2b37c4d8e9f001122334455 --out dist/
+  mpegflow play dist/")]
+pub(crate) struct Download {
+    /// The job
+    pub(crate) job: mpegflow_protocol::ids::JobId,
+    /// The folder to make [default: the job's id]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace what an earlier `transcode` or `download` put into the output folder
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// See [`Command::Jobs`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Jobs {
+    /// Submit a job for an upload or a file
+    #[command(after_help = "Examples:
+  mpegflow jobs submit in.mp4 --watch
+  mpegflow jobs submit upl_0192f0c1a2b37c4d8e9f001122334455 --preset web --max-height 720
+  mpegflow jobs submit in.mp4 --spec job.json")]
+    Submit {
+        /// An upload's id, or a file that is uploaded first
+        input: String,
+        #[command(flatten)]
+        job: JobOptions,
+        /// Stay until the job has ended; the exit code says how
+        #[arg(short, long)]
+        watch: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// List jobs, newest first
+    #[command(after_help = "Examples:
+  mpegflow jobs list
+  mpegflow jobs list --limit 200 --output json | jq -r '.[] | select(.state == \"failed\") | .id'")]
+    List {
+        /// The most jobs to list
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        limit: u16,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Show one job: state, tasks, output, and the locks each task ran under
+    #[command(after_help = "Examples:
+  mpegflow jobs show job_0192f0c1a2b37c4d8e9f001122334455
+  mpegflow jobs show job_0192f0c1a2b37c4d8e9f001122334455 --output json | jq '.tasks[].evidence'")]
+    Show {
+        /// The job
+        job: mpegflow_protocol::ids::JobId,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Follow a job until it has ended; the exit code says how
+    #[command(after_help = "Examples:
+  mpegflow jobs watch job_0192f0c1a2b37c4d8e9f001122334455
+  mpegflow jobs watch job_0192f0c1a2b37c4d8e9f001122334455 --output json   # one job document a line")]
+    Watch {
+        /// The job
+        job: mpegflow_protocol::ids::JobId,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Cancel a job; it may still succeed when it is nearly done
+    #[command(after_help = "Examples:
+  mpegflow jobs cancel job_0192f0c1a2b37c4d8e9f001122334455")]
+    Cancel {
+        /// The job
+        job: mpegflow_protocol::ids::JobId,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+/// See [`Command::Presets`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow presets
+  MPEGFLOW_URL=https://media.example.com mpegflow presets --output json")]
+pub(crate) struct Presets {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// See [`Command::Doctor`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow doctor
+  mpegflow doctor --output json | jq '.[] | select(.ok | not)'
+
+Exit code 1 when something that is required is missing.")]
+pub(crate) struct Doctor {
+    /// Also look for free space here [default: the current folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) libexec: Libexec,
+}
+
+/// See [`Command::Completions`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow completions bash > ~/.local/share/bash-completion/completions/mpegflow
+  mpegflow completions zsh  > \"${fpath[1]}/_mpegflow\"
+  mpegflow completions fish > ~/.config/fish/completions/mpegflow.fish")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// See [`Command::Shim`].
+#[derive(Debug, Args)]
+pub(crate) struct Shim {
+    /// Process id of the program that must stay alive.
+    pub(crate) parent: u32,
+    /// The program to become.
+    pub(crate) program: PathBuf,
+    /// Its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_visible_command_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command
+                .get_subcommands()
+                .filter(|c| !c.is_hide_set() && !["help", "exit-codes"].contains(&c.get_name()))
+            {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    check(sub, &path);
+                } else {
+                    let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                    assert!(help.starts_with("Examples:\n"), "{path} has no examples");
+                }
+            }
+        }
+        check(&Cli::command(), "mpegflow");
+    }
+
+    #[test]
+    fn no_option_takes_an_api_key_on_the_command_line() {
+        for attempt in ["--api-key=x", "--key=x", "--token=x"] {
+            assert!(parse(&format!("mpegflow presets {attempt}")).is_err(), "{attempt}");
+        }
+    }
+
+    #[test]
+    fn a_spec_excludes_the_options_it_would_contradict() {
+        assert!(parse("mpegflow transcode a --out b --spec c").is_ok());
+        for option in ["--preset web", "--legacy-decoders", "--max-height 720"] {
+            assert!(parse(&format!("mpegflow transcode a --out b --spec c {option}")).is_err(), "{option}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_usage_errors() {
+        for line in [
+            "mpegflow",
+            "mpegflow transcode in.mp4",
+            "mpegflow transcode in.mp4 --out d --workers 0",
+            "mpegflow jobs show upl_0192f0c1a2b37c4d8e9f001122334455",
+            "mpegflow jobs show ../../etc",
+            "mpegflow play d --listen everywhere",
+            "mpegflow presets --output yaml",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The calls of the public API, one function each.
+
+use super::{Client, ClientError, PATIENCE, RequestBody, STALL, empty};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use hyper::{Method, Response};
+use mpegflow_protocol::api::{CreateUpload, Job, JobPage, Preset, Upload};
+use mpegflow_protocol::ids::{JobId, UploadId};
+use mpegflow_protocol::job::JobSpec;
+use mpegflow_protocol::to_json;
+use std::io::SeekFrom;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+
+/// Reads of the file that is uploaded.
+const CHUNK: usize = 256 << 10;
+
+/// A file to upload.
+#[derive(Debug, Clone)]
+pub(crate) struct UploadSource {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Its length when it was opened; the upload has exactly this many bytes.
+    pub(crate) size: u64,
+}
+
+impl UploadSource {
+    /// A readable, regular file.
+    pub(crate) fn open(path: &Path) -> Result<Self, ClientError> {
+        let fail = |reason: String| ClientError::Input { path: path.to_owned(), reason };
+        let file = std::fs::File::open(path).map_err(|e| fail(e.to_string()))?;
+        let metadata = file.metadata().map_err(|e| fail(e.to_string()))?;
+        if !metadata.is_file() {
+            return Err(fail("it is not a file".into()));
+        }
+        if metadata.len() > mpegflow_protocol::limits::MAX_UPLOAD {
+            return Err(fail("it is larger than 64 GiB, the most that is accepted".into()));
+        }
+        Ok(Self { path: path.to_owned(), size: metadata.len() })
+    }
+
+    /// Whether the file has another length than it had when it was opened.
+    pub(crate) fn has_changed(&self) -> bool {
+        std::fs::metadata(&self.path).map_or(true, |metadata| metadata.len() != self.size)
+    }
+
+    /// The error for that.
+    pub(crate) fn changed(&self) -> ClientError {
+        ClientError::Input { path: self.path.clone(), reason: "it changed while it was read".into() }
+    }
+
+    /// The name it is announced by: its last component, cleaned.
+    fn name(&self) -> Option<String> {
+        let name = self.path.file_name()?.to_string_lossy();
+        let name = mpegflow_protocol::text::clean(&name, 255);
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// The bytes from `offset` on, exactly as many as were announced; `on_bytes` hears of each chunk.
+    async fn body(
+        &self,
+        offset: u64,
+        on_bytes: Arc<dyn Fn(u64) + Send + Sync>,
+    ) -> Result<RequestBody, ClientError> {
+        let fail = |e: std::io::Error| ClientError::Input { path: self.path.clone(), reason: e.to_string() };
+        let mut file = tokio::fs::File::open(&self.path).await.map_err(fail)?;
+        file.seek(SeekFrom::Start(offset)).await.map_err(fail)?;
+        // A file that grows meanwhile would make a body longer than its declared length.
+        let rest = file.take(self.size.saturating_sub(offset));
+        let stream = ReaderStream::with_capacity(rest, CHUNK).map(move |chunk: std::io::Result<Bytes>| {
+            let chunk = chunk?;
+            on_bytes(u64::try_from(chunk.len()).unwrap_or(0));
+            Ok(Frame::data(chunk))
+        });
+        Ok(StreamBody::new(stream).boxed_unsync())
+    }
+}
+
+impl Client {
+    /// Announces an upload.
+    pub(crate) async fn create_upload(&self, source: &UploadSource) -> Result<Upload, ClientError> {
+        let body = CreateUpload { size: source.size, name: source.name() };
+        self.post("/v1/uploads", Some(to_json(&body))).await
+    }
+
+    /// How far an upload is.
+    pub(crate) async fn upload(&self, id: UploadId) -> Result<Upload, ClientError> {
+        self.get(&format!("/v1/uploads/{id}")).await
+    }
+
+    /// Sends the bytes of an upload from `offset` to the end.
+    pub(crate) async fn send_upload(
+        &self,
+        id: UploadId,
+        source: &UploadSource,
+        offset: u64,
+        on_bytes: Arc<dyn Fn(u64) + Send + Sync>,
+    ) -> Result<Upload, ClientError> {
+        let body = source.body(offset, on_bytes).await?;
+        let builder = self
+            .request(Method::PATCH, &format!("/v1/uploads/{id}"))
+            .header("upload-offset", offset)
+            .header(CONTENT_TYPE, "application/offset+octet-stream")
+            .header(CONTENT_LENGTH, source.size.saturating_sub(offset));
+        self.json(builder, body, None).await
+    }
+
+    /// Submits a job.
+    pub(crate) async fn submit(&self, spec: &JobSpec) -> Result<Job, ClientError> {
+        self.post("/v1/jobs", Some(to_json(spec))).await
+    }
+
+    /// One job.
+    pub(crate) async fn job(&self, id: JobId) -> Result<Job, ClientError> {
+        self.get(&format!("/v1/jobs/{id}")).await
+    }
+
+    /// A page of jobs, newest first.
+    pub(crate) async fn jobs(&self, after: Option<JobId>, limit: u16) -> Result<JobPage, ClientError> {
+        let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
+        self.get(&format!("/v1/jobs?limit={limit}{after}")).await
+    }
+
+    /// Asks for a job to be canceled.
+    pub(crate) async fn cancel(&self, id: JobId) -> Result<Job, ClientError> {
+        self.post(&format!("/v1/jobs/{id}/cancel"), None).await
+    }
+
+    /// The presets.
+    pub(crate) async fn presets(&self) -> Result<Vec<Preset>, ClientError> {
+        self.get("/v1/presets").await
+    }
+
+    /// The body of an object, from `offset` on.
+    pub(crate) async fn object(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        self.send(self.request(Method::GET, path), empty(), Some(STALL)).await
+    }
+
+    /// The stream of one job's events.
+    pub(crate) async fn events(&self, job: JobId) -> Result<Response<Incoming>, ClientError> {
+        let path = format!("/v1/events?job={job}");
+        self.send(
+            self.request(Method::GET, &path).header(ACCEPT, "text/event-stream"),
+            empty(),
+            Some(PATIENCE),
+        )
+        .await
+    }
+}

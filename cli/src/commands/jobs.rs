@@ -1,0 +1,156 @@
+//! `mpegflow jobs …`.
+
+use super::{JobTemplate, ended, send, watch};
+use crate::args::Jobs;
+use crate::client::{Client, UploadSource};
+use crate::exit::Failed;
+use crate::summary;
+use crate::ui::{Tone, Ui, progress_text, stage};
+use mpegflow_protocol::api::{Job, JobState};
+use mpegflow_protocol::ids::{JobId, UploadId};
+use mpegflow_protocol::text::clean;
+use std::path::Path;
+
+/// Jobs asked for at a time.
+const PAGE: u16 = 100;
+
+/// Runs the command.
+pub(crate) async fn run(args: Jobs, ui: Ui) -> Result<(), Failed> {
+    match args {
+        Jobs::Submit { input, job, watch: stay, connection } => {
+            let template = JobTemplate::new(&job)?;
+            let client = Client::from_connection(&connection)?;
+            let (upload, file) = match input.parse::<UploadId>() {
+                Ok(id) => (id, None),
+                Err(_) => {
+                    let file = Path::new(&input);
+                    (send(&client, &UploadSource::open(file)?, ui, None).await?.id, Some(file))
+                }
+            };
+            let job = client.submit(&template.for_upload(upload, file)?).await?;
+            if stay {
+                follow(&client, job.id, ui).await
+            } else {
+                shown(ui, &job, || ui.line(job.id.to_string()))
+            }
+        }
+        Jobs::List { limit, connection } => {
+            let jobs = list(&Client::from_connection(&connection)?, limit).await?;
+            shown(ui, &jobs, || jobs.iter().for_each(|job| ui.line(row(job, ui))))
+        }
+        Jobs::Show { job, connection } => {
+            let job = Client::from_connection(&connection)?.job(job).await?;
+            shown(ui, &job, || show(&job, ui))
+        }
+        Jobs::Watch { job, connection } => follow(&Client::from_connection(&connection)?, job, ui).await,
+        Jobs::Cancel { job, connection } => {
+            let job = Client::from_connection(&connection)?.cancel(job).await?;
+            shown(ui, &job, || ui.line(row(&job, ui)))
+        }
+    }
+}
+
+fn shown(ui: Ui, value: &impl serde::Serialize, text: impl FnOnce()) -> Result<(), Failed> {
+    if ui.json {
+        ui.json(value, true)
+    } else {
+        text()
+    }
+    Ok(())
+}
+
+async fn list(client: &Client, limit: u16) -> Result<Vec<Job>, Failed> {
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut after = None;
+    while jobs.len() < usize::from(limit) {
+        let rest = usize::from(limit).saturating_sub(jobs.len());
+        let page = client.jobs(after, u16::try_from(rest).unwrap_or(PAGE).min(PAGE)).await?;
+        if page.jobs.is_empty() {
+            break;
+        }
+        jobs.extend(page.jobs);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    jobs.truncate(usize::from(limit));
+    Ok(jobs)
+}
+
+/// Follows a job; Ctrl-C only stops the watching.
+async fn follow(client: &Client, id: JobId, ui: Ui) -> Result<(), Failed> {
+    let interrupt = super::transcode::listen()?;
+    let following = async {
+        if ui.json {
+            Ok(client.follow(id, &mut |job| ui.json(job, false)).await?)
+        } else {
+            watch(client, id, ui).await
+        }
+    };
+    let job = tokio::select! {
+        job = following => job?,
+        () = interrupt.asked() => {
+            return Err(Failed::interrupted().help(format!("The job goes on. Cancel it with `mpegflow jobs cancel {id}`.")));
+        }
+    };
+    ended(&job)?;
+    if !ui.json {
+        ui.line(format!("{} {}", job.id, summary::made(&job, None)));
+        ui.line(format!("isolated: {}", summary::isolation(&job)));
+        ui.line(format!("fetch it: mpegflow download {} --out dist/", job.id));
+    }
+    Ok(())
+}
+
+fn row(job: &Job, ui: Ui) -> String {
+    let what = match (&job.failure, job.state) {
+        (Some(failure), _) => format!("{}: {}", failure.code, clean(&failure.message, 60)),
+        (None, JobState::Running | JobState::Canceling) => {
+            format!("{} {:.0}%  {}", stage(job), job.progress.percent, progress_text(job))
+        }
+        (None, JobState::Succeeded) => summary::made(job, None),
+        (None, _) => String::new(),
+    };
+    let at = clean(job.created_at.get(..19).unwrap_or(&job.created_at), 30);
+    let name = job
+        .spec
+        .external_id
+        .as_ref()
+        .or_else(|| job.spec.labels.get(super::NAME))
+        .unwrap_or(&job.spec.preset);
+    format!("{}  {}  {at}  {}  {what}", job.id, state(job.state, ui), clean(name, 40))
+}
+
+fn state(state: JobState, ui: Ui) -> String {
+    let tone = match state {
+        JobState::Succeeded => Tone::Good,
+        JobState::Failed => Tone::Bad,
+        JobState::Canceled | JobState::Canceling => Tone::Warn,
+        JobState::Queued | JobState::Running => Tone::Strong,
+    };
+    ui.tone(tone, &format!("{:<9}", state.as_str()))
+}
+
+fn show(job: &Job, ui: Ui) {
+    ui.line(row(job, ui));
+    if let Some(name) = &job.spec.external_id {
+        ui.line(format!("  external id  {}", clean(name, 128)));
+    }
+    ui.line(format!("  preset       {}", clean(&job.spec.preset, 64)));
+    for (key, value) in &job.spec.labels {
+        ui.line(format!("  label        {} = {}", clean(key, 128), clean(value, 128)));
+    }
+    for task in &job.tasks {
+        ui.line(format!("  task         {}", summary::task(task)));
+    }
+    for output in &job.outputs {
+        ui.line(format!("  output       {}  {}", clean(&output.name, 255), crate::ui::bytes(output.size)));
+    }
+    if let Some(failure) = &job.failure {
+        ui.line(format!("  remedy       {}", failure.code.help()));
+    }
+    if job.tasks.iter().any(|task| task.evidence.is_some()) {
+        ui.line(format!("  isolated     {}", summary::isolation(job)));
+    }
+}

@@ -1,0 +1,153 @@
+//! What is said of a finished job: what came out, and how it was isolated.
+
+use crate::client::stem;
+use crate::ui::{bytes, duration};
+use mpegflow_protocol::api::{Job, Task};
+use mpegflow_protocol::evidence::Evidence;
+use mpegflow_protocol::text::clean;
+use std::time::Duration;
+
+/// Renditions, duration, size, and how fast it went where the wall time is known.
+pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
+    let media = |prefix: &'static str| {
+        job.outputs.iter().filter(move |output| output.content_type.starts_with(prefix))
+    };
+    let name = |output: &mpegflow_protocol::api::Output| {
+        format!("{} {}", clean(stem(&output.name), 40), bytes(output.size))
+    };
+    let renditions: Vec<String> = media("video/").chain(media("audio/")).map(name).collect();
+    let total = job.outputs.iter().fold(0_u64, |sum, output| sum.saturating_add(output.size));
+    let length = job.media.as_ref().and_then(|m| m.duration_ms).map(Duration::from_millis);
+    let mut text = match length {
+        Some(length) => format!("{} of HLS, {}", duration(length), bytes(total)),
+        None => format!("HLS, {}", bytes(total)),
+    };
+    if !renditions.is_empty() {
+        text = format!("{text} ({})", renditions.join(", "));
+    }
+    if let Some(wall) = wall {
+        text = format!("{text}, in {}", duration(wall));
+        if let Some(length) = length
+            && wall > Duration::ZERO
+        {
+            text = format!("{text} = {:.1}× real time", length.as_secs_f64() / wall.as_secs_f64());
+        }
+    }
+    text
+}
+
+/// The locks that held for every process of the job, from its evidence; the weakest value where they differ.
+pub(crate) fn isolation(job: &Job) -> String {
+    let evidence: Vec<&Evidence> = job.tasks.iter().filter_map(|task| task.evidence.as_ref()).collect();
+    let Some(first) = evidence.first() else {
+        return "no evidence of any lock came with this job".into();
+    };
+    let least = |value: fn(&Evidence) -> u32| evidence.iter().map(|e| value(e)).min().unwrap_or(0);
+    let all = |holds: fn(&Evidence) -> bool| evidence.iter().all(|e| holds(e));
+    let mut uids: Vec<u32> = evidence.iter().map(|e| e.observed.uid).collect();
+    uids.sort_unstable();
+    uids.dedup();
+    let uids: Vec<String> = uids.iter().map(ToString::to_string).collect();
+    let one_profile =
+        evidence.iter().all(|e| e.profile == first.profile && e.policy_digest == first.policy_digest);
+    let yes_no = |yes: bool, what: &str| if yes { what.to_owned() } else { format!("NOT {what}") };
+    let mut facts = vec![
+        format!("{} fresh processes", evidence.len()),
+        if one_profile {
+            format!("profile {}", clean(&first.profile, 40))
+        } else {
+            "DIFFERENT profiles".into()
+        },
+        format!("{} seccomp filters", least(|e| e.observed.seccomp_filters)),
+        yes_no(all(|e| e.observed.no_new_privs), "no-new-privs"),
+        yes_no(all(|e| e.observed.capabilities == 0), "without capabilities"),
+        format!("uid {}", uids.join(", ")),
+    ];
+    let observed = facts.join(", ");
+    facts.clear();
+    let landlock = least(|e| e.self_reported.landlock_abi);
+    facts.push(if landlock == 0 { "NO Landlock".into() } else { format!("Landlock ABI {landlock}") });
+    facts.push(yes_no(all(|e| e.self_reported.landlock_refused_open), "refused to open a file"));
+    format!("{observed} (seen from outside); {} (self-reported)", facts.join(", "))
+}
+
+/// One line for one task.
+pub(crate) fn task(task: &Task) -> String {
+    let mut text = format!("{:<8} {:<9}", clean(&task.kind, 16), task.state.as_str());
+    if task.attempts > 1 {
+        text = format!("{text}  {} attempts", task.attempts);
+    }
+    if let Some(evidence) = &task.evidence {
+        let (seen, said) = (&evidence.observed, &evidence.self_reported);
+        text = format!(
+            "{text}  {} · {} seccomp filters · Landlock ABI {} · uid {} · caps {:#x}",
+            clean(&evidence.profile, 40),
+            seen.seccomp_filters,
+            said.landlock_abi,
+            seen.uid,
+            seen.capabilities
+        );
+        if let Some(usage) = &evidence.usage {
+            let cpu = duration(Duration::from_millis(usage.cpu_ms));
+            text = format!("{text} · {cpu} CPU · {} memory", bytes(usage.peak_memory));
+        }
+    }
+    if let Some(failure) = &task.last_failure {
+        text = format!("{text}  last failure {}: {}", failure.code, clean(&failure.message, 200));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(filters: [u32; 2]) -> Job {
+        let task = |filters: u32| {
+            serde_json::json!({ "kind": "probe", "state": "succeeded", "attempts": 1, "evidence": {
+                "profile": "strict", "policy_digest": "ab",
+                "observed": { "seccomp_mode": 2, "seccomp_filters": filters, "no_new_privs": true, "uid": 65534,
+                    "gid": 65534, "capabilities": 0, "threads": 1 },
+                "self_reported": { "landlock_abi": 4, "landlock_refused_open": true, "open_fds": 5,
+                    "not_dumpable": true, "environment_empty": true },
+            }})
+        };
+        serde_json::from_value(serde_json::json!({
+            "id": "job_00000000000000000000000000000abc", "state": "succeeded", "created_at": "",
+            "spec": { "version": 1, "input": { "upload": "upl_00000000000000000000000000000abc" }, "preset": "web" },
+            "progress": { "percent": 100.0, "frames": 1 },
+            "tasks": [task(filters[0]), task(filters[1])],
+            "outputs": [
+                { "name": "master.m3u8", "url": "", "size": 24, "content_type": "application/vnd.apple.mpegurl", "digest": "" },
+                { "name": "video-720p.mp4", "url": "", "size": 1000, "content_type": "video/mp4", "digest": "" },
+            ],
+            "media": { "format": "mov", "size": 1, "duration_ms": 60000, "start_us": 0, "bit_rate": null, "streams": [], "tags": {} },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_summary_says_what_came_out_and_how_fast() {
+        assert_eq!(
+            made(&job([2, 2]), Some(Duration::from_secs(30))),
+            "1:00 min of HLS, 1.00 KiB (720p 1000 B), in 30.0 s = 2.0× real time"
+        );
+    }
+
+    #[test]
+    fn the_weakest_process_is_the_one_that_is_reported() {
+        let text = isolation(&job([2, 1]));
+        assert!(
+            text.starts_with("2 fresh processes, profile strict, 1 seccomp filters, no-new-privs"),
+            "{text}"
+        );
+        assert!(text.contains("Landlock ABI 4, refused to open a file (self-reported)"), "{text}");
+    }
+
+    #[test]
+    fn a_job_without_evidence_claims_nothing() {
+        let mut job = job([2, 2]);
+        job.tasks.clear();
+        assert_eq!(isolation(&job), "no evidence of any lock came with this job");
+    }
+}

@@ -1,0 +1,36 @@
+//! docs/errors.md is made from the failure codes; this test keeps the committed page the same.
+//! `UPDATE_DOCS=1 cargo test -p mpegflow-protocol --test docs` writes it anew.
+
+use mpegflow_protocol::failure::{FailureClass, FailureCode};
+use std::fmt::Write;
+use std::path::Path;
+
+fn page() -> String {
+    let mut page = String::from(
+        "# Why a job fails\n\n\
+         A failed job carries a code, a message about this input, and a class that says what was done about it. Made from\n\
+         `protocol/src/failure.rs`; a test keeps both the same.\n",
+    );
+    for (class, title, what) in [
+        (FailureClass::Media, "media", "The input is at fault. The job fails at once; trying again gives the same."),
+        (FailureClass::Worker, "worker", "The worker is at fault. The task is tried again elsewhere, three times in all."),
+        (FailureClass::Storage, "storage", "Storage is at fault. The task is tried again with growing pauses."),
+        (FailureClass::Broker, "broker", "The broker is at fault. The task is tried again with growing pauses."),
+        (FailureClass::Policy, "policy", "A lock was refused or violated, or an output was not what it claimed to be. The job fails at once."),
+    ] {
+        writeln!(page, "\n## {title}\n\n{what}\n\n| code | what happened, and what to do |\n|---|---|").unwrap();
+        for code in FailureCode::ALL.iter().filter(|c| c.class() == class) {
+            writeln!(page, "| `{code}` | {} |", code.help()).unwrap();
+        }
+    }
+    page
+}
+
+#[test]
+fn the_page_of_errors_lists_every_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, page()).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), page(), "run with UPDATE_DOCS=1");
+}

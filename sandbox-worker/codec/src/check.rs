@@ -1,0 +1,172 @@
+//! The check task: reads what was packaged as a player would, and compares it with what was planned. It shares with the
+//! packager neither the writing of playlists nor that of boxes.
+
+mod samples;
+mod tracks;
+
+use crate::control::Control;
+use crate::ff::io::ReadAt;
+use crate::hls;
+use crate::input;
+use crate::source::Inputs;
+use mpegflow_protocol::failure::{Failure, FailureCode};
+use mpegflow_protocol::limits;
+use mpegflow_protocol::task::{CheckResult, CheckTask, CheckTrack, CheckedTrack, ExpectTrack};
+
+/// Entries in a report.
+const MAX_PROBLEMS: usize = 16;
+/// Characters of one entry.
+const MAX_PROBLEM_CHARS: usize = 256;
+/// Bytes of a playlist: [`limits::MAX_SEGMENTS`] with room for names.
+const MAX_PLAYLIST: u64 = 16 << 20;
+/// Milliseconds by which the longest track may differ from the source's own claim, beside two per cent: containers round,
+/// and count edits and priming each in its own way.
+const SOURCE_TOLERANCE_MS: u64 = 1_500;
+
+/// What is wrong, bounded.
+#[derive(Debug, Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, subject: &str, what: impl AsRef<str>) {
+        if self.0.len() < MAX_PROBLEMS {
+            self.0.push(mpegflow_protocol::text::clean(
+                &format!("{subject}: {}", what.as_ref()),
+                MAX_PROBLEM_CHARS,
+            ));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= MAX_PROBLEMS
+    }
+}
+
+/// Reads every object and reports.
+///
+/// # Errors
+/// Only where the check itself could not be done; what is wrong with the objects is in the report.
+pub(crate) fn run(task: &CheckTask, inputs: &Inputs, control: &Control) -> Result<CheckResult, Failure> {
+    if task.tracks.is_empty()
+        || task.tracks.len() > limits::MAX_INPUTS
+        || inputs.count() != expected_inputs(task)
+    {
+        return Err(Failure::new(FailureCode::WorkerError, "the plan's tracks and inputs do not fit"));
+    }
+    let mut problems = Problems::default();
+    let mut codecs = Vec::new();
+    let mut peaks = Vec::new();
+    let mut checked = Vec::new();
+    let mut frames = 0u64;
+    for track in &task.tracks {
+        let found = tracks::check(track, task.segment_ms, inputs, &mut problems, &mut |ms| {
+            frames = frames.saturating_add(1);
+            control.progress(frames, ms);
+        })?;
+        codecs.push(found.codecs);
+        peaks.push(found.largest_rate);
+        checked.push(found.counted);
+    }
+    multivariant(task, inputs, &codecs, &peaks, &mut problems)?;
+    durations(task, &checked, &mut problems);
+    Ok(CheckResult { problems: problems.0, tracks: checked })
+}
+
+fn expected_inputs(task: &CheckTask) -> usize {
+    task.tracks.len().saturating_mul(2).saturating_add(1)
+}
+
+/// Reads a whole playlist; a longer one than may be is a problem, a failing socket a failure.
+fn text(inputs: &Inputs, number: u32) -> Result<Result<Vec<u8>, String>, Failure> {
+    let mut source = inputs.get(number)?;
+    if source.len() > MAX_PLAYLIST {
+        return Ok(Err(format!("it is {} bytes long", source.len())));
+    }
+    input::read_all(&mut source, MAX_PLAYLIST).map(Ok).map_err(|_| crate::source::storage())
+}
+
+fn multivariant(
+    task: &CheckTask,
+    inputs: &Inputs,
+    codecs: &[Option<String>],
+    peaks: &[u64],
+    problems: &mut Problems,
+) -> Result<(), Failure> {
+    const NAME: &str = "multivariant playlist";
+    let list = match text(inputs, 0)?.and_then(|t| hls::multivariant(&t)) {
+        Ok(list) => list,
+        Err(what) => {
+            problems.add(NAME, what);
+            return Ok(());
+        }
+    };
+    let is_video = |t: &&CheckTrack| matches!(t.expect, ExpectTrack::Video { .. });
+    let has_video = task.tracks.iter().any(|t| is_video(&t));
+    let uris = |video: bool| -> Vec<&str> {
+        task.tracks.iter().filter(|t| is_video(t) == video).map(|t| t.playlist_uri.as_str()).collect()
+    };
+    let listed: Vec<&str> = list.variants.iter().map(|v| v.uri.as_str()).collect();
+    if listed != uris(has_video) {
+        problems.add(NAME, "its variants are not the planned tracks");
+    }
+    let renditions: Vec<&str> = list.audio.iter().map(|(_, uri)| uri.as_str()).collect();
+    let planned = if has_video { uris(false) } else { Vec::new() };
+    if renditions != planned {
+        problems.add(NAME, "its audio renditions are not the planned tracks");
+    }
+    for variant in &list.variants {
+        let Some(index) = task.tracks.iter().position(|t| t.playlist_uri == variant.uri) else { continue };
+        let (Some(track), Some(codec), Some(peak)) =
+            (task.tracks.get(index), codecs.get(index), peaks.get(index))
+        else {
+            continue;
+        };
+        let name = format!("variant {}", variant.uri);
+        if let ExpectTrack::Video { width, height, .. } = track.expect
+            && variant.size != Some((width, height))
+        {
+            problems.add(&name, format!("RESOLUTION is {:?}", variant.size));
+        }
+        if codec.as_ref().is_some_and(|c| !variant.codecs.contains(c)) {
+            problems.add(&name, format!("CODECS {} do not name the track's", variant.codecs.join(",")));
+        }
+        if variant.bandwidth < *peak || variant.average > variant.bandwidth {
+            problems.add(
+                &name,
+                format!("BANDWIDTH {} is below what the track needs ({peak})", variant.bandwidth),
+            );
+        }
+        let group_there = |group: &String| list.audio.iter().any(|(g, _)| g == group);
+        let audio_fits = match &variant.audio {
+            Some(group) => group_there(group),
+            None => renditions.is_empty(),
+        };
+        if !audio_fits {
+            problems.add(&name, "its AUDIO group is not there");
+        }
+    }
+    Ok(())
+}
+
+/// Rungs of one ladder last equally long, and the longest track as long as the source.
+fn durations(task: &CheckTask, checked: &[CheckedTrack], problems: &mut Problems) {
+    let video: Vec<u64> = task
+        .tracks
+        .iter()
+        .zip(checked)
+        .filter(|(t, _)| matches!(t.expect, ExpectTrack::Video { .. }))
+        .map(|(_, c)| c.duration_ms)
+        .collect();
+    if let (Some(shortest), Some(longest)) = (video.iter().min(), video.iter().max())
+        && longest.abs_diff(*shortest) > 1
+    {
+        problems.add("ladder", format!("its rungs last from {shortest} to {longest} ms"));
+    }
+    let longest = checked.iter().map(|c| c.duration_ms).max().unwrap_or(0);
+    if let Some(source) = task.source_duration_ms {
+        let tolerance = SOURCE_TOLERANCE_MS.saturating_add(source / 50);
+        if longest.abs_diff(source) > tolerance {
+            problems.add("output", format!("it lasts {longest} ms, the source {source} ms"));
+        }
+    }
+}

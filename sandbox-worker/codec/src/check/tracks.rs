@@ -1,0 +1,171 @@
+//! One track: its playlist, its boxes, and then its samples.
+
+use super::samples::{self, Counted};
+use super::{Problems, text};
+use crate::ff::io::ReadAt;
+use crate::hls::{self, Media};
+use crate::input::Input;
+use crate::source::{self, Inputs};
+use mpegflow_protocol::failure::Failure;
+use mpegflow_protocol::task::{CheckTrack, CheckedTrack, ExpectTrack};
+
+/// Milliseconds by which a track may differ from what the encode counted.
+const DURATION_TOLERANCE_MS: u64 = 50;
+
+/// What was found in a track.
+pub(super) struct Found {
+    pub(super) counted: CheckedTrack,
+    /// The codec string that its configuration calls for.
+    pub(super) codecs: Option<String>,
+    /// The highest bit rate of a segment that lasts at least half the target duration.
+    pub(super) largest_rate: u64,
+}
+
+/// Checks one track.
+///
+/// # Errors
+/// Only where it could not be read.
+pub(super) fn check(
+    track: &CheckTrack,
+    segment_ms: u32,
+    inputs: &Inputs,
+    problems: &mut Problems,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Found, Failure> {
+    let name = track.media_uri.as_str();
+    let mut found = Found {
+        counted: CheckedTrack { packets: 0, frames_decoded: 0, duration_ms: 0 },
+        codecs: None,
+        largest_rate: 0,
+    };
+    let list = match text(inputs, track.playlist_input)?.and_then(|t| hls::media(&t)) {
+        Ok(list) => list,
+        Err(what) => {
+            problems.add(&track.playlist_uri, what);
+            return Ok(found);
+        }
+    };
+    let media = inputs.get(track.media_input)?;
+    let before = problems.0.len();
+    playlist(track, segment_ms, &list, media.len(), problems);
+    if problems.0.len() == before {
+        boxes(name, &list, &mut media.small_reads(), problems)?;
+    }
+    // Samples are placed by the playlist's byte ranges, which make no sense beyond here if they are wrong.
+    if problems.0.len() > before || problems.is_full() {
+        return Ok(found);
+    }
+    found.largest_rate = largest_rate(&list);
+    let Counted { packets, frames, duration_ms, codecs } =
+        samples::check(track, &list, inputs, problems, progress)?;
+    found.counted = CheckedTrack { packets, frames_decoded: frames, duration_ms };
+    found.codecs = codecs;
+    let (ExpectTrack::Video { duration_ms: planned, .. } | ExpectTrack::Audio { duration_ms: planned, .. }) =
+        &track.expect;
+    if duration_ms.abs_diff(*planned) > DURATION_TOLERANCE_MS {
+        problems.add(name, format!("it lasts {duration_ms} ms instead of {planned}"));
+    }
+    if let ExpectTrack::Video { frames: planned, .. } = &track.expect
+        && packets != *planned
+    {
+        problems.add(name, format!("it has {packets} frames instead of {planned}"));
+    }
+    Ok(found)
+}
+
+/// The playlist against the file's length: every byte belongs to exactly one range.
+fn playlist(track: &CheckTrack, segment_ms: u32, list: &Media, len: u64, problems: &mut Problems) {
+    let name = track.playlist_uri.as_str();
+    if list.segments.is_empty() {
+        problems.add(name, "it has no segments");
+    }
+    if list.map_uri != track.media_uri || list.segments.iter().any(|s| s.uri != track.media_uri) {
+        problems.add(name, format!("it names another file than {}", track.media_uri));
+    }
+    let mut at = list.map_bytes;
+    for (index, segment) in list.segments.iter().enumerate() {
+        if segment.offset != at || segment.bytes == 0 {
+            problems.add(name, format!("segment {index} starts at {} instead of {at}", segment.offset));
+            return;
+        }
+        at = at.saturating_add(segment.bytes);
+        if segment.micros.saturating_add(500_000) / 1_000_000 > list.target_seconds || segment.micros == 0 {
+            problems.add(
+                name,
+                format!(
+                    "segment {index} lasts {} µs, the target is {} s",
+                    segment.micros, list.target_seconds
+                ),
+            );
+        }
+    }
+    if at != len {
+        problems.add(name, format!("its ranges end at {at}, the file at {len}"));
+    }
+    // A source that shows one picture for minutes has segments that long; it cannot be asked for shorter ones.
+    if list.target_seconds.saturating_mul(1_000) < u64::from(segment_ms) / 2 && list.segments.len() > 2 {
+        problems.add(name, format!("its target of {} s is not what was planned", list.target_seconds));
+    }
+}
+
+/// Top-level boxes: `ftyp` and `moov` fill the map, `moof` and `mdat` fill each segment, and nothing else is anywhere.
+fn boxes(name: &str, list: &Media, media: &mut Input, problems: &mut Problems) -> Result<(), Failure> {
+    let init = expect_boxes(media, 0, list.map_bytes, &[*b"ftyp", *b"moov"])?;
+    if let Err(what) = init {
+        problems.add(name, what);
+        return Ok(());
+    }
+    for segment in &list.segments {
+        if let Err(what) = expect_boxes(media, segment.offset, segment.bytes, &[*b"moof", *b"mdat"])? {
+            problems.add(name, what);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn expect_boxes(
+    media: &mut Input,
+    start: u64,
+    len: u64,
+    kinds: &[[u8; 4]],
+) -> Result<Result<(), String>, Failure> {
+    let end = start.saturating_add(len);
+    let mut at = start;
+    for kind in kinds {
+        let mut header = [0u8; 8];
+        let mut got = 0usize;
+        while let Some(rest) = header.get_mut(got..).filter(|r| !r.is_empty()) {
+            match media.read_at(at.saturating_add(got as u64), rest) {
+                Ok(0) => return Ok(Err(format!("it ends at {at}, inside a box"))),
+                Ok(n) => got = got.saturating_add(n),
+                Err(_) => return Err(source::storage()),
+            }
+        }
+        let [s0, s1, s2, s3, k0, k1, k2, k3] = header;
+        let size = u64::from(u32::from_be_bytes([s0, s1, s2, s3]));
+        let found = [k0, k1, k2, k3];
+        if found != *kind || size < 8 {
+            return Ok(Err(format!(
+                "at {at} there is {} of {size} bytes instead of {}",
+                String::from_utf8_lossy(&found),
+                String::from_utf8_lossy(kind)
+            )));
+        }
+        at = at.saturating_add(size);
+    }
+    Ok(if at == end { Ok(()) } else { Err(format!("the boxes from {start} end at {at} instead of {end}")) })
+}
+
+fn largest_rate(list: &Media) -> u64 {
+    let half = list.target_seconds.saturating_mul(500_000);
+    let rates = list.segments.iter().filter(|s| s.micros >= half).map(|s| {
+        let bits = u128::from(s.bytes).saturating_mul(8_000_000);
+        // A playlist states whole microseconds; a bit per second less is no lie.
+        u64::try_from(bits.checked_div(u128::from(s.micros)).unwrap_or(0))
+            .unwrap_or(u64::MAX)
+            .saturating_mul(999)
+            / 1_000
+    });
+    rates.max().unwrap_or(0)
+}

@@ -1,0 +1,150 @@
+//! One HTTP call: a request, a time limit for its answer, and what its status means.
+
+use crate::broker::{CallError, Chunks};
+use crate::http::tls::Client;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use mpegflow_protocol::api::Problem;
+use mpegflow_protocol::limits::{MAX_API_BODY, MAX_WORKER_BODY};
+use mpegflow_protocol::{from_json, text};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a body may pause.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Sends a request and waits for the head of its answer.
+pub(super) async fn send(
+    client: &Client,
+    request: Request<Full<Bytes>>,
+    within: Duration,
+) -> Result<Response<Incoming>, CallError> {
+    match timeout(within, client.request(request)).await {
+        Ok(Ok(response)) => judged(response).await,
+        Ok(Err(error)) => Err(CallError::Unavailable(chain(&error))),
+        Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", within.as_secs()))),
+    }
+}
+
+/// Reads an answer's JSON body.
+pub(super) async fn json<T: DeserializeOwned>(
+    what: &'static str,
+    response: Response<Incoming>,
+) -> Result<T, CallError> {
+    let bytes = collected(response.into_body(), MAX_WORKER_BODY).await?;
+    from_json(what, &bytes, MAX_WORKER_BODY).map_err(|e| CallError::Malformed(e.to_string()))
+}
+
+/// Reads a body that says nothing, so that its connection can be used again.
+pub(super) async fn drained(response: Response<Incoming>) -> Result<(), CallError> {
+    collected(response.into_body(), MAX_API_BODY).await.map(|_| ())
+}
+
+async fn collected(body: Incoming, most: usize) -> Result<Bytes, CallError> {
+    match timeout(PAUSE, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) => Err(CallError::Unavailable(chain(&*error))),
+        Err(_) => Err(CallError::Unavailable("the answer stopped in the middle".into())),
+    }
+}
+
+/// The one place where statuses become errors.
+async fn judged(response: Response<Incoming>) -> Result<Response<Incoming>, CallError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let detail = match collected(response.into_body(), MAX_API_BODY).await {
+        Ok(bytes) => match from_json::<Problem>("problem", &bytes, MAX_API_BODY) {
+            Ok(problem) => text::clean(&problem.detail.unwrap_or(problem.title), 256),
+            Err(_) => String::new(),
+        },
+        Err(_) => String::new(),
+    };
+    let told = || if detail.is_empty() { status.to_string() } else { format!("{status}: {detail}") };
+    Err(match status {
+        StatusCode::UNAUTHORIZED => CallError::UnknownIdentity,
+        StatusCode::CONFLICT => CallError::LeaseLost,
+        StatusCode::INSUFFICIENT_STORAGE => CallError::StorageFull,
+        StatusCode::NOT_FOUND
+        | StatusCode::GONE
+        | StatusCode::PRECONDITION_FAILED
+        | StatusCode::RANGE_NOT_SATISFIABLE => CallError::Changed(told()),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => CallError::Unavailable(told()),
+        status if status.is_server_error() => CallError::Unavailable(told()),
+        status => CallError::Refused { status: status.as_u16(), detail },
+    })
+}
+
+/// An error and its causes. None of them holds a header, so none holds a secret.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    text::clean(&line, 512)
+}
+
+/// A range's bytes as hyper gives them.
+#[derive(Debug)]
+pub struct BodyChunks {
+    body: Incoming,
+    left: u64,
+}
+
+impl BodyChunks {
+    pub(super) const fn new(body: Incoming, len: u64) -> Self {
+        Self { body, left: len }
+    }
+}
+
+impl Chunks for BodyChunks {
+    async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
+        loop {
+            let frame = match timeout(PAUSE, self.body.frame()).await {
+                Ok(None) if self.left == 0 => return None,
+                Ok(None) => return Some(Err(CallError::Unavailable("the body ended early".into()))),
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return Some(Err(CallError::Unavailable(chain(&error)))),
+                Err(_) => return Some(Err(CallError::Unavailable("the body stopped in the middle".into()))),
+            };
+            // Trailers say nothing here.
+            let Ok(bytes) = frame.into_data() else { continue };
+            let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            let Some(left) = self.left.checked_sub(len) else {
+                return Some(Err(CallError::Malformed("a body longer than its range".into())));
+            };
+            self.left = left;
+            return Some(Ok(bytes));
+        }
+    }
+}
+
+/// Start, end (exclusive) and total of a `Content-Range: bytes a-b/c`.
+pub(super) fn content_range(value: &str) -> Option<(u64, u64, u64)> {
+    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    let last: u64 = number(last)?;
+    Some((number(first)?, last.checked_add(1)?, number(total)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_range_has_one_form() {
+        assert_eq!(content_range("bytes 0-9/100"), Some((0, 10, 100)));
+        for bad in ["", "bytes", "bytes */100", "bytes 0-9/*", "bytes 0-/1", "bytes +0-9/9", "items 0-9/100"]
+        {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+        assert_eq!(content_range(&format!("bytes 0-{}/9", u64::MAX)), None);
+    }
+}

@@ -1,0 +1,9 @@
+//! The worker API over HTTP/1.1 and mutual TLS. The only module that knows either.
+
+mod call;
+mod join;
+mod session;
+mod tls;
+
+pub use join::{Join, JoinError};
+pub use session::{EnrollError, HttpBroker};
