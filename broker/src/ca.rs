@@ -4,8 +4,8 @@
 use crate::model::Time;
 use mpegflow_protocol::ids::{PoolName, WorkerId};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -99,14 +99,16 @@ impl Ca {
             (KeyPair::from_pem(&key).map_err(certificate_error("read the CA's key"))?, certificate)
         } else {
             let key = KeyPair::generate().map_err(certificate_error("make the CA's key"))?;
-            let certificate = ca_params().self_signed(&key).map_err(certificate_error("make the CA's certificate"))?;
+            let certificate =
+                ca_params().self_signed(&key).map_err(certificate_error("make the CA's certificate"))?;
             // The key first: a certificate without its key would be trusted and useless.
             write_private(&key_path, key.serialize_pem().as_bytes()).map_err(file(&key_path))?;
-            write_private(&certificate_path, certificate.pem().as_bytes()).map_err(file(&certificate_path))?;
+            write_private(&certificate_path, certificate.pem().as_bytes())
+                .map_err(file(&certificate_path))?;
             (key, certificate.pem())
         };
-        let issuer =
-            Issuer::from_ca_cert_pem(&certificate, key).map_err(certificate_error("read the CA's certificate"))?;
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key)
+            .map_err(certificate_error("read the CA's certificate"))?;
         Ok(Self { issuer, certificate })
     }
 
@@ -120,12 +122,18 @@ impl Ca {
     ///
     /// # Errors
     /// A certificate could not be made.
-    pub fn server_config(&self, names: &[String], addresses: &[IpAddr]) -> Result<rustls::ServerConfig, CaError> {
+    pub fn server_config(
+        &self,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<rustls::ServerConfig, CaError> {
         let tls = |e: &dyn std::fmt::Display| CaError::Tls(e.to_string());
         let key = KeyPair::generate().map_err(certificate_error("make the server's key"))?;
         let certificate = self.server_certificate(&key, names, addresses)?;
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|e| tls(&e))?).map_err(|e| tls(&e))?;
+        roots
+            .add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|e| tls(&e))?)
+            .map_err(|e| tls(&e))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .allow_unauthenticated()
@@ -144,7 +152,12 @@ impl Ca {
         Ok(config)
     }
 
-    fn server_certificate(&self, key: &KeyPair, names: &[String], addresses: &[IpAddr]) -> Result<Certificate, CaError> {
+    fn server_certificate(
+        &self,
+        key: &KeyPair,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<Certificate, CaError> {
         let mut all = vec![SERVER_NAME.to_owned(), "localhost".to_owned()];
         all.extend(names.iter().cloned());
         let mut params = CertificateParams::new(all).map_err(certificate_error("name the server"))?;
@@ -299,6 +312,9 @@ mod tests {
         let pem = format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
         let signed = ca.sign_worker(&pem, WorkerId::from_u128(1), &PoolName::default());
         assert!(matches!(signed, Err(CaError::Request)));
-        assert!(matches!(ca.sign_worker("", WorkerId::from_u128(1), &PoolName::default()), Err(CaError::Request)));
+        assert!(matches!(
+            ca.sign_worker("", WorkerId::from_u128(1), &PoolName::default()),
+            Err(CaError::Request)
+        ));
     }
 }

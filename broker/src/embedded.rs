@@ -212,7 +212,12 @@ impl Opened {
 ///
 /// # Errors
 /// No token could be made, or the file cannot be written.
-pub async fn write_join_file(opened: &Opened, broker: &str, pool: &PoolName, path: &Path) -> Result<(), AdminError> {
+pub async fn write_join_file(
+    opened: &Opened,
+    broker: &str,
+    pool: &PoolName,
+    path: &Path,
+) -> Result<(), AdminError> {
     let join = JoinFile {
         broker: broker.to_owned(),
         server_name: SERVER_NAME.into(),
@@ -237,7 +242,10 @@ pub struct Running {
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("public", &self.public).field("worker", &self.worker).finish_non_exhaustive()
+        f.debug_struct("Running")
+            .field("public", &self.public)
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
     }
 }
 
@@ -353,7 +361,11 @@ impl Running {
 /// A wildcard address is for listening only; this machine reaches it by loopback.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() });
+        address.set_ip(if address.is_ipv6() {
+            Ipv6Addr::LOCALHOST.into()
+        } else {
+            Ipv4Addr::LOCALHOST.into()
+        });
     }
     address
 }
@@ -377,7 +389,8 @@ fn worker_tls(ca: &Ca, config: &Config, address: SocketAddr) -> Result<TlsAccept
 fn lock(dir: &Path) -> Result<std::fs::File, StartError> {
     let path = dir.join("lock");
     let failed = |source| StartError::Data { path: path.clone(), source };
-    let file = std::fs::File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    let file =
+        std::fs::File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),

@@ -106,7 +106,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
             serve(config).await
         }
         Command::ApiKey(ApiKey::Create { tenant, label, out }) => {
-            anyhow::ensure!(mpegflow_protocol::text::is_label(&tenant, 128), "a tenant's name has 1 to 128 printable characters");
+            anyhow::ensure!(
+                mpegflow_protocol::text::is_label(&tenant, 128),
+                "a tenant's name has 1 to 128 printable characters"
+            );
             let opened = Opened::open(&config).await?;
             let tenant = opened.engine().ensure_tenant(&tenant).await?;
             let key = opened.engine().create_api_key(tenant, &label).await?;

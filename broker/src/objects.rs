@@ -24,7 +24,9 @@ impl Key {
     pub fn path(&self) -> PathBuf {
         match self {
             Self::Upload(tenant, upload) => PathBuf::from(format!("{tenant}/uploads/{upload}")),
-            Self::Output(tenant, job, attempt, output) => PathBuf::from(format!("{tenant}/jobs/{job}/{attempt}/{output}")),
+            Self::Output(tenant, job, attempt, output) => {
+                PathBuf::from(format!("{tenant}/jobs/{job}/{attempt}/{output}"))
+            }
         }
     }
 }
@@ -100,7 +102,14 @@ pub struct PartHead {
 pub trait Objects: Send + Sync + 'static {
     /// Writes a body from `offset` on until it ends or about `some` bytes are written, never more than `most`. What is
     /// returned as written is safe; what was there beyond is overwritten.
-    async fn append(&self, key: &Key, offset: u64, body: &mut Body, some: u64, most: u64) -> Result<Appended, ObjectError>;
+    async fn append(
+        &self,
+        key: &Key,
+        offset: u64,
+        body: &mut Body,
+        some: u64,
+        most: u64,
+    ) -> Result<Appended, ObjectError>;
     /// Writes one part. Unless the body has exactly the length and digest that were announced, nothing of it is kept.
     async fn put_part(&self, key: &Key, head: &PartHead, body: Body) -> Result<(), ObjectError>;
     /// Makes the object as long as `size` and safe.
@@ -110,7 +119,12 @@ pub trait Objects: Send + Sync + 'static {
     /// Removes an upload; one that is not there is removed.
     async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError>;
     /// Removes all that an attempt wrote.
-    async fn remove_attempt(&self, tenant: TenantId, job: JobId, attempt: AttemptId) -> Result<(), ObjectError>;
+    async fn remove_attempt(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        attempt: AttemptId,
+    ) -> Result<(), ObjectError>;
     /// Every attempt that has written anything.
     async fn attempts(&self) -> Result<Vec<(TenantId, JobId, AttemptId)>, ObjectError>;
     /// Every upload that has bytes.

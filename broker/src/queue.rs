@@ -107,7 +107,9 @@ impl Queue for MemoryQueue {
         let state = &mut *guard;
         let turn = state.turn();
         let Some(lines) = state.lines.get_mut(pool) else { return Take::Empty(None) };
-        lines.retain(|id, line| !line.tasks.is_empty() || Some(*id) == tenant || turn.saturating_sub(line.served) < 10_000);
+        lines.retain(|id, line| {
+            !line.tasks.is_empty() || Some(*id) == tenant || turn.saturating_sub(line.served) < 10_000
+        });
         let is_ready = |line: &Line| line.tasks.first_key_value().is_some_and(|((time, _), _)| *time <= now);
         let chosen = lines
             .iter_mut()
@@ -126,7 +128,9 @@ impl Queue for MemoryQueue {
                 return Take::OtherTenant;
             }
         }
-        Take::Empty(lines.values().filter_map(|line| line.tasks.first_key_value()).map(|((time, _), _)| *time).min())
+        Take::Empty(
+            lines.values().filter_map(|line| line.tasks.first_key_value()).map(|((time, _), _)| *time).min(),
+        )
     }
 
     async fn remove(&self, task: TaskId) {
@@ -134,9 +138,14 @@ impl Queue for MemoryQueue {
     }
 
     async fn depth(&self) -> Vec<(PoolName, u64)> {
-        let count = |lines: &BTreeMap<TenantId, Line>| lines.values().map(|line| line.tasks.len()).sum::<usize>();
+        let count =
+            |lines: &BTreeMap<TenantId, Line>| lines.values().map(|line| line.tasks.len()).sum::<usize>();
         let state = self.state();
-        state.lines.iter().map(|(pool, lines)| (pool.clone(), u64::try_from(count(lines)).unwrap_or(u64::MAX))).collect()
+        state
+            .lines
+            .iter()
+            .map(|(pool, lines)| (pool.clone(), u64::try_from(count(lines)).unwrap_or(u64::MAX)))
+            .collect()
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

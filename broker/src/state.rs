@@ -3,9 +3,7 @@
 //! A store reads the [`Snapshot`] and applies the [`Decision`] in one transaction, with the decision's events. Nothing here
 //! reads a clock or a database.
 
-use crate::model::{
-    JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
-};
+use crate::model::{JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries};
 use crate::plan::{Settings, budget, graph, verify};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::evidence::Evidence;
@@ -188,7 +186,11 @@ pub fn decide(snapshot: &Snapshot, ending: &Ending, now: Time, settings: Setting
             let wait_s = u64::from(tries.released.saturating_sub(FREE_RELEASES).min(30));
             let memory_class = snapshot.task.memory_class;
             let not_before = now.plus_ms(wait_s.saturating_mul(1000));
-            Decision { failure: None, task: TaskMove::Retry { not_before, memory_class, tries }, job: JobMove::Stay }
+            Decision {
+                failure: None,
+                task: TaskMove::Retry { not_before, memory_class, tries },
+                job: JobMove::Stay,
+            }
         }
     }
 }
@@ -203,7 +205,11 @@ fn cancel(failure: Option<Failure>) -> Decision {
 
 fn fail(failure: Failure) -> Decision {
     let quarantine = matches!(failure.code, FailureCode::LockViolation | FailureCode::ProtocolViolation);
-    Decision { failure: Some(failure.clone()), task: TaskMove::Fail, job: JobMove::Fail { failure, quarantine } }
+    Decision {
+        failure: Some(failure.clone()),
+        task: TaskMove::Fail,
+        job: JobMove::Fail { failure, quarantine },
+    }
 }
 
 /// Decides whether a task is tried again, by the class of the failure.
@@ -222,11 +228,17 @@ pub fn after_failure(snapshot: &Snapshot, failure: Failure, now: Time) -> Decisi
             let bigger = task.memory_class.saturating_add(1);
             let spent = tries.worker >= MAX_WORKER_FAILURES;
             match failure.code {
-                FailureCode::OutOfMemory if bigger < budget::MEMORY_CLASSES && !spent => retry(tries, 0, bigger),
+                FailureCode::OutOfMemory if bigger < budget::MEMORY_CLASSES && !spent => {
+                    retry(tries, 0, bigger)
+                }
                 FailureCode::OutOfMemory => fail(failure),
                 FailureCode::CodecCrashed => {
                     tries.crashed = tries.crashed.saturating_add(1);
-                    if spent || tries.crashed >= MAX_CRASHES { fail(failure) } else { retry(tries, 0, task.memory_class) }
+                    if spent || tries.crashed >= MAX_CRASHES {
+                        fail(failure)
+                    } else {
+                        retry(tries, 0, task.memory_class)
+                    }
                 }
                 // What took the whole of a generous limit once is given it once more, not twice.
                 FailureCode::DeadlineExceeded if tries.worker >= 2 => fail(failure),
@@ -281,16 +293,157 @@ fn judge(
                 _ => Err(Failure::new(FailureCode::BrokerError, "the package of this check is not known")),
             }
         }
-        _ => Err(Failure::new(FailureCode::ProtocolViolation, "the worker answered another task than it was given")),
+        _ => Err(Failure::new(
+            FailureCode::ProtocolViolation,
+            "the worker answered another task than it was given",
+        )),
     }
 }
 
 /// How far a job is in its graph.
 pub fn stage(tasks: &[TaskRecord]) -> Stage {
     let done = tasks.iter().filter(|t| t.state == TaskState::Succeeded).count();
-    let frames = tasks.iter().filter_map(|t| match &t.result {
-        Some(TaskResult::Encode(e)) => e.tracks.iter().map(|t| t.units).max().filter(|_| e.frames_decoded > 0),
+    let frames = tasks.iter().find_map(|t| match (&t.plan.spec, &t.result) {
+        (TaskSpec::Encode(plan), Some(TaskResult::Encode(result))) => {
+            let rung = plan.video.as_ref()?.rungs.first()?;
+            result.tracks.iter().find(|t| t.output == rung.output).map(|t| t.units)
+        }
         _ => None,
     });
-    Stage { done: u32::try_from(done).unwrap_or(u32::MAX), frames: frames.max().unwrap_or(0) }
+    Stage { done: u32::try_from(done).unwrap_or(u32::MAX), frames: frames.unwrap_or(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Tries;
+    use mpegflow_protocol::ids::{JobId, TaskId, TenantId, UploadId};
+    use mpegflow_protocol::job::JobSpec;
+
+    const NOW: Time = Time(1_000_000);
+
+    fn snapshot(tries: Tries, memory_class: u32, state: JobState) -> Snapshot {
+        let upload = UploadId::from_u128(1);
+        let spec = format!(r#"{{"version":1,"input":{{"upload":"{upload}"}},"preset":"web"}}"#);
+        let spec = JobSpec::parse(spec.as_bytes()).unwrap();
+        let task = TaskRecord {
+            id: TaskId::from_u128(1),
+            plan: graph::probe(&spec, upload, 10, Settings::default()),
+            state: TaskState::Running,
+            epoch: 1,
+            tries,
+            memory_class,
+            done_by: None,
+            result: None,
+            digests: Vec::new(),
+            evidence: None,
+            last_failure: None,
+        };
+        let job = JobRecord {
+            id: JobId::from_u128(1),
+            tenant: TenantId::from_u128(1),
+            upload,
+            input_size: 10,
+            spec,
+            state,
+            media: None,
+            failure: None,
+            created_at: NOW,
+            finished_at: None,
+        };
+        Snapshot { job, tasks: vec![task.clone()], task, attempt: AttemptId::from_u128(1) }
+    }
+
+    /// Fails the same way until the job does: the waits in between in seconds, and the memory classes.
+    fn play(code: FailureCode) -> (Vec<u64>, Vec<u32>) {
+        let (mut tries, mut class) = (Tries::default(), 0);
+        let (mut waits, mut classes) = (Vec::new(), Vec::new());
+        loop {
+            let ending = Ending::Failed { failure: Failure::new(code, "x"), evidence: None };
+            match decide(&snapshot(tries, class, JobState::Running), &ending, NOW, Settings::default()) {
+                Decision {
+                    task: TaskMove::Retry { not_before, memory_class, tries: t },
+                    job: JobMove::Stay,
+                    ..
+                } => {
+                    waits.push(NOW.until_ms(not_before) / 1000);
+                    classes.push(memory_class);
+                    (tries, class) = (t, memory_class);
+                }
+                Decision { task: TaskMove::Fail, job: JobMove::Fail { failure, .. }, .. } => {
+                    assert_eq!(failure.code, code);
+                    return (waits, classes);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn each_class_of_failure_is_retried_as_documented() {
+        for code in FailureCode::ALL {
+            let (waits, classes) = play(*code);
+            let expected: (&[u64], &[u32]) = match (code, code.class()) {
+                (FailureCode::OutOfMemory, _) => (&[0], &[1]),
+                (FailureCode::CodecCrashed | FailureCode::DeadlineExceeded, _) => (&[0], &[0]),
+                (_, FailureClass::Media | FailureClass::Policy) => (&[], &[]),
+                (_, FailureClass::Worker) => (&[0, 0], &[0, 0]),
+                (_, FailureClass::Storage | FailureClass::Broker) => (&[1, 2, 4, 8, 16], &[0, 0, 0, 0, 0]),
+            };
+            assert_eq!((waits.as_slice(), classes.as_slice()), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_a_broken_lock_or_protocol_quarantines() {
+        for code in FailureCode::ALL {
+            let ending = Ending::Failed { failure: Failure::new(*code, "x"), evidence: None };
+            let tries = Tries { worker: 9, backoff: 9, ..Tries::default() };
+            let decision = decide(&snapshot(tries, 1, JobState::Running), &ending, NOW, Settings::default());
+            let JobMove::Fail { quarantine, .. } = decision.job else { panic!("{code}") };
+            assert_eq!(
+                quarantine,
+                matches!(code, FailureCode::LockViolation | FailureCode::ProtocolViolation),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_ends_a_task_of_a_canceling_job_cancels_it() {
+        let failure = Failure::new(FailureCode::InputCorrupt, "x");
+        for ending in [
+            Ending::Released,
+            Ending::Lost { overdue: false },
+            Ending::Lost { overdue: true },
+            Ending::Failed { failure, evidence: None },
+        ] {
+            let decision = decide(
+                &snapshot(Tries::default(), 0, JobState::Canceling),
+                &ending,
+                NOW,
+                Settings::default(),
+            );
+            assert_eq!((decision.task, decision.job), (TaskMove::Cancel, JobMove::Cancel));
+        }
+    }
+
+    #[test]
+    fn a_worker_that_only_takes_and_gives_back_has_to_wait() {
+        let waits: Vec<u64> = [0, 2, 3, 10, 1000]
+            .into_iter()
+            .map(|released| {
+                let tries = Tries { released, attempts: 1, ..Tries::default() };
+                let snapshot = snapshot(tries, 0, JobState::Running);
+                match decide(&snapshot, &Ending::Released, NOW, Settings::default()).task {
+                    TaskMove::Retry { not_before, tries, .. } => {
+                        assert_eq!(tries.attempts, 0);
+                        NOW.until_ms(not_before) / 1000
+                    }
+                    other => panic!("{other:?}"),
+                }
+            })
+            .collect();
+        assert_eq!(waits, [0, 0, 1, 8, 30]);
+    }
 }

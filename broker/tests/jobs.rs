@@ -26,18 +26,26 @@ async fn a_job_goes_from_upload_to_objects() {
     let lease = worker.lease().await;
     assert_eq!(lease.task.name(), "probe");
     assert_eq!(worker.read(&lease, 0).await, input);
-    let part = worker.granted(&lease).with("range", "bytes=4-8").get(&format!("/worker/v1/attempts/{}/inputs/0", lease.attempt)).await;
+    let part = worker
+        .granted(&lease)
+        .with("range", "bytes=4-8")
+        .get(&format!("/worker/v1/attempts/{}/inputs/0", lease.attempt))
+        .await;
     assert_eq!((part.status.as_u16(), &part.body[..]), (206, &b"media"[..]));
     assert_eq!(part.headers["content-range"], "bytes 4-8/9");
     assert_eq!(worker.finish(&lease).await.status, 204);
 
     let lease = worker.lease().await;
     assert_eq!(lease.task.name(), "encode");
-    let progress = TaskProgress { frames: 150, time_ms: 5_000, speed_milli: 2_000, ..TaskProgress::default() };
+    let progress =
+        TaskProgress { frames: 150, time_ms: 5_000, speed_milli: 2_000, ..TaskProgress::default() };
     assert_eq!(worker.beat(&lease, progress).await.status, 200);
     let running = show(&tenant, &job).await;
     assert_eq!(running.state, JobState::Running);
-    assert_eq!((running.progress.percent, running.progress.speed, running.progress.eta_s), (46.0, Some(2.0), Some(2)));
+    assert_eq!(
+        (running.progress.percent, running.progress.speed, running.progress.eta_s),
+        (46.0, Some(2.0), Some(2))
+    );
     assert_eq!(worker.finish(&lease).await.status, 204);
 
     assert_eq!(worker.run().await, 2);
@@ -45,10 +53,23 @@ async fn a_job_goes_from_upload_to_objects() {
     assert_eq!((job.state, job.progress.percent, job.progress.frames), (JobState::Succeeded, 100.0, 300));
     assert_eq!(
         names(&job),
-        ["master.m3u8", "video-720p.m3u8", "video-720p.mp4", "video-480p.m3u8", "video-480p.mp4", "video-360p.m3u8",
-         "video-360p.mp4", "video-240p.m3u8", "video-240p.mp4", "audio.m3u8", "audio.mp4"]
+        [
+            "master.m3u8",
+            "video-720p.m3u8",
+            "video-720p.mp4",
+            "video-480p.m3u8",
+            "video-480p.mp4",
+            "video-360p.m3u8",
+            "video-360p.mp4",
+            "video-240p.m3u8",
+            "video-240p.mp4",
+            "audio.m3u8",
+            "audio.mp4"
+        ]
     );
-    assert!(job.tasks.iter().all(|t| t.state == TaskState::Succeeded && t.evidence.is_some() && t.attempts == 1));
+    assert!(
+        job.tasks.iter().all(|t| t.state == TaskState::Succeeded && t.evidence.is_some() && t.attempts == 1)
+    );
     for output in &job.outputs {
         let got = tenant.get(&output.url).await;
         assert_eq!(got.status, 200);
@@ -174,7 +195,9 @@ async fn out_of_memory_is_tried_once_more_with_more_memory() {
     let tenant = world.tenant("a").await;
     let worker = world.worker().await;
     let job = submit(&tenant, b"x").await;
-    let fail = serde_json::to_vec(&Fail { failure: Failure::new(FailureCode::OutOfMemory, "oom"), evidence: None }).unwrap();
+    let fail =
+        serde_json::to_vec(&Fail { failure: Failure::new(FailureCode::OutOfMemory, "oom"), evidence: None })
+            .unwrap();
     let small = worker.lease().await;
     assert_eq!(worker.end(&small, "fail", fail.clone()).await.status, 204);
     let large = worker.lease().await;
@@ -197,7 +220,10 @@ async fn bad_media_fails_at_once_and_a_broken_lock_quarantines_the_input() {
         assert_eq!(worker.end(&lease, "fail", serde_json::to_vec(&fail).unwrap()).await.status, 204);
         let job = show(&tenant, &job).await;
         let failure = job.failure.unwrap();
-        assert_eq!((job.state, failure.code, failure.message.as_str()), (JobState::Failed, code, "it said  [31mthis"));
+        assert_eq!(
+            (job.state, failure.code, failure.message.as_str()),
+            (JobState::Failed, code, "it said  [31mthis")
+        );
         let submitted = tenant.call("POST", "/v1/jobs", spec(&input)).await;
         assert_eq!(submitted.status, again, "{}", submitted.text());
         if again == 201 {

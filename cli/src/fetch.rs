@@ -29,8 +29,18 @@ pub(crate) async fn fetch(
         }
     }
     bar.finish_and_clear();
-    let report = Report { mpegflow: env!("CARGO_PKG_VERSION").into(), source, job: job.clone() };
+    let report = Report { mpegflow: env!("CARGO_PKG_VERSION").into(), source, job: without_tags(job) };
     write_page(&dir, &report).map_err(|e| Failed::file("write", &dir, &e))
+}
+
+/// The job without the tags of its input: the folder is made to be published, and phones write the place and the device there.
+fn without_tags(job: &Job) -> Job {
+    let mut job = job.clone();
+    if let Some(media) = &mut job.media {
+        media.tags.clear();
+        media.streams.iter_mut().for_each(|stream| stream.tags.clear());
+    }
+    job
 }
 
 fn write_page(dir: &Path, report: &Report) -> io::Result<()> {

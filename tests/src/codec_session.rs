@@ -123,10 +123,10 @@ impl Session {
     }
 
     fn wait(mut self, frames: Vec<FromCodec>, fed: &AtomicU64) -> Ended {
-        let status = self.child.wait().unwrap();
-        // Our ends only; the process is gone, so every reader has seen the end.
+        // A codec that still waits for a task ends when nobody is there to give it one.
         drop(self.control);
-        drop(self.input);
+        let status = self.child.wait().unwrap();
+        self.input.shutdown(std::net::Shutdown::Both).ok();
         Ended {
             status,
             frames,

@@ -76,6 +76,6 @@ fn a_full_disk_is_said_and_leaves_nothing_behind() {
     );
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && output.status.code() != Some(101), "{}", text(&output));
-    assert!(said.contains("storage_full") || said.contains("No space left"), "{said}");
+    assert!(said.contains("Storage is full") && said.contains("Free space"), "{said}");
     assert!(!said.lines().any(|l| l.trim() == "out"), "{said}");
 }

@@ -107,9 +107,18 @@ impl Engine {
     ///
     /// # Errors
     /// [`CallError::BadCapability`] or [`CallError::NotYours`].
-    pub fn authorize(&self, worker: WorkerId, attempt: AttemptId, capability: &str) -> Result<Granted, CallError> {
+    pub fn authorize(
+        &self,
+        worker: WorkerId,
+        attempt: AttemptId,
+        capability: &str,
+    ) -> Result<Granted, CallError> {
         let claim = self.capabilities.check(capability).ok_or(CallError::BadCapability)?;
-        if claim.worker == worker && claim.attempt == attempt { Ok(Granted(claim)) } else { Err(CallError::NotYours) }
+        if claim.worker == worker && claim.attempt == attempt {
+            Ok(Granted(claim))
+        } else {
+            Err(CallError::NotYours)
+        }
     }
 
     /// Leases a task to a worker, waiting up to `wait` for one.
@@ -117,7 +126,7 @@ impl Engine {
     /// # Errors
     /// The worker is not known, or the store failed.
     pub async fn lease(&self, worker: WorkerId, wait: Duration) -> Result<LeaseAnswer, CallError> {
-        let deadline = tokio::time::Instant::now() + wait;
+        let asked_at = tokio::time::Instant::now();
         let mut changes = self.queue.watch();
         loop {
             // Before looking, so that what is offered meanwhile is not missed.
@@ -142,7 +151,7 @@ impl Engine {
                     Take::Empty(next) => next.map(|time| Duration::from_millis(now.until_ms(time).max(10))),
                 }
             };
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let left = wait.saturating_sub(asked_at.elapsed());
             if left.is_zero() {
                 return Ok(LeaseAnswer::Idle);
             }
@@ -152,7 +161,11 @@ impl Engine {
         }
     }
 
-    async fn try_lease(&self, worker: WorkerId, ready: &crate::model::ReadyTask) -> Result<Option<Lease>, CallError> {
+    async fn try_lease(
+        &self,
+        worker: WorkerId,
+        ready: &crate::model::ReadyTask,
+    ) -> Result<Option<Lease>, CallError> {
         let new = NewLease {
             task: ready.task,
             worker,
@@ -221,7 +234,12 @@ impl Engine {
     ///
     /// # Errors
     /// The lease is over, there is no such input, or the range is not within it.
-    pub async fn read_input(&self, grant: Granted, input: u32, range: Range<u64>) -> Result<InputRange, CallError> {
+    pub async fn read_input(
+        &self,
+        grant: Granted,
+        input: u32,
+        range: Range<u64>,
+    ) -> Result<InputRange, CallError> {
         let (attempt, live) = self.live(grant).await?;
         let at = usize::try_from(input).map_err(|_| CallError::NoSlot)?;
         let source = attempt.task.plan.inputs.get(at).ok_or(CallError::NoSlot)?;
@@ -242,9 +260,12 @@ impl Engine {
             self.objects.read(&key, range.clone()).await.map_err(CallError::Objects)?
         };
         Counters::add(&self.counters.bytes_to_workers, range.end.saturating_sub(range.start));
-        let bytes = bytes.map(move |chunk| {
-            if live.is_over() { Err(std::io::Error::other("the lease is over")) } else { chunk }
-        });
+        let bytes =
+            bytes.map(
+                move |chunk| {
+                    if live.is_over() { Err(std::io::Error::other("the lease is over")) } else { chunk }
+                },
+            );
         Ok(InputRange { bytes: Box::pin(bytes), total, range })
     }
 
@@ -262,7 +283,10 @@ impl Engine {
         mut body: Body,
     ) -> Result<(), CallError> {
         let (attempt, live) = self.live(grant).await?;
-        let slot = usize::try_from(output).ok().and_then(|n| attempt.task.plan.outputs.get(n)).ok_or(CallError::NoSlot)?;
+        let slot = usize::try_from(output)
+            .ok()
+            .and_then(|n| attempt.task.plan.outputs.get(n))
+            .ok_or(CallError::NoSlot)?;
         let writer = live.writer(output).ok_or(CallError::NoSlot)?;
         if size == 0 || size > limits::PART_SIZE || part >= limits::MAX_PARTS {
             return Err(CallError::PartOrder);
@@ -310,7 +334,11 @@ impl Engine {
     ///
     /// # Errors
     /// The lease is over.
-    pub async fn heartbeat(&self, Granted(claim): Granted, beat: &Heartbeat) -> Result<HeartbeatReply, CallError> {
+    pub async fn heartbeat(
+        &self,
+        Granted(claim): Granted,
+        beat: &Heartbeat,
+    ) -> Result<HeartbeatReply, CallError> {
         let now = self.now();
         let renewed = self.store.renew_lease(&claim, now, self.lease_ms).await?;
         let Some((state, deadline)) = renewed else { return Err(CallError::LeaseLost) };
@@ -354,7 +382,11 @@ impl Engine {
     }
 
     /// What was received of each output, made safe; compared with what the worker says it sent.
-    async fn received(&self, attempt: &LiveAttempt, said: &[OutputDigest]) -> Result<Vec<OutputDigest>, CallError> {
+    async fn received(
+        &self,
+        attempt: &LiveAttempt,
+        said: &[OutputDigest],
+    ) -> Result<Vec<OutputDigest>, CallError> {
         let slots = attempt.task.plan.outputs.len();
         if said.len() != slots {
             return Err(CallError::OutputDiffers(slots.min(said.len())));
@@ -387,7 +419,8 @@ impl Engine {
     /// The lease is over.
     pub async fn fail(&self, grant: Granted, fail: Fail) -> Result<(), CallError> {
         let evidence = fail.evidence.map(clean_evidence);
-        let ending = Ending::Failed { failure: fail.failure.cleaned(), evidence: evidence.clone().map(Box::new) };
+        let ending =
+            Ending::Failed { failure: fail.failure.cleaned(), evidence: evidence.clone().map(Box::new) };
         self.settle(&grant.0, evidence.as_ref(), LeaseIs::Held, &ending).await.map(drop)
     }
 
@@ -436,7 +469,9 @@ impl Engine {
             (Some(failure), JobMove::Fail { quarantine, .. }) => {
                 tracing::warn!(%job, %attempt, worker = %claim.worker, code = failure.code.as_str(), quarantine, "job failed");
             }
-            (Some(failure), _) => tracing::info!(%job, %attempt, code = failure.code.as_str(), "attempt failed"),
+            (Some(failure), _) => {
+                tracing::info!(%job, %attempt, code = failure.code.as_str(), "attempt failed")
+            }
             (None, _) => tracing::info!(%job, %attempt, state = outcome.state.as_str(), "attempt ended"),
         }
     }

@@ -35,7 +35,9 @@ impl Engine {
                 // Renewed or ended meanwhile.
                 Err(CallError::LeaseLost) => {}
                 Err(CallError::Store(e)) => return Err(e),
-                Err(e) => tracing::error!(error = %e, attempt = %expired.claim.attempt, "cannot end an expired attempt"),
+                Err(e) => {
+                    tracing::error!(error = %e, attempt = %expired.claim.attempt, "cannot end an expired attempt")
+                }
             }
         }
         Ok(ended)
@@ -64,7 +66,9 @@ impl Engine {
                     self.store.swept(garbage.attempt).await?;
                     swept.attempts = swept.attempts.saturating_add(1);
                 }
-                Err(e) => tracing::warn!(error = %e, attempt = %garbage.attempt, "cannot remove an attempt's files"),
+                Err(e) => {
+                    tracing::warn!(error = %e, attempt = %garbage.attempt, "cannot remove an attempt's files")
+                }
             }
         }
         let now = self.now();
@@ -94,11 +98,13 @@ impl Engine {
             Vec::new()
         });
         for (tenant, job, attempt) in attempts {
-            if !self.keeps(attempt).await? && self.objects.remove_attempt(tenant, job, attempt).await.is_ok() {
+            if !self.keeps(attempt).await? && self.objects.remove_attempt(tenant, job, attempt).await.is_ok()
+            {
                 swept.attempts = swept.attempts.saturating_add(1);
             }
         }
-        let known: HashSet<UploadId> = self.store.all_uploads().await?.into_iter().map(|(_, id)| id).collect();
+        let known: HashSet<UploadId> =
+            self.store.all_uploads().await?.into_iter().map(|(_, id)| id).collect();
         for (tenant, upload) in self.objects.uploads().await.unwrap_or_default() {
             if !known.contains(&upload) && self.objects.remove_upload(tenant, upload).await.is_ok() {
                 swept.uploads = swept.uploads.saturating_add(1);

@@ -151,7 +151,12 @@ impl Engine {
     ///
     /// # Errors
     /// There is none, or it has ended.
-    pub async fn cancel(&self, tenant: TenantId, id: JobId, once: Option<&Idempotency>) -> Result<Job, JobError> {
+    pub async fn cancel(
+        &self,
+        tenant: TenantId,
+        id: JobId,
+        once: Option<&Idempotency>,
+    ) -> Result<Job, JobError> {
         match self.store.cancel(tenant, id, once, self.now()).await? {
             Once::Mismatch => return Err(JobError::KeyReused),
             Once::Done(Canceled::NotFound) => return Err(JobError::NotFound),

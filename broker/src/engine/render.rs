@@ -94,7 +94,12 @@ fn progress_at(done: u32, frames: u64) -> JobProgress {
 }
 
 /// The worker's numbers are its own word: what comes out is bounded whatever they are.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for display")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "for display"
+)]
 pub(super) fn progress_of_running(running: Running) -> JobProgress {
     let Running { kind, duration_ms, progress } = running;
     let position = TaskKind::ALL.iter().position(|k| *k == kind).unwrap_or(0);
@@ -106,7 +111,9 @@ pub(super) fn progress_of_running(running: Running) -> JobProgress {
     let part = duration_ms.filter(|d| *d > 0).map(|d| (progress.time_ms as f64 / d as f64).clamp(0.0, 1.0));
     let speed = (progress.speed_milli > 0).then(|| (progress.speed_milli as f64 / 1000.0).min(10_000.0));
     let eta_s = match (duration_ms, speed) {
-        (Some(d), Some(speed)) => Some((d.saturating_sub(progress.time_ms) as f64 / 1000.0 / speed).min(1e7) as u64),
+        (Some(d), Some(speed)) => {
+            Some((d.saturating_sub(progress.time_ms) as f64 / 1000.0 / speed).min(1e7) as u64)
+        }
         _ => None,
     };
     let percent = (start + (end - start) * part.unwrap_or(0.0)).clamp(0.0, 100.0);

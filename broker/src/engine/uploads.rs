@@ -73,7 +73,8 @@ struct Writer<'a>(&'a Writing, UploadId);
 impl Writing {
     fn begin(&self, id: UploadId) -> Option<Writer<'_>> {
         let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        new.then_some(Writer(self, id))
+        // Lazily: a guard that is made only to be dropped would end the other writer's right.
+        new.then(|| Writer(self, id))
     }
 }
 
@@ -170,7 +171,8 @@ impl Engine {
                 Err(e) => return Err(UploadError::Objects(e)),
             };
             let to = upload.received.saturating_add(appended.len);
-            if to > upload.received && !self.store.advance_upload(id, upload.received, to, self.now()).await? {
+            if to > upload.received && !self.store.advance_upload(id, upload.received, to, self.now()).await?
+            {
                 // Deleted meanwhile.
                 return Err(UploadError::NotFound);
             }

@@ -31,7 +31,10 @@ pub fn stream(body: Body) -> objects::Body {
 /// # Errors
 /// It is longer than `max`, does not come, or breaks off.
 pub async fn read(body: Body, max: usize) -> Result<Bytes, Problem> {
-    let too_large = || Problem::new(Kind::TooLarge).detail(format!("The body is too long; at most {max} bytes are accepted."));
+    let too_large = || {
+        Problem::new(Kind::TooLarge)
+            .detail(format!("The body is too long; at most {max} bytes are accepted."))
+    };
     if body.size_hint().lower() > u64::try_from(max).unwrap_or(u64::MAX) {
         return Err(too_large());
     }

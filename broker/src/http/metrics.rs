@@ -22,7 +22,8 @@ async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
     let mut text = String::new();
     match registry(&engine).await {
         Ok(registry) if encode(&mut text, &registry).is_ok() => {
-            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+                .into_response()
         }
         Ok(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Err(e) => {
@@ -48,10 +49,18 @@ async fn registry(engine: &Engine) -> Result<Registry, crate::store::StoreError>
         registry.register(name, help, ConstCounter::new(value));
     }
     let gauge = |n: u64| ConstGauge::new(i64::try_from(n).unwrap_or(i64::MAX));
-    registry.register("leases", "Live leases", gauge(u64::try_from(engine.live_leases()).unwrap_or(u64::MAX)));
+    registry.register(
+        "leases",
+        "Live leases",
+        gauge(u64::try_from(engine.live_leases()).unwrap_or(u64::MAX)),
+    );
     for (pool, depth) in engine.queue().depth().await {
         let labels = [("pool".to_owned().into(), pool.to_string().into())].into_iter();
-        registry.sub_registry_with_labels(labels).register("queue_depth", "Tasks that wait for a worker", gauge(depth));
+        registry.sub_registry_with_labels(labels).register(
+            "queue_depth",
+            "Tasks that wait for a worker",
+            gauge(depth),
+        );
     }
     for (state, jobs) in engine.store().count_jobs().await? {
         let labels = [("state".to_owned().into(), state.as_str().to_owned().into())].into_iter();

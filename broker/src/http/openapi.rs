@@ -39,14 +39,21 @@ struct Common;
 impl Modify for Common {
     fn modify(&self, document: &mut Document) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("mf_…").build();
-        document.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(scheme));
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("api_key", SecurityScheme::Http(scheme));
         for item in document.paths.paths.values_mut() {
             let operations =
-                [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten();
+                [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
+                    .into_iter()
+                    .flatten();
             for operation in operations {
                 let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-                let response =
-                    ResponseBuilder::new().description("A problem").content("application/problem+json", problem).build();
+                let response = ResponseBuilder::new()
+                    .description("A problem")
+                    .content("application/problem+json", problem)
+                    .build();
                 operation.responses.responses.insert("default".into(), RefOr::T(response));
             }
         }

@@ -85,7 +85,9 @@ impl Kind {
             Self::QuotaExceeded => ("quota_exceeded", 429, "A quota is reached"),
             Self::StorageQuota => ("storage_quota", 413, "The tenant has too many bytes"),
             Self::JobFinal => ("job_final", 409, "The job has ended"),
-            Self::IdempotencyMismatch => ("idempotency_mismatch", 422, "The idempotency key was used for another request"),
+            Self::IdempotencyMismatch => {
+                ("idempotency_mismatch", 422, "The idempotency key was used for another request")
+            }
             Self::RangeNotSatisfiable => ("range_not_satisfiable", 416, "The range cannot be served"),
             Self::BodyTimeout => ("body_timeout", 408, "The body stopped coming"),
             Self::LengthRequired => ("length_required", 411, "The length is needed first"),
@@ -179,9 +181,8 @@ impl IntoResponse for Problem {
 impl From<ParseError> for Problem {
     fn from(error: ParseError) -> Self {
         match error {
-            ParseError::TooLong { got, max, .. } => {
-                Self::new(Kind::TooLarge).detail(format!("The body has {got} bytes; at most {max} are accepted."))
-            }
+            ParseError::TooLong { got, max, .. } => Self::new(Kind::TooLarge)
+                .detail(format!("The body has {got} bytes; at most {max} are accepted.")),
             ParseError::Field { what, field, reason } => {
                 Self::new(Kind::InvalidField).detail(format!("{what}: {reason}")).field(field)
             }
@@ -213,23 +214,28 @@ impl From<UploadError> for Problem {
             UploadError::Field { field, reason } => Self::new(Kind::InvalidField).detail(reason).field(field),
             UploadError::NotFound => Self::new(Kind::NotFound),
             UploadError::TooMany(max) => Self::new(Kind::QuotaExceeded)
-                .detail(format!("There are {max} unfinished uploads, the most allowed. Finish or delete some."))
+                .detail(format!(
+                    "There are {max} unfinished uploads, the most allowed. Finish or delete some."
+                ))
                 .header(header::RETRY_AFTER, "30"),
-            UploadError::Quota(max) => Self::new(Kind::StorageQuota)
-                .detail(format!("The uploads would exceed {max} bytes in all. Delete some that no job needs.")),
-            UploadError::Busy => {
-                Self::new(Kind::UploadBusy).detail("Another call is writing this upload. Wait for it to end, then go on.")
-            }
+            UploadError::Quota(max) => Self::new(Kind::StorageQuota).detail(format!(
+                "The uploads would exceed {max} bytes in all. Delete some that no job needs."
+            )),
+            UploadError::Busy => Self::new(Kind::UploadBusy)
+                .detail("Another call is writing this upload. Wait for it to end, then go on."),
             UploadError::Offset(at) => Self::new(Kind::OffsetMismatch)
                 .detail(format!("The next byte this upload needs is byte {at}."))
                 .header(header::HeaderName::from_static("upload-offset"), at.to_string()),
             UploadError::TooLong => {
                 Self::new(Kind::TooLarge).detail("The bytes would go beyond the length that was announced.")
             }
-            UploadError::InUse => Self::new(Kind::UploadInUse).detail("A job that has not ended reads this upload."),
+            UploadError::InUse => {
+                Self::new(Kind::UploadInUse).detail("A job that has not ended reads this upload.")
+            }
             UploadError::KeyReused => key_reused(),
-            UploadError::Body(_) => Self::new(Kind::BodyTimeout)
-                .detail("The body broke off. What was acknowledged is kept; ask for the offset and go on from there."),
+            UploadError::Body(_) => Self::new(Kind::BodyTimeout).detail(
+                "The body broke off. What was acknowledged is kept; ask for the offset and go on from there.",
+            ),
             UploadError::Full => full(),
             UploadError::Objects(e) => Self::internal(&e),
             UploadError::Store(e) => e.into(),
@@ -263,9 +269,8 @@ impl From<JobError> for Problem {
     fn from(error: JobError) -> Self {
         match error {
             JobError::NotFound => Self::new(Kind::NotFound),
-            JobError::Final(state) => {
-                Self::new(Kind::JobFinal).detail(format!("The job is {}; there is nothing to cancel.", state.as_str()))
-            }
+            JobError::Final(state) => Self::new(Kind::JobFinal)
+                .detail(format!("The job is {}; there is nothing to cancel.", state.as_str())),
             JobError::KeyReused => key_reused(),
             JobError::Objects(e) => Self::internal(&e),
             JobError::Store(e) => e.into(),
@@ -286,7 +291,9 @@ impl From<CallError> for Problem {
             }
             CallError::TooLarge => Self::new(Kind::TooLarge),
             CallError::PartOrder | CallError::PartConflict => Self::new(Kind::Conflict),
-            CallError::PartBody(_) => Self::new(Kind::Unprocessable).detail("the body is not what was announced"),
+            CallError::PartBody(_) => {
+                Self::new(Kind::Unprocessable).detail("the body is not what was announced")
+            }
             CallError::OutputDiffers(n) => {
                 Self::new(Kind::Unprocessable).detail(format!("output {n} is not what was received"))
             }

@@ -99,7 +99,12 @@ fn id<K: mpegflow_protocol::ids::Kind>(text: &str) -> Result<mpegflow_protocol::
     text.parse().map_err(|_| Problem::new(Kind::NotFound))
 }
 
-fn idempotency(headers: &HeaderMap, method: &str, path: &str, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
+fn idempotency(
+    headers: &HeaderMap,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> Result<Option<Idempotency>, Problem> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| text::is_label(key, 128)).ok_or_else(|| {
         Problem::new(Kind::InvalidField).detail("1 to 128 printable characters").field("Idempotency-Key")
@@ -221,9 +226,8 @@ async fn list_jobs(State(app): State<App>, request: Request) -> Answer {
         match name {
             "state" => {
                 let word = serde_json::Value::String(value.to_owned());
-                let parsed: JobState = serde_json::from_value(word).map_err(|_| {
-                    wrong(name, "queued, running, canceling, succeeded, failed or canceled")
-                })?;
+                let parsed: JobState = serde_json::from_value(word)
+                    .map_err(|_| wrong(name, "queued, running, canceling, succeeded, failed or canceled"))?;
                 state = Some(parsed);
             }
             "limit" => {
@@ -289,7 +293,11 @@ async fn events(State(app): State<App>, request: Request) -> Answer {
 // === objects
 
 #[utoipa::path(get, path = "/v1/objects/{job}/{name}", params(("job" = String, Path), ("name" = String, Path), ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)), responses((status = 200, description = "The object", content_type = "application/octet-stream", body = Vec<u8>), (status = 206, description = "A part of it", content_type = "application/octet-stream", body = Vec<u8>), (status = 304), (status = 416)))]
-async fn object(State(app): State<App>, Path((job, name)): Path<(String, String)>, request: Request) -> Answer {
+async fn object(
+    State(app): State<App>,
+    Path((job, name)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
     let tenant = auth::tenant(&app.engine, request.headers()).await?;
     let job = id(&job)?;
     let entry = app.engine.object(tenant, job, &name).await?;
@@ -304,8 +312,11 @@ async fn object(State(app): State<App>, Path((job, name)): Path<(String, String)
             // Committed objects never change; who may see them can.
             .header(header::CACHE_CONTROL, "private, max-age=3600, immutable")
     };
-    let done = |response: axum::http::response::Builder, body| response.body(body).map_err(|_| Problem::new(Kind::Internal));
-    let matches = |list: &str| list.split(',').any(|t| t.trim() == "*" || t.trim().trim_start_matches("W/") == etag);
+    let done = |response: axum::http::response::Builder, body| {
+        response.body(body).map_err(|_| Problem::new(Kind::Internal))
+    };
+    let matches =
+        |list: &str| list.split(',').any(|t| t.trim() == "*" || t.trim().trim_start_matches("W/") == etag);
     if text(header::IF_NONE_MATCH).is_some_and(matches) {
         return done(base().status(StatusCode::NOT_MODIFIED), Body::empty());
     }

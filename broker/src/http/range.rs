@@ -17,14 +17,21 @@ pub enum Wanted {
 /// allows: they are of no use to a player and of much use to an attacker (CVE-2011-3192).
 pub fn parse(header: Option<&str>, total: u64) -> Wanted {
     let Some(spec) = header.and_then(|h| h.trim().strip_prefix("bytes=")) else { return Wanted::Whole };
-    let Some((first, last)) = spec.split_once('-').filter(|_| !spec.contains(',')) else { return Wanted::Whole };
+    let Some((first, last)) = spec.split_once('-').filter(|_| !spec.contains(',')) else {
+        return Wanted::Whole;
+    };
     let (first, last) = (first.trim(), last.trim());
     let number = |text: &str| -> Option<u64> {
-        (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().unwrap_or(u64::MAX))
+        (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| text.parse().unwrap_or(u64::MAX))
     };
     match (number(first), number(last)) {
         (None, Some(suffix)) if first.is_empty() => {
-            if suffix == 0 || total == 0 { Wanted::Unsatisfiable } else { Wanted::Part(total.saturating_sub(suffix)..total) }
+            if suffix == 0 || total == 0 {
+                Wanted::Unsatisfiable
+            } else {
+                Wanted::Part(total.saturating_sub(suffix)..total)
+            }
         }
         (Some(start), None) if last.is_empty() => within(start, total, total),
         (Some(start), Some(last)) if start <= last => within(start, last.saturating_add(1), total),

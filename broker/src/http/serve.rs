@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -56,7 +56,13 @@ const MAX_HEADERS: usize = 64;
 pub struct TlsPeer(pub Option<Peer>);
 
 /// Serves a router until `stop`.
-pub async fn run(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, limits: Limits, stop: CancellationToken) {
+pub async fn run(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -88,7 +94,13 @@ pub async fn run(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router
     }
 }
 
-async fn connection(socket: TcpStream, tls: Option<TlsAcceptor>, router: Router, limits: Limits, stop: CancellationToken) {
+async fn connection(
+    socket: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let _ = socket.set_nodelay(true);
     let socket = Patient::new(socket, limits.write_stall);
     let Some(tls) = tls else { return http(socket, TlsPeer(None), router, limits, stop).await };
@@ -148,15 +160,19 @@ impl Patient {
             self.waiting = None;
             return poll;
         }
-        let deadline = Instant::now() + self.stall;
-        let sleep = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let stall = self.stall;
+        let sleep = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
         ready!(sleep.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncRead for Patient {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }

@@ -111,7 +111,8 @@ impl Stream {
 
 fn text(id: Option<u64>, event: &Event) -> String {
     let data = serde_json::to_string(event).unwrap_or_default();
-    let kind = serde_json::to_value(event.kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    let kind =
+        serde_json::to_value(event.kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
     match id {
         Some(id) => format!("id: {id}\nevent: {kind}\ndata: {data}\n\n"),
         None => format!("event: {kind}\ndata: {data}\n\n"),

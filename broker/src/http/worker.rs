@@ -56,7 +56,8 @@ async fn parse<T: DeserializeOwned>(what: &'static str, body: Body) -> Result<T,
 }
 
 fn json<T: Serialize>(value: &T) -> Response<Body> {
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], to_json(value)).into_response()
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], to_json(value))
+        .into_response()
 }
 
 /// The worker whose certificate was shown.
@@ -188,7 +189,11 @@ async fn heartbeat(
     Ok(json(&app.engine.heartbeat(grant, &beat).await?))
 }
 
-async fn complete(State(app): State<App>, Path(attempt): Path<String>, request: Request) -> Result<StatusCode, Problem> {
+async fn complete(
+    State(app): State<App>,
+    Path(attempt): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
     let peer = peer(&app, &request)?;
     let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let complete: Complete = parse("completion", request.into_body()).await?;
@@ -196,7 +201,11 @@ async fn complete(State(app): State<App>, Path(attempt): Path<String>, request: 
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn fail(State(app): State<App>, Path(attempt): Path<String>, request: Request) -> Result<StatusCode, Problem> {
+async fn fail(
+    State(app): State<App>,
+    Path(attempt): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
     let peer = peer(&app, &request)?;
     let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let fail: Fail = parse("failure", request.into_body()).await?;
@@ -204,7 +213,11 @@ async fn fail(State(app): State<App>, Path(attempt): Path<String>, request: Requ
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn release(State(app): State<App>, Path(attempt): Path<String>, request: Request) -> Result<StatusCode, Problem> {
+async fn release(
+    State(app): State<App>,
+    Path(attempt): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
     let peer = peer(&app, &request)?;
     let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     app.engine.release(grant).await?;

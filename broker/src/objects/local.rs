@@ -56,7 +56,14 @@ fn failed(step: &'static str, source: io::Error) -> ObjectError {
 
 #[async_trait]
 impl Objects for LocalObjects {
-    async fn append(&self, key: &Key, offset: u64, body: &mut Body, some: u64, most: u64) -> Result<Appended, ObjectError> {
+    async fn append(
+        &self,
+        key: &Key,
+        offset: u64,
+        body: &mut Body,
+        some: u64,
+        most: u64,
+    ) -> Result<Appended, ObjectError> {
         let mut file = self.writable(key).await?;
         file.seek(SeekFrom::Start(offset)).await.map_err(|e| failed("seek in an object", e))?;
         let mut done = Appended { len: 0, ended: true, error: None };
@@ -138,7 +145,12 @@ impl Objects for LocalObjects {
         gone(fs::remove_file(path).await)
     }
 
-    async fn remove_attempt(&self, tenant: TenantId, job: JobId, attempt: AttemptId) -> Result<(), ObjectError> {
+    async fn remove_attempt(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        attempt: AttemptId,
+    ) -> Result<(), ObjectError> {
         let path = self.root.join(Key::Output(tenant, job, attempt, 0).path());
         let Some(folder) = path.parent() else { return Ok(()) };
         gone(fs::remove_dir_all(folder).await)?;
@@ -223,7 +235,9 @@ fn gone(removed: io::Result<()>) -> Result<(), ObjectError> {
 async fn names(dir: &Path) -> Result<Vec<String>, ObjectError> {
     let mut entries = match fs::read_dir(dir).await {
         Ok(entries) => entries,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(e) => return Err(failed("list a folder", e)),
     };
     let mut names = Vec::new();

@@ -30,20 +30,28 @@ impl Budget {
         // Encoder, scaler and decoder threads together can burn a little more than the threads that were asked for.
         let cpu_seconds = (wall_ms / 1000).saturating_mul(u64::from(threads).saturating_add(1)).max(60);
         let single_allocation = (address_space / 4).min(512 * MIB);
-        Self { limits: ProcessLimits { address_space, cpu_seconds, file_size: 0, single_allocation }, wall_ms }
+        Self {
+            limits: ProcessLimits { address_space, cpu_seconds, file_size: 0, single_allocation },
+            wall_ms,
+        }
     }
 }
 
 /// The same limits in another memory class.
 pub fn in_class(limits: ProcessLimits, class: u32) -> ProcessLimits {
-    let address_space = limits.address_space.saturating_mul(1_u64 << class.min(MEMORY_CLASSES.saturating_sub(1)));
+    let address_space =
+        limits.address_space.saturating_mul(1_u64 << class.min(MEMORY_CLASSES.saturating_sub(1)));
     ProcessLimits { address_space, ..limits }
+}
+
+/// Milliseconds for touching each byte: ten minutes, and a second for each 4 MiB.
+const fn touching(bytes: u64) -> u64 {
+    (bytes / (4 * MIB)).saturating_mul(1000).saturating_add(600_000)
 }
 
 /// A probe reads headers, or at worst the whole file once.
 pub fn probe(size: u64, threads: u32) -> Budget {
-    // Ten minutes and a second for each 4 MiB.
-    Budget::new(2 * GIB, 600_000_u64.saturating_add(size / (4 * MIB) * 1000), threads)
+    Budget::new(2 * GIB, touching(size), threads)
 }
 
 /// An encode. `source_pixels` is the decoded picture, `rung_pixels` the sum over the ladder; 0 without video.
@@ -60,7 +68,7 @@ pub fn encode(duration_ms: Option<u64>, source_pixels: u64, rung_pixels: u64, th
 
 /// Packaging and checking read and write each byte about once.
 pub fn copy(bytes: u64, threads: u32) -> Budget {
-    Budget::new(2 * GIB, 600_000_u64.saturating_add(bytes / (4 * MIB) * 1000), threads)
+    Budget::new(2 * GIB, touching(bytes), threads)
 }
 
 /// The most bytes a track at `bit_rate` may have; generous, since rate control is held over a buffer and not a file.

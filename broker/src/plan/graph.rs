@@ -8,8 +8,8 @@ use mpegflow_protocol::ids::{AttemptId, UploadId};
 use mpegflow_protocol::job::JobSpec;
 use mpegflow_protocol::media::MediaInfo;
 use mpegflow_protocol::task::{
-    AudioEncode, CheckTask, CheckTrack, EncodeResult, EncodeTask, ExpectTrack, PackageTask, PackageTrack, ProbeTask, Rung,
-    TaskSpec, VideoEncode,
+    AudioEncode, CheckTask, CheckTrack, EncodeResult, EncodeTask, ExpectTrack, PackageTask, PackageTrack,
+    ProbeTask, Rung, TaskSpec, VideoEncode,
 };
 use mpegflow_protocol::worker::{OutputDigest, OutputSlot};
 
@@ -54,7 +54,8 @@ pub fn encode(
         source_pixels = u64::from(video.width).saturating_mul(u64::from(video.height));
         let mut rungs = Vec::with_capacity(steps.len());
         for step in steps {
-            rung_pixels = rung_pixels.saturating_add(u64::from(step.width).saturating_mul(u64::from(step.height)));
+            rung_pixels =
+                rung_pixels.saturating_add(u64::from(step.width).saturating_mul(u64::from(step.height)));
             rungs.push(Rung {
                 output: push(&mut outputs, budget::track_bytes(step.max_bit_rate, duration_ms)),
                 width: step.width,
@@ -124,31 +125,29 @@ pub fn package(
     let mut slots = vec![OutputSlot { kind: OutputKind::Stream, max_bytes: budget::PLAYLIST_BYTES }];
     let mut inputs = Vec::new();
     let mut tracks = Vec::new();
-    let mut add = |output: u32, stem: String, language: Option<String>, expect: &dyn Fn(u64, u64) -> ExpectTrack| {
-        let track = result.tracks.iter().find(|t| t.output == output).ok_or_else(missing)?;
-        let size = usize::try_from(output).ok().and_then(|n| outputs.get(n)).ok_or_else(missing)?.size;
-        let input = position(inputs.len());
-        inputs.push(InputSource::Output { attempt, output, size });
-        let media_output = push(&mut slots, budget::packaged_bytes(size));
-        let playlist_output = push(&mut slots, budget::PLAYLIST_BYTES);
-        tracks.push(PackageTrack {
-            input,
-            media_output,
-            playlist_output,
-            media_uri: format!("{stem}.mp4"),
-            playlist_uri: format!("{stem}.m3u8"),
-            expect: expect(track.units, track.duration_ms),
-            language,
-        });
-        Ok::<(), Failure>(())
-    };
+    let mut add =
+        |output: u32, stem: String, language: Option<String>, expect: &dyn Fn(u64, u64) -> ExpectTrack| {
+            let track = result.tracks.iter().find(|t| t.output == output).ok_or_else(missing)?;
+            let size = usize::try_from(output).ok().and_then(|n| outputs.get(n)).ok_or_else(missing)?.size;
+            let input = position(inputs.len());
+            inputs.push(InputSource::Output { attempt, output, size });
+            let media_output = push(&mut slots, budget::packaged_bytes(size));
+            let playlist_output = push(&mut slots, budget::PLAYLIST_BYTES);
+            tracks.push(PackageTrack {
+                input,
+                media_output,
+                playlist_output,
+                media_uri: format!("{stem}.mp4"),
+                playlist_uri: format!("{stem}.m3u8"),
+                expect: expect(track.units, track.duration_ms),
+                language,
+            });
+            Ok::<(), Failure>(())
+        };
     for rung in task.video.iter().flat_map(|v| &v.rungs) {
         let (width, height) = (rung.width, rung.height);
-        add(rung.output, format!("video-{}p", width.min(height)), None, &|frames, duration_ms| ExpectTrack::Video {
-            width,
-            height,
-            frames,
-            duration_ms,
+        add(rung.output, format!("video-{}p", width.min(height)), None, &|frames, duration_ms| {
+            ExpectTrack::Video { width, height, frames, duration_ms }
         })?;
     }
     for audio in &task.audio {
@@ -189,7 +188,9 @@ pub fn check(
     let mut input = |output: u32| {
         let found = usize::try_from(output).ok().and_then(|n| outputs.get(n));
         let size = found
-            .ok_or_else(|| Failure::new(FailureCode::OutputRejected, "the package left out a planned output"))?
+            .ok_or_else(|| {
+                Failure::new(FailureCode::OutputRejected, "the package left out a planned output")
+            })?
             .size;
         let at = position(inputs.len());
         inputs.push(InputSource::Output { attempt, output, size });
@@ -225,11 +226,9 @@ pub fn check(
 
 /// What a job's tenant gets, once the package was checked. `attempt` is the one that packaged.
 pub fn manifest(task: &PackageTask, outputs: &[OutputDigest], attempt: AttemptId) -> Vec<ManifestEntry> {
-    let named = std::iter::once((0, "master.m3u8")).chain(
-        task.tracks
-            .iter()
-            .flat_map(|t| [(t.playlist_output, t.playlist_uri.as_str()), (t.media_output, t.media_uri.as_str())]),
-    );
+    let named = std::iter::once((0, "master.m3u8")).chain(task.tracks.iter().flat_map(|t| {
+        [(t.playlist_output, t.playlist_uri.as_str()), (t.media_output, t.media_uri.as_str())]
+    }));
     named
         .filter_map(|(output, name)| {
             let digest = usize::try_from(output).ok().and_then(|n| outputs.get(n))?;

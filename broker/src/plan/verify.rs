@@ -26,7 +26,8 @@ fn near(a: u64, b: u64) -> bool {
 /// [`FailureCode::OutputRejected`] with what is wrong.
 pub fn encode(task: &EncodeTask, result: &EncodeResult, received: &[OutputDigest]) -> Result<(), Failure> {
     let rungs = task.video.iter().flat_map(|v| &v.rungs).count();
-    if result.tracks.len() != rungs.saturating_add(task.audio.len()) || result.tracks.len() != received.len() {
+    if result.tracks.len() != rungs.saturating_add(task.audio.len()) || result.tracks.len() != received.len()
+    {
         return rejected("the encode did not make the tracks that were planned");
     }
     for (position, output) in received.iter().enumerate() {
@@ -35,7 +36,10 @@ pub fn encode(task: &EncodeTask, result: &EncodeResult, received: &[OutputDigest
             return rejected(format!("output {position} is not reported exactly once"));
         };
         if output.size == 0 || track.bytes != output.size {
-            return rejected(format!("output {position} has {} bytes, reported were {}", output.size, track.bytes));
+            return rejected(format!(
+                "output {position} has {} bytes, reported were {}",
+                output.size, track.bytes
+            ));
         }
         if track.units == 0 || track.duration_ms == 0 || track.duration_ms > MAX_DURATION_MS {
             return rejected(format!("output {position} holds no media, or too much"));
@@ -55,7 +59,8 @@ pub fn encode(task: &EncodeTask, result: &EncodeResult, received: &[OutputDigest
         }
         // One frame in the first instant, then the cap's rate; a second of slack for jitter.
         let rate = u64::from(task.video.as_ref().map_or(60, |v| v.max_frame_rate));
-        if units > duration_ms.saturating_add(1_000).saturating_mul(rate) / 1_000 + 2 {
+        let most = (duration_ms.saturating_add(1_000).saturating_mul(rate) / 1_000).saturating_add(2);
+        if units > most {
             return rejected("there are more frames than the frame rate's cap allows");
         }
     }
@@ -87,7 +92,10 @@ pub fn package(task: &PackageTask, result: &PackageResult, received: &[OutputDig
             return rejected(format!("{} has {segments} segments", plan.media_uri));
         }
         if !near(track.duration_ms, duration_ms) {
-            return rejected(format!("{} lasts {} ms, not {duration_ms} ms", plan.media_uri, track.duration_ms));
+            return rejected(format!(
+                "{} lasts {} ms, not {duration_ms} ms",
+                plan.media_uri, track.duration_ms
+            ));
         }
         if !track.codecs.starts_with(prefix) || !text::is_label(&track.codecs, 64) {
             return rejected(format!("{} is not the codec that was planned", plan.media_uri));
@@ -115,7 +123,10 @@ pub fn check(task: &CheckTask, result: &CheckResult) -> Result<(), Failure> {
         let duration_ms = match plan.expect {
             ExpectTrack::Video { duration_ms, frames, .. } => {
                 if track.packets.abs_diff(frames) > 1 {
-                    return rejected(format!("{} has {} frames, not {frames}", plan.media_uri, track.packets));
+                    return rejected(format!(
+                        "{} has {} frames, not {frames}",
+                        plan.media_uri, track.packets
+                    ));
                 }
                 duration_ms
             }
@@ -125,7 +136,10 @@ pub fn check(task: &CheckTask, result: &CheckResult) -> Result<(), Failure> {
             return rejected(format!("nothing could be decoded from {}", plan.media_uri));
         }
         if !near(track.duration_ms, duration_ms) {
-            return rejected(format!("{} lasts {} ms, not {duration_ms} ms", plan.media_uri, track.duration_ms));
+            return rejected(format!(
+                "{} lasts {} ms, not {duration_ms} ms",
+                plan.media_uri, track.duration_ms
+            ));
         }
     }
     Ok(())

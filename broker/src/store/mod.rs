@@ -251,7 +251,13 @@ pub trait Store: Send + Sync + 'static {
     /// The tenant of that name; made with `id` where there is none.
     async fn ensure_tenant(&self, name: &str, id: TenantId, now: Time) -> Result<TenantId, StoreError>;
     /// Adds an API key.
-    async fn add_api_key(&self, id: KeyId, key: &ApiKeyRecord, label: &str, now: Time) -> Result<(), StoreError>;
+    async fn add_api_key(
+        &self,
+        id: KeyId,
+        key: &ApiKeyRecord,
+        label: &str,
+        now: Time,
+    ) -> Result<(), StoreError>;
     /// The key of that id, unless it was revoked.
     async fn api_key(&self, id: KeyId) -> Result<Option<ApiKeyRecord>, StoreError>;
     /// Revokes a key; whether there was one.
@@ -266,7 +272,13 @@ pub trait Store: Send + Sync + 'static {
     /// Revokes every join token of a pool; how many there were.
     async fn revoke_join_tokens(&self, pool: &PoolName, now: Time) -> Result<u64, StoreError>;
     /// Adds a worker, bound to no tenant.
-    async fn add_worker(&self, id: WorkerId, pool: &PoolName, expires: Time, now: Time) -> Result<(), StoreError>;
+    async fn add_worker(
+        &self,
+        id: WorkerId,
+        pool: &PoolName,
+        expires: Time,
+        now: Time,
+    ) -> Result<(), StoreError>;
     /// A worker.
     async fn worker(&self, id: WorkerId) -> Result<Option<WorkerRecord>, StoreError>;
     /// Notes that a worker's certificate was renewed.
@@ -275,7 +287,11 @@ pub trait Store: Send + Sync + 'static {
     // --- uploads
 
     /// Announces an upload, within the tenant's quotas.
-    async fn create_upload(&self, new: &NewUpload, once: Option<&Idempotency>) -> Result<Once<Announced>, StoreError>;
+    async fn create_upload(
+        &self,
+        new: &NewUpload,
+        once: Option<&Idempotency>,
+    ) -> Result<Once<Announced>, StoreError>;
     /// An upload of the tenant.
     async fn upload(&self, tenant: TenantId, id: UploadId) -> Result<Option<UploadRecord>, StoreError>;
     /// Moves the count of safely stored bytes from `from` to `to`; whether it was `from`.
@@ -290,7 +306,12 @@ pub trait Store: Send + Sync + 'static {
     // --- jobs
 
     /// Creates a job with its first task ready, and its event.
-    async fn submit(&self, new: &NewJob, once: Option<&Idempotency>, now: Time) -> Result<Once<Submitted>, StoreError>;
+    async fn submit(
+        &self,
+        new: &NewJob,
+        once: Option<&Idempotency>,
+        now: Time,
+    ) -> Result<Once<Submitted>, StoreError>;
     /// A job of the tenant.
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<JobView>, StoreError>;
     /// Jobs of the tenant, newest first, after `after`.
@@ -331,11 +352,22 @@ pub trait Store: Send + Sync + 'static {
     /// How many live attempts a worker has.
     async fn live_of_worker(&self, worker: WorkerId) -> Result<u32, StoreError>;
     /// Renews a lease that has not run out; the job's state and the new deadline, or `None`.
-    async fn renew_lease(&self, claim: &Claim, now: Time, lease_ms: u64) -> Result<Option<(JobState, Time)>, StoreError>;
+    async fn renew_lease(
+        &self,
+        claim: &Claim,
+        now: Time,
+        lease_ms: u64,
+    ) -> Result<Option<(JobState, Time)>, StoreError>;
     /// Live attempts whose lease or time has run out.
     async fn expired(&self, now: Time) -> Result<Vec<Expired>, StoreError>;
     /// Notes that a part was received whole, if it is the next one and the claim is live.
-    async fn record_part(&self, claim: &Claim, output: u32, part: &Part, now: Time) -> Result<Recorded, StoreError>;
+    async fn record_part(
+        &self,
+        claim: &Claim,
+        output: u32,
+        part: &Part,
+        now: Time,
+    ) -> Result<Recorded, StoreError>;
     /// The parts of an output, in order.
     async fn parts(&self, attempt: AttemptId, output: u32) -> Result<Vec<Part>, StoreError>;
     /// Ends a live attempt as `decide` says, if the lease is as `lease` says at `now`.

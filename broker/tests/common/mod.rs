@@ -1,6 +1,12 @@
 //! A broker on free ports, clients of both its APIs over real sockets, and a worker that makes results up.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "test support")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "test support"
+)]
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -40,7 +46,13 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
     pub fn problem(&self) -> String {
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{} {}", self.status, self.text());
+        assert_eq!(
+            self.headers["content-type"],
+            "application/problem+json",
+            "{} {}",
+            self.status,
+            self.text()
+        );
         let value: serde_json::Value = self.json();
         assert_eq!(value["status"], self.status.as_u16());
         value["type"].as_str().unwrap().trim_start_matches("/problems/").to_owned()
@@ -93,9 +105,15 @@ impl Client {
         other
     }
 
-    pub async fn open(&self, method: &str, path: &str, body: impl Into<Bytes>) -> hyper::Response<hyper::body::Incoming> {
-        let mut request =
-            Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(format!("{}{path}", self.base));
+    pub async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> hyper::Response<hyper::body::Incoming> {
+        let mut request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).unwrap())
+            .uri(format!("{}{path}", self.base));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -126,7 +144,9 @@ pub async fn world() -> World {
 
 pub async fn world_with(change: impl FnOnce(&mut Config)) -> World {
     if std::env::var_os("RUST_LOG").is_some() {
-        let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .try_init();
     }
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path().join("data"));
@@ -207,7 +227,8 @@ impl Worker {
         let anonymous = Client::new(base.clone(), Some(&join.ca), None);
         let key = rcgen::KeyPair::generate().unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let enroll = Enroll { token: join.token.clone(), csr, pool: join.pool.clone(), version: "test".into() };
+        let enroll =
+            Enroll { token: join.token.clone(), csr, pool: join.pool.clone(), version: "test".into() };
         let answer = anonymous.call("POST", "/worker/v1/enroll", serde_json::to_vec(&enroll).unwrap()).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let enrolled: Enrolled = answer.json();
@@ -235,14 +256,18 @@ impl Worker {
     }
 
     pub async fn read(&self, lease: &Lease, input: usize) -> Bytes {
-        let answer = self.granted(lease).get(&format!("/worker/v1/attempts/{}/inputs/{input}", lease.attempt)).await;
+        let answer =
+            self.granted(lease).get(&format!("/worker/v1/attempts/{}/inputs/{input}", lease.attempt)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.body
     }
 
     pub async fn put(&self, lease: &Lease, output: usize, part: u32, bytes: &[u8]) -> Answer {
         let path = format!("/worker/v1/attempts/{}/outputs/{output}/parts/{part}", lease.attempt);
-        self.granted(lease).with(PART_DIGEST_HEADER, hex(&sha256(bytes))).call("PUT", &path, bytes.to_vec()).await
+        self.granted(lease)
+            .with(PART_DIGEST_HEADER, hex(&sha256(bytes)))
+            .call("PUT", &path, bytes.to_vec())
+            .await
     }
 
     pub async fn end(&self, lease: &Lease, how: &str, body: Vec<u8>) -> Answer {
@@ -359,7 +384,10 @@ pub fn media(size: u64) -> MediaInfo {
         duration_ms: Some(DURATION_MS),
         start_us: 0,
         bit_rate: None,
-        streams: vec![stream(0, "h264", StreamKind::Video(video)), stream(1, "aac", StreamKind::Audio(audio))],
+        streams: vec![
+            stream(0, "h264", StreamKind::Video(video)),
+            stream(1, "aac", StreamKind::Audio(audio)),
+        ],
         tags: Default::default(),
     }
 }
@@ -379,22 +407,35 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
                     bytes: outputs[output as usize].size,
                 })
                 .collect();
-            TaskResult::Encode(EncodeResult { tracks, frames_decoded: 300, frames_dropped: 0, decode_errors: 0 })
+            TaskResult::Encode(EncodeResult {
+                tracks,
+                frames_decoded: 300,
+                frames_dropped: 0,
+                decode_errors: 0,
+            })
         }
         TaskSpec::Package(task) => {
             let track = |t: &PackageTrack| PackagedTrack {
                 segments: 3,
                 duration_ms: DURATION_MS,
                 bytes: outputs[t.media_output as usize].size,
-                codecs: if matches!(t.expect, ExpectTrack::Video { .. }) { "avc1.64001f" } else { "mp4a.40.2" }.into(),
+                codecs: if matches!(t.expect, ExpectTrack::Video { .. }) {
+                    "avc1.64001f"
+                } else {
+                    "mp4a.40.2"
+                }
+                .into(),
                 peak_bit_rate: 1,
                 average_bit_rate: 1,
             };
             TaskResult::Package(PackageResult { tracks: task.tracks.iter().map(track).collect() })
         }
         TaskSpec::Check(task) => {
-            let tracks =
-                task.tracks.iter().map(|_| CheckedTrack { packets: 300, frames_decoded: 10, duration_ms: DURATION_MS });
+            let tracks = task.tracks.iter().map(|_| CheckedTrack {
+                packets: 300,
+                frames_decoded: 10,
+                duration_ms: DURATION_MS,
+            });
             TaskResult::Check(CheckResult { problems: Vec::new(), tracks: tracks.collect() })
         }
     }

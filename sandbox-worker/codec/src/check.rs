@@ -164,8 +164,10 @@ fn durations(task: &CheckTask, checked: &[CheckedTrack], problems: &mut Problems
     }
     let longest = checked.iter().map(|c| c.duration_ms).max().unwrap_or(0);
     if let Some(source) = task.source_duration_ms {
-        let tolerance = SOURCE_TOLERANCE_MS.saturating_add(source / 50);
-        if longest.abs_diff(source) > tolerance {
+        // The encode judged what it read against the streams it was given; this is the whole container's word, which may
+        // count a stream that nobody planned, and which headers often give too low. What is missing is the fault to find.
+        let tolerance = SOURCE_TOLERANCE_MS.saturating_add(source / 10);
+        if longest.saturating_add(tolerance) < source {
             problems.add("output", format!("it lasts {longest} ms, the source {source} ms"));
         }
     }

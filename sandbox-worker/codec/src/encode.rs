@@ -1,16 +1,34 @@
 //! The encode task: one demuxer and one video decoder feed every rung and every audio rendition.
+//!
+//! # When damage fails the task
+//!
+//! Recordings have scratches, and a wrong success is worse than a failure. In this order:
+//!
+//! | what | answer |
+//! |---|---|
+//! | a picture above the caps, anywhere | `frame_too_large`, at once |
+//! | a decoder is refused memory, anywhere | `resource_limit`, at once |
+//! | not one frame, or no sound from packets of sound | `no_frames`, `input_corrupt` |
+//! | an MP4 or a transport stream that ends inside a box or packet | `input_truncated`, when it is opened |
+//! | the packets reach less than 90 % of the duration that the container states for these streams | `input_truncated`; `input_corrupt` where the demuxer gave up |
+//! | it states none, and ends inside an element or cannot be read on | the same |
+//! | of a stream, 10 % of the packets after its first frame are refused, or more before it than frames come after, or half of the frames are painted over, or the frames reach less than 90 % as far as the packets | `input_corrupt` |
+//! | anything less | skipped, counted in `decode_errors`; sound is filled with silence, a picture stands |
+//!
+//! Ten packets are borne whatever their share. A transport stream states no duration: cut between two packets it is whole.
 
-use crate::caps::{self, Meter};
-use crate::clock::{Clock, VIDEO_SCALE, Verdict};
+use crate::caps;
+use crate::clock::{Clock, VIDEO_SCALE};
 use crate::control::Control;
+use crate::damage::Ending;
 use crate::decoders;
-use crate::ff::decoder::{self, Decoder};
+use crate::ff::decoder::Decoder;
 use crate::ff::demux::{Container, Demuxer, Kind, Stream};
-use crate::ff::frame::Frame;
 use crate::ff::packet::Packet;
 use crate::ff::{AvError, log, rescale};
 use crate::jumps::Jumps;
 use crate::output::Outputs;
+use crate::pictures::{self, Gone, Pictures, Stop};
 use crate::rotate::Turn;
 use crate::rung::{self, Shared, Work};
 use crate::sound::{self, Rendered, Setup};
@@ -21,8 +39,8 @@ use mpegflow_protocol::task::{EncodeResult, EncodeTask, EncodedTrack, VideoEncod
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-/// Pictures that wait for a rung: enough to ride out one slow frame, few enough that 8K fits in memory.
-const WAITING_FRAMES: usize = 3;
+/// Pixels that wait for a rung: eight pictures of 1080p ride out slow frames, and of 8K two fit in memory.
+const WAITING_PIXELS: usize = 8 * 1920 * 1088;
 /// Packets that wait for an audio rendition.
 const WAITING_PACKETS: usize = 128;
 const MICRO: (i32, i32) = (1, 1_000_000);
@@ -41,9 +59,10 @@ pub(crate) struct Given<'a> {
 /// The first failing step; a rendition's own failure before the decoding side's.
 pub(crate) fn run(task: &EncodeTask, given: Given<'_>) -> Result<EncodeResult, Failure> {
     let mut demuxer = source::open(given.inputs, 0, task.decoders)?;
+    log::forget();
     let planned = Planned::check(task, &demuxer)?;
     demuxer.select(&planned.indices());
-    std::thread::scope(|scope| Running::start(scope, task, planned, demuxer, given)?.to_the_end())
+    std::thread::scope(|scope| Running::start(scope, task, planned, demuxer, given)?.into_result())
 }
 
 /// The streams that the plan names, looked at.
@@ -52,6 +71,10 @@ struct Planned {
     video: Option<(usize, Stream)>,
     audio: Vec<(usize, Stream)>,
     start_us: i64,
+    /// Where the container says that these streams end, in microseconds from `start_us`.
+    said_us: Option<i64>,
+    /// Where it says that all streams end, among them some whose length says nothing of these (subtitles).
+    claimed_us: Option<i64>,
 }
 
 impl Planned {
@@ -79,7 +102,37 @@ impl Planned {
         }
         let container = demuxer.container();
         let start_us = start(&container, video.as_ref().map(|(_, s)| s), &audio, task.segment_ms);
-        Ok(Self { container, video, audio, start_us })
+        let mut planned = Self { container, video, audio, start_us, said_us: None, claimed_us: None };
+        planned.read_durations(demuxer);
+        Ok(planned)
+    }
+
+    fn read_durations(&mut self, demuxer: &Demuxer) {
+        // There the duration is that of the last packet, so it says nothing.
+        if self.container.times_may_jump {
+            return;
+        }
+        let from_start = |us: i64| us.saturating_sub(self.start_us);
+        let end = self.container.start_us.unwrap_or(0);
+        let claimed = self.container.duration_us.filter(|_| !self.container.duration_is_guess);
+        let claimed = claimed.map(|us| from_start(end.saturating_add(us)));
+        let ends: Option<Vec<i64>> = self
+            .video
+            .iter()
+            .chain(&self.audio)
+            .map(|(_, s)| {
+                Some(from_start(
+                    rescale(s.start.unwrap_or(0), s.time_base, MICRO).saturating_add(s.lasts_us()?),
+                ))
+            })
+            .collect();
+        let chosen = self.indices();
+        let alike = (0..demuxer.stream_count()).all(|i| {
+            chosen.contains(&i)
+                || demuxer.stream(i).is_none_or(|s| matches!(s.kind, Kind::Video | Kind::Audio))
+        });
+        self.said_us = ends.and_then(|e| e.into_iter().max()).or(claimed.filter(|_| alike));
+        self.claimed_us = claimed;
     }
 
     fn indices(&self) -> Vec<usize> {
@@ -104,6 +157,10 @@ fn start(container: &Container, video: Option<&Stream>, audio: &[(usize, Stream)
     }
 }
 
+/// Stream, queue and thread of an audio rendition.
+type SoundThread<'scope> =
+    (usize, SyncSender<Option<Packet>>, ScopedJoinHandle<'scope, Result<Rendered, Failure>>);
+
 struct Running<'scope, 'a> {
     task: &'a EncodeTask,
     planned: Planned,
@@ -112,43 +169,10 @@ struct Running<'scope, 'a> {
     input_len: u64,
     video: Option<Pictures>,
     rungs: Vec<ScopedJoinHandle<'scope, Result<EncodedTrack, Failure>>>,
-    sounds: Vec<(usize, SyncSender<Option<Packet>>, ScopedJoinHandle<'scope, Result<Rendered, Failure>>)>,
-    errors: u64,
-}
-
-/// The video side: one decoder, one clock, all rungs.
-struct Pictures {
-    stream: usize,
-    time_base: (i32, i32),
-    start: i64,
-    decoder: Decoder,
-    frame: Frame,
-    clock: Clock,
-    meter: Meter,
-    senders: Vec<SyncSender<Work>>,
-    decoded: u64,
-    dropped: u64,
-    errors: u64,
-}
-
-/// The rungs or renditions are gone; their own failure says why.
-struct Gone;
-
-enum Stop {
-    Gone,
-    Failed(Failure),
-}
-
-impl From<Gone> for Stop {
-    fn from(_: Gone) -> Self {
-        Self::Gone
-    }
-}
-
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
+    sounds: Vec<SoundThread<'scope>>,
+    /// How far the packets of each stream reach, in microseconds from the start.
+    read: Vec<(usize, i64)>,
+    broke: bool,
 }
 
 impl<'scope, 'a: 'scope> Running<'scope, 'a> {
@@ -172,7 +196,8 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             video: None,
             rungs: Vec::new(),
             sounds: Vec::new(),
-            errors: 0,
+            read: Vec::new(),
+            broke: false,
         };
         if let Some(plan) = &task.video {
             running.start_video(scope, plan, &mut given)?;
@@ -214,9 +239,12 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
         let shared =
             Shared { turn, frame_rate: guide_rate(stream, plan.max_frame_rate), threads: given.threads };
         let mut senders = Vec::new();
+        let area =
+            usize::try_from(i64::from(stream.width).saturating_mul(i64::from(stream.height))).unwrap_or(0);
+        let waiting = WAITING_PIXELS.checked_div(area).unwrap_or(8).clamp(2, 8);
         for rung in &plan.rungs {
             let output = given.outputs.take(rung.output)?;
-            let (sender, receiver) = sync_channel(WAITING_FRAMES);
+            let (sender, receiver) = sync_channel(waiting);
             let thread = std::thread::Builder::new()
                 .name(format!("rung-{}", rung.height))
                 .spawn_scoped(scope, move || rung::run(rung, shared, output, &receiver))
@@ -224,55 +252,68 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             self.rungs.push(thread);
             senders.push(sender);
         }
-        self.video = Some(Pictures {
-            stream: *index,
-            time_base: stream.time_base,
-            start: rescale(self.planned.start_us, MICRO, (1, VIDEO_SCALE)),
-            decoder: open_decoder(&self.demuxer, *index, stream, self.task, given.threads)?,
-            frame: Frame::new().map_err(|e| Failure::new(FailureCode::OutOfMemory, e.to_string()))?,
-            clock: Clock::new(self.task.segment_ms, plan.max_frame_rate),
-            meter: Meter::default(),
+        self.video = Some(Pictures::new(
+            *index,
+            stream.time_base,
+            self.planned.start_us,
+            open_decoder(&self.demuxer, *index, stream, self.task, given.threads)?,
+            Clock::new(self.task.segment_ms, plan.max_frame_rate),
             senders,
-            decoded: 0,
-            dropped: 0,
-            errors: 0,
-        });
+        )?);
         Ok(())
     }
 
-    fn to_the_end(mut self) -> Result<EncodeResult, Failure> {
+    fn into_result(mut self) -> Result<EncodeResult, Failure> {
         let fed = self.feed();
-        let (decoded, dropped, errors) =
-            self.video.as_ref().map_or((0, 0, 0), |v| (v.decoded, v.dropped, v.errors));
-        self.errors = self.errors.saturating_add(errors);
+        let read_ms = |index: usize| {
+            let us = self.read.iter().find(|(i, _)| *i == index).map_or(0, |(_, us)| *us);
+            u64::try_from(us / 1_000).unwrap_or(0)
+        };
+        let pictures = self.video.as_ref().map(|v| v.tally(read_ms(v.stream)));
+        let dropped = self.video.as_ref().map_or(0, |v| v.dropped);
         // Closing the queues lets every thread end, whatever happened.
         self.video = None;
         let mut tracks = Vec::new();
+        let mut tallies: Vec<_> = pictures.iter().map(|t| ("video", *t)).collect();
         let mut first_failure = match fed {
             Err(Stop::Failed(failure)) => Some(failure),
             _ => None,
         };
-        let nothing_decoded = self.task.video.is_some() && decoded == 0 && first_failure.is_none();
-        if nothing_decoded {
-            first_failure = Some(no_frames(self.errors));
+        if let (Some(pictures), None) = (pictures.filter(|p| p.decoded == 0), &first_failure) {
+            first_failure = Some(pictures::no_frames(pictures.all_errors()));
         }
         for thread in self.rungs {
             collect(thread.join(), &mut first_failure, |track| tracks.push(track));
         }
-        let mut sound_errors = 0u64;
-        for (_, sender, thread) in self.sounds {
+        for (index, sender, thread) in self.sounds {
             drop(sender);
-            collect(thread.join(), &mut first_failure, |r| {
-                sound_errors = sound_errors.saturating_add(r.errors);
+            collect(thread.join(), &mut first_failure, |mut r| {
+                r.tally.read_ms = read_ms(index);
+                tallies.push(("sound", r.tally));
                 tracks.push(r.track);
             });
         }
         if let Some(failure) = first_failure {
             return Err(failure);
         }
+        let inside = log::ended_inside();
+        let said_us = self.planned.said_us.or(self.planned.claimed_us.filter(|_| inside));
+        let ending = Ending {
+            said_ms: said_us.and_then(|us| u64::try_from(us / 1_000).ok()),
+            read_ms: tallies.iter().map(|(_, t)| t.read_ms).max().unwrap_or(0),
+            inside,
+            broke: self.broke,
+        };
+        ending.judge()?;
+        tallies.iter().try_for_each(|(what, tally)| tally.judge(what))?;
         tracks.sort_by_key(|t| t.output);
-        let decode_errors = self.errors.saturating_add(sound_errors);
-        Ok(EncodeResult { tracks, frames_decoded: decoded, frames_dropped: dropped, decode_errors })
+        let errors = tallies.iter().fold(0u64, |sum, (_, t)| sum.saturating_add(t.all_errors()));
+        Ok(EncodeResult {
+            tracks,
+            frames_decoded: pictures.map_or(0, |p| p.decoded),
+            frames_dropped: dropped,
+            decode_errors: errors.saturating_add(u64::from(self.broke || inside)),
+        })
     }
 
     /// Reads to the end of the input, and flushes.
@@ -289,7 +330,7 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
                 Err(e) => {
                     log::line(&format!("the input cannot be read on: {e}"));
                     // Whatever follows a broken place, the demuxer did not find its way back to it.
-                    self.errors = self.errors.saturating_add(1);
+                    self.broke = true;
                     break;
                 }
             }
@@ -306,6 +347,7 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             {
                 packet.shift(shift);
             }
+            self.note_time(&packet);
             if self.video.as_ref().is_some_and(|v| v.stream == index) {
                 self.pictures(Some(&packet))?;
             }
@@ -320,7 +362,7 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
         }
         if let Some(video) = &self.video {
             for sender in &video.senders {
-                if video.decoded > 0 {
+                if video.has_frames() {
                     sender.send(Work::End(video.clock.end())).map_err(|_| Gone)?;
                 }
             }
@@ -328,12 +370,24 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
         Ok(())
     }
 
+    fn note_time(&mut self, packet: &Packet) {
+        let index = packet.stream();
+        let chosen = self.planned.video.iter().chain(&self.planned.audio).find(|(i, _)| *i == index);
+        let (Some((_, stream)), Some(time)) = (chosen, packet.pts().or(packet.dts())) else { return };
+        let end = rescale(time.saturating_add(packet.duration()), stream.time_base, MICRO)
+            .saturating_sub(self.planned.start_us);
+        match self.read.iter_mut().find(|(i, _)| *i == index) {
+            Some((_, last)) => *last = end.max(*last),
+            None => self.read.push((index, end)),
+        }
+    }
+
     fn pictures(&mut self, packet: Option<&Packet>) -> Result<(), Stop> {
         let Some(video) = self.video.as_mut() else { return Ok(()) };
         video.packet(packet, self.input_len)?;
         if packet.is_some() {
             let ms = rescale(video.clock.end(), (1, VIDEO_SCALE), (1, 1_000));
-            self.control.progress(video.decoded, u64::try_from(ms).unwrap_or(0));
+            self.control.progress(video.decoded(), u64::try_from(ms).unwrap_or(0));
         }
         Ok(())
     }
@@ -353,66 +407,6 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             sender.send(Some(packet.share().map_err(failed)?)).map_err(|_| Gone)?;
         }
         last.send(Some(packet.take().map_err(failed)?)).map_err(|_| Gone)?;
-        Ok(())
-    }
-}
-
-impl Pictures {
-    fn packet(&mut self, packet: Option<&Packet>, input_len: u64) -> Result<(), Stop> {
-        let mut sent = self.decoder.send(packet);
-        if sent == Err(AvError::AGAIN) {
-            self.take_frames(input_len)?;
-            sent = self.decoder.send(packet);
-        }
-        if sent.is_err_and(|e| e != AvError::EOF) {
-            self.failed_once()?;
-        }
-        self.take_frames(input_len)
-    }
-
-    fn take_frames(&mut self, input_len: u64) -> Result<(), Stop> {
-        loop {
-            match self.decoder.receive(&mut self.frame) {
-                Ok(true) => self.take_frame(input_len)?,
-                Ok(false) => return Ok(()),
-                // With frame threads an old packet's damage is reported here; the next call goes on behind it.
-                Err(_) => self.failed_once()?,
-            }
-        }
-    }
-
-    fn failed_once(&mut self) -> Result<(), Failure> {
-        self.errors = self.errors.saturating_add(1);
-        if self.decoded == 0 && self.errors > caps::MAX_ERRORS_WITHOUT_A_FRAME {
-            return Err(no_frames(self.errors));
-        }
-        Ok(())
-    }
-
-    fn take_frame(&mut self, input_len: u64) -> Result<(), Stop> {
-        let picture = self.frame.picture();
-        self.meter.count(picture.width, picture.height, input_len)?;
-        self.decoded = self.decoded.saturating_add(1);
-        let to_ticks = |t: i64| rescale(t, self.time_base, (1, VIDEO_SCALE));
-        let time = self.frame.best_time().map(|t| to_ticks(t).saturating_sub(self.start));
-        match self.clock.place(time, to_ticks(self.frame.duration())) {
-            Verdict::Drop => self.dropped = self.dropped.saturating_add(1),
-            Verdict::Keep { time, key } => {
-                if rescale(time, (1, VIDEO_SCALE), (1, 1_000)) > caps::MAX_DURATION_MS {
-                    return Err(Failure::new(
-                        FailureCode::DurationTooLong,
-                        FailureCode::DurationTooLong.help(),
-                    )
-                    .into());
-                }
-                for sender in &self.senders {
-                    let frame = self.frame.share();
-                    let frame = frame.map_err(|e| Failure::new(FailureCode::OutOfMemory, e.to_string()))?;
-                    sender.send(Work::Frame { frame, time, key }).map_err(|_| Gone)?;
-                }
-            }
-        }
-        self.frame.clear();
         Ok(())
     }
 }
@@ -462,16 +456,6 @@ fn not_allowed(codec: &str) -> Failure {
         FailureCode::DecoderNotAllowed,
         format!("the decoder for {codec} is not in the allowed set; {remedy}"),
     )
-}
-
-fn no_frames(errors: u64) -> Failure {
-    if log::refused_a_size() {
-        return caps::too_large("a picture");
-    }
-    if decoder::ran_out_of_memory() {
-        return Failure::new(FailureCode::ResourceLimit, "decoding asks for more memory than is given");
-    }
-    Failure::new(FailureCode::NoFrames, format!("not one frame could be decoded ({errors} errors)"))
 }
 
 fn guide_rate(stream: &Stream, max: u32) -> (i32, i32) {

@@ -177,9 +177,9 @@ fn describe_video(s: &Stream) -> VideoInfo {
 /// The mirroring (left to right, first) and the clockwise turn that a display matrix asks for, to the nearest quarter.
 fn upright(matrix: &[i32; 9]) -> (u16, bool) {
     let [a, b, _, c, d, ..] = matrix.map(i64::from);
-    let determinant = i128::from(a) * i128::from(d) - i128::from(b) * i128::from(c);
-    let mirrored = determinant < 0;
-    let (a, b) = if mirrored { (-a, -b) } else { (a, b) };
+    // Products of 32-bit numbers: the sign of the determinant is that of their difference.
+    let mirrored = a.saturating_mul(d) < b.saturating_mul(c);
+    let (a, b) = if mirrored { (a.saturating_neg(), b.saturating_neg()) } else { (a, b) };
     let turn = if a.abs() >= b.abs() {
         if a >= 0 { 0 } else { 180 }
     } else if b > 0 {

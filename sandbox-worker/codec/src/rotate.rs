@@ -101,6 +101,7 @@ impl Turn {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "small numbers of a test")]
 mod tests {
     use super::Turn;
 

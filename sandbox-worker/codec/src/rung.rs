@@ -221,8 +221,9 @@ impl Encoding {
             return Err(Failure::new(FailureCode::NoFrames, FailureCode::NoFrames.help()));
         };
         writer.cut_last(end)?;
-        let duration_ms =
-            u64::try_from(end).unwrap_or(0).saturating_mul(1_000) / u64::from(VIDEO_SCALE.unsigned_abs());
+        let ticks = u64::try_from(end).unwrap_or(0);
+        // 90 ticks are a millisecond.
+        let duration_ms = ticks / 90;
         Ok(EncodedTrack { output: self.number, units: self.frames, duration_ms, bytes: writer.written() })
     }
 }

@@ -179,7 +179,7 @@ fn looks_like_text(head: &[u8]) -> bool {
 pub(crate) fn mp4_is_truncated(source: &mut dyn ReadAt) -> Option<String> {
     let len = source.len();
     let mut at = 0u64;
-    let (mut index, mut boxes) = (false, 0u32);
+    let (mut index, mut boxes, mut last) = (false, 0u32, [0u8; 4]);
     while at < len && boxes < 10_000 {
         let mut header = Vec::new();
         let mut probe = [0u8; 16];
@@ -207,10 +207,39 @@ pub(crate) fn mp4_is_truncated(source: &mut dyn ReadAt) -> Option<String> {
                 len.saturating_sub(at)
             ));
         }
-        at = end;
+        (at, last) = (end, kind);
         boxes = boxes.saturating_add(1);
     }
+    if &last == b"moof" && at == len {
+        return Some("the MP4 ends between a fragment's header and its data".to_owned());
+    }
     (!index).then(|| "the MP4 has no index (moov): it was cut off, or never finished".to_owned())
+}
+
+/// Whether a transport stream ends inside a packet: writers write whole ones, so the rest got lost on the way. A stream that
+/// was cut between two packets cannot be told from a whole one.
+pub(crate) fn ts_is_truncated(source: &mut dyn ReadAt) -> Option<String> {
+    const SYNC: u8 = 0x47;
+    // Plain, with a time stamp before each packet (M2TS), and with check bytes after it.
+    for (size, lead) in [(188u64, 0u64), (192, 4), (204, 0)] {
+        let len = source.len();
+        let rest = len.checked_rem(size)?;
+        let mut synced = |packet: u64| {
+            let mut byte = [0];
+            let at = packet.saturating_mul(size).saturating_add(lead);
+            matches!(source.read_at(at, &mut byte), Ok(1)) && byte == [SYNC]
+        };
+        let count = len.checked_div(size)?;
+        let near_the_end = count.saturating_sub(4)..count;
+        if count < 8 || !(0..4).chain(near_the_end).all(&mut synced) {
+            continue;
+        }
+        // Where there is a packet's first byte, it is a packet; anything else is padding or a tag.
+        let cut = rest > lead && synced(count);
+        return cut
+            .then(|| format!("the transport stream ends inside a packet: {rest} of {size} bytes are there"));
+    }
+    None
 }
 
 #[cfg(test)]
@@ -265,5 +294,21 @@ mod tests {
         assert!(mp4_is_truncated(&mut Bytes(bytes)).unwrap().contains("mdat"));
         let bytes = b"\0\0\0\x10ftypisom\0\0\0\0\0\0\0\x08mdat".to_vec();
         assert!(mp4_is_truncated(&mut Bytes(bytes)).unwrap().contains("moov"));
+        let bytes = b"\0\0\0\x08moov\0\0\0\x08moof".to_vec();
+        assert!(mp4_is_truncated(&mut Bytes(bytes)).unwrap().contains("fragment"));
+    }
+
+    #[test]
+    fn a_transport_stream_that_ends_inside_a_packet_is_cut() {
+        for (size, lead) in [(188, 0), (192, 4), (204, 0)] {
+            let mut packet = vec![0u8; size];
+            packet[lead] = 0x47;
+            let mut stream = packet.repeat(20);
+            assert_eq!(ts_is_truncated(&mut Bytes(stream.clone())), None);
+            assert!(ts_is_truncated(&mut Bytes(stream[..19 * size + 50].to_vec())).is_some());
+            stream.extend_from_slice(b"TAG and the rest");
+            assert_eq!(ts_is_truncated(&mut Bytes(stream)), None);
+        }
+        assert_eq!(ts_is_truncated(&mut Bytes(vec![0; 5_000])), None);
     }
 }

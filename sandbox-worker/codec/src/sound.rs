@@ -1,7 +1,8 @@
 //! One audio rendition: decode, resample, keep in time, encode, write; on a thread of its own.
 
 use crate::caps;
-use crate::ff::decoder::Decoder;
+use crate::damage::Tally;
+use crate::ff::decoder::{self, Decoder};
 use crate::ff::encoder::Encoder;
 use crate::ff::frame::Frame;
 use crate::ff::packet::Packet;
@@ -29,7 +30,7 @@ pub(crate) struct Setup {
 /// What came of it.
 pub(crate) struct Rendered {
     pub(crate) track: EncodedTrack,
-    pub(crate) errors: u64,
+    pub(crate) tally: Tally,
 }
 
 /// Runs a rendition until its packets end.
@@ -44,7 +45,7 @@ pub(crate) fn run(
 ) -> Result<Rendered, Failure> {
     let mut sound = Sound::open(plan, &setup, output)?;
     let mut frame = Frame::new().map_err(|e| failed("a frame", e))?;
-    let mut errors = 0u64;
+    let mut tally = Tally::default();
     loop {
         let packet = match packets.recv() {
             Ok(packet) => packet,
@@ -53,35 +54,42 @@ pub(crate) fn run(
         match setup.decoder.send(packet.as_ref()) {
             Ok(()) | Err(AvError::EOF) => {}
             // A damaged packet is skipped; the gap it leaves is filled by time stamps.
-            Err(_) => errors = errors.saturating_add(1),
+            Err(_) => tally.error(),
         }
         loop {
             match setup.decoder.receive(&mut frame) {
-                Ok(true) => sound.push(&frame, setup.time_base, setup.start_us)?,
+                Ok(true) => {
+                    tally.decoded = tally.decoded.saturating_add(1);
+                    sound.push(&frame, setup.time_base, setup.start_us)?;
+                }
                 Ok(false) => break,
                 Err(_) => {
-                    errors = errors.saturating_add(1);
+                    tally.error();
                     break;
                 }
             }
         }
+        decoder::refused_memory()?;
         if packet.is_none() {
             break;
         }
     }
+    tally.errors = tally.errors.saturating_add(sound.lost);
     if sound.pushed == 0 {
-        let Some(ms) = setup.silence_ms else {
-            let what = format!("no sound could be decoded from the audio stream ({errors} errors)");
-            return Err(Failure::new(FailureCode::NoFrames, what));
+        let what = format!("no sound could be decoded from the audio stream ({} errors)", tally.all_errors());
+        let ms = match setup.silence_ms {
+            Some(ms) if tally.all_errors() == 0 => ms,
+            Some(_) => return Err(Failure::new(FailureCode::InputCorrupt, what)),
+            None => return Err(Failure::new(FailureCode::NoFrames, what)),
         };
         let samples =
             ms.clamp(100, caps::MAX_DURATION_MS.unsigned_abs()).saturating_mul(u64::from(plan.sample_rate))
                 / 1_000;
         sound.silence(i64::try_from(samples).unwrap_or(0))?;
     }
-    errors = errors.saturating_add(sound.lost);
     let track = sound.finish(plan)?;
-    Ok(Rendered { track, errors })
+    tally.reached_ms = track.duration_ms;
+    Ok(Rendered { track, tally })
 }
 
 struct Sound {

@@ -45,9 +45,12 @@ impl Inputs {
 pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet) -> Result<Demuxer, Failure> {
     let mut head = inputs.get(number)?;
     let format = sniff::choose(&mut head, set)?;
-    if format == "mov"
-        && let Some(what) = sniff::mp4_is_truncated(&mut inputs.get(number)?.small_reads())
-    {
+    let cut = match format {
+        "mov" => sniff::mp4_is_truncated(&mut inputs.get(number)?.small_reads()),
+        "mpegts" => sniff::ts_is_truncated(&mut inputs.get(number)?.small_reads()),
+        _ => None,
+    };
+    if let Some(what) = cut {
         return Err(Failure::new(FailureCode::InputTruncated, what));
     }
     let mut demuxer = Demuxer::open(Box::new(inputs.get(number)?), format, &decoders::whitelist(set))

@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,20 +143,45 @@ impl Launched {
     /// Has the process lock itself, and looks from outside whether it did.
     ///
     /// # Errors
-    /// [`FailureCode::LockFailed`], whatever went wrong: no media byte has been sent, so nothing else can be to blame. The
-    /// process is killed.
+    /// [`FailureCode::CodecKilled`] where somebody else's SIGKILL ended the process, else [`FailureCode::LockFailed`],
+    /// whatever went wrong: no media byte has been sent, so nothing else can be to blame. The process is killed.
     pub async fn lock(
         mut self,
         prepare: Prepare,
         spec: &TaskSpec,
         within: Duration,
     ) -> Result<Verified, NotVerified> {
+        let (order, evidence) = match self.negotiate(prepare, spec, within).await {
+            Ok(locked) => locked,
+            Err(refused) => return Err(self.blame(refused).await),
+        };
+        let input =
+            into_tokio(self.input).map_err(|e| NotVerified::lock_failed(format!("input socket: {e}")))?;
+        Ok(Verified {
+            process: self.process,
+            control: self.control,
+            order,
+            input: VerifiedInput(input),
+            outputs: self.outputs,
+            evidence,
+            log: self.log,
+        })
+    }
+
+    async fn negotiate(
+        &mut self,
+        prepare: Prepare,
+        spec: &TaskSpec,
+        within: Duration,
+    ) -> Result<(FrameOrder, Evidence), NotVerified> {
         let mut order = FrameOrder::default();
         let asked = self.control.send(&ToCodec::Prepare(prepare), within).await;
         asked.map_err(|e| NotVerified::lock_failed(format!("the codec process takes no frames: {e}")))?;
         let frame = match timeout(within, self.control.receive()).await {
             Ok(Ok(frame)) => frame,
-            Ok(Err(FrameError::Closed)) => return Err(self.ended_unlocked().await),
+            Ok(Err(FrameError::Closed)) => {
+                return Err(NotVerified::lock_failed("the codec process ended before its locks were on"));
+            }
             Ok(Err(error)) => {
                 return Err(NotVerified::lock_failed(format!(
                     "the codec process answered no frame: {error}"
@@ -181,17 +207,7 @@ impl Launched {
             refused.evidence = Some(Box::new(evidence));
             return Err(refused);
         }
-        let input =
-            into_tokio(self.input).map_err(|e| NotVerified::lock_failed(format!("input socket: {e}")))?;
-        Ok(Verified {
-            process: self.process,
-            control: self.control,
-            order,
-            input: VerifiedInput(input),
-            outputs: self.outputs,
-            evidence,
-            log: self.log,
-        })
+        Ok((order, evidence))
     }
 
     /// Looks at the process from outside and compares with what the profile demands.
@@ -236,15 +252,25 @@ impl Launched {
         Ok(evidence)
     }
 
-    async fn ended_unlocked(mut self) -> NotVerified {
+    /// A process that was killed from outside (by the kernel for want of memory, by an operator) says nothing about its
+    /// locks; the task is then worth another try.
+    async fn blame(mut self, refused: NotVerified) -> NotVerified {
+        // One that is ending does so at once; whatever lives on after this is killed by us, and is to blame itself.
+        let ended = timeout(ENDING, self.process.exited()).await;
         self.process.kill();
-        let how = match timeout(Duration::from_secs(5), self.process.exited()).await {
-            Ok(Ok(exit)) => exit.status.to_string(),
-            _ => "not reaped".into(),
-        };
-        NotVerified::lock_failed(format!("the codec process ended before its locks were on: {how}"))
+        match ended {
+            Ok(Ok(exit)) if exit.status.signal() == Some(SIGKILL) => {
+                let why = "the codec process was killed from outside before its locks were on";
+                NotVerified { stop: Stop::fail(FailureCode::CodecKilled, why), evidence: refused.evidence }
+            }
+            _ => refused,
+        }
     }
 }
+
+/// How long a process that has closed its control socket may take to be gone.
+const ENDING: Duration = Duration::from_millis(500);
+const SIGKILL: i32 = 9;
 
 fn into_tokio(stream: StdStream) -> io::Result<UnixStream> {
     stream.set_nonblocking(true)?;

@@ -9,9 +9,11 @@ use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, WorkerId};
 
 pub(super) async fn ready(store: &SqliteStore) -> Result<Vec<ReadyTask>, StoreError> {
-    let rows = sqlx::query("SELECT id, tenant, pool, not_before FROM tasks WHERE state = 'ready' ORDER BY not_before, id")
-        .fetch_all(&store.readers)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT id, tenant, pool, not_before FROM tasks WHERE state = 'ready' ORDER BY not_before, id",
+    )
+    .fetch_all(&store.readers)
+    .await?;
     rows.iter()
         .map(|row| {
             let cells = Cells::of("tasks", row);
@@ -41,11 +43,12 @@ pub(super) async fn lease(store: &SqliteStore, new: &NewLease) -> Result<Leased,
     let (job, tenant): (JobId, TenantId) = (cells.id("job")?, cells.id("tenant")?);
     let mut task = row::task(&row)?;
     // The binding is for good: the first lease makes it.
-    let bound = sqlx::query("UPDATE workers SET tenant = ?1 WHERE id = ?2 AND (tenant IS NULL OR tenant = ?1)")
-        .bind(tenant.to_string())
-        .bind(new.worker.to_string())
-        .execute(&mut *tx)
-        .await?;
+    let bound =
+        sqlx::query("UPDATE workers SET tenant = ?1 WHERE id = ?2 AND (tenant IS NULL OR tenant = ?1)")
+            .bind(tenant.to_string())
+            .bind(new.worker.to_string())
+            .execute(&mut *tx)
+            .await?;
     if bound.rows_affected() != 1 {
         return Ok(Leased::OtherTenant);
     }
@@ -85,7 +88,8 @@ pub(super) async fn lease(store: &SqliteStore, new: &NewLease) -> Result<Leased,
         .execute(&mut *tx)
         .await?;
     let stage = state::stage(&jobs::tasks_of(&mut tx, job).await?);
-    jobs::add_event(&mut tx, tenant, job, EventKind::TaskStarted, JobState::Running, stage, None, new.now).await?;
+    jobs::add_event(&mut tx, tenant, job, EventKind::TaskStarted, JobState::Running, stage, None, new.now)
+        .await?;
     tx.commit().await?;
     Ok(Leased::Granted(Box::new(LiveAttempt {
         claim,
@@ -172,7 +176,11 @@ pub(super) async fn expired(store: &SqliteStore, now: Time) -> Result<Vec<Expire
         .map(|row| {
             let cells = Cells::of("attempts", row);
             Ok(Expired {
-                claim: Claim { attempt: cells.id("id")?, worker: cells.id("worker")?, epoch: cells.number("epoch")? },
+                claim: Claim {
+                    attempt: cells.id("id")?,
+                    worker: cells.id("worker")?,
+                    epoch: cells.number("epoch")?,
+                },
                 overdue: cells.time("hard_deadline")? <= now,
             })
         })
@@ -220,16 +228,25 @@ pub(super) async fn record_part(
     Ok(Recorded::Done)
 }
 
-pub(super) async fn parts(store: &SqliteStore, attempt: AttemptId, output: u32) -> Result<Vec<Part>, StoreError> {
-    let rows = sqlx::query("SELECT part, size, sha256 FROM parts WHERE attempt = ? AND output = ? ORDER BY part")
-        .bind(attempt.to_string())
-        .bind(output)
-        .fetch_all(&store.readers)
-        .await?;
+pub(super) async fn parts(
+    store: &SqliteStore,
+    attempt: AttemptId,
+    output: u32,
+) -> Result<Vec<Part>, StoreError> {
+    let rows =
+        sqlx::query("SELECT part, size, sha256 FROM parts WHERE attempt = ? AND output = ? ORDER BY part")
+            .bind(attempt.to_string())
+            .bind(output)
+            .fetch_all(&store.readers)
+            .await?;
     rows.iter()
         .map(|row| {
             let cells = Cells::of("parts", row);
-            Ok(Part { part: cells.small("part")?, size: cells.number("size")?, sha256: cells.sha256("sha256")? })
+            Ok(Part {
+                part: cells.small("part")?,
+                size: cells.number("size")?,
+                sha256: cells.sha256("sha256")?,
+            })
         })
         .collect()
 }

@@ -54,7 +54,8 @@ pub(super) async fn submit(
     .execute(&mut *tx)
     .await?;
     add_task(&mut tx, new.task_id, new.id, new.tenant, &new.pool, &new.task, now).await?;
-    add_event(&mut tx, new.tenant, new.id, EventKind::Created, JobState::Queued, Stage::default(), None, now).await?;
+    add_event(&mut tx, new.tenant, new.id, EventKind::Created, JobState::Queued, Stage::default(), None, now)
+        .await?;
     uploads::keep(&mut tx, new.tenant, once, &new.answer, now).await?;
     tx.commit().await?;
     Ok(Once::Done(Submitted::Created))
@@ -102,7 +103,8 @@ pub(super) async fn add_event(
         .bind(tenant.to_string())
         .fetch_one(&mut **tx)
         .await?;
-    let kind = serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    let kind =
+        serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
     sqlx::query("INSERT INTO events (tenant, seq, job, kind, state, stage, failure, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(tenant.to_string())
         .bind(signed(Cells::of("tenants", &row).number("event_seq")?))
@@ -117,12 +119,21 @@ pub(super) async fn add_event(
     Ok(())
 }
 
-pub(super) async fn tasks_of(tx: &mut sqlx::SqliteConnection, job: JobId) -> Result<Vec<TaskRecord>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM tasks WHERE job = ? ORDER BY ordinal").bind(job.to_string()).fetch_all(tx).await?;
+pub(super) async fn tasks_of(
+    tx: &mut sqlx::SqliteConnection,
+    job: JobId,
+) -> Result<Vec<TaskRecord>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM tasks WHERE job = ? ORDER BY ordinal")
+        .bind(job.to_string())
+        .fetch_all(tx)
+        .await?;
     rows.iter().map(row::task).collect()
 }
 
-pub(super) async fn job_of(tx: &mut sqlx::SqliteConnection, job: JobId) -> Result<Option<JobRecord>, StoreError> {
+pub(super) async fn job_of(
+    tx: &mut sqlx::SqliteConnection,
+    job: JobId,
+) -> Result<Option<JobRecord>, StoreError> {
     let row = sqlx::query("SELECT * FROM jobs WHERE id = ?").bind(job.to_string()).fetch_optional(tx).await?;
     row.as_ref().map(row::job).transpose()
 }
@@ -137,7 +148,11 @@ async fn view(tx: &mut sqlx::SqliteConnection, job: JobRecord) -> Result<JobView
     Ok(JobView { job, tasks, objects })
 }
 
-pub(super) async fn get(store: &SqliteStore, tenant: TenantId, id: JobId) -> Result<Option<JobView>, StoreError> {
+pub(super) async fn get(
+    store: &SqliteStore,
+    tenant: TenantId,
+    id: JobId,
+) -> Result<Option<JobView>, StoreError> {
     // A transaction, so that the job, its tasks and its objects are of one moment.
     let mut tx = store.readers.begin().await?;
     match job_of(&mut tx, id).await? {
@@ -191,8 +206,11 @@ pub(super) async fn cancel(
     }
     let tasks = tasks_of(&mut tx, id).await?;
     let running = tasks.iter().any(|t| t.state == TaskState::Running);
-    let (state, kind) =
-        if running { (JobState::Canceling, EventKind::Canceling) } else { (JobState::Canceled, EventKind::Finished) };
+    let (state, kind) = if running {
+        (JobState::Canceling, EventKind::Canceling)
+    } else {
+        (JobState::Canceled, EventKind::Finished)
+    };
     if job.state != state {
         sqlx::query("UPDATE jobs SET state = ?, finished_at = ? WHERE id = ? AND state = ?")
             .bind(state.as_str())
@@ -240,7 +258,8 @@ pub(super) async fn last_event(store: &SqliteStore, tenant: TenantId) -> Result<
 }
 
 pub(super) async fn count(store: &SqliteStore) -> Result<Vec<(JobState, u64)>, StoreError> {
-    let rows = sqlx::query("SELECT state, count(*) AS n FROM jobs GROUP BY state").fetch_all(&store.readers).await?;
+    let rows =
+        sqlx::query("SELECT state, count(*) AS n FROM jobs GROUP BY state").fetch_all(&store.readers).await?;
     rows.iter()
         .map(|row| {
             let cells = Cells::of("jobs", row);

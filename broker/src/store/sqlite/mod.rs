@@ -12,8 +12,8 @@ use crate::model::{
     Claim, JobView, LiveAttempt, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
 };
 use crate::store::{
-    Announced, ApiKeyRecord, Canceled, Decide, Deleted, Expired, Garbage, Idempotency, LeaseIs, Leased, NewJob, NewLease,
-    NewUpload, Once, Recorded, Settled, Store, StoreError, Submitted,
+    Announced, ApiKeyRecord, Canceled, Decide, Deleted, Expired, Garbage, Idempotency, LeaseIs, Leased,
+    NewJob, NewLease, NewUpload, Once, Recorded, Settled, Store, StoreError, Submitted,
 };
 use async_trait::async_trait;
 use mpegflow_protocol::api::JobState;
@@ -67,8 +67,10 @@ impl SqliteStore {
             .connect_with(options.clone())
             .await?;
         sqlx::migrate!("./migrations").run(&writer).await.map_err(|e| StoreError::Migrate(Box::new(e)))?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY).connect_lazy_with(options.read_only(true));
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(BUSY)
+            .connect_lazy_with(options.read_only(true));
         Ok(Self { writer, readers })
     }
 
@@ -84,7 +86,13 @@ impl Store for SqliteStore {
         tenants::ensure(self, name, id, now).await
     }
 
-    async fn add_api_key(&self, id: KeyId, key: &ApiKeyRecord, label: &str, now: Time) -> Result<(), StoreError> {
+    async fn add_api_key(
+        &self,
+        id: KeyId,
+        key: &ApiKeyRecord,
+        label: &str,
+        now: Time,
+    ) -> Result<(), StoreError> {
         tenants::add_key(self, id, key, label, now).await
     }
 
@@ -108,7 +116,13 @@ impl Store for SqliteStore {
         tenants::revoke_join_tokens(self, pool, now).await
     }
 
-    async fn add_worker(&self, id: WorkerId, pool: &PoolName, expires: Time, now: Time) -> Result<(), StoreError> {
+    async fn add_worker(
+        &self,
+        id: WorkerId,
+        pool: &PoolName,
+        expires: Time,
+        now: Time,
+    ) -> Result<(), StoreError> {
         tenants::add_worker(self, id, pool, expires, now).await
     }
 
@@ -120,7 +134,11 @@ impl Store for SqliteStore {
         tenants::renew_worker(self, id, expires).await
     }
 
-    async fn create_upload(&self, new: &NewUpload, once: Option<&Idempotency>) -> Result<Once<Announced>, StoreError> {
+    async fn create_upload(
+        &self,
+        new: &NewUpload,
+        once: Option<&Idempotency>,
+    ) -> Result<Once<Announced>, StoreError> {
         uploads::create(self, new, once).await
     }
 
@@ -144,7 +162,12 @@ impl Store for SqliteStore {
         uploads::all(self).await
     }
 
-    async fn submit(&self, new: &NewJob, once: Option<&Idempotency>, now: Time) -> Result<Once<Submitted>, StoreError> {
+    async fn submit(
+        &self,
+        new: &NewJob,
+        once: Option<&Idempotency>,
+        now: Time,
+    ) -> Result<Once<Submitted>, StoreError> {
         jobs::submit(self, new, once, now).await
     }
 
@@ -202,7 +225,12 @@ impl Store for SqliteStore {
         dispatch::live_of_worker(self, worker).await
     }
 
-    async fn renew_lease(&self, claim: &Claim, now: Time, lease_ms: u64) -> Result<Option<(JobState, Time)>, StoreError> {
+    async fn renew_lease(
+        &self,
+        claim: &Claim,
+        now: Time,
+        lease_ms: u64,
+    ) -> Result<Option<(JobState, Time)>, StoreError> {
         dispatch::renew(self, claim, now, lease_ms).await
     }
 
@@ -210,7 +238,13 @@ impl Store for SqliteStore {
         dispatch::expired(self, now).await
     }
 
-    async fn record_part(&self, claim: &Claim, output: u32, part: &Part, now: Time) -> Result<Recorded, StoreError> {
+    async fn record_part(
+        &self,
+        claim: &Claim,
+        output: u32,
+        part: &Part,
+        now: Time,
+    ) -> Result<Recorded, StoreError> {
         dispatch::record_part(self, claim, output, part, now).await
     }
 

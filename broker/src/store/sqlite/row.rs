@@ -1,7 +1,8 @@
 //! Rows to records. A row that no version of this program could have written is an error, never a guess.
 
 use crate::model::{
-    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, StoredEvent, TaskKind, TaskRecord, Time, UploadRecord,
+    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, StoredEvent, TaskKind, TaskRecord,
+    Time, UploadRecord,
 };
 use crate::store::StoreError;
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
@@ -73,7 +74,9 @@ impl<'a> Cells<'a> {
     }
 
     pub(super) fn json_or_null<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>, StoreError> {
-        self.text_or_null(column)?.map(|t| serde_json::from_str(t).map_err(|e| self.bad(column, &e))).transpose()
+        self.text_or_null(column)?
+            .map(|t| serde_json::from_str(t).map_err(|e| self.bad(column, &e)))
+            .transpose()
     }
 
     /// A word of an enumeration, as serde spells it.

@@ -34,7 +34,8 @@ pub(super) async fn settle(
     if run_out != (lease == LeaseIs::RunOut) {
         return Ok(Settled::Stale);
     }
-    let (task_id, job_id, tenant): (TaskId, JobId, TenantId) = (cells.id("task")?, cells.id("job")?, cells.id("tenant")?);
+    let (task_id, job_id, tenant): (TaskId, JobId, TenantId) =
+        (cells.id("task")?, cells.id("job")?, cells.id("tenant")?);
     let pool = tenants::pool(&cells)?;
     let missing = |table| StoreError::Row { table, reason: "missing".into() };
     let job = jobs::job_of(&mut tx, job_id).await?.ok_or_else(|| missing("jobs"))?;
@@ -82,8 +83,14 @@ async fn end_attempt(
         .bind(claim.attempt.to_string())
         .execute(&mut **tx)
         .await?;
-    sqlx::query("DELETE FROM leases WHERE attempt = ?").bind(claim.attempt.to_string()).execute(&mut **tx).await?;
-    sqlx::query("DELETE FROM parts WHERE attempt = ?").bind(claim.attempt.to_string()).execute(&mut **tx).await?;
+    sqlx::query("DELETE FROM leases WHERE attempt = ?")
+        .bind(claim.attempt.to_string())
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query("DELETE FROM parts WHERE attempt = ?")
+        .bind(claim.attempt.to_string())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -158,7 +165,8 @@ async fn move_job(
                     .await?;
             }
             jobs::add_task(tx, next_task, job.id, job.tenant, pool, task, now).await?;
-            ready = Some(ReadyTask { task: next_task, tenant: job.tenant, pool: pool.clone(), not_before: now });
+            ready =
+                Some(ReadyTask { task: next_task, tenant: job.tenant, pool: pool.clone(), not_before: now });
             return Ok(ready);
         }
         JobMove::Commit(entries) => {

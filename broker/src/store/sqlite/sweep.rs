@@ -43,6 +43,9 @@ pub(super) async fn keeps_files(store: &SqliteStore, attempt: AttemptId) -> Resu
 }
 
 pub(super) async fn forget_idempotency(store: &SqliteStore, before: Time) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM idempotency WHERE created_at < ?").bind(before.0).execute(&store.writer).await?;
+    let done = sqlx::query("DELETE FROM idempotency WHERE created_at < ?")
+        .bind(before.0)
+        .execute(&store.writer)
+        .await?;
     Ok(done.rows_affected())
 }

@@ -6,7 +6,12 @@ use crate::model::{Time, WorkerRecord};
 use crate::store::{ApiKeyRecord, StoreError};
 use mpegflow_protocol::ids::{KeyId, PoolName, TenantId, WorkerId};
 
-pub(super) async fn ensure(store: &SqliteStore, name: &str, id: TenantId, now: Time) -> Result<TenantId, StoreError> {
+pub(super) async fn ensure(
+    store: &SqliteStore,
+    name: &str,
+    id: TenantId,
+    now: Time,
+) -> Result<TenantId, StoreError> {
     let mut tx = store.write().await?;
     sqlx::query("INSERT INTO tenants (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING")
         .bind(id.to_string())
@@ -74,7 +79,10 @@ pub(super) async fn add_join_token(
     Ok(())
 }
 
-pub(super) async fn join_token(store: &SqliteStore, sha256: [u8; 32]) -> Result<Option<PoolName>, StoreError> {
+pub(super) async fn join_token(
+    store: &SqliteStore,
+    sha256: [u8; 32],
+) -> Result<Option<PoolName>, StoreError> {
     let row = sqlx::query("SELECT pool FROM join_tokens WHERE sha256 = ? AND revoked_at IS NULL")
         .bind(sha256.as_slice())
         .fetch_optional(&store.readers)
@@ -82,7 +90,11 @@ pub(super) async fn join_token(store: &SqliteStore, sha256: [u8; 32]) -> Result<
     row.map(|row| pool(&Cells::of("join_tokens", &row))).transpose()
 }
 
-pub(super) async fn revoke_join_tokens(store: &SqliteStore, pool: &PoolName, now: Time) -> Result<u64, StoreError> {
+pub(super) async fn revoke_join_tokens(
+    store: &SqliteStore,
+    pool: &PoolName,
+    now: Time,
+) -> Result<u64, StoreError> {
     let done = sqlx::query("UPDATE join_tokens SET revoked_at = ? WHERE pool = ? AND revoked_at IS NULL")
         .bind(now.0)
         .bind(pool.as_str())

@@ -70,21 +70,27 @@ pub(super) async fn create(
     if cells.number("bytes")?.saturating_add(upload.size) > new.max_bytes {
         return Ok(Once::Done(Announced::TooLarge));
     }
-    sqlx::query("INSERT INTO uploads (id, tenant, size, name, created_at, touched_at) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(upload.id.to_string())
-        .bind(upload.tenant.to_string())
-        .bind(signed(upload.size))
-        .bind(upload.name.as_deref())
-        .bind(upload.created_at.0)
-        .bind(upload.created_at.0)
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO uploads (id, tenant, size, name, created_at, touched_at) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(upload.id.to_string())
+    .bind(upload.tenant.to_string())
+    .bind(signed(upload.size))
+    .bind(upload.name.as_deref())
+    .bind(upload.created_at.0)
+    .bind(upload.created_at.0)
+    .execute(&mut *tx)
+    .await?;
     keep(&mut tx, upload.tenant, once, &new.answer, upload.created_at).await?;
     tx.commit().await?;
     Ok(Once::Done(Announced::Created))
 }
 
-pub(super) async fn get(store: &SqliteStore, tenant: TenantId, id: UploadId) -> Result<Option<UploadRecord>, StoreError> {
+pub(super) async fn get(
+    store: &SqliteStore,
+    tenant: TenantId,
+    id: UploadId,
+) -> Result<Option<UploadRecord>, StoreError> {
     let row = sqlx::query("SELECT * FROM uploads WHERE id = ? AND tenant = ?")
         .bind(id.to_string())
         .bind(tenant.to_string())
@@ -93,7 +99,13 @@ pub(super) async fn get(store: &SqliteStore, tenant: TenantId, id: UploadId) -> 
     row.as_ref().map(row::upload).transpose()
 }
 
-pub(super) async fn advance(store: &SqliteStore, id: UploadId, from: u64, to: u64, now: Time) -> Result<bool, StoreError> {
+pub(super) async fn advance(
+    store: &SqliteStore,
+    id: UploadId,
+    from: u64,
+    to: u64,
+    now: Time,
+) -> Result<bool, StoreError> {
     let done = sqlx::query("UPDATE uploads SET received = ?, touched_at = ? WHERE id = ? AND received = ?")
         .bind(signed(to))
         .bind(now.0)
@@ -104,7 +116,11 @@ pub(super) async fn advance(store: &SqliteStore, id: UploadId, from: u64, to: u6
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn delete(store: &SqliteStore, tenant: TenantId, id: UploadId) -> Result<Deleted, StoreError> {
+pub(super) async fn delete(
+    store: &SqliteStore,
+    tenant: TenantId,
+    id: UploadId,
+) -> Result<Deleted, StoreError> {
     let mut tx = store.write().await?;
     let used = sqlx::query(
         "SELECT 1 FROM jobs WHERE upload = ? AND tenant = ? AND state IN ('queued', 'running', 'canceling') LIMIT 1",
@@ -126,10 +142,11 @@ pub(super) async fn delete(store: &SqliteStore, tenant: TenantId, id: UploadId) 
 }
 
 pub(super) async fn idle(store: &SqliteStore, before: Time) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
-    let rows = sqlx::query("SELECT tenant, id FROM uploads WHERE received < size AND touched_at < ? LIMIT 1000")
-        .bind(before.0)
-        .fetch_all(&store.readers)
-        .await?;
+    let rows =
+        sqlx::query("SELECT tenant, id FROM uploads WHERE received < size AND touched_at < ? LIMIT 1000")
+            .bind(before.0)
+            .fetch_all(&store.readers)
+            .await?;
     pairs(&rows)
 }
 

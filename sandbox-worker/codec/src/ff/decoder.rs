@@ -6,15 +6,22 @@ use super::packet::Packet;
 use super::{AvError, log};
 use crate::caps;
 use ffmpeg_next::ffi;
+use mpegflow_protocol::failure::{Failure, FailureCode};
 use std::ffi::{CString, c_int};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static OUT_OF_MEMORY: AtomicBool = AtomicBool::new(false);
 
-/// Whether a decoder was refused memory since the start.
-pub(crate) fn ran_out_of_memory() -> bool {
-    OUT_OF_MEMORY.load(Ordering::Relaxed)
+/// The failure for a decoder that was refused memory, if one was since the start.
+///
+/// # Errors
+/// [`FailureCode::ResourceLimit`].
+pub(crate) fn refused_memory() -> Result<(), Failure> {
+    if OUT_OF_MEMORY.load(Ordering::Relaxed) {
+        return Err(Failure::new(FailureCode::ResourceLimit, "decoding asks for more memory than is given"));
+    }
+    Ok(())
 }
 
 /// An open decoder.

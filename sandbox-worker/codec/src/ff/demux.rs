@@ -69,6 +69,29 @@ pub(crate) struct Stream {
     pub(crate) extradata: Vec<u8>,
 }
 
+impl Stream {
+    /// How long the container says that this stream lasts, in microseconds. Matroska says it in a tag, where at all.
+    pub(crate) fn lasts_us(&self) -> Option<i64> {
+        let said = self.duration.map(|d| super::rescale(d, self.time_base, (1, 1_000_000)));
+        said.or_else(|| {
+            self.tags.get("DURATION").or(self.tags.get("DURATION-eng")).and_then(|t| clock_time(t))
+        })
+    }
+}
+
+/// `01:02:03.456789` in microseconds.
+fn clock_time(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let mut parts = whole.splitn(3, ':').map(|p| p.parse::<u32>().ok());
+    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+    let fraction: i64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
+    let seconds = i64::from(hours)
+        .saturating_mul(3_600)
+        .saturating_add(i64::from(minutes).saturating_mul(60))
+        .saturating_add(i64::from(seconds));
+    Some(seconds.saturating_mul(1_000_000).saturating_add(fraction)).filter(|us| *us > 0)
+}
+
 /// The whole input as the container describes it.
 #[derive(Debug, Clone)]
 pub(crate) struct Container {

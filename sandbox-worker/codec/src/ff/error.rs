@@ -13,8 +13,6 @@ impl AvError {
     pub(crate) const EOF: Self = Self(ffi::AVERROR_EOF);
     /// Feed more before asking again.
     pub(crate) const AGAIN: Self = Self(-libc::EAGAIN);
-    /// The data is damaged.
-    pub(crate) const INVALID_DATA: Self = Self(ffi::AVERROR_INVALIDDATA);
     /// An allocation was refused, by the system or by the cap.
     pub(crate) const NO_MEMORY: Self = Self(-libc::ENOMEM);
     /// An argument, often a picture size, was refused.

@@ -145,6 +145,12 @@ impl Frame {
         [raw.best_effort_timestamp, raw.pts, raw.pkt_dts].into_iter().find(|t| *t != super::NO_TIME)
     }
 
+    /// Whether the decoder painted over parts that it could not decode.
+    pub(crate) fn is_concealed(&self) -> bool {
+        let raw = self.raw();
+        raw.decode_error_flags != 0 || raw.flags & ffi::AV_FRAME_FLAG_CORRUPT as i32 != 0
+    }
+
     /// How long the packet said it lasts, in the packets' time base; 0 where unknown.
     pub(crate) fn duration(&self) -> i64 {
         self.raw().pkt_duration.max(0)

@@ -13,6 +13,7 @@ const BUDGET: usize = limits::MAX_CODEC_LOG / 2;
 
 static WRITTEN: AtomicUsize = AtomicUsize::new(0);
 static TOO_LARGE: AtomicBool = AtomicBool::new(false);
+static ENDED_INSIDE: AtomicBool = AtomicBool::new(false);
 
 /// Installs the callback.
 pub(crate) fn install() {
@@ -27,6 +28,17 @@ pub(crate) fn install() {
 /// same as for any other damage.
 pub(crate) fn refused_a_size() -> bool {
     TOO_LARGE.load(Ordering::Relaxed)
+}
+
+/// Whether a demuxer met the end of the file inside an element. It tells by log only; what it returns is the end.
+pub(crate) fn ended_inside() -> bool {
+    ENDED_INSIDE.load(Ordering::Relaxed)
+}
+
+/// Forgets what was noted so far: what the search for parameters meets in streams that are not wanted does not count.
+pub(crate) fn forget() {
+    TOO_LARGE.store(false, Ordering::Relaxed);
+    ENDED_INSIDE.store(false, Ordering::Relaxed);
 }
 
 /// Records that a picture was refused for its size.
@@ -48,8 +60,12 @@ unsafe extern "C" fn callback(
     format: *const c_char,
     arguments: *mut ffi::__va_list_tag,
 ) {
-    if level > ffi::AV_LOG_WARNING || WRITTEN.load(Ordering::Relaxed) > BUDGET {
-        // The size refusal below is an error, so it is only lost once the budget is gone.
+    if level > ffi::AV_LOG_WARNING {
+        return;
+    }
+    // Before the budget: a flood of other lines must not hide what these mean.
+    take_note(format);
+    if WRITTEN.load(Ordering::Relaxed) > BUDGET {
         return;
     }
     let mut buffer = [0u8; limits::MAX_LOG_LINE];
@@ -70,13 +86,26 @@ unsafe extern "C" fn callback(
     }
     let Ok(text) = CStr::from_bytes_until_nul(&buffer) else { return };
     let text = text.to_string_lossy();
-    if text.contains("specified max pixel count") {
-        note_refused_size();
-    }
     // Contexts print their address, which tells an attacker where the heap is.
     let text = without_addresses(text.trim_end());
     WRITTEN.fetch_add(text.len().saturating_add(1), Ordering::Relaxed);
     line(&text);
+}
+
+/// Looks at the format, which is FFmpeg's or dav1d's own text, never the file's.
+fn take_note(format: *const c_char) {
+    if format.is_null() {
+        return;
+    }
+    // SAFETY: formats are NUL-terminated constants of the libraries.
+    let format = unsafe { CStr::from_ptr(format) }.to_bytes();
+    let has = |words: &[u8]| format.windows(words.len()).any(|w| w == words);
+    if has(b"specified max pixel count") || has(b"Frame size %dx%d exceeds limit") {
+        note_refused_size();
+    }
+    if has(b"ended prematurely") {
+        ENDED_INSIDE.store(true, Ordering::Relaxed);
+    }
 }
 
 fn without_addresses(text: &str) -> String {

@@ -9,6 +9,8 @@ use mpegflow_protocol::task::{CheckTask, ExpectTrack};
 use std::sync::Arc;
 use std::time::Duration;
 
+type Edit = Box<dyn FnOnce(&mut Vec<u8>)>;
+
 struct Random(u64);
 
 impl Random {
@@ -66,7 +68,7 @@ fn mutated_files_neither_hang_nor_break_the_locks() {
     let (mut done, mut failed) = (0, 0);
     for round in 0..200 {
         let input = mutated(&seeds[round % seeds.len()], &mut random);
-        let outcome = supervisor::run_with(limits, task.clone(), &[input.clone()], 2);
+        let outcome = supervisor::run_with(limits, task.clone(), std::slice::from_ref(&input), 2);
         // A crash inside FFmpeg would be a signal of its own; SIGSYS would be our policy's gap.
         assert_eq!(outcome.killed_by(), None, "round {round}: {}", outcome.log);
         assert!(outcome.wall < Duration::from_secs(60), "round {round}: {:?}", outcome.wall);
@@ -119,7 +121,7 @@ fn the_check_finds_every_kind_of_tampering() {
     let p = packaged("tampered");
     let (check, objects) = (&p.plan.check, &p.objects);
     assert_eq!(problems(check, objects), Vec::<String>::new());
-    let found = |what: &str, index: usize, edit: Box<dyn FnOnce(&mut Vec<u8>)>| {
+    let found = |what: &str, index: usize, edit: Edit| {
         let problems = problems(check, &edited(objects, index, edit));
         assert!(!problems.is_empty(), "{what} went unseen");
     };

@@ -1,6 +1,13 @@
 //! The real codec binary under its real locks, fed by a supervisor that is played here.
 
 #![allow(unreachable_pub, reason = "the modules of one test binary share their helpers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a panic in a test's helper is the report"
+)]
 
 mod media;
 mod plans;

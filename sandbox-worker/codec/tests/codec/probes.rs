@@ -20,6 +20,7 @@ fn a_plain_clip_is_described_as_it_is() {
     assert_eq!((audio.sample_rate, audio.channels), (48_000, 2));
     assert!(media.streams.iter().all(|s| s.decodable));
     assert!(outcome.status.success() && outcome.log.is_empty(), "{}", outcome.log);
+    assert!(outcome.reads < 16, "{} reads for a small file", outcome.reads);
 }
 
 fn code_of(input: &Bytes, set: DecoderSet) -> FailureCode {

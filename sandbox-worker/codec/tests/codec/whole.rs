@@ -114,7 +114,7 @@ fn an_encode_costs_no_more_than_with_the_command() {
     let cpu = || {
         // Fields 16 and 17: CPU of children that were waited for, in ticks of 10 ms.
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let fields: Vec<u64> =
+        let fields: Vec<i64> =
             stat.rsplit(')').next().unwrap().split_whitespace().filter_map(|f| f.parse().ok()).collect();
         (fields[12] + fields[13]) * 10
     };

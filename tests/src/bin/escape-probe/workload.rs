@@ -2,7 +2,7 @@
 
 use crate::Given;
 use crate::raw::call;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -95,13 +95,12 @@ fn threads_and_memory() -> i64 {
                     (here, _) = all_here.wait_timeout(here, Duration::from_secs(20)).unwrap();
                 }
                 drop(here);
-                let mut seen: HashMap<usize, Vec<u8>> = HashMap::new();
+                let mut seen: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
                 for round in 0..40 {
                     let mut block = vec![u8::try_from(n).unwrap(); 1 << (round % 22)];
                     block.resize(block.len() * 2, 1);
                     seen.insert(round % 7, block);
                 }
-                thread::sleep(Duration::from_millis(1));
                 seen.values().map(|b| usize::from(b[0])).sum::<usize>()
             };
             thread::Builder::new().name(name).spawn(work).unwrap()

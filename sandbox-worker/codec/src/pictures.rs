@@ -1,0 +1,176 @@
+//! The video side of an encode: one decoder, one clock, and the queues of all rungs.
+
+use crate::caps::{self, Meter};
+use crate::clock::{Clock, VIDEO_SCALE, Verdict};
+use crate::damage::Tally;
+use crate::ff::decoder::{self, Decoder};
+use crate::ff::frame::Frame;
+use crate::ff::packet::Packet;
+use crate::ff::{AvError, log, rescale};
+use crate::rung::Work;
+use mpegflow_protocol::failure::{Failure, FailureCode};
+use std::sync::mpsc::SyncSender;
+
+/// See the module.
+pub(crate) struct Pictures {
+    /// Stream index in the container.
+    pub(crate) stream: usize,
+    /// Frames dropped to keep the rate.
+    pub(crate) dropped: u64,
+    /// The timeline.
+    pub(crate) clock: Clock,
+    /// One queue for each rung.
+    pub(crate) senders: Vec<SyncSender<Work>>,
+    time_base: (i32, i32),
+    start: i64,
+    decoder: Decoder,
+    frame: Frame,
+    meter: Meter,
+    tally: Tally,
+}
+
+/// The rungs or renditions are gone; their own failure says why.
+pub(crate) struct Gone;
+
+/// Why feeding ended early.
+pub(crate) enum Stop {
+    /// See [`Gone`].
+    Gone,
+    /// A failure of its own.
+    Failed(Failure),
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Pictures {
+    /// Of stream `stream`, whose times are in `time_base`, on a timeline that starts at `start_us`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn new(
+        stream: usize,
+        time_base: (i32, i32),
+        start_us: i64,
+        decoder: Decoder,
+        clock: Clock,
+        senders: Vec<SyncSender<Work>>,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            stream,
+            time_base,
+            start: rescale(start_us, (1, 1_000_000), (1, VIDEO_SCALE)),
+            decoder,
+            frame: Frame::new().map_err(|e| Failure::new(FailureCode::OutOfMemory, e.to_string()))?,
+            clock,
+            meter: Meter::default(),
+            senders,
+            dropped: 0,
+            tally: Tally::default(),
+        })
+    }
+
+    /// What became of the stream, whose packets reach to `read_ms`.
+    pub(crate) fn tally(&self, read_ms: u64) -> Tally {
+        let reached = rescale(self.clock.end(), (1, VIDEO_SCALE), (1, 1_000));
+        Tally { read_ms, reached_ms: u64::try_from(reached).unwrap_or(0), ..self.tally }
+    }
+
+    /// Frames decoded so far.
+    pub(crate) fn decoded(&self) -> u64 {
+        self.tally.decoded
+    }
+
+    /// Whether there was a frame.
+    pub(crate) fn has_frames(&self) -> bool {
+        self.tally.decoded > 0
+    }
+
+    /// Decodes a packet, or flushes, and hands on what comes out.
+    ///
+    /// # Errors
+    /// What fails the task at once; damage is counted.
+    pub(crate) fn packet(&mut self, packet: Option<&Packet>, input_len: u64) -> Result<(), Stop> {
+        let mut sent = self.decoder.send(packet);
+        if sent == Err(AvError::AGAIN) {
+            self.take_frames(input_len)?;
+            sent = self.decoder.send(packet);
+        }
+        if sent.is_err_and(|e| e != AvError::EOF) {
+            self.failed_once()?;
+        }
+        self.take_frames(input_len)?;
+        // Some decoders report a refusal as success without a frame.
+        Ok(refused()?)
+    }
+
+    fn take_frames(&mut self, input_len: u64) -> Result<(), Stop> {
+        loop {
+            match self.decoder.receive(&mut self.frame) {
+                Ok(true) => self.take_frame(input_len)?,
+                Ok(false) => return Ok(()),
+                // With frame threads an old packet's damage is reported here; the next call goes on behind it.
+                Err(_) => self.failed_once()?,
+            }
+        }
+    }
+
+    fn failed_once(&mut self) -> Result<(), Failure> {
+        refused()?;
+        self.tally.error();
+        if self.tally.decoded == 0 && self.tally.leading_errors > caps::MAX_ERRORS_WITHOUT_A_FRAME {
+            return Err(no_frames(self.tally.leading_errors));
+        }
+        Ok(())
+    }
+
+    fn take_frame(&mut self, input_len: u64) -> Result<(), Stop> {
+        let picture = self.frame.picture();
+        self.meter.count(picture.width, picture.height, input_len)?;
+        self.tally.decoded = self.tally.decoded.saturating_add(1);
+        if self.frame.is_concealed() {
+            self.tally.concealed = self.tally.concealed.saturating_add(1);
+        }
+        let to_ticks = |t: i64| rescale(t, self.time_base, (1, VIDEO_SCALE));
+        let time = self.frame.best_time().map(|t| to_ticks(t).saturating_sub(self.start));
+        match self.clock.place(time, to_ticks(self.frame.duration())) {
+            Verdict::Drop => self.dropped = self.dropped.saturating_add(1),
+            Verdict::Keep { time, key } => {
+                if rescale(time, (1, VIDEO_SCALE), (1, 1_000)) > caps::MAX_DURATION_MS {
+                    let code = FailureCode::DurationTooLong;
+                    return Err(Failure::new(code, code.help()).into());
+                }
+                for sender in &self.senders {
+                    let frame = self.frame.share();
+                    let frame = frame.map_err(|e| Failure::new(FailureCode::OutOfMemory, e.to_string()))?;
+                    sender.send(Work::Frame { frame, time, key }).map_err(|_| Gone)?;
+                }
+            }
+        }
+        self.frame.clear();
+        Ok(())
+    }
+}
+
+/// The failure for what a decoder was refused, if it was.
+fn refused() -> Result<(), Failure> {
+    if log::refused_a_size() {
+        return Err(caps::too_large("a picture"));
+    }
+    decoder::refused_memory()
+}
+
+/// The failure where no frame came.
+pub(crate) fn no_frames(errors: u64) -> Failure {
+    let nothing = format!("not one frame could be decoded ({errors} errors)");
+    refused().err().unwrap_or_else(|| Failure::new(FailureCode::NoFrames, nothing))
+}
