@@ -13,6 +13,7 @@ mod media;
 mod plans;
 mod supervisor;
 
+mod damage;
 mod encodes;
 mod hostile;
 mod probes;

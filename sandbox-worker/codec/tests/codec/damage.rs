@@ -1,0 +1,134 @@
+//! When damage fails an encode, and when it is skipped and counted.
+
+use crate::supervisor::{Bytes, Outcome};
+use crate::{media, plans, supervisor};
+use mpegflow_protocol::codec::ProcessLimits;
+use mpegflow_protocol::failure::FailureCode;
+use mpegflow_protocol::job::DecoderSet;
+use std::sync::Arc;
+
+const CLIP: &str = "-f lavfi -i testsrc2=s=160x120:r=25:d=10 -f lavfi -i sine=440:d=10:r=48000 -c:v libx264 -preset ultrafast \
+                    -g 25 -pix_fmt yuv420p -c:a aac";
+
+fn encode(input: Bytes) -> Outcome {
+    let mut task =
+        plans::encode(Some(plans::video(0, vec![plans::rung(0, 160, 120)])), vec![plans::audio(1, 1)]);
+    task.decoders = DecoderSet::Legacy;
+    let outcome = supervisor::run(task, &[input], 2);
+    assert_eq!(outcome.killed_by(), None, "{}", outcome.log);
+    outcome
+}
+
+fn cut(clip: &Bytes, percent: usize) -> Bytes {
+    Arc::new(clip[..clip.len() * percent / 100].to_vec())
+}
+
+#[test]
+fn a_file_cut_at_six_tenths_never_succeeds_as_if_whole() {
+    for (name, args) in [
+        ("cut-f.mp4", "-movflags frag_keyframe+empty_moov"),
+        ("cut-fast.mp4", "-movflags +faststart"),
+        ("cut.ts", ""),
+        ("cut.mkv", ""),
+        ("cut-live.mkv", "-live 1"),
+        ("cut.avi", "-c:a libmp3lame"),
+        ("cut.flv", "-ar 44100"),
+    ] {
+        let clip = media::make(&format!("{CLIP} {args}"), name);
+        let whole = encode(clip.clone());
+        assert_eq!(whole.encode().decode_errors, 0, "{name}: {}", whole.log);
+        let failure = encode(cut(&clip, 60)).failure().clone();
+        assert_eq!(failure.code, FailureCode::InputTruncated, "{name}: {failure}");
+    }
+}
+
+#[test]
+fn a_few_lost_frames_at_the_end_are_no_reason_to_fail() {
+    let clip = media::make(CLIP, "nearly.mkv");
+    let outcome = encode(cut(&clip, 96));
+    let result = outcome.encode();
+    assert!(
+        result.decode_errors > 0 && (9_000..10_000).contains(&result.tracks[0].duration_ms),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn a_picture_that_grows_beyond_the_caps_fails_at_once() {
+    for (name, kind) in
+        [("grow.ts", "libx264 -threads 1 -x264-params ref=1:keyint=1"), ("growv.ts", "mpeg2video -q:v 20")]
+    {
+        let small = media::make(
+            "-f lavfi -i testsrc2=s=320x240:r=30:d=12 -c:v libx264 -b:v 4M -preset ultrafast",
+            &format!("small-{name}"),
+        );
+        let large = media::make(
+            &format!(
+                "-f lavfi -i color=s=8400x4400:r=5:d=0.4 -preset ultrafast -output_ts_offset 12 -c:v {kind}"
+            ),
+            &format!("large-{name}"),
+        );
+        if name == "growv.ts" {
+            // Another codec in the same stream is damage, not a size.
+            let outcome = encode_pictures([&small[..], &large[..]].concat(), supervisor::LIMITS);
+            assert!(
+                !matches!(outcome.answer, Some(Err(ref f)) if f.code == FailureCode::WorkerError),
+                "{}",
+                outcome.log
+            );
+            continue;
+        }
+        let outcome = encode_pictures([&small[..], &large[..]].concat(), supervisor::LIMITS);
+        assert_eq!(outcome.code(), FailureCode::FrameTooLarge, "{name}: {}", outcome.log);
+    }
+}
+
+#[test]
+fn a_picture_that_memory_is_refused_for_in_mid_stream_fails_at_once() {
+    let small = media::make("-f lavfi -i testsrc2=s=320x240:r=30:d=12 -c:v libx264 -b:v 4M", "mem-a.ts");
+    let large = media::make(
+        "-f lavfi -i color=s=4096x2304:r=5:d=0.4 -c:v libx264 -preset ultrafast -output_ts_offset 12",
+        "mem-b.ts",
+    );
+    let limits = ProcessLimits { single_allocation: 4 << 20, ..supervisor::LIMITS };
+    let outcome = encode_pictures([&small[..], &large[..]].concat(), limits);
+    assert_eq!(outcome.code(), FailureCode::ResourceLimit, "{}", outcome.log);
+}
+
+fn encode_pictures(input: Vec<u8>, limits: ProcessLimits) -> Outcome {
+    let task = plans::encode(Some(plans::video(0, vec![plans::rung(0, 320, 240)])), vec![]);
+    supervisor::run_with(limits, task, &[Arc::new(input)], 1)
+}
+
+/// Overwrites one byte in so many of the file's part from `from` to `to` (percent).
+fn dented(clip: &Bytes, from: usize, to: usize, one_in: usize) -> Bytes {
+    let mut bytes = clip.to_vec();
+    for at in (bytes.len() * from / 100..bytes.len() * to / 100).step_by(one_in) {
+        bytes[at] ^= 0x55;
+    }
+    Arc::new(bytes)
+}
+
+#[test]
+fn a_stream_with_a_third_of_it_gone_is_corrupt() {
+    let clip = media::make(&format!("{CLIP} -movflags +faststart"), "third.mp4");
+    let failure = encode(dented(&clip, 40, 80, 3)).failure().clone();
+    assert_eq!(failure.code, FailureCode::InputCorrupt, "{failure}");
+}
+
+#[test]
+fn sound_that_cannot_be_decoded_is_not_replaced_by_silence() {
+    let clip = media::make(
+        "-f lavfi -i testsrc2=s=160x120:r=25:d=10 -f lavfi -i sine=440:d=10:r=48000 -c:v libx264 -c:a flac -strict -2",
+        "mute.mkv",
+    );
+    let mut bytes = clip.to_vec();
+    // Every FLAC frame's first sync byte.
+    for at in 4_000..bytes.len() - 1 {
+        if bytes[at..at + 2] == [0xff, 0xf8] {
+            bytes[at] = 0;
+        }
+    }
+    let failure = encode(Arc::new(bytes)).failure().clone();
+    assert_eq!(failure.code, FailureCode::InputCorrupt, "{failure}");
+}
