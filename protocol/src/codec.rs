@@ -182,7 +182,11 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn unknown_kind<T>(kind: u8) -> Result<T, ParseError> {
-    Err(ParseError::Field { what: "control frame", field: "kind".into(), reason: format!("{kind} is not known") })
+    Err(ParseError::Field {
+        what: "control frame",
+        field: "kind".into(),
+        reason: format!("{kind} is not known"),
+    })
 }
 
 /// The codec asks for bytes of an input. 16 bytes: `u8` 1, `u8` input, `u16` 0, `u32` length, `u64` offset, little endian.
@@ -260,7 +264,11 @@ impl ReadReply {
         match (status, [z0, z1, z2], u32::from_le_bytes([l0, l1, l2, l3])) {
             (0, [0, 0, 0], len) if len <= limits::MAX_INPUT_READ => Ok(Self::Bytes(len)),
             (1, [0, 0, 0], 0) => Ok(Self::Gone),
-            _ => Err(ParseError::Field { what: "read reply", field: "status".into(), reason: "not a reply".into() }),
+            _ => Err(ParseError::Field {
+                what: "read reply",
+                field: "status".into(),
+                reason: "not a reply".into(),
+            }),
         }
     }
 }

@@ -68,7 +68,8 @@ impl<K: Kind> FromStr for Id<K> {
 
     fn from_str(text: &str) -> Result<Self, BadId> {
         let bad = BadId(K::PREFIX);
-        let digits = text.strip_prefix(K::PREFIX).and_then(|t| t.strip_prefix('_')).ok_or_else(|| bad.clone())?;
+        let digits =
+            text.strip_prefix(K::PREFIX).and_then(|t| t.strip_prefix('_')).ok_or_else(|| bad.clone())?;
         let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if digits.len() != 32 || !digits.bytes().all(lower_hex) {
             return Err(bad);

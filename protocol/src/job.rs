@@ -103,8 +103,12 @@ impl JobSpec {
             return wrong("labels", format!("{} labels; at most {MAX_LABELS}", spec.labels.len()));
         }
         for (key, value) in &spec.labels {
-            if !crate::text::is_label(key, MAX_LABEL_CHARS) || !crate::text::is_label(value, MAX_LABEL_CHARS) {
-                return wrong("labels", format!("keys and values have 1 to {MAX_LABEL_CHARS} printable characters"));
+            if !crate::text::is_label(key, MAX_LABEL_CHARS) || !crate::text::is_label(value, MAX_LABEL_CHARS)
+            {
+                return wrong(
+                    "labels",
+                    format!("keys and values have 1 to {MAX_LABEL_CHARS} printable characters"),
+                );
             }
         }
         Ok(spec)
@@ -133,11 +137,20 @@ mod tests {
         for (text, field) in [
             (r#"{"version":2,"input":{"upload":"UPLOAD"},"preset":"web"}"#, "`version`"),
             (r#"{"version":1,"input":{"upload":"job_1"},"preset":"web"}"#, "`input.upload`"),
-            (r#"{"version":1,"input":{"url":"http://169.254.169.254/"},"preset":"web"}"#, "unknown variant `url`"),
+            (
+                r#"{"version":1,"input":{"url":"http://169.254.169.254/"},"preset":"web"}"#,
+                "unknown variant `url`",
+            ),
             (r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","video":{"crf":1}}"#, "`video.crf`"),
-            (r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","video":{"max_height":721}}"#, "`video.max_height`"),
+            (
+                r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","video":{"max_height":721}}"#,
+                "`video.max_height`",
+            ),
             (r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":""}"#, "`preset`"),
-            (r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","labels":{"a":"\u001b[2J"}}"#, "`labels`"),
+            (
+                r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","labels":{"a":"\u001b[2J"}}"#,
+                "`labels`",
+            ),
             (r#"{"version":1,"preset":"web"}"#, "missing field `input`"),
             ("", "`.`"),
         ] {

@@ -165,7 +165,9 @@ impl MediaInfo {
     /// The failure the owner should see: [`FailureCode::FrameTooLarge`], [`FailureCode::DurationTooLong`], or
     /// [`FailureCode::ProtocolViolation`] where an honest codec could not have said this.
     pub fn bounded(mut self, size: u64) -> Result<Self, Failure> {
-        let lie = |what: &str| Err(Failure::new(FailureCode::ProtocolViolation, format!("the codec reported {what}")));
+        let lie = |what: &str| {
+            Err(Failure::new(FailureCode::ProtocolViolation, format!("the codec reported {what}")))
+        };
         if self.size != size {
             return lie("another size than the input has");
         }
@@ -182,14 +184,19 @@ impl MediaInfo {
                 return lie("streams out of order");
             }
             stream.codec = crate::text::clean(&stream.codec, 64);
-            for text in [&mut stream.profile, &mut stream.codec_tag, &mut stream.language].into_iter().flatten() {
+            for text in
+                [&mut stream.profile, &mut stream.codec_tag, &mut stream.language].into_iter().flatten()
+            {
                 *text = crate::text::clean(text, 64);
             }
             stream.tags = clean_tags(std::mem::take(&mut stream.tags));
             match &mut stream.kind {
                 StreamKind::Video(v) => {
                     let pixels = u64::from(v.width).saturating_mul(u64::from(v.height));
-                    if v.width > limits::MAX_FRAME_SIDE || v.height > limits::MAX_FRAME_SIDE || pixels > limits::MAX_FRAME_PIXELS {
+                    if v.width > limits::MAX_FRAME_SIDE
+                        || v.height > limits::MAX_FRAME_SIDE
+                        || pixels > limits::MAX_FRAME_PIXELS
+                    {
                         let what = format!("stream {position} is {} × {} pixels", v.width, v.height);
                         return Err(Failure::new(FailureCode::FrameTooLarge, what));
                     }
@@ -223,5 +230,8 @@ impl MediaInfo {
 }
 
 fn clean_tags(tags: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    tags.into_iter().take(64).map(|(k, v)| (crate::text::clean(&k, 64), crate::text::clean(&v, 512))).collect()
+    tags.into_iter()
+        .take(64)
+        .map(|(k, v)| (crate::text::clean(&k, 64), crate::text::clean(&v, 512)))
+        .collect()
 }

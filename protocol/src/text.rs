@@ -8,7 +8,8 @@ pub fn clean(text: &str, max_chars: usize) -> String {
 
 // Bidirectional controls can make a log line or a terminal show something other than what is there (CVE-2021-42574).
 fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
 /// Whether `text` is 1 to `max` characters long and holds nothing that [`clean`] would replace.

@@ -17,11 +17,11 @@
 //! digest ([`PART_DIGEST_HEADER`]) before its body; parts of one output are sent in order, each but the last exactly
 //! [`crate::limits::PART_SIZE`] long; a part sent again must have the same digest.
 
+use crate::codec::{OutputKind, ProcessLimits};
 use crate::evidence::Evidence;
 use crate::failure::Failure;
 use crate::ids::{AttemptId, PoolName, WorkerId};
 use crate::task::{TaskResult, TaskSpec};
-use crate::codec::{OutputKind, ProcessLimits};
 use serde::{Deserialize, Serialize};
 
 /// Header with a part's SHA-256: 64 lowercase hexadecimal digits.

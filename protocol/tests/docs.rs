@@ -12,13 +12,34 @@ fn page() -> String {
          `protocol/src/failure.rs`; a test keeps both the same.\n",
     );
     for (class, title, what) in [
-        (FailureClass::Media, "media", "The input is at fault. The job fails at once; trying again gives the same."),
-        (FailureClass::Worker, "worker", "The worker is at fault. The task is tried again elsewhere, three times in all."),
-        (FailureClass::Storage, "storage", "Storage is at fault. The task is tried again with growing pauses."),
-        (FailureClass::Broker, "broker", "The broker is at fault. The task is tried again with growing pauses."),
-        (FailureClass::Policy, "policy", "A lock was refused or violated, or an output was not what it claimed to be. The job fails at once."),
+        (
+            FailureClass::Media,
+            "media",
+            "The input is at fault. The job fails at once; trying again gives the same.",
+        ),
+        (
+            FailureClass::Worker,
+            "worker",
+            "The worker is at fault. The task is tried again elsewhere, three times in all.",
+        ),
+        (
+            FailureClass::Storage,
+            "storage",
+            "Storage is at fault. The task is tried again with growing pauses.",
+        ),
+        (
+            FailureClass::Broker,
+            "broker",
+            "The broker is at fault. The task is tried again with growing pauses.",
+        ),
+        (
+            FailureClass::Policy,
+            "policy",
+            "A lock was refused or violated, or an output was not what it claimed to be. The job fails at once.",
+        ),
     ] {
-        writeln!(page, "\n## {title}\n\n{what}\n\n| code | what happened, and what to do |\n|---|---|").unwrap();
+        writeln!(page, "\n## {title}\n\n{what}\n\n| code | what happened, and what to do |\n|---|---|")
+            .unwrap();
         for code in FailureCode::ALL.iter().filter(|c| c.class() == class) {
             writeln!(page, "| `{code}` | {} |", code.help()).unwrap();
         }

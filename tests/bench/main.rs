@@ -7,14 +7,6 @@
 //!
 //! Machines are shared and noisy: runs alternate, and what counts is the ratio of the medians. CPU is user and system time of
 //! the command and every process it started.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::print_stdout,
-    reason = "a measuring program: a panic is the report"
-)]
 
 use mpegflow_broker::plan::{Settings, graph};
 use mpegflow_lockdown::supervise::Supervised;
@@ -98,12 +90,21 @@ fn encode(runs: usize) -> Value {
     for run in 0..runs {
         let out = folder.path().join(format!("ours-{run}"));
         ours.push(measure(
-            Command::new(program("mpegflow")).args(["--quiet", "transcode"]).arg(&clip).arg("--out").arg(&out),
+            Command::new(program("mpegflow"))
+                .args(["--quiet", "transcode"])
+                .arg(&clip)
+                .arg("--out")
+                .arg(&out),
         ));
         let out = folder.path().join(format!("peer-{run}"));
         std::fs::create_dir(&out).unwrap();
         peer.push(measure(&mut ffmpeg(&task, &clip, &out)));
-        println!("encode {}/{runs}: ours {:.1} s, ffmpeg {:.1} s", run + 1, ours[run].wall.as_secs_f64(), peer[run].wall.as_secs_f64());
+        println!(
+            "encode {}/{runs}: ours {:.1} s, ffmpeg {:.1} s",
+            run + 1,
+            ours[run].wall.as_secs_f64(),
+            peer[run].wall.as_secs_f64()
+        );
     }
     let rungs: Vec<String> =
         task.video.iter().flat_map(|v| &v.rungs).map(|r| format!("{}x{}", r.width, r.height)).collect();
@@ -196,8 +197,22 @@ fn ffmpeg(task: &EncodeTask, clip: &Path, out: &Path) -> Command {
         command.args(["-ar", &audio.sample_rate.to_string(), "-ac", &audio.channels.to_string()]);
         streams.push("a:0,agroup:a,default:yes".into());
     }
-    command.args(["-f", "hls", "-hls_segment_type", "fmp4", "-hls_flags", "single_file", "-hls_playlist_type", "vod"]);
-    command.args(["-hls_time", &format!("{}", f64::from(task.segment_ms) / 1000.0), "-master_pl_name", "master.m3u8"]);
+    command.args([
+        "-f",
+        "hls",
+        "-hls_segment_type",
+        "fmp4",
+        "-hls_flags",
+        "single_file",
+        "-hls_playlist_type",
+        "vod",
+    ]);
+    command.args([
+        "-hls_time",
+        &format!("{}", f64::from(task.segment_ms) / 1000.0),
+        "-master_pl_name",
+        "master.m3u8",
+    ]);
     command.args(["-var_stream_map", &streams.join(" ")]).arg(out.join("s%v.m3u8"));
     command
 }
@@ -205,7 +220,10 @@ fn ffmpeg(task: &EncodeTask, clip: &Path, out: &Path) -> Command {
 // === start
 
 fn start(runs: usize) -> Value {
-    let clip = media::ffmpeg("one-frame.mp4", "-f lavfi -i testsrc2=size=320x240:rate=25:duration=0.04 -c:v libx264 -preset veryfast -pix_fmt yuv420p");
+    let clip = media::ffmpeg(
+        "one-frame.mp4",
+        "-f lavfi -i testsrc2=size=320x240:rate=25:duration=0.04 -c:v libx264 -preset veryfast -pix_fmt yuv420p",
+    );
     let bytes = std::fs::read(&clip).unwrap();
     let task = TaskSpec::Encode(EncodeTask {
         decoders: DecoderSet::Core,
@@ -239,7 +257,10 @@ fn start(runs: usize) -> Value {
         assert!(ended.status.success() && !ended.outputs[0].is_empty(), "{}", ended.log);
         let out = folder.path().join("out.mp4");
         let mut command = Command::new("bwrap");
-        command.args(["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--bind"]).arg(folder.path()).arg(folder.path());
+        command
+            .args(["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--bind"])
+            .arg(folder.path())
+            .arg(folder.path());
         command.args(["ffmpeg", "-nostdin", "-v", "error", "-y", "-threads", "1", "-i"]).arg(&clip);
         command.args(["-c:v", "libx264", "-preset", "ultrafast", "-crf", "23", "-threads", "1"]);
         command.args(["-movflags", "frag_keyframe+empty_moov+default_base_moof"]).arg(&out);

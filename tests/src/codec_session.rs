@@ -3,8 +3,8 @@
 
 use mpegflow_lockdown::launch::Launch;
 use mpegflow_protocol::codec::{
-    CONTROL_FD, FIRST_OUTPUT_FD, FromCodec, HEADER_LEN, INPUT_FD, OutputKind, Prepare, ProcessLimits, ReadReply, ReadRequest,
-    Start, ToCodec, decode_header,
+    CONTROL_FD, FIRST_OUTPUT_FD, FromCodec, HEADER_LEN, INPUT_FD, OutputKind, Prepare, ProcessLimits,
+    ReadReply, ReadRequest, Start, ToCodec, decode_header,
 };
 use mpegflow_protocol::task::TaskSpec;
 use std::io::{Read, Write};
@@ -50,7 +50,8 @@ impl Session {
         let (control, theirs) = UnixStream::pair().unwrap();
         let (input, their_input) = UnixStream::pair().unwrap();
         let (log, their_log) = std::io::pipe().unwrap();
-        let mut launch = Launch::new(program).fd(their_log, 2).fd(theirs, CONTROL_FD).fd(their_input, INPUT_FD);
+        let mut launch =
+            Launch::new(program).fd(their_log, 2).fd(theirs, CONTROL_FD).fd(their_input, INPUT_FD);
         for argument in arguments {
             launch = launch.arg(*argument);
         }

@@ -1,12 +1,5 @@
 //! What the whole-system tests share. The tests themselves are in `tests/tests`, by what they prove; the comparisons with
 //! peers in `tests/bench`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "this crate is test code: a panic is the report"
-)]
 
 pub mod codec_session;
 pub mod escape;
@@ -19,7 +12,11 @@ use std::path::PathBuf;
 pub fn target_folder() -> PathBuf {
     let exe = std::env::current_exe().expect("a running test has a file");
     let folder = exe.parent().expect("a file lies in a folder");
-    if folder.ends_with("deps") { folder.parent().expect("deps lies in the build folder").into() } else { folder.into() }
+    if folder.ends_with("deps") {
+        folder.parent().expect("deps lies in the build folder").into()
+    } else {
+        folder.into()
+    }
 }
 
 /// The path of one of our programs. `cargo build --workspace --bins` makes them; `make test` does that first.

@@ -91,32 +91,58 @@ pub fn bad_inputs() -> Vec<Bad> {
     );
     vec![
         Bad { what: "an empty file", path: bytes("empty.mp4", vec![]), code: "input_empty" },
-        Bad { what: "text", path: bytes("text.mp4", b"Dear all,\nplease find attached\n".repeat(50)), code: "input_unrecognised" },
+        Bad {
+            what: "text",
+            path: bytes("text.mp4", b"Dear all,\nplease find attached\n".repeat(50)),
+            code: "input_unrecognised",
+        },
         Bad { what: "noise", path: bytes("noise.mov", noise(100_000)), code: "input_unrecognised" },
-        Bad { what: "an MP4 without its index", path: bytes("without-moov.mp4", without_moov), code: "input_truncated" },
+        Bad {
+            what: "an MP4 without its index",
+            path: bytes("without-moov.mp4", without_moov),
+            code: "input_truncated",
+        },
         Bad {
             what: "an image",
             path: made("image.mp4", |path| {
-                std::fs::copy(ffmpeg("image.png", "-f lavfi -i testsrc2=size=320x240 -frames:v 1"), path).unwrap();
+                std::fs::copy(ffmpeg("image.png", "-f lavfi -i testsrc2=size=320x240 -frames:v 1"), path)
+                    .unwrap();
             }),
             code: "input_is_image",
         },
-        Bad { what: "an HLS playlist named .mp4", path: bytes("hls.mp4", hls.clone().into_bytes()), code: "input_is_playlist" },
+        Bad {
+            what: "an HLS playlist named .mp4",
+            path: bytes("hls.mp4", hls.clone().into_bytes()),
+            code: "input_is_playlist",
+        },
         Bad { what: "an HLS playlist", path: bytes("hls.m3u8", hls.into_bytes()), code: "input_is_playlist" },
-        Bad { what: "a DASH manifest named .mkv", path: bytes("dash.mkv", mpd.into_bytes()), code: "input_is_playlist" },
-        Bad { what: "an ffconcat script named .webm", path: bytes("concat.webm", concat.into_bytes()), code: "input_is_playlist" },
+        Bad {
+            what: "a DASH manifest named .mkv",
+            path: bytes("dash.mkv", mpd.into_bytes()),
+            code: "input_is_playlist",
+        },
+        Bad {
+            what: "an ffconcat script named .webm",
+            path: bytes("concat.webm", concat.into_bytes()),
+            code: "input_is_playlist",
+        },
         Bad {
             what: "a decoder outside the list",
             path: ffmpeg("ffv1.mkv", "-f lavfi -i testsrc2=size=320x240:rate=10:duration=1 -c:v ffv1"),
             code: "decoder_not_allowed",
         },
         Bad { what: "frames of 12000 × 12000", path: huge, code: "frame_too_large" },
-        Bad { what: "a stream whose frames grow to 12000 × 12000", path: growing(), code: "frame_too_large" },
+        Bad {
+            what: "a stream whose frames grow to 12000 × 12000", path: growing(), code: "frame_too_large"
+        },
         Bad {
             what: "an endless duration",
             path: ffmpeg(
                 "endless.mp4",
-                &format!("-i {} -c copy -bsf:v setts=ts=TS*2000000 -bsf:a setts=ts=TS*2000000 -video_track_timescale 1000", clip.display()),
+                &format!(
+                    "-i {} -c copy -bsf:v setts=ts=TS*2000000 -bsf:a setts=ts=TS*2000000 -video_track_timescale 1000",
+                    clip.display()
+                ),
             ),
             code: "duration_too_long",
         },
@@ -127,7 +153,10 @@ pub fn bad_inputs() -> Vec<Bad> {
 /// gigabyte.
 fn growing() -> PathBuf {
     made("growing.ts", |path| {
-        let small = ffmpeg("growing-a.ts", "-f lavfi -i testsrc2=size=320x240:rate=30:duration=8 -c:v libx264 -b:v 4M -preset ultrafast");
+        let small = ffmpeg(
+            "growing-a.ts",
+            "-f lavfi -i testsrc2=size=320x240:rate=30:duration=8 -c:v libx264 -b:v 4M -preset ultrafast",
+        );
         let large = ffmpeg(
             "growing-b.ts",
             "-f lavfi -i color=size=12000x12000:rate=5:duration=0.4 -c:v libx264 -preset ultrafast -threads 1 -x264-params ref=1:keyint=1 -output_ts_offset 8",

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 /// `mpegflow` with nothing of this process's environment that it could mistake for configuration.
 pub fn mpegflow() -> Command {
     let mut command = Command::new(program("mpegflow"));
-    for name in ["MPEGFLOW_URL", "MPEGFLOW_API_KEY", "MPEGFLOW_API_KEY_FILE", "MPEGFLOW_CA", "MPEGFLOW_LIBEXEC"] {
+    for name in
+        ["MPEGFLOW_URL", "MPEGFLOW_API_KEY", "MPEGFLOW_API_KEY_FILE", "MPEGFLOW_CA", "MPEGFLOW_LIBEXEC"]
+    {
         command.env_remove(name);
     }
     command
@@ -18,8 +20,12 @@ pub fn mpegflow() -> Command {
 
 /// Runs a command to its end, and fails the test when that takes longer than `limit`.
 pub fn run(command: &mut Command, limit: Duration) -> Output {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
     let out = drain(child.stdout.take().unwrap());
     let err = drain(child.stderr.take().unwrap());
     let started = Instant::now();
@@ -30,7 +36,10 @@ pub fn run(command: &mut Command, limit: Duration) -> Output {
         if started.elapsed() > limit {
             child.kill().unwrap();
             child.wait().unwrap();
-            panic!("{command:?} did not end within {limit:?}\n{}", String::from_utf8_lossy(&err.join().unwrap()));
+            panic!(
+                "{command:?} did not end within {limit:?}\n{}",
+                String::from_utf8_lossy(&err.join().unwrap())
+            );
         }
         std::thread::sleep(Duration::from_millis(10));
     };
@@ -66,7 +75,12 @@ impl Process {
     /// Starts `command` with its standard error in `log`.
     pub fn start(command: &mut Command, log: PathBuf) -> Self {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).spawn().expect("the program starts");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .expect("the program starts");
         Self { child, log }
     }
 
@@ -98,7 +112,12 @@ impl Process {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(started.elapsed() < limit, "process {} did not end; see {}", self.pid(), self.log.display());
+            assert!(
+                started.elapsed() < limit,
+                "process {} did not end; see {}",
+                self.pid(),
+                self.log.display()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -112,7 +131,8 @@ impl Drop for Process {
 
 /// Sends a signal (`TERM`, `KILL`…) to one process.
 pub fn signal_pid(pid: u32, signal: &str) {
-    let _ = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).stderr(Stdio::null()).status();
+    let _ =
+        Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).stderr(Stdio::null()).status();
 }
 
 /// Every descendant of `root`: process id and the name of its program.
@@ -193,7 +213,8 @@ impl Client {
     pub fn ended(&self, id: &str, limit: Duration) -> Value {
         let started = Instant::now();
         loop {
-            let output = run(self.command().args(["jobs", "show", id, "--output", "json"]), Duration::from_secs(60));
+            let output =
+                run(self.command().args(["jobs", "show", id, "--output", "json"]), Duration::from_secs(60));
             // While a test restarts the broker there is none to answer.
             if output.status.success() {
                 let job = last_json(&output);
@@ -250,9 +271,12 @@ impl Serve {
         let log = data.with_extension("log");
         let mut process = Process::start(&mut command, log);
         let first = process.lines().next();
-        let line = first.unwrap_or_else(|| panic!("serve said nothing: {}", std::fs::read_to_string(&process.log).unwrap()));
+        let line = first.unwrap_or_else(|| {
+            panic!("serve said nothing: {}", std::fs::read_to_string(&process.log).unwrap())
+        });
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        let field = |name: &str| said[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}")).to_owned();
+        let field =
+            |name: &str| said[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}")).to_owned();
         Self { client: Client { url: field("url"), key: field("api_key") }, process }
     }
 

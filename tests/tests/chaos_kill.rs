@@ -17,7 +17,9 @@ fn task<'a>(job: &'a Value, kind: &str) -> &'a Value {
 /// Waits until the task of that kind runs and its codec process is there.
 fn codec_of(serve: &Serve, id: &str, kind: &str) -> u32 {
     until(&format!("the {kind} of {id}"), SOON, || {
-        (task(&serve.client.job(id), kind)["state"] == "running").then(|| serve.running("mpegflow-codec").first().copied()).flatten()
+        (task(&serve.client.job(id), kind)["state"] == "running")
+            .then(|| serve.running("mpegflow-codec").first().copied())
+            .flatten()
     })
 }
 
@@ -28,7 +30,8 @@ fn finished_once(serve: &Serve, id: &str, folder: &Path) -> Value {
     let out = folder.join(id);
     let output = run(serve.client.command().args(["download", id, "--out", out.to_str().unwrap()]), SOON);
     assert!(output.status.success(), "{}", text(&output));
-    let names: Vec<&str> = job["outputs"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        job["outputs"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
     for name in &names {
         assert!(out.join(name).exists(), "{name} is missing: {:?}", files(&out));
     }
@@ -90,8 +93,10 @@ fn random_kills_lose_no_job_and_run_none_twice_to_success() {
     let folder = tempfile::tempdir().unwrap();
     let (data, port) = (folder.path().join("data"), free_port());
     let mut serve = Serve::start(&data, port, &[]);
-    let jobs: Vec<String> =
-        [(6, 640, 360), (2, 320, 240), (8, 320, 240)].iter().map(|(s, w, h)| serve.client.submit(&media::clip(*s, *w, *h), &[])).collect();
+    let jobs: Vec<String> = [(6, 640, 360), (2, 320, 240), (8, 320, 240)]
+        .iter()
+        .map(|(s, w, h)| serve.client.submit(&media::clip(*s, *w, *h), &[]))
+        .collect();
     // A seeded walk: which process dies when is the same every time; where the job is by then is not.
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = |below: u64| {
@@ -129,13 +134,20 @@ fn ctrl_c_cancels_and_leaves_nothing_and_twice_aborts_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let mut command = mpegflow();
-        command.args(["transcode", media::clip(20, 1280, 720).to_str().unwrap(), "--out", out.to_str().unwrap()]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        command.args([
+            "transcode",
+            media::clip(20, 1280, 720).to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let codec = until("a codec", SOON, || {
             let all = mpegflow_tests::system::descendants(child.id());
             all.iter().find(|(_, name)| name == "mpegflow-codec").map(|(pid, _)| *pid)
         });
-        let others: Vec<u32> = mpegflow_tests::system::descendants(child.id()).into_iter().map(|(pid, _)| pid).collect();
+        let others: Vec<u32> =
+            mpegflow_tests::system::descendants(child.id()).into_iter().map(|(pid, _)| pid).collect();
         for _ in 0..times {
             signal_pid(child.id(), "INT");
             std::thread::sleep(Duration::from_millis(100));

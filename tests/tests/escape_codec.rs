@@ -8,7 +8,9 @@ use mpegflow_protocol::codec::FromCodec;
 use mpegflow_protocol::evidence::SelfReport;
 use mpegflow_protocol::failure::FailureCode;
 use mpegflow_protocol::job::DecoderSet;
-use mpegflow_protocol::task::{AudioEncode, EncodeTask, EncoderSpeed, ProbeTask, Rung, TaskResult, TaskSpec, VideoEncode};
+use mpegflow_protocol::task::{
+    AudioEncode, EncodeTask, EncoderSpeed, ProbeTask, Rung, TaskResult, TaskSpec, VideoEncode,
+};
 use mpegflow_tests::codec_session::Session;
 use mpegflow_tests::escape::syscalls_used;
 use mpegflow_tests::{media, program};
@@ -65,7 +67,9 @@ fn the_codec_locks_itself_and_then_does_its_task() {
     assert_eq!((seen.seccomp_mode, seen.no_new_privs, seen.capabilities, seen.threads), (2, true, 0, 1));
     let ended = session.work(probe(), vec![clip()]);
     assert!(ended.status.success(), "{:?} {}", ended.status, ended.log);
-    assert!(matches!(ended.frames.last(), Some(FromCodec::Done(result)) if matches!(**result, TaskResult::Probe(_))));
+    assert!(
+        matches!(ended.frames.last(), Some(FromCodec::Done(result)) if matches!(**result, TaskResult::Probe(_)))
+    );
     assert!(ended.bytes_fed > 0);
 }
 
@@ -103,8 +107,18 @@ fn inheritable(file: &std::fs::File) -> std::fs::File {
 
 /// The calls that the locks are made of.
 const LOCKING: [&str; 12] = [
-    "close_range", "setgroups", "setresgid", "setresuid", "capset", "prctl", "prlimit64", "setrlimit", "landlock_create_ruleset",
-    "landlock_restrict_self", "seccomp", "unshare",
+    "close_range",
+    "setgroups",
+    "setresgid",
+    "setresuid",
+    "capset",
+    "prctl",
+    "prlimit64",
+    "setrlimit",
+    "landlock_create_ruleset",
+    "landlock_restrict_self",
+    "seccomp",
+    "unshare",
 ];
 
 /// How often each of [`LOCKING`] is called until the codec says that it is locked.
@@ -157,8 +171,17 @@ fn a_fault_at_any_lock_step_lets_no_media_byte_through() {
         }
     }
     println!("survived, with every lock on: {survived:?}");
-    for lock in ["landlock_restrict_self", "landlock_create_ruleset", "seccomp", "setresuid", "setresgid", "capset", "close_range"] {
-        let slipped: Vec<_> = survived.iter().filter(|s| s.starts_with(&format!("{lock} ")) && s.ends_with("EPERM")).collect();
+    for lock in [
+        "landlock_restrict_self",
+        "landlock_create_ruleset",
+        "seccomp",
+        "setresuid",
+        "setresgid",
+        "capset",
+        "close_range",
+    ] {
+        let slipped: Vec<_> =
+            survived.iter().filter(|s| s.starts_with(&format!("{lock} ")) && s.ends_with("EPERM")).collect();
         assert!(slipped.is_empty(), "a refused {lock} was not noticed: {slipped:?}");
     }
 }
@@ -181,7 +204,13 @@ fn encode(video: bool, audio: Option<u32>) -> TaskSpec {
         rungs: vec![rung(0, 240, 320), rung(1, 180, 240)],
     });
     let output = if video.is_some() { 2 } else { 0 };
-    let audio = audio.map(|stream| AudioEncode { output, stream, bit_rate: 64_000, sample_rate: 48_000, channels: 1 });
+    let audio = audio.map(|stream| AudioEncode {
+        output,
+        stream,
+        bit_rate: 64_000,
+        sample_rate: 48_000,
+        channels: 1,
+    });
     TaskSpec::Encode(EncodeTask {
         decoders: DecoderSet::Core,
         segment_ms: 2000,
@@ -200,7 +229,13 @@ fn calls_of(task: &TaskSpec, outputs: u32, input: &Path) -> BTreeSet<String> {
     let mut session = Session::start(Path::new("/usr/bin/strace"), &arguments, outputs);
     assert!(matches!(session.prepare(2), Some(FromCodec::Locked(_))));
     let ended = session.work(task.clone(), vec![std::fs::read(input).unwrap()]);
-    assert!(matches!(ended.frames.last(), Some(FromCodec::Done(_))), "{}: {:?} {}", input.display(), ended.frames.last(), ended.log);
+    assert!(
+        matches!(ended.frames.last(), Some(FromCodec::Done(_))),
+        "{}: {:?} {}",
+        input.display(),
+        ended.frames.last(),
+        ended.log
+    );
     let text = std::fs::read_to_string(&trace).unwrap();
     let locked = text.rfind(" seccomp(").expect("filters went on");
     syscalls_used(&text[locked..]).into_iter().skip(1).map(|(name, _)| name).collect()
@@ -221,7 +256,11 @@ fn no_call_is_allowed_that_nothing_needs() {
     ] {
         used.extend(calls_of(&encode(true, None), 2, &media::ffmpeg(name, &format!("{video} {make}"))));
     }
-    for (name, make) in [("needs-opus.ogg", "-c:a libopus"), ("needs-mp3.mp3", "-c:a libmp3lame"), ("needs-flac.flac", "-c:a flac")] {
+    for (name, make) in [
+        ("needs-opus.ogg", "-c:a libopus"),
+        ("needs-mp3.mp3", "-c:a libmp3lame"),
+        ("needs-flac.flac", "-c:a flac"),
+    ] {
         let input = media::ffmpeg(name, &format!("-f lavfi -i sine=duration=2 {make}"));
         used.extend(calls_of(&encode(false, Some(0)), 1, &input));
     }

@@ -12,8 +12,10 @@ fn each_bad_input_gets_its_code_and_leaves_nothing_behind() {
     for bad in media::bad_inputs() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let output =
-            run(mpegflow().args(["transcode", bad.path.to_str().unwrap(), "--out", out.to_str().unwrap()]), LIMIT);
+        let output = run(
+            mpegflow().args(["transcode", bad.path.to_str().unwrap(), "--out", out.to_str().unwrap()]),
+            LIMIT,
+        );
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(3), "{}: {}", bad.what, text(&output));
         assert!(said.contains(bad.code), "{}: no {} in: {said}", bad.what, bad.code);
@@ -51,16 +53,30 @@ fn wrong_job_fields_are_named() {
     }
     let out = folder.path().join("out");
     let output = run(
-        mpegflow().args(["transcode", clip.to_str().unwrap(), "--out", out.to_str().unwrap(), "--preset", "cinema"]),
+        mpegflow().args([
+            "transcode",
+            clip.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+            "--preset",
+            "cinema",
+        ]),
         LIMIT,
     );
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cinema") && !output.status.success(), "{}", text(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("cinema") && !output.status.success(),
+        "{}",
+        text(&output)
+    );
 }
 
 #[test]
 fn a_full_disk_is_said_and_leaves_nothing_behind() {
     // A file system of 6 MiB in a mount namespace of its own; the clip alone is larger.
-    let clip = media::ffmpeg("large.mp4", "-f lavfi -i testsrc2=size=1280x720:rate=30:duration=6,noise=alls=40:allf=t -c:v libx264 -preset ultrafast -crf 10 -pix_fmt yuv420p");
+    let clip = media::ffmpeg(
+        "large.mp4",
+        "-f lavfi -i testsrc2=size=1280x720:rate=30:duration=6,noise=alls=40:allf=t -c:v libx264 -preset ultrafast -crf 10 -pix_fmt yuv420p",
+    );
     assert!(std::fs::metadata(&clip).unwrap().len() > 8 << 20);
     let folder = tempfile::tempdir().unwrap();
     let script = "mount -t tmpfs -o size=6m none \"$0\" && \"$@\"; code=$?; ls -A \"$0\" >&2; exit $code";

@@ -18,7 +18,8 @@ fn upload_submit_watch_download_and_a_second_start_with_the_same_key() {
     let watched = run(serve.client.command().args(["jobs", "watch", &id]), LIMIT);
     assert!(watched.status.success(), "{}", text(&watched));
     let out = folder.path().join("out");
-    let downloaded = run(serve.client.command().args(["download", &id, "--out", out.to_str().unwrap()]), LIMIT);
+    let downloaded =
+        run(serve.client.command().args(["download", &id, "--out", out.to_str().unwrap()]), LIMIT);
     assert!(downloaded.status.success(), "{}", text(&downloaded));
     assert!(files(&out).contains(&"master.m3u8".to_owned()), "{:?}", files(&out));
     assert!(serve.client.json(&["jobs", "list"]).to_string().contains(&id));
@@ -41,7 +42,12 @@ fn the_broker_goes_on_with_the_jobs_behind_bad_ones() {
     assert_eq!(serve.client.ended(&good, LIMIT)["state"], "succeeded");
     for (id, bad) in bad {
         let job = serve.client.ended(&id, LIMIT);
-        assert_eq!((&job["state"], &job["failure"]["code"]), (&"failed".into(), &bad.code.into()), "{}: {job}", bad.what);
+        assert_eq!(
+            (&job["state"], &job["failure"]["code"]),
+            (&"failed".into(), &bad.code.into()),
+            "{}: {job}",
+            bad.what
+        );
         assert_eq!(job["outputs"].as_array().unwrap().len(), 0, "{}", bad.what);
         assert!(!job["failure"]["message"].as_str().unwrap().contains('/'), "a path in a message: {job}");
     }
@@ -53,7 +59,12 @@ fn a_job_can_be_canceled_while_it_runs() {
     let serve = Serve::start(&folder.path().join("data"), 0, &[]);
     let id = serve.client.submit(&media::clip(20, 1280, 720), &[]);
     mpegflow_tests::system::until("the encode", LIMIT, || {
-        (serve.client.job(&id)["tasks"].as_array().unwrap().iter().any(|t| t["kind"] == "encode" && t["state"] == "running")).then_some(())
+        (serve.client.job(&id)["tasks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|t| t["kind"] == "encode" && t["state"] == "running"))
+        .then_some(())
     });
     serve.client.json(&["jobs", "cancel", &id]);
     let job = serve.client.ended(&id, LIMIT);
@@ -77,9 +88,22 @@ fn probe_says_what_ffprobe_says() {
     let streams = theirs["streams"].as_array().unwrap();
     assert_eq!(ours["streams"].as_array().unwrap().len(), streams.len());
     for (ours, theirs) in ours["streams"].as_array().unwrap().iter().zip(streams) {
-        for field in ["index", "codec_name", "codec_type", "profile", "width", "height", "pix_fmt", "r_frame_rate", "avg_frame_rate",
-            "time_base", "sample_rate", "channels", "channel_layout", "nb_frames"]
-        {
+        for field in [
+            "index",
+            "codec_name",
+            "codec_type",
+            "profile",
+            "width",
+            "height",
+            "pix_fmt",
+            "r_frame_rate",
+            "avg_frame_rate",
+            "time_base",
+            "sample_rate",
+            "channels",
+            "channel_layout",
+            "nb_frames",
+        ] {
             assert_eq!(ours[field], theirs[field], "{field}");
         }
     }

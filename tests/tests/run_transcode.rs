@@ -19,7 +19,9 @@ fn transcode(input: &Path, options: &[&str]) -> Result {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let output = run(
-        mpegflow().args(["transcode", input.to_str().unwrap(), "--out", out.to_str().unwrap(), "--output", "json"]).args(options),
+        mpegflow()
+            .args(["transcode", input.to_str().unwrap(), "--out", out.to_str().unwrap(), "--output", "json"])
+            .args(options),
         LIMIT,
     );
     assert!(output.status.success(), "{}", text(&output));
@@ -43,15 +45,20 @@ fn resolutions(out: &Path) -> Vec<String> {
 }
 
 fn video_tracks(out: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> =
-        files(out).into_iter().filter(|f| f.starts_with("video-") && f.ends_with(".mp4")).map(|f| out.join(f)).collect();
+    let mut found: Vec<PathBuf> = files(out)
+        .into_iter()
+        .filter(|f| f.starts_with("video-") && f.ends_with(".mp4"))
+        .map(|f| out.join(f))
+        .collect();
     found.sort_by_key(|f| std::cmp::Reverse(std::fs::metadata(f).unwrap().len()));
     found
 }
 
 /// Structural similarity of two videos, scaled to the same size: 1.0 is the same.
 fn ssim(a: &Path, b: &Path, filter_a: &str, size: &str) -> f64 {
-    let graph = format!("[0:v]{filter_a}scale={size}:flags=bicubic,setsar=1[a];[1:v]scale={size}:flags=bicubic,setsar=1[b];[a][b]ssim");
+    let graph = format!(
+        "[0:v]{filter_a}scale={size}:flags=bicubic,setsar=1[a];[1:v]scale={size}:flags=bicubic,setsar=1[b];[a][b]ssim"
+    );
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-hide_banner", "-i"])
         .arg(a)
@@ -81,13 +88,21 @@ fn a_clip_becomes_a_ladder_that_is_checked_and_says_how_it_was_isolated() {
     let tracks = video_tracks(&result.out);
     assert_eq!(tracks.len(), resolutions.len());
     for track in &tracks {
-        assert_eq!(ffprobe(track, "v:0", "stream=codec_name,nb_read_frames"), "h264,240", "{}", track.display());
+        assert_eq!(
+            ffprobe(track, "v:0", "stream=codec_name,nb_read_frames"),
+            "h264,240",
+            "{}",
+            track.display()
+        );
     }
     let similar = ssim(&clip, &tracks[0], "", "1280:720");
     assert!(similar > 0.95, "SSIM {similar}");
 
     // Sound: all of it, in step to within an AAC frame or two.
-    let audio = files(&result.out).into_iter().find(|f| f.starts_with("audio") && f.ends_with(".mp4")).expect("an audio track");
+    let audio = files(&result.out)
+        .into_iter()
+        .find(|f| f.starts_with("audio") && f.ends_with(".mp4"))
+        .expect("an audio track");
     let duration: f64 = ffprobe(&result.out.join(audio), "a:0", "format=duration").parse().unwrap();
     assert!((duration - 8.0).abs() < 0.1, "{duration}");
 
@@ -99,9 +114,15 @@ fn a_clip_becomes_a_ladder_that_is_checked_and_says_how_it_was_isolated() {
         let (seen, said) = (&task["evidence"]["observed"], &task["evidence"]["self_reported"]);
         assert_eq!(seen["seccomp_mode"], 2, "{task}");
         assert_eq!(seen["seccomp_filters"], mpegflow_lockdown::policy::filters(), "{task}");
-        assert_eq!((&seen["no_new_privs"], &seen["capabilities"], &seen["threads"]), (&true.into(), &0.into(), &1.into()));
+        assert_eq!(
+            (&seen["no_new_privs"], &seen["capabilities"], &seen["threads"]),
+            (&true.into(), &0.into(), &1.into())
+        );
         assert_ne!(seen["uid"], 0, "the codec runs as root");
-        assert_eq!((&said["landlock_refused_open"], &said["environment_empty"]), (&true.into(), &true.into()));
+        assert_eq!(
+            (&said["landlock_refused_open"], &said["environment_empty"]),
+            (&true.into(), &true.into())
+        );
     }
     assert!(result.out.join("index.html").exists(), "a page that plays it: {:?}", files(&result.out));
 }
@@ -115,7 +136,9 @@ fn the_end_says_what_came_out_and_where_and_how_it_was_isolated() {
         run(mpegflow().args(["transcode", clip.to_str().unwrap(), "--out", out.to_str().unwrap()]), LIMIT);
     assert!(output.status.success(), "{}", text(&output));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    for part in ["made", "240p", out.to_str().unwrap(), "isolated", "3 seccomp filters", "Landlock ABI", "play"] {
+    for part in
+        ["made", "240p", out.to_str().unwrap(), "isolated", "3 seccomp filters", "Landlock ABI", "play"]
+    {
         assert!(said.contains(part), "no {part:?} in:\n{said}");
     }
     assert!(!said.contains('\u{1b}'), "colour only on a terminal");
@@ -144,7 +167,10 @@ fn a_picture_filmed_upside_down_or_sideways_comes_out_upright() {
             &format!("turned-{turn}.mp4"),
             &format!("-i {} -c copy -metadata:s:v:0 rotate={turn}", upright.display()),
         );
-        assert!(!ffprobe(&turned, "v:0", "stream_side_data=rotation").is_empty(), "no display matrix was written");
+        assert!(
+            !ffprobe(&turned, "v:0", "stream_side_data=rotation").is_empty(),
+            "no display matrix was written"
+        );
         let result = transcode(&turned, &[]);
         assert_eq!(resolutions(&result.out), [size], "turned by {turn}");
         let track = &video_tracks(&result.out)[0];
@@ -152,7 +178,10 @@ fn a_picture_filmed_upside_down_or_sideways_comes_out_upright() {
         let similar = ssim(&turned, track, "", &size.replace('x', ":"));
         let wrong = ssim(&upright, track, "", &size.replace('x', ":"));
         assert!(similar > 0.9, "turned by {turn}: SSIM {similar}");
-        assert!(similar > wrong + 0.2, "turned by {turn}: as much like the source as it was stored ({similar}, {wrong})");
+        assert!(
+            similar > wrong + 0.2,
+            "turned by {turn}: as much like the source as it was stored ({similar}, {wrong})"
+        );
     }
 }
 
@@ -177,7 +206,10 @@ fn sound_without_picture_and_picture_without_sound_come_out() {
     let result = transcode(&sound, &[]);
     assert!(video_tracks(&result.out).is_empty());
     assert!(std::fs::read_to_string(result.out.join("master.m3u8")).unwrap().contains("mp4a.40.2"));
-    let silent = media::ffmpeg("silent.webm", "-f lavfi -i testsrc2=size=320x240:rate=25:duration=2 -c:v libvpx -b:v 500k");
+    let silent = media::ffmpeg(
+        "silent.webm",
+        "-f lavfi -i testsrc2=size=320x240:rate=25:duration=2 -c:v libvpx -b:v 500k",
+    );
     let result = transcode(&silent, &[]);
     assert_eq!(ffprobe(&video_tracks(&result.out)[0], "v:0", "stream=nb_read_frames"), "50");
 }
@@ -195,7 +227,11 @@ fn location_and_device_tags_do_not_reach_the_output() {
     for file in files(&result.out) {
         let bytes = std::fs::read(result.out.join(&file)).unwrap();
         for secret in [&b"52.5200"[..], b"SecretPhone", b"SecretTitle"] {
-            assert!(!bytes.windows(secret.len()).any(|w| w == secret), "{file} holds {}", String::from_utf8_lossy(secret));
+            assert!(
+                !bytes.windows(secret.len()).any(|w| w == secret),
+                "{file} holds {}",
+                String::from_utf8_lossy(secret)
+            );
         }
     }
 }
@@ -207,11 +243,16 @@ fn a_folder_with_something_in_it_is_left_alone() {
     for force in [&[][..], &["--force"]] {
         let output = run(
             mpegflow()
-                .args(["transcode", media::clip(2, 320, 240).to_str().unwrap(), "--out", folder.path().to_str().unwrap()])
+                .args([
+                    "transcode",
+                    media::clip(2, 320, 240).to_str().unwrap(),
+                    "--out",
+                    folder.path().to_str().unwrap(),
+                ])
                 .args(force),
             LIMIT,
         );
-assert!(!force.is_empty() || !output.status.success(), "{}", text(&output));
+        assert!(!force.is_empty() || !output.status.success(), "{}", text(&output));
         assert_eq!(std::fs::read_to_string(folder.path().join("mine.txt")).unwrap(), "mine");
     }
 }

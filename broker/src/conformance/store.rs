@@ -70,7 +70,7 @@ async fn submit(store: &dyn Store, made: &Made) -> (JobId, TaskId) {
 }
 
 fn lease_of(task: TaskId, worker: WorkerId, now: Time) -> NewLease {
-    NewLease { task, worker, attempt: fresh_id(), now, lease_ms: LEASE_MS }
+    NewLease { task, worker, attempt: fresh_id(), now, lease_ms: LEASE_MS, most: 8 }
 }
 
 async fn lease(store: &dyn Store, task: TaskId, worker: WorkerId) -> Claim {

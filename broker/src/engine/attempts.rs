@@ -3,19 +3,16 @@
 use super::live::Live;
 use super::{Counters, Engine, Notice};
 use crate::model::{Claim, LiveAttempt, Part};
-use crate::objects::{Body, Bytestream, Key, ObjectError, PartHead};
+use crate::objects::{Body, BodyError, Bytestream, Key, ObjectError, PartHead};
 use crate::plan::budget;
 use crate::queue::Take;
 use crate::secret::{self, fresh_id};
-use crate::state::{self, Ending, JobMove, TaskMove};
-use crate::store::{LeaseIs, Leased, NewLease, Outcome, Recorded, Settled, StoreError};
+use crate::store::{Leased, NewLease, Recorded, StoreError};
 use futures_util::StreamExt as _;
 use mpegflow_protocol::api::JobState;
-use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::failure::Failure;
 use mpegflow_protocol::ids::{AttemptId, WorkerId};
-use mpegflow_protocol::task::TaskResult;
-use mpegflow_protocol::worker::{Complete, Fail, Heartbeat, HeartbeatReply, InputSlot, Lease, OutputDigest};
+use mpegflow_protocol::worker::{Heartbeat, HeartbeatReply, InputSlot, Lease};
 use mpegflow_protocol::{limits, text};
 use std::ops::Range;
 use std::sync::Arc;
@@ -90,7 +87,7 @@ pub enum LeaseAnswer {
 
 /// A call that was checked: the capability is ours, this worker's and this attempt's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Granted(Claim);
+pub struct Granted(pub(super) Claim);
 
 /// A range of an input, opened.
 pub struct InputRange {
@@ -125,7 +122,7 @@ impl Engine {
     ///
     /// # Errors
     /// The worker is not known, or the store failed.
-    pub async fn lease(&self, worker: WorkerId, wait: Duration) -> Result<LeaseAnswer, CallError> {
+    pub async fn lease(self: &Arc<Self>, worker: WorkerId, wait: Duration) -> Result<LeaseAnswer, CallError> {
         let asked_at = tokio::time::Instant::now();
         let mut changes = self.queue.watch();
         loop {
@@ -141,7 +138,7 @@ impl Engine {
                 let now = self.now();
                 match self.queue.take(&record.pool, record.tenant, now).await {
                     Take::Task(ready) => {
-                        if let Some(lease) = self.try_lease(worker, &ready).await? {
+                        if let Some(lease) = self.lease_heard(worker, ready).await? {
                             return Ok(LeaseAnswer::Lease(Box::new(lease)));
                         }
                         continue;
@@ -161,6 +158,38 @@ impl Engine {
         }
     }
 
+    /// Leases, and gives back what nobody waits for any more: a caller that hangs up between the claim and the answer
+    /// would leave a lease that only its expiry ends.
+    async fn lease_heard(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        ready: crate::model::ReadyTask,
+    ) -> Result<Option<Lease>, CallError> {
+        let (answer, heard) = tokio::sync::oneshot::channel();
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let leased = engine.try_lease(worker, &ready).await;
+            if let Err(Ok(Some(lease))) = answer.send(leased) {
+                engine.give_back(worker, &lease).await;
+            }
+        });
+        // The task ends without an answer only when the process does.
+        heard.await.unwrap_or(Ok(None))
+    }
+
+    /// Releases a lease whose worker never got it.
+    pub async fn give_back(&self, worker: WorkerId, lease: &Lease) {
+        let released = match self.authorize(worker, lease.attempt, &lease.capability) {
+            Ok(grant) => self.release(grant).await,
+            Err(e) => Err(e),
+        };
+        match released {
+            Ok(()) => tracing::info!(attempt = %lease.attempt, %worker, "nobody took the lease; it was given back"),
+            // Its expiry ends it.
+            Err(e) => tracing::warn!(attempt = %lease.attempt, error = %e, "a lease that nobody took was not given back"),
+        }
+    }
+
     async fn try_lease(
         &self,
         worker: WorkerId,
@@ -172,6 +201,7 @@ impl Engine {
             attempt: fresh_id(),
             now: self.now(),
             lease_ms: self.lease_ms,
+            most: MAX_LIVE_PER_WORKER,
         };
         let leased = match self.store.lease(&new).await {
             Ok(leased) => leased,
@@ -184,7 +214,8 @@ impl Engine {
         match leased {
             Leased::Granted(attempt) => Ok(Some(self.render_lease(&attempt))),
             Leased::Gone => Ok(None),
-            Leased::OtherTenant => {
+            // Another poll of the same identity was faster.
+            Leased::OtherTenant | Leased::TooMany => {
                 self.queue.offer(ready.clone()).await;
                 Ok(None)
             }
@@ -211,7 +242,7 @@ impl Engine {
     }
 
     /// The attempt, if its lease has not run out.
-    async fn live(&self, Granted(claim): Granted) -> Result<(LiveAttempt, Arc<Live>), CallError> {
+    pub(super) async fn live(&self, Granted(claim): Granted) -> Result<(LiveAttempt, Arc<Live>), CallError> {
         let attempt = self.store.live_attempt(&claim).await?.ok_or(CallError::LeaseLost)?;
         if attempt.deadline <= self.now() {
             return Err(CallError::LeaseLost);
@@ -280,9 +311,10 @@ impl Engine {
         part: u32,
         size: u64,
         sha256: [u8; 32],
-        mut body: Body,
+        body: Body,
     ) -> Result<(), CallError> {
         let (attempt, live) = self.live(grant).await?;
+        let mut body = while_live(body, &live);
         let slot = usize::try_from(output)
             .ok()
             .and_then(|n| attempt.task.plan.outputs.get(n))
@@ -317,7 +349,13 @@ impl Engine {
         }
         let key = Key::Output(attempt.tenant, attempt.job, grant.0.attempt, output);
         let head = PartHead { offset, size, sha256 };
-        self.objects.put_part(&key, &head, body).await.map_err(|e| match e {
+        let written = self.objects.put_part(&key, &head, body).await;
+        if live.is_over() {
+            // Its folder may have been swept before this write made it again.
+            self.store.unsweep(grant.0.attempt).await?;
+            return Err(CallError::LeaseLost);
+        }
+        written.map_err(|e| match e {
             ObjectError::Full => CallError::Full,
             e @ (ObjectError::Body(_) | ObjectError::Length | ObjectError::Digest) => CallError::PartBody(e),
             e => CallError::Objects(e),
@@ -325,7 +363,10 @@ impl Engine {
         Counters::add(&self.counters.bytes_from_workers, size);
         match self.store.record_part(&grant.0, output, &Part { part, size, sha256 }, self.now()).await? {
             Recorded::Done => Ok(()),
-            Recorded::Stale => Err(CallError::LeaseLost),
+            Recorded::Stale => {
+                self.store.unsweep(grant.0.attempt).await?;
+                Err(CallError::LeaseLost)
+            }
             Recorded::OutOfOrder => Err(CallError::PartOrder),
         }
     }
@@ -356,148 +397,15 @@ impl Engine {
             drain: self.draining.load(Ordering::Relaxed),
         })
     }
-
-    /// Ends an attempt with a result: verified, planned on and committed in one compare-and-set.
-    ///
-    /// # Errors
-    /// The lease is over; the outputs are not what was received (the attempt goes on); or the result was refused (the
-    /// attempt has ended).
-    pub async fn complete(&self, grant: Granted, complete: Complete) -> Result<(), CallError> {
-        let (attempt, _) = self.live(grant).await?;
-        let received = self.received(&attempt, &complete.outputs).await?;
-        let Complete { result, evidence, .. } = complete;
-        let evidence = clean_evidence(evidence);
-        let ending = Ending::Completed {
-            result: Box::new(clean_result(result)),
-            outputs: received,
-            evidence: Box::new(evidence.clone()),
-        };
-        let outcome = self.settle(&grant.0, Some(&evidence), LeaseIs::Held, &ending).await?;
-        match outcome.decision.failure {
-            Some(failure) if !matches!(outcome.decision.task, TaskMove::Succeed { .. }) => {
-                Err(CallError::Refused(failure))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What was received of each output, made safe; compared with what the worker says it sent.
-    async fn received(
-        &self,
-        attempt: &LiveAttempt,
-        said: &[OutputDigest],
-    ) -> Result<Vec<OutputDigest>, CallError> {
-        let slots = attempt.task.plan.outputs.len();
-        if said.len() != slots {
-            return Err(CallError::OutputDiffers(slots.min(said.len())));
-        }
-        let mut received = Vec::with_capacity(slots);
-        for (position, said) in said.iter().enumerate() {
-            let output = u32::try_from(position).map_err(|_| CallError::NoSlot)?;
-            let parts = self.store.parts(attempt.claim.attempt, output).await?;
-            let found = OutputDigest {
-                size: parts.iter().fold(0, |sum, p| p.size.saturating_add(sum)),
-                parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),
-                digest: secret::digest_of_parts(parts.iter().map(|p| &p.sha256)),
-            };
-            if found != *said {
-                return Err(CallError::OutputDiffers(position));
-            }
-            let key = Key::Output(attempt.tenant, attempt.job, attempt.claim.attempt, output);
-            self.objects.finish(&key, found.size).await.map_err(|e| match e {
-                ObjectError::Full => CallError::Full,
-                e => CallError::Objects(e),
-            })?;
-            received.push(found);
-        }
-        Ok(received)
-    }
-
-    /// Ends an attempt with a failure.
-    ///
-    /// # Errors
-    /// The lease is over.
-    pub async fn fail(&self, grant: Granted, fail: Fail) -> Result<(), CallError> {
-        let evidence = fail.evidence.map(clean_evidence);
-        let ending =
-            Ending::Failed { failure: fail.failure.cleaned(), evidence: evidence.clone().map(Box::new) };
-        self.settle(&grant.0, evidence.as_ref(), LeaseIs::Held, &ending).await.map(drop)
-    }
-
-    /// Gives an attempt back, uncounted.
-    ///
-    /// # Errors
-    /// The lease is over.
-    pub async fn release(&self, grant: Granted) -> Result<(), CallError> {
-        self.settle(&grant.0, None, LeaseIs::Held, &Ending::Released).await.map(drop)
-    }
-
-    /// Ends an attempt, and lets the queue, subscribers and counters know.
-    pub(super) async fn settle(
-        &self,
-        claim: &Claim,
-        evidence: Option<&Evidence>,
-        lease: LeaseIs,
-        ending: &Ending,
-    ) -> Result<Outcome, CallError> {
-        let now = self.now();
-        let settings = self.settings;
-        let decide = |snapshot: &state::Snapshot| state::decide(snapshot, ending, now, settings);
-        let settled = self.store.settle(claim, evidence, lease, now, fresh_id(), &decide).await?;
-        let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };
-        self.live.end(claim.attempt);
-        if let Some(ready) = &outcome.ready {
-            self.queue.offer(ready.clone()).await;
-        }
-        self.live.tell(Notice::Stored(outcome.tenant));
-        let counter = match (ending, &outcome.decision.task) {
-            (_, TaskMove::Succeed { .. }) => Some(&self.counters.attempts_succeeded),
-            (Ending::Lost { .. }, _) => Some(&self.counters.attempts_lost),
-            (Ending::Released, _) => None,
-            _ => Some(&self.counters.attempts_failed),
-        };
-        if let Some(counter) = counter {
-            Counters::add(counter, 1);
-        }
-        self.log(claim, &outcome);
-        Ok(*outcome)
-    }
-
-    fn log(&self, claim: &Claim, outcome: &Outcome) {
-        let (job, attempt) = (outcome.job, claim.attempt);
-        match (&outcome.decision.failure, &outcome.decision.job) {
-            (Some(failure), JobMove::Fail { quarantine, .. }) => {
-                tracing::warn!(%job, %attempt, worker = %claim.worker, code = failure.code.as_str(), quarantine, "job failed");
-            }
-            (Some(failure), _) => {
-                tracing::info!(%job, %attempt, code = failure.code.as_str(), "attempt failed")
-            }
-            (None, _) => tracing::info!(%job, %attempt, state = outcome.state.as_str(), "attempt ended"),
-        }
-    }
 }
 
-/// Text that a worker reports ends in a job's JSON.
-fn clean_evidence(mut evidence: Evidence) -> Evidence {
-    evidence.profile = text::clean(&evidence.profile, 64);
-    evidence.policy_digest = text::clean(&evidence.policy_digest, 64);
-    evidence
-}
-
-fn clean_result(mut result: TaskResult) -> TaskResult {
-    match &mut result {
-        TaskResult::Package(package) => {
-            for track in &mut package.tracks {
-                track.codecs = text::clean(&track.codecs, 64);
-            }
+/// A body that ends with an error when the attempt does: a stalled writer would hold a file that is to be swept.
+fn while_live(body: Body, live: &Arc<Live>) -> Body {
+    let live = Arc::clone(live);
+    Box::pin(body.map(move |chunk| {
+        if live.is_over() {
+            return Err(BodyError::Broken(std::io::Error::other("the lease is over").into()));
         }
-        TaskResult::Check(check) => {
-            check.problems.truncate(16);
-            for problem in &mut check.problems {
-                *problem = text::clean(problem, 256);
-            }
-        }
-        TaskResult::Probe(_) | TaskResult::Encode(_) => {}
-    }
-    result
+        chunk
+    }))
 }

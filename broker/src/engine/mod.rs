@@ -5,6 +5,7 @@ mod housekeeping;
 mod jobs;
 mod live;
 mod render;
+mod settle;
 mod uploads;
 
 pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};

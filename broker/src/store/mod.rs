@@ -150,6 +150,8 @@ pub enum Leased {
     Gone,
     /// The worker is bound to another tenant.
     OtherTenant,
+    /// The worker holds as many attempts as it may.
+    TooMany,
 }
 
 /// A lease that is asked for.
@@ -165,6 +167,8 @@ pub struct NewLease {
     pub now: Time,
     /// Until when, in milliseconds from now.
     pub lease_ms: u64,
+    /// Attempts that the worker may hold at once.
+    pub most: u32,
 }
 
 /// What became of a part.

@@ -66,7 +66,7 @@ pub struct Client {
     pub headers: Vec<(String, String)>,
 }
 
-fn tls(ca: Option<&str>, identity: Option<(&str, &[u8])>) -> rustls::ClientConfig {
+pub fn tls(ca: Option<&str>, identity: Option<(&str, &[u8])>) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(ca) = ca {
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();

@@ -3,6 +3,7 @@
 use crate::ff::demux::{Container, Demuxer, Kind, Stream};
 use crate::ff::packet::Packet;
 use crate::ff::{names, rescale};
+use crate::jumps::Jumps;
 use crate::source::{self, Inputs};
 use crate::{caps, decoders};
 use mpegflow_protocol::failure::{Failure, FailureCode};
@@ -26,7 +27,7 @@ pub(crate) fn run(task: &ProbeTask, inputs: &Inputs) -> Result<ProbeResult, Fail
     }
     let mut duration_us = container.duration_us;
     let mut start_us = container.start_us;
-    if duration_us.is_none() || container.duration_is_guess {
+    if duration_us.is_none() || container.duration_is_guess || joined(&container, inputs) {
         let measured = measure(&mut demuxer, &mut streams)?;
         duration_us = measured.map(|(start, end)| end.saturating_sub(start)).or(duration_us);
         start_us = start_us.or(measured.map(|(start, _)| start));
@@ -45,6 +46,15 @@ pub(crate) fn run(task: &ProbeTask, inputs: &Inputs) -> Result<ProbeResult, Fail
     })
 }
 
+/// Whether the duration of a transport or program stream cannot be true: FFmpeg subtracts the first time from the last, which
+/// is hours in a recording of minutes where recordings were joined or the 33-bit clock started over.
+fn joined(container: &Container, inputs: &Inputs) -> bool {
+    const LEAST_BITS_PER_SECOND: u64 = 16_000;
+    let size = inputs.get(0).map_or(0, |i| crate::ff::io::ReadAt::len(&i));
+    let seconds = container.duration_us.and_then(|us| u64::try_from(us / 1_000_000).ok()).unwrap_or(0);
+    container.times_may_jump && size.saturating_mul(8) < seconds.saturating_mul(LEAST_BITS_PER_SECOND)
+}
+
 /// Reads to the end to find out how long the input is: first and last time over all streams, in microseconds. Recordings
 /// of browsers (WebM) and raw streams (ADTS) do not say it anywhere.
 fn measure(demuxer: &mut Demuxer, streams: &mut [Stream]) -> Result<Option<(i64, i64)>, Failure> {
@@ -58,6 +68,7 @@ fn measure(demuxer: &mut Demuxer, streams: &mut [Stream]) -> Result<Option<(i64,
     let mut packet = Packet::new().map_err(|e| Failure::new(FailureCode::OutOfMemory, e.to_string()))?;
     let mut spans: Vec<Option<(i64, i64)>> = vec![None; streams.len()];
     let mut packets = 0u64;
+    let mut jumps = Jumps::new(demuxer.container().times_may_jump);
     // A damaged end is the end.
     while demuxer.read(&mut packet).unwrap_or(false) {
         packets = packets.saturating_add(1);
@@ -65,6 +76,10 @@ fn measure(demuxer: &mut Demuxer, streams: &mut [Stream]) -> Result<Option<(i64,
         else {
             continue;
         };
+        let dts = packet.dts().or(packet.pts());
+        if let Some(by) = jumps.shift(packet.stream(), dts, packet.duration(), stream.time_base) {
+            packet.shift(by);
+        }
         let Some(time) = packet.pts().or(packet.dts()) else { continue };
         let start = rescale(time, stream.time_base, MICRO);
         let end = rescale(time.saturating_add(packet.duration()), stream.time_base, MICRO);

@@ -216,6 +216,34 @@ pub(crate) fn mp4_is_truncated(source: &mut dyn ReadAt) -> Option<String> {
     (!index).then(|| "the MP4 has no index (moov): it was cut off, or never finished".to_owned())
 }
 
+/// Whether an AVI lacks more than a hundredth of what its chunks announce. Large ones are several `RIFF` chunks; recorders that
+/// were stopped leave sizes of nothing or everything, which say nothing.
+pub(crate) fn avi_is_truncated(source: &mut dyn ReadAt) -> Option<String> {
+    let len = source.len();
+    let mut at = 0u64;
+    for _ in 0..1_000 {
+        let mut header = [0u8; 8];
+        let mut got = 0usize;
+        while let Some(rest) = header.get_mut(got..).filter(|r| !r.is_empty()) {
+            match source.read_at(at.saturating_add(got as u64), rest) {
+                Ok(n) if n > 0 => got = got.saturating_add(n),
+                _ => return None,
+            }
+        }
+        let size = u32::from_le_bytes(header.get(4..)?.try_into().ok()?);
+        if !header.starts_with(b"RIFF") || matches!(size, 0 | u32::MAX) {
+            return None;
+        }
+        let end = at.saturating_add(8).saturating_add(u64::from(size));
+        let missing = end.saturating_sub(len);
+        if missing > u64::from(size) / 100 {
+            return Some(format!("the AVI lacks the last {missing} bytes"));
+        }
+        at = end.saturating_add(end & 1);
+    }
+    None
+}
+
 /// Whether a transport stream ends inside a packet: writers write whole ones, so the rest got lost on the way. A stream that
 /// was cut between two packets cannot be told from a whole one.
 pub(crate) fn ts_is_truncated(source: &mut dyn ReadAt) -> Option<String> {
@@ -296,6 +324,19 @@ mod tests {
         assert!(mp4_is_truncated(&mut Bytes(bytes)).unwrap().contains("moov"));
         let bytes = b"\0\0\0\x08moov\0\0\0\x08moof".to_vec();
         assert!(mp4_is_truncated(&mut Bytes(bytes)).unwrap().contains("fragment"));
+    }
+
+    #[test]
+    fn an_avi_that_lacks_more_than_a_hundredth_is_cut() {
+        let avi = |size: u32, len: usize| {
+            let mut bytes = [&b"RIFF"[..], &size.to_le_bytes(), b"AVI "].concat();
+            bytes.resize(len, 0);
+            avi_is_truncated(&mut Bytes(bytes))
+        };
+        assert_eq!(avi(992, 1_000), None);
+        assert_eq!(avi(1_000, 1_000), None);
+        assert!(avi(1_200, 1_000).is_some());
+        assert_eq!(avi(0, 1_000).or(avi(u32::MAX, 1_000)), None);
     }
 
     #[test]

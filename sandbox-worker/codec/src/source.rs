@@ -47,6 +47,7 @@ pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet) -> Result<Demu
     let format = sniff::choose(&mut head, set)?;
     let cut = match format {
         "mov" => sniff::mp4_is_truncated(&mut inputs.get(number)?.small_reads()),
+        "avi" => sniff::avi_is_truncated(&mut inputs.get(number)?.small_reads()),
         "mpegts" => sniff::ts_is_truncated(&mut inputs.get(number)?.small_reads()),
         _ => None,
     };

@@ -52,6 +52,13 @@ pub(super) async fn lease(store: &SqliteStore, new: &NewLease) -> Result<Leased,
     if bound.rows_affected() != 1 {
         return Ok(Leased::OtherTenant);
     }
+    let held = sqlx::query("SELECT count(*) AS n FROM attempts WHERE worker = ? AND state = 'live'")
+        .bind(new.worker.to_string())
+        .fetch_one(&mut *tx)
+        .await?;
+    if Cells::of("attempts", &held).small("n")? >= new.most {
+        return Ok(Leased::TooMany);
+    }
     task.epoch = task.epoch.saturating_add(1);
     task.tries = Tries { attempts: task.tries.attempts.saturating_add(1), ..task.tries };
     task.state = mpegflow_protocol::api::TaskState::Running;

@@ -34,6 +34,14 @@ pub(super) async fn swept(store: &SqliteStore, attempt: AttemptId) -> Result<(),
     Ok(())
 }
 
+pub(super) async fn unsweep(store: &SqliteStore, attempt: AttemptId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE attempts SET swept = 0 WHERE id = ? AND state <> 'live'")
+        .bind(attempt.to_string())
+        .execute(&store.writer)
+        .await?;
+    Ok(())
+}
+
 pub(super) async fn keeps_files(store: &SqliteStore, attempt: AttemptId) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT 1 FROM attempts WHERE id = ? AND swept = 0")
         .bind(attempt.to_string())

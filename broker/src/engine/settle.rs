@@ -1,0 +1,159 @@
+//! How attempts end: with a result, with a failure, given back, or lost.
+
+use super::attempts::CallError;
+use super::{Counters, Engine, Granted, Notice};
+use crate::model::{Claim, LiveAttempt};
+use crate::objects::{Key, ObjectError};
+use crate::secret::{self, fresh_id};
+use crate::state::{self, Ending, JobMove, TaskMove};
+use crate::store::{LeaseIs, Outcome, Settled};
+use mpegflow_protocol::evidence::Evidence;
+use mpegflow_protocol::task::TaskResult;
+use mpegflow_protocol::text;
+use mpegflow_protocol::worker::{Complete, Fail, OutputDigest};
+
+impl Engine {
+    /// Ends an attempt with a result: verified, planned on and committed in one compare-and-set.
+    ///
+    /// # Errors
+    /// The lease is over; the outputs are not what was received (the attempt goes on); or the result was refused (the
+    /// attempt has ended).
+    pub async fn complete(&self, grant: Granted, complete: Complete) -> Result<(), CallError> {
+        let (attempt, _) = self.live(grant).await?;
+        let received = self.received(&attempt, &complete.outputs).await?;
+        let Complete { result, evidence, .. } = complete;
+        let evidence = clean_evidence(evidence);
+        let ending = Ending::Completed {
+            result: Box::new(clean_result(result)),
+            outputs: received,
+            evidence: Box::new(evidence.clone()),
+        };
+        let outcome = self.settle(&grant.0, Some(&evidence), LeaseIs::Held, &ending).await?;
+        match outcome.decision.failure {
+            Some(failure) if !matches!(outcome.decision.task, TaskMove::Succeed { .. }) => {
+                Err(CallError::Refused(failure))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was received of each output, made safe; compared with what the worker says it sent.
+    async fn received(
+        &self,
+        attempt: &LiveAttempt,
+        said: &[OutputDigest],
+    ) -> Result<Vec<OutputDigest>, CallError> {
+        let slots = attempt.task.plan.outputs.len();
+        if said.len() != slots {
+            return Err(CallError::OutputDiffers(slots.min(said.len())));
+        }
+        let mut received = Vec::with_capacity(slots);
+        for (position, said) in said.iter().enumerate() {
+            let output = u32::try_from(position).map_err(|_| CallError::NoSlot)?;
+            let parts = self.store.parts(attempt.claim.attempt, output).await?;
+            let found = OutputDigest {
+                size: parts.iter().fold(0, |sum, p| p.size.saturating_add(sum)),
+                parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),
+                digest: secret::digest_of_parts(parts.iter().map(|p| &p.sha256)),
+            };
+            if found != *said {
+                return Err(CallError::OutputDiffers(position));
+            }
+            let key = Key::Output(attempt.tenant, attempt.job, attempt.claim.attempt, output);
+            self.objects.finish(&key, found.size).await.map_err(|e| match e {
+                ObjectError::Full => CallError::Full,
+                e => CallError::Objects(e),
+            })?;
+            received.push(found);
+        }
+        Ok(received)
+    }
+
+    /// Ends an attempt with a failure.
+    ///
+    /// # Errors
+    /// The lease is over.
+    pub async fn fail(&self, grant: Granted, fail: Fail) -> Result<(), CallError> {
+        let evidence = fail.evidence.map(clean_evidence);
+        let ending =
+            Ending::Failed { failure: fail.failure.cleaned(), evidence: evidence.clone().map(Box::new) };
+        self.settle(&grant.0, evidence.as_ref(), LeaseIs::Held, &ending).await.map(drop)
+    }
+
+    /// Gives an attempt back, uncounted.
+    ///
+    /// # Errors
+    /// The lease is over.
+    pub async fn release(&self, grant: Granted) -> Result<(), CallError> {
+        self.settle(&grant.0, None, LeaseIs::Held, &Ending::Released).await.map(drop)
+    }
+
+    /// Ends an attempt, and lets the queue, subscribers and counters know.
+    pub(super) async fn settle(
+        &self,
+        claim: &Claim,
+        evidence: Option<&Evidence>,
+        lease: LeaseIs,
+        ending: &Ending,
+    ) -> Result<Outcome, CallError> {
+        let now = self.now();
+        let settings = self.settings;
+        let decide = |snapshot: &state::Snapshot| state::decide(snapshot, ending, now, settings);
+        let settled = self.store.settle(claim, evidence, lease, now, fresh_id(), &decide).await?;
+        let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };
+        self.live.end(claim.attempt);
+        if let Some(ready) = &outcome.ready {
+            self.queue.offer(ready.clone()).await;
+        }
+        self.live.tell(Notice::Stored(outcome.tenant));
+        let counter = match (ending, &outcome.decision.task) {
+            (_, TaskMove::Succeed { .. }) => Some(&self.counters.attempts_succeeded),
+            (Ending::Lost { .. }, _) => Some(&self.counters.attempts_lost),
+            (Ending::Released, _) => None,
+            _ => Some(&self.counters.attempts_failed),
+        };
+        if let Some(counter) = counter {
+            Counters::add(counter, 1);
+        }
+        self.log(claim, &outcome);
+        Ok(*outcome)
+    }
+
+    fn log(&self, claim: &Claim, outcome: &Outcome) {
+        let (job, attempt) = (outcome.job, claim.attempt);
+        match (&outcome.decision.failure, &outcome.decision.job) {
+            (Some(failure), JobMove::Fail { quarantine, .. }) => {
+                tracing::warn!(%job, %attempt, worker = %claim.worker, code = failure.code.as_str(), quarantine, "job failed");
+            }
+            (Some(failure), _) => {
+                tracing::info!(%job, %attempt, code = failure.code.as_str(), "attempt failed")
+            }
+            (None, _) => tracing::info!(%job, %attempt, state = outcome.state.as_str(), "attempt ended"),
+        }
+    }
+}
+
+/// Text that a worker reports ends in a job's JSON.
+fn clean_evidence(mut evidence: Evidence) -> Evidence {
+    evidence.profile = text::clean(&evidence.profile, 64);
+    evidence.policy_digest = text::clean(&evidence.policy_digest, 64);
+    evidence
+}
+
+fn clean_result(mut result: TaskResult) -> TaskResult {
+    match &mut result {
+        TaskResult::Package(package) => {
+            for track in &mut package.tracks {
+                track.codecs = text::clean(&track.codecs, 64);
+            }
+        }
+        TaskResult::Check(check) => {
+            check.problems.truncate(16);
+            for problem in &mut check.problems {
+                *problem = text::clean(problem, 256);
+            }
+        }
+        TaskResult::Probe(_) | TaskResult::Encode(_) => {}
+    }
+    result
+}
