@@ -389,8 +389,14 @@ fn worker_tls(ca: &Ca, config: &Config, address: SocketAddr) -> Result<TlsAccept
 fn lock(dir: &Path) -> Result<std::fs::File, StartError> {
     let path = dir.join("lock");
     let failed = |source| StartError::Data { path: path.clone(), source };
-    let file =
-        std::fs::File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),

@@ -149,3 +149,13 @@ async fn a_preset_that_there_is_not_is_named_with_those_that_there_are() {
     let detail = document["detail"].as_str().unwrap();
     assert!(detail.contains("4k-ultra") && detail.contains("web"), "{detail}");
 }
+
+#[tokio::test]
+async fn progress_counts_the_frames_of_the_video_and_not_the_samples_of_the_sound() {
+    let world = world().await;
+    let tenant = world.tenant("a").await;
+    let job = submit(&tenant, b"x").await;
+    assert_eq!(world.worker().await.run().await, 4);
+    // The sound has 441,000 units.
+    assert_eq!(show(&tenant, &job).await.progress.frames, 300);
+}

@@ -381,6 +381,14 @@ async fn events_are_replayed_gapless_from_any_point_over_a_restart() {
             assert_eq!(events, stored[after as usize..], "{path} after {after}");
         }
     }
+    // Nothing comes after the last event of a job that has ended, so the stream of that job ends too.
+    for after in ["10", "11"] {
+        let stream = tenant.with("last-event-id", after).open("GET", &path, "").await;
+        let rest = http_body_util::BodyExt::collect(stream.into_body());
+        let rest =
+            tokio::time::timeout(Duration::from_secs(10), rest).await.expect("the stream ends").unwrap();
+        assert_eq!(rest.to_bytes(), "retry: 1000\n\n", "after {after}");
+    }
     assert_eq!(tenant.with("last-event-id", "x").get(&path).await.status, 422);
 }
 

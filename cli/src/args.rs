@@ -1,7 +1,7 @@
 //! The command line: what may be typed, and the help that says so.
 
 use crate::exit;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -179,8 +179,11 @@ pub(crate) struct Serve {
 /// See [`Command::Probe`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  mpegflow probe in.mp4                                   # ffprobe -show_format -show_streams -of json
-  mpegflow probe in.mp4 | jq -r '.streams[0].codec_name'")]
+  mpegflow probe in.mp4
+  mpegflow probe in.mp4 | jq -r '.streams[0].codec_name'
+
+Prints JSON as `ffprobe -show_format -show_streams -of json` does: the same names and units,
+without the fields that are about FFmpeg rather than the file.")]
 pub(crate) struct Probe {
     /// The file to look at
     pub(crate) input: PathBuf,
@@ -352,10 +355,19 @@ pub(crate) struct Shim {
     pub(crate) arguments: Vec<std::ffi::OsString>,
 }
 
+/// The command line without hidden commands, which some shells' completions would offer.
+pub(crate) fn visible() -> clap::Command {
+    let whole = Cli::command();
+    clap::Command::new("mpegflow")
+        .version(env!("CARGO_PKG_VERSION"))
+        .propagate_version(true)
+        .args(whole.get_arguments().cloned())
+        .subcommands(whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())
@@ -383,6 +395,17 @@ mod tests {
             }
         }
         check(&Cli::command(), "mpegflow");
+    }
+
+    #[test]
+    fn completions_offer_no_hidden_command() {
+        for shell in clap_complete::Shell::value_variants() {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut visible(), "mpegflow", &mut text);
+            let text = String::from_utf8_lossy(&text);
+            assert!(text.contains("transcode") && text.contains("max-height"), "{shell}");
+            assert!(!text.contains(crate::workers::SHIM), "{shell}");
+        }
     }
 
     #[test]

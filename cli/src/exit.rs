@@ -15,6 +15,12 @@ pub(crate) const TABLE: &str = "Exit codes:
     4  the broker cannot be reached, or does not accept the API key
   130  interrupted; nothing is left behind";
 
+/// A failure's message or remedy, which is written for the API, in terms of this program's options.
+pub(crate) fn in_options(text: &str) -> String {
+    const FIELD: &str = "\"decoders\": \"legacy\"";
+    text.replace(&format!("`{FIELD}`"), FIELD).replace(FIELD, "--legacy-decoders")
+}
+
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -69,8 +75,8 @@ impl Failed {
     /// The job did not succeed.
     pub(crate) fn job(failure: &Failure) -> Self {
         let exit = if failure.class() == FailureClass::Media { Exit::BadInput } else { Exit::Failed };
-        Self::new(exit, failure.code.as_str(), format!("{}: {}", failure.code, failure.message))
-            .help(failure.code.help())
+        Self::new(exit, failure.code.as_str(), format!("{}: {}", failure.code, in_options(&failure.message)))
+            .help(in_options(failure.code.help()))
     }
 
     /// Ctrl-C.
@@ -96,7 +102,9 @@ impl From<ClientError> for Failed {
                 let code = problem.kind.rsplit('/').next().unwrap_or("problem").to_owned();
                 match status {
                     401 | 403 => Self::new(Exit::Unreachable, &code, text)
-                        .help("Check the API key: MPEGFLOW_API_KEY or --api-key-file."),
+                        .help("Check the API key: MPEGFLOW_API_KEY or --api-key-file. `mpegflow serve` prints the key and the file it is in."),
+                    404 => Self::new(Exit::BadInput, &code, text)
+                        .help("Check the id and the broker (--url or MPEGFLOW_URL). What belongs to another API key looks the same as what is not there."),
                     507 => Self::new(Exit::Failed, &code, text).help("Free space where the broker keeps its data."),
                     429 | 500.. => Self::new(Exit::Failed, &code, text).help("Try again in a while."),
                     _ => Self::new(Exit::BadInput, &code, text),
@@ -125,6 +133,17 @@ mod tests {
         assert_eq!(bad.help.as_deref(), Some(FailureCode::InputTruncated.help()));
         let lost = Failed::job(&Failure::new(FailureCode::WorkerLost, "gone"));
         assert_eq!(lost.exit, Exit::Failed);
+    }
+
+    #[test]
+    fn old_formats_are_asked_for_by_this_programs_option() {
+        let failure =
+            Failure::new(FailureCode::DecoderNotAllowed, "it is WMV; ask for \"decoders\": \"legacy\"");
+        let failed = Failed::job(&failure);
+        let help = failed.help.unwrap_or_default();
+        for text in [&failed.what, &help] {
+            assert!(text.contains("--legacy-decoders") && !text.contains("\"decoders\""), "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::exit::{Exit, Failed};
 use crate::workers::{Programs, WorkerLog, Workers};
-use mpegflow_broker::embedded::{Config, Running};
+use mpegflow_broker::embedded::{Config, Running, StartError};
 use mpegflow_protocol::ids::PoolName;
 use std::fs;
 use std::io;
@@ -139,16 +139,24 @@ fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&partial, path)
 }
 
-fn broker_failed(setup: &Setup, error: &dyn std::error::Error) -> Failed {
+fn broker_failed(setup: &Setup, error: &StartError) -> Failed {
     let mut text = error.to_string();
-    let mut source = error.source();
+    let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
         text = format!("{text}: {inner}");
         source = inner.source();
     }
     let failed =
         Failed::new(Exit::Failed, "broker_start", format!("the embedded broker does not start: {text}"));
-    failed.help(format!("Is {} free to listen on, and {} writable?", setup.public, setup.data.display()))
+    failed.help(match error {
+        StartError::InUse(_) => {
+            "Another `mpegflow serve` runs here: use that one, or name another folder by --data.".into()
+        }
+        StartError::Listen { .. } => {
+            "Choose another address by --listen (or --metrics); port 0 takes a free one.".into()
+        }
+        _ => format!("Is {} writable, and is there room?", setup.data.display()),
+    })
 }
 
 fn threads_each(workers: u16) -> u32 {

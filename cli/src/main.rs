@@ -27,7 +27,7 @@ mod web;
 mod workers;
 
 use args::{Cli, Command};
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 use exit::{Exit, Failed};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,7 +65,7 @@ async fn run(cli: Cli, ui: Ui) -> Result<(), Failed> {
         Command::Presets(args) => commands::presets::run(args, ui).await,
         Command::Doctor(args) => commands::doctor::run(&args, ui),
         Command::Completions(args) => {
-            clap_complete::generate(args.shell, &mut Cli::command(), "mpegflow", &mut std::io::stdout());
+            clap_complete::generate(args.shell, &mut args::visible(), "mpegflow", &mut std::io::stdout());
             Ok(())
         }
         Command::ExitCodes => {

@@ -24,7 +24,7 @@ pub enum FailureClass {
 }
 
 macro_rules! codes {
-    ($($(#[doc = $doc:literal])* $variant:ident $text:literal $class:ident;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident $text:tt $class:ident;)*) => {
         /// A documented reason. docs/errors.md is made from these and lists what the owner can do.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
         #[non_exhaustive]

@@ -2,13 +2,21 @@
 
 use crate::attempt::{self, Outcome};
 use crate::backoff::Backoff;
-use crate::broker::{Broker, CallError};
+use crate::broker::{Broker, CallError, Grant};
+use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::shutdown::{Phase, Shutdown};
 use mpegflow_protocol::failure::FailureCode;
 use mpegflow_protocol::worker::LeaseReply;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// A poll that a drain cuts off may have been granted work in the same moment: its answer gets this long to arrive, and
+/// what it brings goes back at once. The broker takes back what it could not hand over; waiting for the poll's own end would
+/// cost every idle worker its whole grace period.
+const LAST_WORD: Duration = Duration::from_millis(250);
+/// Giving a lease back may take this long; then its expiry has to do.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 
 /// Why a lease loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +36,21 @@ pub async fn run<B: Broker>(broker: &Arc<B>, settings: &Settings, mut shutdown: 
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut trouble = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     loop {
+        if shutdown.phase() >= Phase::Drain {
+            return ended(shutdown.phase());
+        }
         let asked = Instant::now();
-        // A poll that is cut off here may have been granted work in the same moment. That lease is never renewed, so it
-        // comes back by itself; waiting for the poll's end would cost every idle worker its whole grace period.
+        let poll = broker.lease(settings.lease_wait);
+        tokio::pin!(poll);
         let reply = tokio::select! {
             biased;
-            phase = shutdown.reached(Phase::Drain) => return ended(phase),
-            reply = broker.lease(settings.lease_wait) => reply,
+            phase = shutdown.reached(Phase::Drain) => {
+                if phase < Phase::Abort && let Ok(Ok(reply)) = tokio::time::timeout(LAST_WORD, poll).await {
+                    give_back(broker, reply).await;
+                }
+                return ended(phase);
+            }
+            reply = &mut poll => reply,
         };
         match reply {
             Ok(LeaseReply::Lease(lease)) => {
@@ -70,6 +86,17 @@ pub async fn run<B: Broker>(broker: &Arc<B>, settings: &Settings, mut shutdown: 
                 pause(&mut shutdown, backoff.next_wait()).await;
             }
         }
+    }
+}
+
+async fn give_back<B: Broker>(broker: &Arc<B>, reply: LeaseReply) {
+    let LeaseReply::Lease(lease) = reply else { return };
+    let attempt = lease.attempt;
+    let grant = Grant { attempt, capability: Secret::new(lease.capability) };
+    match tokio::time::timeout(GIVE_BACK, broker.release(&grant)).await {
+        Ok(Ok(())) => tracing::info!(%attempt, "a lease that came with the end was given back"),
+        Ok(Err(error)) => tracing::warn!(%attempt, %error, "a lease was not given back"),
+        Err(_) => tracing::warn!(%attempt, "a lease was not given back in time"),
     }
 }
 

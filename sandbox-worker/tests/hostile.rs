@@ -150,6 +150,7 @@ fn tests() -> Vec<(&'static str, Test)> {
         inputs_that_changed_or_vanished_fail_the_attempt
         a_codec_that_cannot_be_started_is_the_workers_fault
         the_lease_loop_runs_attempts_until_it_is_drained_or_retired
+        a_lease_that_comes_with_the_drain_is_given_back
     }
 }
 
@@ -473,4 +474,19 @@ async fn the_lease_loop_runs_attempts_until_it_is_drained_or_retired(stage: &Sta
     let (_stopper, shutdown) = shutdown::channel();
     let ended = supervisor::run(&broker, &stage.settings("sleeps"), shutdown).await;
     assert_eq!((ended, broker.state().failed.len()), (supervisor::Ended::Drained, 1));
+}
+
+async fn a_lease_that_comes_with_the_drain_is_given_back(stage: &Stage) {
+    let broker = self::broker();
+    let (stopper, shutdown) = shutdown::channel();
+    let settings = Settings { lease_wait: Duration::from_millis(200), ..stage.settings("honest") };
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let lease = LeaseReply::Lease(Box::new(broker.lease(ONE_STREAM)));
+        broker.state().leases.push_back(lease);
+        stopper.advance(Phase::Drain);
+    };
+    let (ended, ()) = tokio::join!(supervisor::run(&broker, &settings, shutdown), late);
+    assert_eq!((ended, broker.state().released), (supervisor::Ended::Drained, 1));
+    assert_eq!(broker.state().completed.len(), 0);
 }

@@ -184,9 +184,13 @@ impl Engine {
             Err(e) => Err(e),
         };
         match released {
-            Ok(()) => tracing::info!(attempt = %lease.attempt, %worker, "nobody took the lease; it was given back"),
+            Ok(()) => {
+                tracing::info!(attempt = %lease.attempt, %worker, "nobody took the lease; it was given back")
+            }
             // Its expiry ends it.
-            Err(e) => tracing::warn!(attempt = %lease.attempt, error = %e, "a lease that nobody took was not given back"),
+            Err(e) => {
+                tracing::warn!(attempt = %lease.attempt, error = %e, "a lease that nobody took was not given back")
+            }
         }
     }
 

@@ -71,6 +71,12 @@ impl Engine {
                 }
             }
         }
+        // A call that looked an attempt up just before it ended may have made its entry again.
+        for claim in self.live.claims() {
+            if self.store.live_attempt(&claim).await?.is_none() {
+                self.live.end(claim.attempt);
+            }
+        }
         let now = self.now();
         let idle = u64::try_from(IDLE_UPLOAD.as_millis()).unwrap_or(u64::MAX);
         for (tenant, upload) in self.store.idle_uploads(now.minus_ms(idle)).await? {

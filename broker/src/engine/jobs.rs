@@ -10,15 +10,15 @@ use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{Job, JobPage, JobState};
 use mpegflow_protocol::ids::{JobId, PoolName, TenantId};
 use mpegflow_protocol::job::{InputRef, JobSpec};
-use mpegflow_protocol::to_json;
+use mpegflow_protocol::{text, to_json};
 use std::ops::Range;
 
 /// Why a job was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// There is no such preset.
-    #[error("there is no preset of that name")]
-    UnknownPreset,
+    #[error("there is no preset `{0}`")]
+    UnknownPreset(String),
     /// The tenant has no such upload.
     #[error("there is no such upload")]
     NoUpload,
@@ -70,7 +70,8 @@ impl Engine {
         spec: JobSpec,
         once: Option<&Idempotency>,
     ) -> Result<Vec<u8>, SubmitError> {
-        PresetName::find(&spec.preset).ok_or(SubmitError::UnknownPreset)?;
+        PresetName::find(&spec.preset)
+            .ok_or_else(|| SubmitError::UnknownPreset(text::clean(&spec.preset, 64)))?;
         let InputRef::Upload(upload) = spec.input;
         let now = self.now();
         // The plan needs the size; the transaction looks at the upload again.

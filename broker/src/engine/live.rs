@@ -101,6 +101,11 @@ impl LiveMap {
         self.attempts().get(&claim.attempt).filter(|live| live.claim == *claim).cloned()
     }
 
+    /// The claims of every entry.
+    pub(super) fn claims(&self) -> Vec<Claim> {
+        self.attempts().values().map(|live| live.claim).collect()
+    }
+
     /// Forgets an attempt that has ended.
     pub(super) fn end(&self, attempt: AttemptId) {
         if let Some(live) = self.attempts().remove(&attempt) {

@@ -70,6 +70,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn failure_codes_are_described_as_they_are_sent() {
+        let json = serde_json::to_string(&document()).unwrap();
+        for code in mpegflow_protocol::failure::FailureCode::ALL {
+            assert!(json.contains(&format!("\"{code}\"")), "{code} is not described");
+        }
+    }
+
+    #[test]
     fn every_route_is_described_and_nothing_else() {
         let json = serde_json::to_value(document()).unwrap();
         let mut described: Vec<(String, String)> = Vec::new();

@@ -1,6 +1,7 @@
 //! Errors on the wire: RFC 9457, made here and nowhere else. What is internal goes to the log and stays there.
 
 use crate::engine::{CallError, JobError, SubmitError, UploadError};
+use crate::plan::presets::PresetName;
 use crate::store::StoreError;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -246,9 +247,12 @@ impl From<UploadError> for Problem {
 impl From<SubmitError> for Problem {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::UnknownPreset => Self::new(Kind::UnknownPreset)
-                .detail("GET /v1/presets lists the presets there are.")
-                .field("preset"),
+            SubmitError::UnknownPreset(name) => {
+                let known: Vec<_> = PresetName::ALL.iter().map(|p| p.as_str()).collect();
+                Self::new(Kind::UnknownPreset)
+                    .detail(format!("There is no preset `{name}`; there are: {}.", known.join(", ")))
+                    .field("preset")
+            }
             SubmitError::NoUpload => Self::new(Kind::UnknownUpload).detail("There is no such upload.").field("input.upload"),
             SubmitError::Unfinished => Self::new(Kind::UploadUnfinished)
                 .detail("Send the rest of the upload first.")

@@ -33,6 +33,7 @@ const DEFAULT_PAGE: u32 = 50;
 struct App {
     engine: Arc<Engine>,
     stop: CancellationToken,
+    streams: sse::Open,
 }
 
 type Answer = Result<Response<Body>, Problem>;
@@ -73,7 +74,7 @@ pub fn router(engine: Arc<Engine>, extra: Option<Router>, stop: CancellationToke
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(openapi_json))
         .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed))
-        .with_state(App { engine, stop });
+        .with_state(App { engine, stop, streams: sse::Open::default() });
     let router = match extra {
         Some(extra) => router.merge(extra),
         None => router,
@@ -269,7 +270,7 @@ async fn job_events(State(app): State<App>, Path(job): Path<String>, request: Re
     let job = id(&job)?;
     app.engine.job(tenant, job).await?;
     let after = last_event_id(request.headers())?.unwrap_or(0);
-    Ok(sse::stream(app.engine, tenant, Some(job), after, app.stop))
+    sse::stream(app.engine, tenant, Some(job), after, app.stop, &app.streams)
 }
 
 #[utoipa::path(get, path = "/v1/events", params(("job" = Option<String>, Query, description = "Only of this job, from its first event on"), ("Last-Event-ID" = Option<u64>, Header, description = "What came after it; where it is left out, what comes from now on")), responses((status = 200, description = "Server-sent events; data is an Event", content_type = "text/event-stream", body = mpegflow_protocol::api::Event)))]
@@ -287,7 +288,7 @@ async fn events(State(app): State<App>, request: Request) -> Answer {
         None if job.is_some() => 0,
         None => app.engine.store().last_event(tenant).await?,
     };
-    Ok(sse::stream(app.engine, tenant, job, after, app.stop))
+    sse::stream(app.engine, tenant, job, after, app.stop, &app.streams)
 }
 
 // === objects

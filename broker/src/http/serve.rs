@@ -1,8 +1,11 @@
 //! Connections: accepted within a bound, read and written within time limits, drained at the end.
 
+use super::problem::{Kind, Problem};
 use crate::ca::{self, Peer};
 use axum::Router;
 use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -120,8 +123,28 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let router = router.clone();
         request.extensions_mut().insert(peer.clone());
-        router.clone().oneshot(request.map(Body::new))
+        async move {
+            if request.headers().contains_key(header::TRANSFER_ENCODING) && !is_plainly_chunked(&request) {
+                // Somebody in front may have cut the body elsewhere: nothing after it is read as a request.
+                let mut response = Problem::new(Kind::Unprocessable)
+                    .detail("The body's length has to be given once.")
+                    .into_response();
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                return Ok(response);
+            }
+            // hyper drops a Content-Length beside a Transfer-Encoding, so that what is left cannot be told from an honest
+            // request; the connection of every chunked one ends with its answer, as RFC 9112 (6.1) demands for that case.
+            let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+            let answer: Result<_, std::convert::Infallible> = router.oneshot(request.map(Body::new)).await;
+            answer.map(|mut response| {
+                if chunked {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            })
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         // Without a timer the next line does nothing.
@@ -141,6 +164,16 @@ where
     if let Err(e) = result {
         tracing::debug!(error = %e, "a connection ended");
     }
+}
+
+/// Whether the body is framed by chunks and by nothing else.
+fn is_plainly_chunked(request: &hyper::Request<Incoming>) -> bool {
+    let headers = request.headers();
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let one = encodings.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    one && encodings.next().is_none()
+        && !headers.contains_key(header::CONTENT_LENGTH)
+        && request.version() == hyper::Version::HTTP_11
 }
 
 /// A socket whose peer has to take bytes now and then: one that stops reading would hold a stream, and its file, for ever.

@@ -1,14 +1,15 @@
 //! The event stream: server-sent events whose id is the event's number in the tenant's sequence. Whoever reconnects with
 //! `Last-Event-ID` misses nothing; progress is told live, without an id, and never again.
 
+use super::problem::{Kind, Problem};
 use crate::engine::{Engine, Notice, Subscription};
 use axum::body::Body;
 use axum::http::{Response, header};
 use bytes::Bytes;
 use mpegflow_protocol::api::{Event, EventKind};
 use mpegflow_protocol::ids::{JobId, TenantId};
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,39 @@ use tokio_util::sync::CancellationToken;
 /// A comment this often keeps proxies from closing a silent stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// Streams that one tenant may have open: each holds a connection, and all tenants share those.
+const MAX_STREAMS: usize = 64;
+
+/// The event streams that are open.
+#[derive(Clone, Default)]
+pub(super) struct Open(Arc<Mutex<HashMap<TenantId, usize>>>);
+
+/// One place among a tenant's streams; free again when this is dropped.
+struct Place(Open, TenantId);
+
+impl Open {
+    fn take(&self, tenant: TenantId) -> Option<Place> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(tenant).or_default();
+        *count = count.checked_add(1).filter(|n| *n <= MAX_STREAMS)?;
+        Some(Place(self.clone(), tenant))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.1) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                open.remove(&self.1);
+            }
+        }
+    }
+}
+
 struct Stream {
+    _place: Place,
     engine: Arc<Engine>,
     tenant: TenantId,
     job: Option<JobId>,
@@ -34,11 +67,17 @@ pub(super) fn stream(
     job: Option<JobId>,
     after: u64,
     stop: CancellationToken,
-) -> Response<Body> {
+    open: &Open,
+) -> Result<Response<Body>, Problem> {
+    let place = open.take(tenant).ok_or_else(|| {
+        Problem::new(Kind::QuotaExceeded)
+            .detail(format!("There are {MAX_STREAMS} open event streams, the most allowed. Close some."))
+            .header(header::RETRY_AFTER, "30")
+    })?;
     // Subscribed before the first look into the store, so that nothing falls between the two.
     let notices = engine.subscribe();
     let waiting = VecDeque::from(["retry: 1000\n\n".to_owned()]);
-    let state = Stream { engine, tenant, job, after, notices, waiting, finished: false, stop };
+    let state = Stream { _place: place, engine, tenant, job, after, notices, waiting, finished: false, stop };
     let body = futures_util::stream::unfold(state, |mut state| async move {
         let text = state.next().await?;
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), state))
@@ -50,7 +89,7 @@ pub(super) fn stream(
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
     // nginx buffers a response otherwise.
     headers.insert("x-accel-buffering", header::HeaderValue::from_static("no"));
-    response
+    Ok(response)
 }
 
 impl Stream {
@@ -96,7 +135,16 @@ impl Stream {
                     return None;
                 }
             };
-            let Some(last) = events.last() else { return Some(()) };
+            let Some(last) = events.last() else {
+                // Whoever comes back after the last event of a job that has ended would wait for nothing.
+                if let Some(job) = self.job
+                    && !self.finished
+                {
+                    self.finished =
+                        self.engine.job(self.tenant, job).await.is_ok_and(|job| job.state.is_final());
+                }
+                return Some(());
+            };
             self.after = last.seq;
             for event in &events {
                 self.waiting.push_back(text(Some(event.seq), &event.render()));

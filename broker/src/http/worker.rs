@@ -16,7 +16,7 @@ use axum::routing::{get, post, put};
 use mpegflow_protocol::ids::{AttemptId, WorkerId};
 use mpegflow_protocol::limits::MAX_WORKER_BODY;
 use mpegflow_protocol::worker::{
-    Complete, Enroll, Enrolled, Fail, Heartbeat, LeaseReply, LeaseRequest, PART_DIGEST_HEADER, Renew,
+    Complete, Enroll, Enrolled, Fail, Heartbeat, Lease, LeaseReply, LeaseRequest, PART_DIGEST_HEADER, Renew,
 };
 use mpegflow_protocol::{from_json, to_json};
 use serde::Serialize;
@@ -123,11 +123,49 @@ async fn lease(State(app): State<App>, request: Request) -> Result<Response<Body
     let wanted: LeaseRequest = parse("lease request", request.into_body()).await?;
     let wait = Duration::from_millis(u64::from(wanted.wait_ms)).min(MAX_WAIT);
     let reply = match app.engine.lease(peer.worker, wait).await? {
-        LeaseAnswer::Lease(lease) => LeaseReply::Lease(lease),
+        LeaseAnswer::Lease(lease) => {
+            let handed = Handed { engine: app.engine, worker: peer.worker, lease: Some(lease.clone()) };
+            let bytes = bytes::Bytes::from(to_json(&LeaseReply::Lease(lease)));
+            let length = bytes.len();
+            // The guard goes with the bytes: a connection that is gone before they are written drops both.
+            let body = futures_util::stream::once(async move {
+                handed.over();
+                Ok::<_, std::convert::Infallible>(bytes)
+            });
+            let headers = [
+                (header::CONTENT_TYPE, "application/json".to_owned()),
+                (header::CACHE_CONTROL, "no-store".to_owned()),
+                (header::CONTENT_LENGTH, length.to_string()),
+            ];
+            return Ok((headers, Body::from_stream(body)).into_response());
+        }
         LeaseAnswer::Idle => LeaseReply::Idle {},
         LeaseAnswer::Retire => LeaseReply::Retire {},
     };
     Ok(json(&reply))
+}
+
+/// A lease on its way to its worker; given back when it does not get there.
+struct Handed {
+    engine: Arc<Engine>,
+    worker: WorkerId,
+    lease: Option<Box<Lease>>,
+}
+
+impl Handed {
+    /// The connection took it.
+    fn over(mut self) {
+        self.lease = None;
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        if let (Some(lease), Ok(runtime)) = (self.lease.take(), tokio::runtime::Handle::try_current()) {
+            let (engine, worker) = (Arc::clone(&self.engine), self.worker);
+            runtime.spawn(async move { engine.give_back(worker, &lease).await });
+        }
+    }
 }
 
 async fn read_input(

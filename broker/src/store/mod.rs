@@ -391,6 +391,8 @@ pub trait Store: Send + Sync + 'static {
     async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, StoreError>;
     /// Notes that an attempt's files are gone.
     async fn swept(&self, attempt: AttemptId) -> Result<(), StoreError>;
+    /// Notes that an attempt that has ended may have files again: a write was under way while they were swept.
+    async fn unsweep(&self, attempt: AttemptId) -> Result<(), StoreError>;
     /// Whether an attempt is known and its files are not swept.
     async fn keeps_files(&self, attempt: AttemptId) -> Result<bool, StoreError>;
     /// Forgets idempotency keys from before `before`.

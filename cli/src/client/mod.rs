@@ -101,7 +101,8 @@ pub(crate) enum ClientError {
 
 fn refusal(status: u16, problem: &Problem) -> String {
     let field = problem.field.as_ref().map(|f| format!(" (field `{f}`)")).unwrap_or_default();
-    let detail = problem.detail.as_ref().map(|d| format!(": {d}")).unwrap_or_default();
+    let says_more = |detail: &&String| detail.trim_end_matches('.') != problem.title.trim_end_matches('.');
+    let detail = problem.detail.as_ref().filter(says_more).map(|d| format!(": {d}")).unwrap_or_default();
     clean(&format!("the broker refused with {status}, {}{field}{detail}", problem.title), 1_000)
 }
 

@@ -3,13 +3,13 @@
 use super::{JobTemplate, ended, send, watch};
 use crate::args::Jobs;
 use crate::client::{Client, UploadSource};
-use crate::exit::Failed;
+use crate::exit::{Failed, in_options};
 use crate::summary;
 use crate::ui::{Tone, Ui, progress_text, stage};
 use mpegflow_protocol::api::{Job, JobState};
 use mpegflow_protocol::ids::{JobId, UploadId};
 use mpegflow_protocol::text::clean;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// Jobs asked for at a time.
 const PAGE: u16 = 100;
@@ -21,13 +21,16 @@ pub(crate) async fn run(args: Jobs, ui: Ui) -> Result<(), Failed> {
             let template = JobTemplate::new(&job)?;
             let client = Client::from_connection(&connection)?;
             let (upload, file) = match input.parse::<UploadId>() {
-                Ok(id) => (id, None),
+                // Only for the label: should there be no such upload, the submission says so.
+                Ok(id) => {
+                    (id, client.upload(id).await.ok().and_then(|upload| upload.name).map(PathBuf::from))
+                }
                 Err(_) => {
-                    let file = Path::new(&input);
-                    (send(&client, &UploadSource::open(file)?, ui, None).await?.id, Some(file))
+                    let file = PathBuf::from(&input);
+                    (send(&client, &UploadSource::open(&file)?, ui, None).await?.id, Some(file))
                 }
             };
-            let job = client.submit(&template.for_upload(upload, file)?).await?;
+            let job = client.submit(&template.for_upload(upload, file.as_deref())?).await?;
             if stay {
                 follow(&client, job.id, ui).await
             } else {
@@ -105,21 +108,31 @@ async fn follow(client: &Client, id: JobId, ui: Ui) -> Result<(), Failed> {
 
 fn row(job: &Job, ui: Ui) -> String {
     let what = match (&job.failure, job.state) {
-        (Some(failure), _) => format!("{}: {}", failure.code, clean(&failure.message, 60)),
+        (Some(failure), _) => format!("{}: {}", failure.code, shortened(&in_options(&failure.message), 80)),
         (None, JobState::Running | JobState::Canceling) => {
-            format!("{} {:.0}%  {}", stage(job), job.progress.percent, progress_text(job))
+            let text = format!("{} {:.0}%  {}", stage(job), job.progress.percent, progress_text(job));
+            text.trim_end().to_owned()
         }
         (None, JobState::Succeeded) => summary::made(job, None),
         (None, _) => String::new(),
     };
-    let at = clean(job.created_at.get(..19).unwrap_or(&job.created_at), 30);
+    // Whole seconds; the rest of an RFC 3339 time is its fraction and `Z`.
+    let at = job.created_at.get(..19).map_or_else(|| job.created_at.clone(), |at| format!("{at}Z"));
+    let at = clean(&at, 30);
     let name = job
         .spec
         .external_id
         .as_ref()
         .or_else(|| job.spec.labels.get(super::NAME))
         .unwrap_or(&job.spec.preset);
-    format!("{}  {}  {at}  {}  {what}", job.id, state(job.state, ui), clean(name, 40))
+    let row = format!("{}  {}  {at}  {}  {what}", job.id, state(job.state, ui), clean(name, 40));
+    row.trim_end().to_owned()
+}
+
+/// At most `max` characters, and a sign where some are missing.
+fn shortened(text: &str, max: usize) -> String {
+    let short = clean(text, max);
+    if text.chars().nth(max).is_some() { format!("{}…", short.trim_end()) } else { short }
 }
 
 fn state(state: JobState, ui: Ui) -> String {
@@ -148,9 +161,20 @@ fn show(job: &Job, ui: Ui) {
         ui.line(format!("  output       {}  {}", clean(&output.name, 255), crate::ui::bytes(output.size)));
     }
     if let Some(failure) = &job.failure {
-        ui.line(format!("  remedy       {}", failure.code.help()));
+        ui.line(format!("  remedy       {}", in_options(failure.code.help())));
     }
     if job.tasks.iter().any(|task| task.evidence.is_some()) {
         ui.line(format!("  isolated     {}", summary::isolation(job)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_cut_says_so() {
+        assert_eq!(shortened("one two", 7), "one two");
+        assert_eq!(shortened("one two", 4), "one…");
     }
 }

@@ -89,13 +89,18 @@ function show(job, atTop = true) {
   part("failure").hidden = !failure;
   if (failure) {
     part("code").textContent = failure.code;
-    part("why").textContent = failure.message;
-    part("remedy").textContent = remedies[failure.code] || "";
+    part("why").textContent = asOnThisPage(failure.message);
+    part("remedy").textContent = asOnThisPage(remedies[failure.code] || "");
   }
   describe(entry);
   evidence(entry);
   part("cancel").hidden = FINAL.has(job.state) || job.state === "canceling";
   part("play").hidden = !master(job);
+}
+
+// Messages and remedies are written for the API; here the same is a box to tick.
+function asOnThisPage(text) {
+  return text.replace(/`?"decoders": "legacy"`?/g, "“old formats too”");
 }
 
 function progress(entry, now, state) {
@@ -118,7 +123,8 @@ function describe(entry) {
   const facts = [];
   if (job.media) {
     const video = job.media.streams.map((stream) => stream.kind.video).find(Boolean);
-    if (video) facts.push(`${video.width} × ${video.height}`);
+    const turned = video && video.rotation % 180 !== 0;
+    if (video) facts.push(turned ? `${video.height} × ${video.width}` : `${video.width} × ${video.height}`);
     facts.push([...new Set(job.media.streams.map((stream) => stream.codec))].join(", "));
     if (job.media.duration_ms) facts.push(clock(job.media.duration_ms / 1000));
     facts.push(bytes(job.media.size));

@@ -100,6 +100,10 @@ impl Pictures {
     /// # Errors
     /// What fails the task at once; damage is counted.
     pub(crate) fn packet(&mut self, packet: Option<&Packet>, input_len: u64) -> Result<(), Stop> {
+        // To a decoder an empty packet is the end; in AVI and Ogg it says that the last picture stands.
+        if packet.is_some_and(|p| p.data().is_empty()) {
+            return Ok(());
+        }
         let mut sent = self.decoder.send(packet);
         if sent == Err(AvError::AGAIN) {
             self.take_frames(input_len)?;

@@ -32,6 +32,9 @@ pub(crate) fn run(task: &ProbeTask, inputs: &Inputs) -> Result<ProbeResult, Fail
         duration_us = measured.map(|(start, end)| end.saturating_sub(start)).or(duration_us);
         start_us = start_us.or(measured.map(|(start, _)| start));
     }
+    if let Some(us) = of_pictures_and_sound(&container, &streams) {
+        duration_us = Some(us);
+    }
     let duration_ms = duration_us.and_then(|us| u64::try_from(rescale(us, MICRO, MILLI)).ok());
     if duration_ms.is_some_and(|d| d > mpegflow_protocol::limits::MAX_DURATION_MS) {
         return Err(Failure::new(FailureCode::DurationTooLong, FailureCode::DurationTooLong.help()));
@@ -44,6 +47,22 @@ pub(crate) fn run(task: &ProbeTask, inputs: &Inputs) -> Result<ProbeResult, Fail
     Ok(ProbeResult {
         media: describe(container, &streams, task.decoders, size, start_us, duration_ms, bit_rate),
     })
+}
+
+/// The duration without subtitles and the like, which often outlast what will be made; `None` where there are none, or
+/// where the streams do not say how long they are.
+fn of_pictures_and_sound(container: &Container, streams: &[Stream]) -> Option<i64> {
+    let counts = |s: &&Stream| matches!(s.kind, Kind::Video | Kind::Audio) && !s.attached_picture;
+    if container.times_may_jump || streams.iter().all(|s| counts(&s)) {
+        return None;
+    }
+    let ends: Option<Vec<i64>> = streams
+        .iter()
+        .filter(counts)
+        .map(|s| Some(rescale(s.start.unwrap_or(0), s.time_base, MICRO).saturating_add(s.lasts_us()?)))
+        .collect();
+    let end = ends?.into_iter().max()?;
+    Some(end.saturating_sub(container.start_us.unwrap_or(0))).filter(|us| *us > 0)
 }
 
 /// Whether the duration of a transport or program stream cannot be true: FFmpeg subtracts the first time from the last, which

@@ -51,6 +51,10 @@ pub(crate) fn run(
             Ok(packet) => packet,
             Err(_) => return Err(Failure::new(FailureCode::WorkerError, "the encode was given up")),
         };
+        // To a decoder an empty packet is the end.
+        if packet.as_ref().is_some_and(|p| p.data().is_empty()) {
+            continue;
+        }
         match setup.decoder.send(packet.as_ref()) {
             Ok(()) | Err(AvError::EOF) => {}
             // A damaged packet is skipped; the gap it leaves is filled by time stamps.

@@ -118,7 +118,7 @@ impl Broker for MemoryBroker {
             Some(reply) => Ok(reply),
             None => {
                 tokio::time::sleep(wait).await;
-                Ok(LeaseReply::Idle {})
+                Ok(self.state().leases.pop_front().unwrap_or(LeaseReply::Idle {}))
             }
         }
     }

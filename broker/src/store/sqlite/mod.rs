@@ -44,12 +44,20 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// SQLite makes its files as the umask says, and gives the log and the index beside a database the rights of the database.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let file = std::fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
 impl SqliteStore {
     /// Opens the file, makes it where it is missing, and brings its schema up to date.
     ///
     /// # Errors
     /// The file cannot be opened, or it has a schema from a later version.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        make_private(path).map_err(|e| StoreError::Database(Box::new(e)))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -270,6 +278,10 @@ impl Store for SqliteStore {
 
     async fn swept(&self, attempt: AttemptId) -> Result<(), StoreError> {
         sweep::swept(self, attempt).await
+    }
+
+    async fn unsweep(&self, attempt: AttemptId) -> Result<(), StoreError> {
+        sweep::unsweep(self, attempt).await
     }
 
     async fn keeps_files(&self, attempt: AttemptId) -> Result<bool, StoreError> {

@@ -148,7 +148,7 @@ impl Frame {
     /// Whether the decoder painted over parts that it could not decode.
     pub(crate) fn is_concealed(&self) -> bool {
         let raw = self.raw();
-        raw.decode_error_flags != 0 || raw.flags & ffi::AV_FRAME_FLAG_CORRUPT as i32 != 0
+        raw.decode_error_flags != 0 || raw.flags & ffi::AV_FRAME_FLAG_CORRUPT != 0
     }
 
     /// How long the packet said it lasts, in the packets' time base; 0 where unknown.

@@ -19,6 +19,7 @@ fn a_plain_clip_becomes_two_rungs_and_a_sound_track() {
     let outcome = supervisor::run(task, &[media::plain()], 3);
     let result = outcome.encode();
     assert_eq!((result.frames_decoded, result.frames_dropped, result.decode_errors), (100, 0, 0));
+    assert!(outcome.progress.is_sorted_by_key(|p| p.frames), "progress goes back: {:?}", outcome.progress);
     let units: Vec<u64> = result.tracks.iter().map(|t| t.units).collect();
     assert_eq!(units[..2], [100, 100]);
     assert!((190_000..=194_000).contains(&units[2]), "{units:?}");

@@ -176,3 +176,19 @@ fn turns_pixel_shapes_and_missing_durations_are_found() {
     assert_eq!(video.pixel_format.as_deref(), Some("yuv420p10le"));
     assert_eq!(video.color_transfer.as_deref(), Some("smpte2084"));
 }
+
+#[test]
+fn joined_recordings_and_subtitles_do_not_stretch_the_duration() {
+    media::plain();
+    let first = media::make("-i plain.mp4 -c copy -output_ts_offset 500", "joined-a.ts");
+    let second = media::make("-i plain.mp4 -c copy -output_ts_offset 100", "joined-b.ts");
+    let joined = Arc::new([&first[..], &second[..]].concat());
+    let srt = media::save(b"1\n00:00:01,000 --> 00:00:20,000\nhello\n", "long.srt");
+    assert!(srt.exists());
+    let subtitled = media::make("-i plain.mp4 -i long.srt -map 0 -map 1 -c copy -c:s srt", "subtitled.mkv");
+    for (input, expected) in [(joined, 7_900..8_200), (subtitled, 3_900..4_100)] {
+        let outcome = supervisor::run(plans::probe(DecoderSet::Core), &[input], 0);
+        let duration = outcome.probe().media.duration_ms.unwrap();
+        assert!(expected.contains(&duration), "{duration}");
+    }
+}
