@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where test media is kept between runs.
 pub fn folder() -> PathBuf {
@@ -10,13 +11,15 @@ pub fn folder() -> PathBuf {
     folder
 }
 
-/// The file `name`, made by `make` at a path beside it when it is not there. Tests run in parallel, in several processes:
-/// a file appears by a rename, whole or not at all.
+/// The file `name`, made by `make` at a path beside it when it is not there. Tests run in parallel, in
+/// several threads and processes: a file appears by a rename, whole or not at all.
 pub fn made(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let path = folder().join(name);
     if !path.exists() {
         // The extension stays, since ffmpeg chooses the muxer by it.
-        let part = folder().join(format!("part-{}-{name}", std::process::id()));
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let nth = MADE.fetch_add(1, Ordering::Relaxed);
+        let part = folder().join(format!("part-{}-{nth}-{name}", std::process::id()));
         make(&part);
         std::fs::rename(&part, &path).expect("the media was made");
     }
