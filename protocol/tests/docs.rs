@@ -1,5 +1,6 @@
 //! docs/errors.md is made from the failure codes; this test keeps the committed page the same.
 //! `UPDATE_DOCS=1 cargo test -p mpegflow-protocol --test docs` writes it anew.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
 use mpegflow_protocol::failure::{FailureClass, FailureCode};
 use std::fmt::Write;
