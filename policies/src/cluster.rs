@@ -1,0 +1,218 @@
+//! A cluster as far as policies care: who is in it, with which labels and addresses, and which policies apply.
+
+use crate::policy::Policy;
+use crate::sets::{AddressSet, Protocol};
+use crate::source::{At, ObjectRef};
+use crate::truth::Doubt;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use crate::hardening::PodSecurity;
+pub use crate::rbac::Rbac;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// A cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Cluster {
+    /// Namespaces by name. A namespace that only a pod mentions is not here; its labels are unknown but for
+    /// `kubernetes.io/metadata.name`.
+    pub namespaces: BTreeMap<Arc<str>, Namespace>,
+    /// Pods, and one for each workload's template where the workload's own pods are not in the input.
+    pub pods: Vec<Pod>,
+    /// Nodes.
+    pub nodes: Vec<Node>,
+    /// Services.
+    pub services: Vec<Service>,
+    /// Endpoints and EndpointSlices, by the Service they belong to.
+    pub endpoints: Vec<Endpoints>,
+    /// Service accounts.
+    pub service_accounts: BTreeMap<(Arc<str>, Arc<str>), ServiceAccount>,
+    /// Calico tiers by name.
+    pub tiers: BTreeMap<Arc<str>, Tier>,
+    /// Calico host endpoints; policies may then apply to nodes, which is not modelled: verdicts on nodes become unknown.
+    pub host_endpoints: Vec<ObjectRef>,
+    /// Policies of every dialect.
+    pub policies: Vec<Policy>,
+    /// Who may do what.
+    pub rbac: Rbac,
+    /// WorkerPools of mpegflow.
+    pub worker_pools: Vec<WorkerPool>,
+    /// Objects that were read and are of no concern here, by kind.
+    pub unrelated: BTreeMap<Arc<str>, u32>,
+    /// What is not known of the cluster as a whole.
+    pub doubts: Vec<Doubt>,
+}
+
+/// A namespace.
+#[derive(Debug, Clone)]
+pub struct Namespace {
+    /// Its place.
+    pub at: At,
+    /// Its labels, with `kubernetes.io/metadata.name`.
+    pub labels: Labels,
+    /// Its annotations.
+    pub annotations: Labels,
+}
+
+/// A pod, or the template of a workload's pods.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// The pod, or the workload it is the template of.
+    pub object: ObjectRef,
+    /// Its place.
+    pub at: At,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its labels. Labels that the workload's controller adds are not known for templates (see [`Pod::is_template`]).
+    pub labels: Labels,
+    /// Whether this is a workload's template: it stands for any number of pods with generated names.
+    pub is_template: bool,
+    /// The object that made it (`metadata.ownerReferences`, controller), if the input says.
+    pub owner: Option<ObjectRef>,
+    /// Its addresses; empty where the input has none.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it shares its node's network.
+    pub host_network: bool,
+    /// The node it runs on, if the input says.
+    pub node: Option<Arc<str>>,
+    /// Its service account.
+    pub service_account: Arc<str>,
+    /// Ports that its containers name or declare.
+    pub ports: Vec<ContainerPort>,
+    /// Whether it has finished (`status.phase` Succeeded or Failed): it then has no network.
+    pub finished: bool,
+    /// What its security settings say.
+    pub security: PodSecurity,
+}
+
+/// A port that a container declares.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerPort {
+    /// Its name, if any.
+    pub name: Option<Arc<str>>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Number.
+    pub port: u16,
+    /// Port on the node, if it has one.
+    pub host_port: Option<u16>,
+}
+
+/// A node.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its place.
+    pub at: At,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses, internal and external.
+    pub addresses: Vec<IpAddr>,
+    /// Blocks that its pods get addresses from.
+    pub pod_cidrs: AddressSet,
+}
+
+/// A Service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its object.
+    pub object: ObjectRef,
+    /// Its place.
+    pub at: At,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
+    pub kind: Arc<str>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Labels of its backends; `None` where its endpoints are kept by hand.
+    pub selector: Option<Labels>,
+    /// Cluster addresses; none for a headless one or where the input does not say.
+    pub cluster_ips: Vec<IpAddr>,
+    /// External addresses: `spec.externalIPs` and those of its load balancer.
+    pub external_ips: Vec<IpAddr>,
+    /// The name it stands for, of an `ExternalName`.
+    pub external_name: Option<Arc<str>>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone)]
+pub struct ServicePort {
+    /// Its name, if any.
+    pub name: Option<Arc<str>>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port of the Service.
+    pub port: u16,
+    /// Port of its backends.
+    pub target: TargetPort,
+    /// Port on each node, if any.
+    pub node_port: Option<u16>,
+}
+
+/// Port of a Service's backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// The port that each backend names so.
+    Name(Arc<str>),
+}
+
+/// The backends of a Service.
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    /// Namespace of the Service.
+    pub namespace: Arc<str>,
+    /// Name of the Service.
+    pub service: Arc<str>,
+    /// Its place.
+    pub at: At,
+    /// Addresses, with the pod behind each where the input says.
+    pub addresses: Vec<(IpAddr, Option<Arc<str>>)>,
+    /// Ports: name, protocol, number.
+    pub ports: Vec<ContainerPort>,
+}
+
+/// A service account.
+#[derive(Debug, Clone)]
+pub struct ServiceAccount {
+    /// Its place.
+    pub at: At,
+    /// Its labels.
+    pub labels: Labels,
+    /// `automountServiceAccountToken`, if set.
+    pub automount_token: Option<bool>,
+}
+
+/// A tier of Calico.
+#[derive(Debug, Clone)]
+pub struct Tier {
+    /// Its place.
+    pub at: At,
+    /// Lower comes first; `None` comes last.
+    pub order: Option<f64>,
+    /// Whether what no rule of it decides is passed on rather than denied.
+    pub default_pass: bool,
+}
+
+/// A WorkerPool of mpegflow, as far as the audit needs it.
+#[derive(Debug, Clone)]
+pub struct WorkerPool {
+    /// Its object.
+    pub object: ObjectRef,
+    /// Its place.
+    pub at: At,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// The tenant it works for; `None` for a shared one.
+    pub tenant: Option<Arc<str>>,
+    /// Storage endpoints of a presigned pool, as written; empty for a brokered one.
+    pub storage_endpoints: Vec<Arc<str>>,
+}

@@ -1,0 +1,1 @@
+//! Manifests in, a [`crate::cluster::Cluster`] out.

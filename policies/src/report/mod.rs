@@ -1,0 +1,1 @@
+//! An outcome as table, JSON, SARIF, HTML or DOT.
