@@ -3,22 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A place in a source. Lines and columns start at 1; 0 means that the source has no such notion (a cluster).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct At {
-    /// Name of the source: a path as it was given, `-` for standard input, `cluster` for a live one.
-    pub source: Arc<str>,
-    /// Line.
-    pub line: u32,
-    /// Column, in characters.
-    pub column: u32,
-}
-
-impl fmt::Display for At {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line == 0 { f.write_str(&self.source) } else { write!(f, "{}:{}", self.source, self.line) }
-    }
-}
+pub use crate::read::node::At;
 
 /// Names an object of Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
