@@ -11,15 +11,21 @@
 //! Nothing is guessed and nothing is skipped in silence. Where two readers of Kubernetes (kubectl, Helm, Kustomize) would
 //! read a text differently, it is refused, so that a verdict never rests on the wrong reading.
 
+mod access;
+mod assemble;
+mod core;
 pub mod documents;
 pub mod json;
+mod kinds;
 pub mod node;
 pub mod object;
+mod pod;
 pub mod scalar;
 pub mod yaml;
 
 mod stream;
 
+pub use assemble::{ReadOptions, Reading, cluster};
 pub use documents::{Document, Documents, Input, Limits, Note, documents};
 pub use node::{At, Entry, Key, Node, Pos, Value};
 pub use object::{Field, IntOrString, Invalid, Object, Unknown};

@@ -138,6 +138,11 @@ enum Step<'a> {
 }
 
 impl<'a> Object<'a> {
+    /// A document's top, for kinds of which only some fields matter; [`read`] is for those whose every field does.
+    pub(super) fn of(document: &'a Document) -> Self {
+        Self::new(document.root.entries(), document.root.pos, &document.at.file, None, Step::Root)
+    }
+
     fn new(
         entries: &'a [Entry],
         pos: Pos,

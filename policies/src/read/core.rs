@@ -1,0 +1,384 @@
+//! Kinds that hold who is in a cluster: namespaces, nodes, pods and what makes pods, Services and their backends, accounts.
+//! Of these only what policies and the audit look at is read; the rest of their fields is of no concern here.
+
+use super::object::{Field, IntOrString, Invalid, Object};
+use super::pod::{self, PodOrigin};
+use super::{Document, ReadError};
+use crate::cluster::{
+    Cluster, ContainerPort, Endpoints, Labels, Namespace, Node, Service, ServiceAccount, ServicePort,
+    TargetPort, WorkerPool,
+};
+use crate::sets::{AddressSet, Cidr, Protocol};
+use crate::source::ObjectRef;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Group, versions and kind of what is read here.
+pub(super) const KINDS: &[(&str, &[&str], &str)] = &[
+    ("", &["v1"], "Namespace"),
+    ("", &["v1"], "Node"),
+    ("", &["v1"], "Pod"),
+    ("", &["v1"], "ReplicationController"),
+    ("", &["v1"], "Service"),
+    ("", &["v1"], "Endpoints"),
+    ("", &["v1"], "ServiceAccount"),
+    ("discovery.k8s.io", &["v1"], "EndpointSlice"),
+    ("apps", &["v1"], "Deployment"),
+    ("apps", &["v1"], "StatefulSet"),
+    ("apps", &["v1"], "DaemonSet"),
+    ("apps", &["v1"], "ReplicaSet"),
+    ("batch", &["v1"], "Job"),
+    ("batch", &["v1"], "CronJob"),
+    ("mpegflow.io", &["v1alpha1"], "WorkerPool"),
+];
+
+/// Reads one of [`KINDS`] into the cluster.
+pub(super) fn read(document: &Document, cluster: &mut Cluster) -> Result<(), ReadError> {
+    let root = Object::of(document);
+    // Nothing here is a policy; a field that is not read cannot change what a policy allows.
+    let metadata = root.required("metadata")?.object()?;
+    let labels = labels(metadata.optional("labels"))?;
+    match &*document.kind {
+        "Namespace" => namespace(document, &metadata, labels, cluster)?,
+        "Node" => node(document, &root, labels, cluster)?,
+        "Service" => service(document, &root, labels, cluster)?,
+        "Endpoints" => endpoints(document, &root, cluster)?,
+        "EndpointSlice" => endpoint_slice(document, &root, &labels, cluster)?,
+        "ServiceAccount" => {
+            let automount_token = root.bool("automountServiceAccountToken")?;
+            let account = ServiceAccount { at: document.at.clone(), labels, automount_token };
+            cluster.service_accounts.insert((namespace_of(document), name_of(document)?), account);
+        }
+        "WorkerPool" => worker_pool(document, &root, cluster)?,
+        "Pod" => {
+            let origin = PodOrigin { document, owner: owner(&metadata)?, is_template: false };
+            cluster.pods.push(pod::read(&origin, &root, labels)?);
+        }
+        _ => workload(document, &root, &metadata, cluster)?,
+    }
+    ignore_all(&root);
+    Ok(())
+}
+
+/// The namespace of a namespaced object; `default` where the text has none, as for `kubectl apply`.
+pub(super) fn namespace_of(document: &Document) -> Arc<str> {
+    document.namespace.clone().unwrap_or_else(|| "default".into())
+}
+
+/// The name that an object must have.
+pub(super) fn name_of(document: &Document) -> Result<Arc<str>, ReadError> {
+    document.name.clone().ok_or_else(|| {
+        ReadError::new(document.at.clone(), format!("{} has no metadata.name", document.kind))
+            .hint("give it one; what generateName makes cannot be known here")
+    })
+}
+
+/// What a namespaced document is called.
+pub(super) fn object_ref(document: &Document) -> Result<ObjectRef, ReadError> {
+    Ok(ObjectRef {
+        group: document.group().into(),
+        kind: document.kind.clone(),
+        namespace: Some(namespace_of(document)),
+        name: name_of(document)?,
+    })
+}
+
+/// What a cluster-wide document is called.
+pub(super) fn cluster_ref(document: &Document) -> Result<ObjectRef, ReadError> {
+    Ok(ObjectRef {
+        group: document.group().into(),
+        kind: document.kind.clone(),
+        namespace: None,
+        name: name_of(document)?,
+    })
+}
+
+/// A map of labels or annotations.
+pub(super) fn labels(field: Option<Field<'_>>) -> Result<Labels, Invalid> {
+    let Some(field) = field else { return Ok(Labels::new()) };
+    Ok(field.map_of_strings()?.into_iter().map(|(key, value)| (Arc::from(key), Arc::from(value))).collect())
+}
+
+/// A protocol of core objects; TCP where unset.
+pub(super) fn protocol(object: &Object<'_>, key: &str) -> Result<Protocol, Invalid> {
+    const CHOICES: &[(&str, Protocol)] =
+        &[("TCP", Protocol::Tcp), ("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
+    object.optional(key).map_or(Ok(Protocol::Tcp), |field| field.choice(CHOICES))
+}
+
+/// A port number, 1 to 65535.
+pub(super) fn port(field: &Field<'_>) -> Result<u16, Invalid> {
+    let number = field.int_in(1..=65_535)?;
+    u16::try_from(number).map_err(|_| field.invalid("a port"))
+}
+
+fn optional_port(object: &Object<'_>, key: &str) -> Result<Option<u16>, Invalid> {
+    // 0 is how the API server writes "unset" for these.
+    let Some(number) = object.int_in(key, 0..=65_535)? else { return Ok(None) };
+    Ok(u16::try_from(number).ok().filter(|port| *port > 0))
+}
+
+/// Marks everything as read: for kinds of which only some fields matter.
+fn ignore_all(object: &Object<'_>) {
+    object.ignore_rest();
+}
+
+fn address(field: &Field<'_>) -> Result<IpAddr, Invalid> {
+    field.parsed("an IP address", |text| text.parse().ok())
+}
+
+fn addresses(object: &Object<'_>, key: &str) -> Result<Vec<IpAddr>, Invalid> {
+    object.list(key)?.iter().map(address).collect()
+}
+
+fn owner(metadata: &Object<'_>) -> Result<Option<ObjectRef>, Invalid> {
+    for field in metadata.list("ownerReferences")? {
+        let owner = field.object()?;
+        let is_controller = owner.bool("controller")? == Some(true);
+        if let (true, Some(kind), Some(name)) = (is_controller, owner.string("kind")?, owner.string("name")?)
+        {
+            let group =
+                owner.string("apiVersion")?.and_then(|v| v.split_once('/')).map_or("", |(group, _)| group);
+            return Ok(Some(ObjectRef {
+                group: group.into(),
+                kind: kind.into(),
+                namespace: metadata.string("namespace")?.map(Arc::from),
+                name: name.into(),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+fn namespace(
+    document: &Document,
+    metadata: &Object<'_>,
+    mut labels: Labels,
+    cluster: &mut Cluster,
+) -> Result<(), ReadError> {
+    let name = name_of(document)?;
+    // The API server sets it on every namespace, whatever the manifest says.
+    labels.insert("kubernetes.io/metadata.name".into(), name.clone());
+    let annotations = self::labels(metadata.optional("annotations"))?;
+    cluster.namespaces.insert(name, Namespace { at: document.at.clone(), labels, annotations });
+    Ok(())
+}
+
+fn node(
+    document: &Document,
+    root: &Object<'_>,
+    labels: Labels,
+    cluster: &mut Cluster,
+) -> Result<(), ReadError> {
+    let mut node_addresses = Vec::new();
+    if let Some(status) = root.object("status")? {
+        for field in status.list("addresses")? {
+            let entry = field.object()?;
+            if matches!(entry.string("type")?, Some("InternalIP" | "ExternalIP"))
+                && let Some(value) = entry.optional("address")
+            {
+                node_addresses.push(address(&value)?);
+            }
+        }
+    }
+    let mut blocks = Vec::new();
+    if let Some(spec) = root.object("spec")? {
+        let cidr = |field: &Field<'_>| field.parsed("a CIDR block", |text| Cidr::parse_loose(text).ok());
+        if let Some(field) = spec.optional("podCIDR") {
+            blocks.push(cidr(&field)?);
+        }
+        for field in spec.list("podCIDRs")? {
+            blocks.push(cidr(&field)?);
+        }
+    }
+    node_addresses.sort_unstable();
+    node_addresses.dedup();
+    cluster.nodes.push(Node {
+        name: name_of(document)?,
+        at: document.at.clone(),
+        labels,
+        addresses: node_addresses,
+        pod_cidrs: AddressSet::blocks(blocks),
+    });
+    Ok(())
+}
+
+fn service(
+    document: &Document,
+    root: &Object<'_>,
+    labels: Labels,
+    cluster: &mut Cluster,
+) -> Result<(), ReadError> {
+    let spec = root.required("spec")?.object()?;
+    let selector = match spec.optional("selector") {
+        Some(field) => Some(self::labels(Some(field))?).filter(|selector| !selector.is_empty()),
+        None => None,
+    };
+    let mut cluster_ips = Vec::new();
+    let listed = spec.list("clusterIPs")?;
+    let single = spec.optional("clusterIP");
+    for field in single.iter().chain(&listed) {
+        // "None" is a headless Service; "" is not assigned yet.
+        if !matches!(field.string()?, "None" | "") {
+            cluster_ips.push(address(field)?);
+        }
+    }
+    cluster_ips.sort_unstable();
+    cluster_ips.dedup();
+    let mut external_ips = addresses(&spec, "externalIPs")?;
+    if let Some(load_balancer) =
+        root.object("status")?.map(|s| s.object("loadBalancer")).transpose()?.flatten()
+    {
+        for field in load_balancer.list("ingress")? {
+            if let Some(ip) = field.object()?.optional("ip") {
+                external_ips.push(address(&ip)?);
+            }
+        }
+    }
+    let mut ports = Vec::new();
+    for field in spec.list("ports")? {
+        let entry = field.object()?;
+        let number = port(&entry.required("port")?)?;
+        let target = match entry.optional("targetPort") {
+            None => TargetPort::Number(number),
+            Some(field) => match field.int_or_string()? {
+                IntOrString::Int(0) => TargetPort::Number(number),
+                IntOrString::Int(_) => TargetPort::Number(port(&field)?),
+                // A number in quotes is a number to the API server, too.
+                IntOrString::String(text) => {
+                    text.parse().map_or_else(|_| TargetPort::Name(text.into()), TargetPort::Number)
+                }
+            },
+        };
+        ports.push(ServicePort {
+            name: entry.string("name")?.map(Arc::from),
+            protocol: protocol(&entry, "protocol")?,
+            port: number,
+            target,
+            node_port: optional_port(&entry, "nodePort")?,
+        });
+    }
+    cluster.services.push(Service {
+        object: object_ref(document)?,
+        at: document.at.clone(),
+        namespace: namespace_of(document),
+        kind: spec.string("type")?.unwrap_or("ClusterIP").into(),
+        labels,
+        selector,
+        cluster_ips,
+        external_ips,
+        external_name: spec.string("externalName")?.filter(|name| !name.is_empty()).map(Arc::from),
+        ports,
+    });
+    Ok(())
+}
+
+fn endpoint_ports(object: &Object<'_>) -> Result<Vec<ContainerPort>, Invalid> {
+    let mut ports = Vec::new();
+    for field in object.list("ports")? {
+        let entry = field.object()?;
+        let Some(number) = optional_port(&entry, "port")? else { continue };
+        let name = entry.string("name")?.filter(|name| !name.is_empty()).map(Arc::from);
+        ports.push(ContainerPort {
+            name,
+            protocol: protocol(&entry, "protocol")?,
+            port: number,
+            host_port: None,
+        });
+    }
+    Ok(ports)
+}
+
+fn target_pod(entry: &Object<'_>) -> Result<Option<Arc<str>>, Invalid> {
+    let Some(target) = entry.object("targetRef")? else { return Ok(None) };
+    let is_pod = target.string("kind")? == Some("Pod");
+    Ok(target.string("name")?.filter(|_| is_pod).map(Arc::from))
+}
+
+fn endpoints(document: &Document, root: &Object<'_>, cluster: &mut Cluster) -> Result<(), ReadError> {
+    for field in root.list("subsets")? {
+        let subset = field.object()?;
+        let mut addresses = Vec::new();
+        for key in ["addresses", "notReadyAddresses"] {
+            for field in subset.list(key)? {
+                let entry = field.object()?;
+                addresses.push((address(&entry.required("ip")?)?, target_pod(&entry)?));
+            }
+        }
+        cluster.endpoints.push(Endpoints {
+            namespace: namespace_of(document),
+            service: name_of(document)?,
+            at: document.at.clone(),
+            addresses,
+            ports: endpoint_ports(&subset)?,
+        });
+    }
+    Ok(())
+}
+
+fn endpoint_slice(
+    document: &Document,
+    root: &Object<'_>,
+    labels: &Labels,
+    cluster: &mut Cluster,
+) -> Result<(), ReadError> {
+    // A slice without this label belongs to no Service.
+    let Some(service) = labels.get("kubernetes.io/service-name") else { return Ok(()) };
+    if root.string("addressType")? == Some("FQDN") {
+        return Ok(());
+    }
+    let mut addresses = Vec::new();
+    for field in root.list("endpoints")? {
+        let entry = field.object()?;
+        let pod = target_pod(&entry)?;
+        for field in entry.list("addresses")? {
+            addresses.push((address(&field)?, pod.clone()));
+        }
+    }
+    cluster.endpoints.push(Endpoints {
+        namespace: namespace_of(document),
+        service: service.clone(),
+        at: document.at.clone(),
+        addresses,
+        ports: endpoint_ports(root)?,
+    });
+    Ok(())
+}
+
+fn workload(
+    document: &Document,
+    root: &Object<'_>,
+    metadata: &Object<'_>,
+    cluster: &mut Cluster,
+) -> Result<(), ReadError> {
+    let mut spec = root.required("spec")?.object()?;
+    if &*document.kind == "CronJob" {
+        spec = spec.required("jobTemplate")?.object()?.required("spec")?.object()?;
+    }
+    let template = spec.required("template")?.object()?;
+    let labels = match template.object("metadata")? {
+        Some(metadata) => labels(metadata.optional("labels"))?,
+        None => Labels::new(),
+    };
+    let origin = PodOrigin { document, owner: owner(metadata)?, is_template: true };
+    cluster.pods.push(pod::read(&origin, &template, labels)?);
+    Ok(())
+}
+
+fn worker_pool(document: &Document, root: &Object<'_>, cluster: &mut Cluster) -> Result<(), ReadError> {
+    let spec = root.required("spec")?.object()?;
+    let mut storage_endpoints = Vec::new();
+    if let Some(storage) = spec.object("storage")? {
+        for field in storage.list("endpoints")? {
+            storage_endpoints.push(Arc::from(field.string()?));
+        }
+    }
+    cluster.worker_pools.push(WorkerPool {
+        object: object_ref(document)?,
+        at: document.at.clone(),
+        namespace: namespace_of(document),
+        tenant: spec.string("tenant")?.map(Arc::from),
+        storage_endpoints,
+    });
+    Ok(())
+}
