@@ -1,5 +1,11 @@
 //! The audit: intents in, findings out.
 
+mod access;
+pub mod catalog;
+mod hardening;
+pub mod intent;
+pub mod places;
+
 use crate::policy::Direction;
 use crate::sets::Protocol;
 use crate::source::{At, ObjectRef};
@@ -79,4 +85,26 @@ pub struct Outcome {
     pub assumptions: Vec<String>,
     /// What was found, worst first.
     pub findings: Vec<Finding>,
+}
+
+impl Finding {
+    /// A finding that is sure, without a packet.
+    pub(crate) fn certain(
+        kind: &'static catalog::Kind,
+        object: ObjectRef,
+        at: Option<At>,
+        reason: String,
+    ) -> Self {
+        Self {
+            id: kind.id,
+            severity: kind.severity,
+            certain: Truth::Yes,
+            object,
+            at,
+            reason,
+            witness: None,
+            fix: kind.fix.to_owned(),
+            doubts: Vec::new(),
+        }
+    }
 }
