@@ -150,6 +150,16 @@ const HARMLESS_KINDS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Whether a group's kinds may change what passes.
+pub fn is_policy_group(group: &str) -> bool {
+    POLICY_GROUPS.contains(&group)
+}
+
+/// Whether a kind is, or may be, something that verdicts depend on; a reader of a live cluster leaves out the rest.
+pub fn concerns_policies(group: &str, kind: &str) -> bool {
+    group == "mpegflow.io" || (is_policy_group(group) && concern(group, kind) != Concern::None)
+}
+
 /// What a kind that nothing reads means.
 pub(super) fn concern(group: &str, kind: &str) -> Concern {
     let listed =

@@ -10,7 +10,7 @@ pub use dot::dot;
 pub use html::html;
 pub use json::json;
 pub use sarif::sarif;
-pub use table::table;
+pub use table::{clean, table};
 
 use crate::audit::{DecidingRule, Witness};
 use crate::sets::Protocol;

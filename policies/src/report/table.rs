@@ -110,7 +110,7 @@ impl Paint {
 }
 
 /// Text of an input for a terminal or a page: control characters and those that turn the direction of text are shown as `?`.
-pub(crate) fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     text.chars()
         .map(|c| {
             let turns =
