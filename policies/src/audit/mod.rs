@@ -1,7 +1,9 @@
 //! The audit: intents in, findings out.
 
 mod access;
+pub mod baseline;
 pub mod catalog;
+pub mod flows;
 mod hardening;
 pub mod intent;
 pub mod places;

@@ -26,8 +26,8 @@ pub mod yaml;
 mod stream;
 
 pub use assemble::{ReadOptions, Reading, cluster};
-pub use kinds::{concerns_policies, is_policy_group};
 pub use documents::{Document, Documents, Input, Limits, Note, documents};
+pub use kinds::{concerns_policies, is_policy_group};
 pub use node::{At, Entry, Key, Node, Pos, Value};
 pub use object::{Field, IntOrString, Invalid, Object, Unknown};
 
