@@ -15,6 +15,7 @@ use std::path::PathBuf;
   mpegflow transcode holiday.mov --out dist/     one file, on this machine
   mpegflow serve                                 a broker with a page and an API on this machine
   mpegflow doctor                                what is missing on this machine
+  mpegflow audit manifests/                      prove what pods can reach
   mpegflow help exit-codes                       what the exit codes mean")]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Jobs(Jobs),
     /// List a broker's presets
     Presets(Presets),
+    /// Prove what pods can reach, from manifests or a live cluster
+    Audit(Audit),
     /// Say which lock, library or right is missing on this machine
     Doctor(Doctor),
     /// Print the completions of a shell
@@ -315,6 +318,156 @@ pub(crate) enum Jobs {
 pub(crate) struct Presets {
     #[command(flatten)]
     pub(crate) connection: Connection,
+}
+
+/// See [`Command::Audit`].
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Examples:
+  mpegflow audit manifests/ --assume-complete             worker pools reach only the broker?
+  helm template my-release ./chart | mpegflow audit - --intents intents.yaml --assume-complete
+  mpegflow audit --cluster                                the live cluster, read-only
+  mpegflow audit manifests/ --cni cilium@1.18 --format sarif > audit.sarif
+  mpegflow audit manifests/ --baseline accepted.yaml --flows hubble.jsonl
+  mpegflow audit diff before/ after/                      what became reachable
+  mpegflow audit explain media/worker 169.254.169.254 80 manifests/
+
+A file of intents says what other pods may reach:
+  apiVersion: mpegflow.io/v1alpha1
+  kind: NetworkIntents
+  intents:
+  - name: the shop reaches its database and nothing else
+    from: {namespace: shop, pods: {app: web}}
+    may: [{namespace: shop, pods: {app: db}, ports: [5432]}]
+    must-not: [{group: metadata}]
+    reached-by: [{namespace: ingress}]
+
+Exit codes: 0 proved, 1 violated, 2 unknown, 3 bad input or wrong usage. As a kubectl plugin:
+  ln -s $(command -v mpegflow) ~/.local/bin/kubectl-mpegflow_audit && kubectl mpegflow-audit")]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    pub(crate) command: Option<AuditCommand>,
+    #[command(flatten)]
+    pub(crate) source: AuditSource,
+    #[command(flatten)]
+    pub(crate) world: AuditWorld,
+    /// What is to be proved [default: worker pools reach only the broker]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) intents: Option<PathBuf>,
+    /// Findings that somebody answers for, with owner, reason and day
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// Observed flows (Hubble or Calico, JSON lines): each that was judged denied is reported
+    #[arg(long, value_name = "FILE")]
+    pub(crate) flows: Vec<PathBuf>,
+    /// How the result is written
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: Option<AuditFormat>,
+}
+
+/// What is audited.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct AuditSource {
+    /// Manifests: files, folders, or `-` for standard input
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Read the live cluster of the kubeconfig's context instead (GET requests only)
+    #[arg(long, conflicts_with = "paths")]
+    pub(crate) cluster: bool,
+    #[command(flatten)]
+    pub(crate) kubeconfig: Kubeconfig,
+}
+
+/// Which cluster.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Kubeconfig {
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// The kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's own account]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+/// What is assumed of the world around the manifests.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AuditWorld {
+    /// The network plugin: generic, cilium, calico or aws-vpc, with or without @VERSION [default: generic; with --cluster, the one found]
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) cni: Option<mpegflow_policies::profile::Profile>,
+    /// The input is all there is: no pod and no policy is elsewhere (a cluster always is)
+    #[arg(long)]
+    pub(crate) assume_complete: bool,
+    /// Block that pods get addresses from, where manifests do not say (repeatable)
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) pod_cidr: Vec<mpegflow_policies::sets::Cidr>,
+    /// Leave out a kind that is not known and does not matter here, such as Rollout.argoproj.io (repeatable)
+    #[arg(long, value_name = "KIND")]
+    pub(crate) ignore_kind: Vec<String>,
+    /// Largest file that is read, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub(crate) max_file: u64,
+}
+
+/// How an audit is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuditFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// For code scanners (SARIF 2.1.0)
+    Sarif,
+    /// A page for the auditor
+    Html,
+    /// A picture for Graphviz
+    Dot,
+}
+
+/// Commands of an audit beside the audit itself.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// What became reachable, and what stopped being so, from one set of manifests to another
+    #[command(after_help = "Examples:
+  mpegflow audit diff before/ after/
+  git worktree add /tmp/old HEAD~1 && mpegflow audit diff /tmp/old/manifests manifests --format json
+
+Exit codes: 0 nothing became reachable, 1 something did, 2 something may have, 3 bad input.")]
+    Diff {
+        /// Manifests before: a file or a folder
+        old: PathBuf,
+        /// Manifests after
+        new: PathBuf,
+        #[command(flatten)]
+        world: AuditWorld,
+        /// `table` or `json`
+        #[arg(long, value_enum, value_name = "FORMAT")]
+        format: Option<AuditFormat>,
+    },
+    /// Why a packet passes or does not, rule by rule
+    #[command(after_help = "Examples:
+  mpegflow audit explain media/worker mpegflow/broker 8443 manifests/
+  mpegflow audit explain media/worker 169.254.169.254 80 manifests/ --cni calico
+  mpegflow audit explain media/worker svc/kube-system/kube-dns 53/UDP --cluster
+  mpegflow audit explain node/n1 media/worker any manifests/
+
+An end is NAMESPACE/NAME of a pod or workload, svc/NAMESPACE/NAME, node/NAME, an IP address or a DNS name.
+Exit codes: 0 it passes, 1 it does not, 2 unknown, 3 bad input.")]
+    Explain {
+        /// Who sends
+        source: String,
+        /// Who gets it
+        destination: String,
+        /// Port, such as 443, 53/UDP or any
+        port: String,
+        #[command(flatten)]
+        input: AuditSource,
+        #[command(flatten)]
+        world: AuditWorld,
+        /// `table` or `json`
+        #[arg(long, value_enum, value_name = "FORMAT")]
+        format: Option<AuditFormat>,
+    },
 }
 
 /// See [`Command::Doctor`].

@@ -6,7 +6,10 @@
 mod aws_vpc;
 mod calico;
 mod cilium;
+mod detect;
 mod generic;
+
+pub use detect::detect;
 
 use crate::policy::{ClusterTier, Dialect};
 use crate::truth::Truth;

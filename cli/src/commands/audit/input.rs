@@ -51,6 +51,22 @@ pub(super) fn refused(errors: &ReadErrors) -> Failed {
     failed
 }
 
+/// The bytes of one file, or of standard input for `-`, at most `max`.
+pub(super) fn bytes(path: &Path, max: u64) -> Result<Vec<u8>, Failed> {
+    let mut bytes = Vec::new();
+    let limit = max.saturating_add(1);
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
+    } else {
+        fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(|e| unreadable(path, &e))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
+        return Err(bad(format!("{} is larger than {max} bytes", path.display())).help("audit a shorter time"));
+    }
+    Ok(bytes)
+}
+
 fn file_into(input: &mut Input, path: &Path, max_bytes: u64, in_folder: bool) -> Result<(), Failed> {
     let name = path.to_string_lossy();
     let file = fs::File::open(path).map_err(|e| unreadable(path, &e))?;
