@@ -69,7 +69,7 @@ pub(crate) enum Command {
     /// List a broker's presets
     Presets(Presets),
     /// Prove what pods can reach, from manifests or a live cluster
-    Audit(Audit),
+    Audit(Box<Audit>),
     /// Say which lock, library or right is missing on this machine
     Doctor(Doctor),
     /// Print the completions of a shell

@@ -13,7 +13,13 @@ pub(crate) const TABLE: &str = "Exit codes:
     2  wrong usage
     3  bad input: the file cannot be transcoded, or the request was refused as wrong
     4  the broker cannot be reached, or does not accept the API key
-  130  interrupted; nothing is left behind";
+  130  interrupted; nothing is left behind
+
+Of `mpegflow audit`:
+    0  proved (or every finding is accepted by the baseline)
+    1  violated
+    2  unknown: neither proved nor violated
+    3  bad input or wrong usage";
 
 /// A failure's message or remedy, which is written for the API, in terms of this program's options.
 pub(crate) fn in_options(text: &str) -> String {

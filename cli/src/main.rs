@@ -29,12 +29,20 @@ mod workers;
 use args::{Cli, Command};
 use clap::Parser as _;
 use exit::{Exit, Failed};
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use ui::Ui;
 
+/// The name under which kubectl calls this program: `kubectl mpegflow-audit`.
+const KUBECTL_PLUGIN: &str = "kubectl-mpegflow_audit";
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse_from(typed()) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     if let Command::Shim(shim) = &cli.command {
         // Before any thread is started: the process is about to become another.
         return fail(Ui::new(&cli.global), &workers::become_worker(shim));
@@ -47,14 +55,42 @@ fn main() -> ExitCode {
         Err(e) => Err(Failed::new(Exit::Failed, "runtime", format!("cannot start: {e}"))),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(failed) => fail(ui, &failed),
     }
 }
 
-async fn run(cli: Cli, ui: Ui) -> Result<(), Failed> {
+/// What was typed. Called as `kubectl mpegflow-audit`, this program is `mpegflow audit`, and audits the cluster that kubectl
+/// would talk to unless something else is named.
+fn typed() -> Vec<OsString> {
+    let mut typed: Vec<OsString> = std::env::args_os().collect();
+    let name = typed.first().map(Path::new).and_then(Path::file_stem).map(|name| name.to_owned());
+    if name.is_some_and(|name| name == KUBECTL_PLUGIN) {
+        if typed.len() == 1 {
+            typed.push("--cluster".into());
+        }
+        typed.splice(0..1, ["mpegflow".into(), "audit".into()]);
+    }
+    typed
+}
+
+/// Says what is wrong with the command line, or helps. Of an audit, 2 is a verdict: wrong usage is bad input there.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let is_audit = typed().iter().skip(1).find(|arg| !arg.to_string_lossy().starts_with('-')).is_some_and(|a| a == "audit");
+    let code = match (error.use_stderr(), is_audit) {
+        (false, _) => 0,
+        (true, true) => Exit::BadInput as u8,
+        (true, false) => Exit::Usage as u8,
+    };
+    ExitCode::from(code)
+}
+
+/// Runs a command. The number is the exit code of one that answers a question.
+async fn run(cli: Cli, ui: Ui) -> Result<u8, Failed> {
     let verbose = cli.global.verbose > 0;
     match cli.command {
+        Command::Audit(args) => return commands::audit::run(*args, ui).await,
         Command::Transcode(args) => commands::transcode::run(args, ui, verbose).await,
         Command::Play(args) => commands::play::run(args, ui).await,
         Command::Serve(args) => commands::serve::run(args, ui).await,
@@ -74,7 +110,8 @@ async fn run(cli: Cli, ui: Ui) -> Result<(), Failed> {
         }
         // Handled in `main`.
         Command::Shim(shim) => Err(workers::become_worker(&shim)),
-    }
+    }?;
+    Ok(0)
 }
 
 fn fail(ui: Ui, failed: &Failed) -> ExitCode {

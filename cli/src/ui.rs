@@ -15,7 +15,8 @@ pub(crate) struct Ui {
     pub(crate) json: bool,
     quiet: bool,
     bars: bool,
-    color_out: bool,
+    /// Standard output is a terminal that wants colour.
+    pub(crate) color_out: bool,
     /// Standard error is a terminal that wants colour.
     pub(crate) color_err: bool,
 }

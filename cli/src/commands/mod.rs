@@ -1,5 +1,6 @@
 //! One module for each command.
 
+pub(crate) mod audit;
 pub(crate) mod doctor;
 pub(crate) mod download;
 pub(crate) mod jobs;

@@ -1,5 +1,6 @@
 //! Addresses that every audit asks about, whether a policy mentions them or not.
 
+use crate::cluster::Cluster;
 use crate::sets::{AddressSet, Cidr};
 
 /// A cloud's metadata service.
@@ -40,6 +41,19 @@ pub const METADATA: &[MetadataService] = &[
 /// All their addresses.
 pub fn metadata_addresses() -> AddressSet {
     AddressSet::blocks(METADATA.iter().filter_map(|service| service.address.parse().ok()).map(Cidr::host))
+}
+
+/// Addresses of Services: what a packet to a Service carries before its destination is translated.
+pub fn service_addresses(cluster: &Cluster) -> AddressSet {
+    AddressSet::blocks(cluster.services.iter().flat_map(|service| &service.cluster_ips).copied().map(Cidr::host))
+}
+
+/// Addresses of the API server: the Service `default/kubernetes` and its endpoints.
+pub fn kube_api_addresses(cluster: &Cluster) -> AddressSet {
+    let services = cluster.services.iter().filter(|s| *s.namespace == *"default" && *s.object.name == *"kubernetes");
+    let endpoints = cluster.endpoints.iter().filter(|e| *e.namespace == *"default" && *e.service == *"kubernetes");
+    let addresses = services.flat_map(|service| service.cluster_ips.iter().copied());
+    AddressSet::blocks(addresses.chain(endpoints.flat_map(|e| e.addresses.iter().map(|(ip, _)| *ip))).map(Cidr::host))
 }
 
 #[cfg(test)]
