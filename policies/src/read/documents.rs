@@ -293,11 +293,15 @@ impl Reader {
 
 fn parse(source: &Source, piece: Piece<'_>, budget: &mut Budget) -> Result<Vec<Node>, ReadError> {
     let name = &source.name;
+    let left = budget.left();
     let not_json = if json::looks_like_json(piece.text) {
         match json::parse(name, piece.text, piece.first_line, budget) {
             Ok(nodes) => return Ok(nodes),
-            // Flow style YAML looks like this, too.
-            Err(error) => Some(error),
+            // Flow style YAML looks like this, too. What was read so far is dropped.
+            Err(error) => {
+                budget.restore(left);
+                Some(error)
+            }
         }
     } else {
         None

@@ -24,6 +24,9 @@ pub mod scalar;
 pub mod yaml;
 
 mod stream;
+mod strict;
+#[cfg(test)]
+mod testing;
 
 pub use assemble::{ReadOptions, Reading, cluster};
 pub use documents::{Document, Documents, Input, Limits, Note, documents};

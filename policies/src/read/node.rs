@@ -177,6 +177,16 @@ impl Budget {
         Ok(())
     }
 
+    /// Nodes that may still be made.
+    pub(crate) fn left(&self) -> usize {
+        self.nodes
+    }
+
+    /// Gives nodes back that were dropped.
+    pub(crate) fn restore(&mut self, nodes: usize) {
+        self.nodes = nodes;
+    }
+
     /// Whether the limit is used up.
     pub(crate) fn is_empty(&self) -> bool {
         self.nodes == 0

@@ -208,7 +208,13 @@ fn integer(text: &str) -> Option<Integer> {
         [b'0', _, ..] => (8, unsigned.get(1..)?),
         _ => (10, unsigned),
     };
-    // Rust's parser would take a second sign.
+    // Go takes a sign after `0b`, but not after the other prefixes.
+    let (negative, digits) = match digits.as_bytes() {
+        [b'-', ..] if base == 2 && text.starts_with("0b") => (true, digits.get(1..)?),
+        [b'+', ..] if base == 2 && text.starts_with("0b") => (false, digits.get(1..)?),
+        _ => (negative, digits),
+    };
+    // Rust's parser would take a sign.
     if !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return None;
     }
@@ -237,11 +243,11 @@ fn is_float(text: &str) -> bool {
 
 /// JSON writes a float without a fraction like an integer, below 10^21; the reader then finds an integer.
 fn number<'a>(value: f64) -> Scalar<'a> {
-    // 2^63 is exact as a float; every float below it in size fits.
-    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    if value.fract() == 0.0 && value.abs() < LIMIT {
-        #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and is below 2^63")]
-        return Scalar::Int(value as i64);
+    // Both JSON and this write the shortest digits that mean the value, then zeros.
+    if value.fract() == 0.0
+        && let Ok(integer) = value.to_string().parse()
+    {
+        return Scalar::Int(integer);
     }
     Scalar::Float(value)
 }

@@ -12,6 +12,7 @@ use saphyr_parser::{Event, Input, Marker, Parser, ScalarStyle, ScanError};
 use super::ReadError;
 use super::node::{Budget, Entry, Key, MAX_DEPTH, Node, Pos, TooManyNodes, Value, quoted, twice};
 use super::scalar::{self, Scalar, ScalarError, Tag};
+use super::strict::Strict;
 
 /// Aliases may copy this many nodes in any document…
 pub const MIN_COPIES: usize = 10_000;
@@ -45,11 +46,11 @@ pub(crate) fn parse(
     };
     builder.check_characters(text)?;
     if text.len() <= LONGEST_TOKEN {
-        return builder.run(Parser::new_from_str(text), || false);
+        return builder.run(text, Parser::new_from_str(text), || false);
     }
     let left = Rc::new(Cell::new(LONGEST_TOKEN));
     let metered = Metered { chars: text.chars(), left: Rc::clone(&left) };
-    builder.run(Parser::new_from_iter(metered), || {
+    builder.run(text, Parser::new_from_iter(metered), || {
         let exhausted = left.get() == 0;
         left.set(LONGEST_TOKEN);
         exhausted
@@ -113,9 +114,11 @@ struct Merged {
 impl Builder<'_> {
     fn run<T: Input>(
         mut self,
+        text: &str,
         mut parser: Parser<'_, T>,
         exhausted: impl Fn() -> bool,
     ) -> Result<Option<Node>, ReadError> {
+        let mut strict = Strict::new(text);
         let mut documents = 0_usize;
         while let Some(event) = parser.next_event() {
             let too_long = exhausted();
@@ -127,6 +130,7 @@ impl Builder<'_> {
             };
             self.events = self.events.saturating_add(1);
             let pos = self.pos(span.start);
+            strict.check(&event, span).map_err(|what| self.error(pos, what))?;
             match event {
                 Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
                 Event::DocumentStart(_) => {
