@@ -1,0 +1,271 @@
+//! The whole audit: intents, policies, rights, hardening and observed flows, under one profile.
+
+use super::baseline::Baseline;
+use super::flows::{Flows, Party};
+use super::intent::Intent;
+use super::reach::{Check, Gathered, deciding};
+use super::{Finding, Outcome, Summary, Witness, access, catalog, hardening, lint, places};
+use crate::cluster::Cluster;
+use crate::evaluate::{Endpoint, EndpointId, EvaluateError, Evaluation, Options};
+use crate::matching::{DomainPattern, Match};
+use crate::profile::Profile;
+use crate::report::packet;
+use crate::sets::{AddressSet, Cidr};
+use crate::truth::Truth;
+use jiff::civil::Date;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Findings of observed flows that are reported one by one; beyond it they are counted.
+const MOST_FLOW_FINDINGS: usize = 100;
+
+/// What to audit, and under which assumptions.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Its CNI.
+    pub profile: Profile,
+    /// Whether there is nothing but the input.
+    pub complete: bool,
+    /// What is to be proved.
+    pub intents: Vec<Intent>,
+    /// Blocks that pods get addresses from, where known.
+    pub pod_cidrs: Option<AddressSet>,
+    /// Accepted findings.
+    pub baseline: Option<&'a Baseline>,
+    /// The day it is.
+    pub today: Date,
+    /// Observed flows.
+    pub flows: &'a [Flows],
+}
+
+/// Audits.
+///
+/// # Errors
+/// The cluster is larger than can be evaluated.
+pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
+    let cluster = request.cluster;
+    let evaluation = Evaluation::new(cluster, request.profile, options(request))?;
+    let check = Check { cluster, evaluation: &evaluation, complete: request.complete };
+    let mut gathered = Gathered::default();
+    let mut hardened: BTreeSet<usize> = BTreeSet::new();
+    let mut audited: BTreeSet<usize> = BTreeSet::new();
+    for intent in &request.intents {
+        check.run(intent, &mut gathered)?;
+        let pods = check.pods(&intent.from);
+        audited.extend(pods.iter().map(|(_, pod, _)| *pod));
+        if intent.hardened {
+            hardened.extend(pods.iter().map(|(_, pod, _)| *pod));
+        }
+    }
+    let mut findings = gathered.findings;
+    findings.extend(lint::findings(cluster, request.profile));
+    let pods = |indices: &BTreeSet<usize>| indices.iter().filter_map(|i| cluster.pods.get(*i)).collect::<Vec<_>>();
+    for pod in pods(&hardened) {
+        findings.extend(hardening::findings(pod, cluster));
+    }
+    let namespaces: BTreeSet<Arc<str>> = pods(&audited).iter().map(|pod| pod.namespace.clone()).collect();
+    let accounts = pods(&hardened).iter().map(|pod| (pod.namespace.clone(), pod.service_account.clone())).collect();
+    if !namespaces.is_empty() {
+        findings.extend(access::findings(cluster, &namespaces, &accounts));
+    }
+    findings.extend(contradicted(request, &evaluation));
+
+    findings.sort_by(|a, b| {
+        let key = |f: &Finding| (std::cmp::Reverse((f.certain, f.severity)), f.id, f.object.clone(), f.at.clone());
+        key(a).cmp(&key(b))
+    });
+    findings.dedup_by(|a, b| a.id == b.id && a.object == b.object && a.at == b.at && a.reason == b.reason);
+    let (findings, accepted) = match request.baseline {
+        Some(baseline) => baseline.apply(findings, request.today),
+        None => (findings, Vec::new()),
+    };
+    let mut outcome = Outcome {
+        proved: Truth::Unknown,
+        sentence: String::new(),
+        profile: request.profile,
+        assumptions: assumptions(request),
+        intents: gathered.results,
+        findings,
+        accepted,
+        reach: gathered.reach.into_iter().collect(),
+        input: Summary {
+            namespaces: cluster.namespaces.len(),
+            pods: cluster.pods.len(),
+            nodes: cluster.nodes.len(),
+            services: cluster.services.len(),
+            policies: cluster.policies.len(),
+            complete: request.complete,
+        },
+    };
+    outcome.proved = verdict(&outcome);
+    outcome.sentence = sentence(&outcome);
+    Ok(outcome)
+}
+
+/// Addresses and names that the intents and every audit ask about, so that each is an endpoint of its own.
+fn options(request: &Request<'_>) -> Options {
+    let single = |address: &str| address.parse().ok().map(|ip| AddressSet::block(Cidr::host(ip)));
+    let mut addresses: Vec<AddressSet> =
+        places::METADATA.iter().filter_map(|service| single(service.address)).collect();
+    addresses.push(places::kube_api_addresses(request.cluster));
+    addresses.push(places::service_addresses(request.cluster));
+    let mut domains = Vec::new();
+    for intent in &request.intents {
+        let peers = intent.may.iter().flatten().chain(&intent.must).chain(&intent.must_not);
+        for peer in peers.chain(intent.reached_by.iter().flatten()) {
+            mentioned(&peer.who, &mut addresses, &mut domains);
+        }
+    }
+    addresses.retain(|set| !set.is_empty());
+    Options {
+        addresses,
+        trusted_domains: domains.clone(),
+        domains,
+        pod_cidrs: request.pod_cidrs.clone(),
+        imagine: true,
+    }
+}
+
+fn mentioned(who: &Match, addresses: &mut Vec<AddressSet>, domains: &mut Vec<Arc<str>>) {
+    match who {
+        Match::All(parts) | Match::OneOf(parts) => {
+            for part in parts {
+                mentioned(part, addresses, domains);
+            }
+        }
+        Match::Not(inner) => mentioned(inner, addresses, domains),
+        Match::Address(set) | Match::Cidr(set) => addresses.push(set.clone()),
+        Match::Domain(DomainPattern::Name(name)) => domains.push(name.clone()),
+        _ => {}
+    }
+}
+
+fn assumptions(request: &Request<'_>) -> Vec<String> {
+    let mut all = vec![format!("the network is {} and enforces policies on every node", request.profile)];
+    all.extend(request.profile.assumptions().iter().map(|sentence| (*sentence).to_owned()));
+    if request.complete {
+        all.push("there are no pods, nodes and policies beside those of the input".into());
+    }
+    let domains: Vec<&str> = request
+        .intents
+        .iter()
+        .flat_map(|intent| intent.may.iter().flatten())
+        .filter_map(|peer| if let Match::Domain(DomainPattern::Name(name)) = &peer.who { Some(&**name) } else { None })
+        .collect();
+    if !domains.is_empty() {
+        all.push(format!("{} resolve to nothing but what they are meant to", domains.join(", ")));
+    }
+    all.push("a pod's own node reaches it, for the kubelet's probes".into());
+    all
+}
+
+/// Violations that the baseline accepts do not count as proved; they only let the exit code be 0.
+fn verdict(outcome: &Outcome) -> Truth {
+    let contradicted = outcome.findings.iter().any(|finding| finding.id == catalog::FLOW_CONTRADICTS.id);
+    let hard = outcome.findings.iter().chain(outcome.accepted.iter().map(|accepted| &accepted.finding)).any(|finding| {
+        finding.certain.must() && finding.severity == super::Severity::Error && finding.id >= "MF4" && finding.id < "MF5"
+            || finding.id == catalog::WORKER_HAS_RIGHTS.id
+    });
+    let intents = outcome.intents.iter().map(|intent| intent.proved).min().unwrap_or(Truth::Unknown);
+    if contradicted || hard { Truth::No } else { intents }
+}
+
+fn sentence(outcome: &Outcome) -> String {
+    let pods: usize = outcome.intents.iter().map(|intent| intent.pods).sum();
+    let worst = outcome.findings.iter().find(|f| f.certain.must() && f.severity == super::Severity::Error);
+    let errors = outcome.findings.iter().filter(|f| f.certain.must() && f.severity == super::Severity::Error).count();
+    let more = match errors.saturating_sub(1) {
+        0 => String::new(),
+        1 => ", and 1 more error".into(),
+        more => format!(", and {more} more errors"),
+    };
+    match outcome.proved {
+        _ if outcome.intents.is_empty() => "Unknown: no intent was given, so there is nothing to prove.".into(),
+        Truth::Yes => {
+            let names: Vec<String> = outcome.intents.iter().map(|intent| intent.name.to_string()).collect();
+            let what = if pods == 1 { "1 pod".to_owned() } else { format!("all {pods} pods") };
+            format!("Proved for {what}: {}.", names.join("; "))
+        }
+        Truth::No => match worst {
+            Some(finding) => {
+                let packet = finding.witness.as_ref().map(|w| format!(" ({})", packet(w))).unwrap_or_default();
+                format!("Violated: {}: {}{packet}{more}.", finding.object, finding.reason)
+            }
+            None => {
+                let accepted = outcome.accepted.len();
+                format!("Violated, and accepted by the baseline: {accepted} findings have an owner and a day.")
+            }
+        },
+        Truth::Unknown => {
+            let open = outcome.intents.iter().find(|intent| intent.proved == Truth::Unknown);
+            let doubt = open.and_then(|intent| intent.doubts.first()).map(|doubt| format!(": {doubt}"));
+            let name = open.map(|intent| intent.name.to_string()).unwrap_or_default();
+            format!("Unknown whether {name}{}.", doubt.unwrap_or_default())
+        }
+    }
+}
+
+impl Outcome {
+    /// 0 proved or everything accepted, 1 violated, 2 unknown.
+    pub fn exit_code(&self) -> u8 {
+        let open = self.findings.iter().any(|f| f.certain.must() && f.severity == super::Severity::Error);
+        match self.proved {
+            Truth::Yes => 0,
+            Truth::No if !open && !self.accepted.is_empty() => 0,
+            Truth::No => 1,
+            Truth::Unknown => 2,
+        }
+    }
+}
+
+/// Packets that were seen to pass and are judged denied.
+fn contradicted(request: &Request<'_>, evaluation: &Evaluation) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut seen = BTreeSet::new();
+    for flow in request.flows.iter().flat_map(|flows| &flows.flows) {
+        let (Some(source), Some(destination)) =
+            (party(&flow.source, request.cluster, evaluation), party(&flow.destination, request.cluster, evaluation))
+        else {
+            continue;
+        };
+        let is_new = seen.insert((source, destination, flow.protocol, flow.port));
+        if !is_new || !evaluation.verdict(source, destination).denied.contains(flow.protocol, flow.port) {
+            continue;
+        }
+        if findings.len() >= MOST_FLOW_FINDINGS {
+            break;
+        }
+        let explanation = evaluation.explain(source, destination);
+        let steps = explanation.egress.iter().chain(&explanation.ingress);
+        let rules = steps.filter(|step| step.traffic.contains(flow.protocol, flow.port)).map(deciding).collect();
+        let name = |end| evaluation.name(end, request.cluster);
+        let pod = [destination, source].into_iter().find_map(|end| match evaluation.endpoint(end) {
+            Some(Endpoint::Pod(pod)) => request.cluster.pods.get(*pod),
+            _ => None,
+        });
+        let Some(pod) = pod else { continue };
+        let reason = format!("{} was seen to reach {}, which is judged denied", name(source), name(destination));
+        let witness = Witness {
+            source: name(source),
+            destination: name(destination),
+            protocol: flow.protocol,
+            port: flow.port,
+            rules,
+        };
+        findings.push(Finding {
+            witness: Some(witness),
+            ..Finding::certain(&catalog::FLOW_CONTRADICTS, pod.object.clone(), Some(flow.at.clone()), reason)
+        });
+    }
+    findings
+}
+
+fn party(party: &Party, cluster: &Cluster, evaluation: &Evaluation) -> Option<EndpointId> {
+    let by_name = party.pod.as_ref().and_then(|(namespace, name)| {
+        let pod = cluster.pods.iter().position(|p| p.namespace == *namespace && p.object.name == *name)?;
+        evaluation.pod(pod)
+    });
+    by_name.or_else(|| evaluation.address(party.address?))
+}

@@ -1,0 +1,406 @@
+//! A second evaluator, as plain as can be: one pair at a time, straight from the documentation of the model, without
+//! interning, bitsets or classes. The fast one has to agree with it everywhere.
+//!
+//! It leaves out what it has no need of to be an oracle: explanations, imagined pods, Services.
+
+use mpegflow_policies::cluster::{Cluster, Pod};
+use mpegflow_policies::matching::{DomainPattern, Kind, LabelOwner, Match, TrafficMatch};
+use mpegflow_policies::policy::{Action, ClusterTier, Dialect, Direction, Place, Policy, Section};
+use mpegflow_policies::profile::{Fact, Pipeline, Profile};
+use mpegflow_policies::sets::{AddressSet, Cidr, Lane, PortSet, Protocol, Traffic};
+use mpegflow_policies::truth::Truth;
+use std::net::IpAddr;
+
+/// Who may talk, as far as this evaluator goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Index into the cluster's pods.
+    Pod(usize),
+    /// An address outside the cluster.
+    Outside(IpAddr),
+}
+
+/// What passes, does not, and may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub allowed: Traffic,
+    pub denied: Traffic,
+    pub unknown: Traffic,
+}
+
+/// Possible outcomes of each packet.
+#[derive(Debug, Clone)]
+struct State {
+    allowed: Traffic,
+    denied: Traffic,
+    passed: Traffic,
+    open: Traffic,
+}
+
+/// A cluster under a profile.
+pub struct Reference<'a> {
+    pub cluster: &'a Cluster,
+    pub profile: Profile,
+}
+
+impl Reference<'_> {
+    /// The verdict on a pair of different ends.
+    pub fn verdict(&self, source: &End, destination: &End) -> Answer {
+        let egress = self.side(Direction::Egress, source, destination);
+        let ingress = self.side(Direction::Ingress, destination, source);
+        let can_pass = egress.allowed.intersection(&ingress.allowed);
+        let can_fail = egress.denied.union(&ingress.denied);
+        Answer {
+            allowed: can_pass.difference(&can_fail),
+            denied: can_pass.complement(),
+            unknown: can_pass.intersection(&can_fail),
+        }
+    }
+
+    fn fact(&self, fact: Fact<'_>) -> Truth {
+        self.profile.fact(fact).truth
+    }
+
+    /// One side: `allowed` is what can pass, `denied` what can fail.
+    fn side(&self, direction: Direction, subject: &End, peer: &End) -> State {
+        let mut state = State {
+            allowed: Traffic::none(),
+            denied: Traffic::none(),
+            passed: Traffic::none(),
+            open: Traffic::all(),
+        };
+        let End::Pod(pod) = subject else {
+            return State { allowed: Traffic::all(), open: Traffic::none(), ..state };
+        };
+        assert!(!self.cluster.pods[*pod].host_network, "host-network pods are not modelled here");
+        for stage in self.stages() {
+            self.stage(&stage, direction, subject, peer, &mut state);
+        }
+        state.allowed = state.allowed.union(&state.open);
+        state
+    }
+
+    /// The stages in order: each a list of bands, each a list of policies that are equal in order.
+    fn stages(&self) -> Vec<Stage<'_>> {
+        let enforced: Vec<&Policy> = self
+            .cluster
+            .policies
+            .iter()
+            .filter(|policy| policy.inert.is_none() && self.fact(Fact::Enforces(policy.dialect)).may())
+            .collect();
+        let cluster_tier = |tier: ClusterTier| {
+            let mut bands: std::collections::BTreeMap<u16, Vec<&Policy>> = Default::default();
+            for policy in &enforced {
+                if let Place::Cluster { tier: t, priority } = &policy.place
+                    && *t == tier
+                {
+                    bands.entry(*priority).or_default().push(policy);
+                }
+            }
+            Stage::Ordered { bands: bands.into_values().collect(), end: None }
+        };
+        match self.profile.pipeline() {
+            Pipeline::Standard => {
+                let normal = enforced
+                    .iter()
+                    .copied()
+                    .filter(|p| matches!(p.place, Place::Kubernetes | Place::Cilium))
+                    .collect();
+                vec![cluster_tier(ClusterTier::Admin), Stage::Additive(normal), cluster_tier(ClusterTier::Baseline)]
+            }
+            Pipeline::CalicoTiers => {
+                // (order, name) → policies with (order, kind, namespace, name)
+                let mut tiers: Vec<(f64, String, bool, Vec<(f64, &Policy)>)> = Vec::new();
+                for policy in &enforced {
+                    let (tier, order) = match &policy.place {
+                        Place::Calico { tier, order } => (tier.to_string(), order.unwrap_or(f64::INFINITY)),
+                        Place::Kubernetes => ("default".into(), 1000.0),
+                        _ => continue,
+                    };
+                    let known = self.cluster.tiers.get(tier.as_str());
+                    let tier_order = known.map_or(
+                        if tier == "default" { 1_000_000.0 } else { f64::INFINITY },
+                        |known| known.order.unwrap_or(f64::INFINITY),
+                    );
+                    let pass = known.is_some_and(|known| known.default_pass);
+                    match tiers.iter_mut().find(|(_, name, _, _)| *name == tier) {
+                        Some((_, _, _, list)) => list.push((order, policy)),
+                        None => tiers.push((tier_order, tier, pass, vec![(order, policy)])),
+                    }
+                }
+                tiers.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                tiers
+                    .into_iter()
+                    .map(|(_, _, pass, mut list)| {
+                        list.sort_by(|a, b| {
+                            let key = |p: &Policy| {
+                                (p.object.name.clone(), p.object.namespace.clone(), p.object.kind.clone())
+                            };
+                            a.0.total_cmp(&b.0).then(key(a.1).cmp(&key(b.1)))
+                        });
+                        Stage::Ordered { bands: list.into_iter().map(|(_, p)| vec![p]).collect(), end: Some(pass) }
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    fn stage(&self, stage: &Stage<'_>, direction: Direction, subject: &End, peer: &End, state: &mut State) {
+        match stage {
+            Stage::Additive(policies) => {
+                for wanted in [Action::Deny, Action::Allow] {
+                    for policy in policies {
+                        let (section, selects) = self.selected(policy, direction, subject);
+                        if wanted == Action::Deny && !policy.doubts.is_empty() && selects.may() {
+                            apply(state, Action::Unknown, &Traffic::none(), &Traffic::all());
+                        }
+                        for rule in section.iter().flat_map(|section| &section.rules) {
+                            if rule.action == wanted || (wanted == Action::Deny && rule.action == Action::Unknown) {
+                                self.rule(policy, rule, selects, direction, subject, peer, state);
+                            }
+                        }
+                    }
+                }
+                let isolates = policies
+                    .iter()
+                    .map(|policy| {
+                        let (section, selects) = self.selected(policy, direction, subject);
+                        section.map_or(Truth::No, |section| section.isolates.and(selects))
+                    })
+                    .max()
+                    .unwrap_or(Truth::No);
+                end(state, isolates, false);
+            }
+            Stage::Ordered { bands, end: default } => {
+                let mut applies = Truth::No;
+                for band in bands {
+                    let before = state.open.clone();
+                    let mut still_open = before.clone();
+                    for policy in band {
+                        let mut own = State { open: before.clone(), ..state.clone() };
+                        let (section, selects) = self.selected(policy, direction, subject);
+                        if !policy.doubts.is_empty() && selects.may() {
+                            apply(&mut own, Action::Unknown, &Traffic::none(), &Traffic::all());
+                        }
+                        if let Some(section) = section {
+                            applies = applies.or(selects);
+                            for rule in &section.rules {
+                                self.rule(policy, rule, selects, direction, subject, peer, &mut own);
+                            }
+                        }
+                        still_open = still_open.intersection(&own.open);
+                        *state = State { open: before.clone(), ..own };
+                    }
+                    state.open = still_open;
+                }
+                if let Some(pass) = default {
+                    end(state, applies, *pass);
+                }
+            }
+        }
+        state.open = state.open.union(&state.passed);
+        state.passed = Traffic::none();
+    }
+
+    /// The section of a policy for a direction, and whether the policy selects the subject (and is enforced).
+    fn selected<'p>(&self, policy: &'p Policy, direction: Direction, subject: &End) -> (Option<&'p Section>, Truth) {
+        let section = match direction {
+            Direction::Ingress => policy.ingress.as_ref(),
+            Direction::Egress => policy.egress.as_ref(),
+        };
+        let enforced = self.fact(Fact::Enforces(policy.dialect));
+        (section, enforced.and(self.truth(&policy.subject, subject, policy.dialect)))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "all that a rule depends on")]
+    fn rule(
+        &self,
+        policy: &Policy,
+        rule: &mpegflow_policies::policy::Rule,
+        selects: Truth,
+        direction: Direction,
+        subject: &End,
+        peer: &End,
+        state: &mut State,
+    ) {
+        let truth = selects.and(self.truth(&rule.peer, peer, policy.dialect));
+        let destination = if direction == Direction::Egress { peer } else { subject };
+        let (surely, possibly) = self.traffic(&rule.traffic, destination);
+        let lo = if truth.must() { surely } else { Traffic::none() };
+        let hi = if truth.may() { possibly } else { Traffic::none() };
+        apply(state, rule.action, &lo, &hi);
+    }
+
+    fn pod(&self, index: usize) -> &Pod {
+        &self.cluster.pods[index]
+    }
+
+    /// Whether an expression matches an end.
+    pub fn truth(&self, what: &Match, end: &End, dialect: Dialect) -> Truth {
+        match what {
+            Match::Anything => Truth::Yes,
+            Match::Nothing => Truth::No,
+            Match::All(parts) => {
+                parts.iter().fold(Truth::Yes, |all, part| all.and(self.truth(part, end, dialect)))
+            }
+            Match::OneOf(parts) => {
+                parts.iter().fold(Truth::No, |any, part| any.or(self.truth(part, end, dialect)))
+            }
+            Match::Not(inner) => !self.truth(inner, end, dialect),
+            Match::Kind(kind) => match end {
+                End::Pod(_) => (*kind == Kind::Pod).into(),
+                End::Outside(_) => (*kind == Kind::External).into(),
+            },
+            Match::Label { owner, key, test } => {
+                let End::Pod(pod) = end else { return Truth::No };
+                let pod = self.pod(*pod);
+                let labels = match owner {
+                    LabelOwner::Endpoint => {
+                        let dropped = self.fact(Fact::DropsLabel(key));
+                        let has = pod.labels.get(key).is_some_and(|value| test.passes(value));
+                        return Truth::from(has).and(!dropped);
+                    }
+                    LabelOwner::Namespace => {
+                        if **key == *"kubernetes.io/metadata.name" {
+                            return test.passes(&pod.namespace).into();
+                        }
+                        self.cluster.namespaces.get(&pod.namespace).map(|namespace| &namespace.labels)
+                    }
+                    LabelOwner::ServiceAccount => self
+                        .cluster
+                        .service_accounts
+                        .get(&(pod.namespace.clone(), pod.service_account.clone()))
+                        .map(|account| &account.labels),
+                };
+                match labels {
+                    None => Truth::Unknown,
+                    Some(labels) => labels.get(key).is_some_and(|value| test.passes(value)).into(),
+                }
+            }
+            Match::Namespace(test) => match end {
+                End::Pod(pod) => test.passes(&self.pod(*pod).namespace).into(),
+                End::Outside(_) => Truth::No,
+            },
+            Match::ServiceAccount(test) => match end {
+                End::Pod(pod) => test.passes(&self.pod(*pod).service_account).into(),
+                End::Outside(_) => Truth::No,
+            },
+            Match::Name(test) => match end {
+                End::Pod(pod) => test.passes(&self.pod(*pod).object.name).into(),
+                End::Outside(_) => Truth::No,
+            },
+            Match::Cidr(set) => match end {
+                End::Pod(_) => self.fact(Fact::CidrMatchesPods(dialect)).and(self.within(set, end)),
+                End::Outside(_) => self.within(set, end),
+            },
+            Match::Address(set) => self.within(set, end),
+            Match::Domain(DomainPattern::Name(_) | DomainPattern::Labels(_) | DomainPattern::Under(_)) => match end {
+                End::Pod(_) => Truth::No,
+                End::Outside(_) => Truth::Unknown,
+            },
+            Match::KubeApiServer => Truth::No,
+            Match::Doubt(_) => Truth::Unknown,
+        }
+    }
+
+    /// Whether an end's address is in a set; of a pod with one address, or several on which the set agrees.
+    fn within(&self, set: &AddressSet, end: &End) -> Truth {
+        match end {
+            End::Outside(address) => set.contains(*address).into(),
+            End::Pod(pod) => {
+                let addresses = &self.pod(*pod).addresses;
+                if addresses.is_empty() {
+                    let anywhere = AddressSet::full();
+                    return if anywhere.is_subset(set) {
+                        Truth::Yes
+                    } else if set.is_empty() {
+                        Truth::No
+                    } else {
+                        Truth::Unknown
+                    };
+                }
+                let inside = AddressSet::blocks(addresses.iter().map(|ip| Cidr::host(*ip)));
+                match (inside.is_subset(set), inside.intersects(set)) {
+                    (true, _) => Truth::Yes,
+                    (false, false) => Truth::No,
+                    (false, true) => Truth::Unknown,
+                }
+            }
+        }
+    }
+
+    /// Traffic to a destination that an expression surely and possibly matches.
+    fn traffic(&self, what: &TrafficMatch, destination: &End) -> (Traffic, Traffic) {
+        let exact = |traffic: Traffic| (traffic.clone(), traffic);
+        match what {
+            TrafficMatch::Anything => exact(Traffic::all()),
+            TrafficMatch::Nothing => exact(Traffic::none()),
+            TrafficMatch::All(parts) => parts.iter().fold(exact(Traffic::all()), |(lo, hi), part| {
+                let (a, b) = self.traffic(part, destination);
+                (lo.intersection(&a), hi.intersection(&b))
+            }),
+            TrafficMatch::OneOf(parts) => parts.iter().fold(exact(Traffic::none()), |(lo, hi), part| {
+                let (a, b) = self.traffic(part, destination);
+                (lo.union(&a), hi.union(&b))
+            }),
+            TrafficMatch::Not(inner) => {
+                let (lo, hi) = self.traffic(inner, destination);
+                (hi.complement(), lo.complement())
+            }
+            TrafficMatch::Protocol(protocol) => exact(protocol.traffic()),
+            TrafficMatch::Ports(protocol, ports) => exact(Traffic::to(*protocol, ports.clone())),
+            TrafficMatch::NamedPort(protocol, name) => {
+                let End::Pod(pod) = destination else { return exact(Traffic::none()) };
+                let ports = self.pod(*pod).ports.iter();
+                let ports = ports.filter(|p| p.protocol == *protocol && p.name.as_ref() == Some(name));
+                exact(Traffic::to(*protocol, PortSet::of(ports.map(|p| (p.port, p.port)))))
+            }
+            TrafficMatch::SourcePorts(..) => panic!("source ports are not modelled here"),
+            TrafficMatch::Doubt(_) => (Traffic::none(), Traffic::all()),
+        }
+    }
+}
+
+enum Stage<'a> {
+    /// Denies, then allows, then isolation.
+    Additive(Vec<&'a Policy>),
+    /// Bands in order; at the end, `Some(pass)` decides what is open where a policy applied.
+    Ordered { bands: Vec<Vec<&'a Policy>>, end: Option<bool> },
+}
+
+fn apply(state: &mut State, action: Action, lo: &Traffic, hi: &Traffic) {
+    let hit = state.open.intersection(hi);
+    match action {
+        Action::Allow => state.allowed = state.allowed.union(&hit),
+        Action::Deny => state.denied = state.denied.union(&hit),
+        Action::Pass => state.passed = state.passed.union(&hit),
+        Action::Unknown => {
+            state.allowed = state.allowed.union(&hit);
+            state.denied = state.denied.union(&hit);
+            state.passed = state.passed.union(&hit);
+            return;
+        }
+    }
+    state.open = state.open.difference(lo);
+}
+
+fn end(state: &mut State, applies: Truth, pass: bool) {
+    if applies.may() && !pass {
+        state.denied = state.denied.union(&state.open);
+        if applies.must() {
+            state.open = Traffic::none();
+        }
+    }
+}
+
+/// Lanes on which ports mean ports.
+pub const PORT_LANES: [Lane; 3] = [Lane::Tcp, Lane::Udp, Lane::Sctp];
+
+/// A single packet, for comparison with engines that answer one at a time.
+pub fn passes(answer: &Answer, protocol: Protocol, port: u16) -> Option<bool> {
+    match (answer.allowed.contains(protocol, port), answer.denied.contains(protocol, port)) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    }
+}
