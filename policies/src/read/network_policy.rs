@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::problems::{Problems, cidr, doubts, policy_ref};
 use super::selector::{all, optional_selector};
-use super::{Document, Field, IntOrString, Object, ReadError, object};
+use super::{Document, Field, IntOrString, Object, ReadError, core, object};
 use crate::cluster::Cluster;
 use crate::matching::{LabelOwner, Match, Test, TrafficMatch};
 use crate::policy::{Action, Dialect, Direction, Place, Policy, Rule, Section};
@@ -219,10 +219,10 @@ fn port(field: &Field<'_>, problems: &mut Problems) -> Option<TrafficMatch> {
         Some(port) => match problems.keep(port.int_or_string())? {
             IntOrString::Int(_) => {
                 let hint = "leave the port out to match every port";
-                let first = problems.keep_or(number(&port), hint)?;
+                let first = problems.keep_or(core::port(&port), hint)?;
                 let last = match &end {
                     None => first,
-                    Some(end) => problems.keep(number(end))?,
+                    Some(end) => problems.keep(core::port(end))?,
                 };
                 if last < first
                     && let Some(end) = end
@@ -251,13 +251,8 @@ fn port(field: &Field<'_>, problems: &mut Problems) -> Option<TrafficMatch> {
     Some(doubt.unwrap_or(known))
 }
 
-fn number(field: &Field<'_>) -> Result<u16, super::Invalid> {
-    let number = field.int_in(1..=65_535)?;
-    u16::try_from(number).map_err(|_| field.invalid("a port"))
-}
-
 /// `IsValidPortName` of apimachinery.
-fn is_port_name(name: &str) -> bool {
+pub(super) fn is_port_name(name: &str) -> bool {
     name.len() <= 15
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && name.bytes().any(|b| b.is_ascii_lowercase())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{At, Document, Field, Invalid, Object, ReadError, Unknown};
+use super::{At, Document, Field, Invalid, Object, ReadError, Unknown, core};
 use crate::sets::Cidr;
 use crate::source::ObjectRef;
 use crate::truth::Doubt;
@@ -50,25 +50,18 @@ pub(super) fn doubts(unknown: &[Unknown]) -> impl Iterator<Item = Doubt> + '_ {
     unknown.iter().map(|field| Doubt::field(&field.path, &field.at))
 }
 
-/// Names a policy. Without a namespace, a namespaced one is in `default`, where `kubectl apply` would put it; a
-/// cluster-wide one must have none.
+/// Names a policy. A cluster-wide one must have no namespace.
 pub(super) fn policy_ref(document: &Document, namespaced: bool, problems: &mut Problems) -> ObjectRef {
-    let name = document.name.clone().unwrap_or_else(|| {
-        let message = format!("{document} has no metadata.name");
-        problems.add(document.at.clone(), message, "give it a name: two policies may not share one");
-        Arc::from("")
-    });
-    let namespace = if namespaced {
-        Some(document.namespace.clone().unwrap_or_else(|| Arc::from("default")))
-    } else {
-        if let Some(namespace) = &document.namespace {
-            let message =
-                format!("{} is cluster-wide, and has metadata.namespace {namespace:?}", document.kind);
-            problems.add(document.at.clone(), message, "remove the namespace");
-        }
-        None
-    };
-    ObjectRef { group: document.group().into(), kind: Arc::clone(&document.kind), namespace, name }
+    let named = if namespaced { core::object_ref(document) } else { core::cluster_ref(document) };
+    if let (false, Some(namespace)) = (namespaced, &document.namespace) {
+        let message = format!("{} is cluster-wide, and has metadata.namespace {namespace:?}", document.kind);
+        problems.add(document.at.clone(), message, "remove the namespace");
+    }
+    named.unwrap_or_else(|error| {
+        problems.errors.push(error);
+        let (group, kind) = (document.group().into(), Arc::clone(&document.kind));
+        ObjectRef { group, kind, namespace: None, name: Arc::from("") }
+    })
 }
 
 /// A block of addresses. Bits beyond its prefix are ignored, as by the API server and by every engine.
