@@ -7,25 +7,16 @@ use super::cluster_rules::{Grammar, Port, is_stored, named_port, section, subjec
 use super::network_policy::is_port_name;
 use super::problems::{Problems, doubts, policy_ref};
 use super::{Document, Field, Object, ReadError, core, object};
-use crate::cluster::Cluster;
 use crate::matching::{Match, TrafficMatch};
 use crate::policy::{Action, ClusterTier, Dialect, Direction, Place, Policy, Section};
 use crate::sets::{PortSet, Protocol};
 use crate::truth::Doubt;
 
-/// What this reads: group, version, kind.
-pub(super) const KINDS: &[(&str, &str, &str)] = &[
-    ("policy.networking.k8s.io", "v1alpha1", "AdminNetworkPolicy"),
-    ("policy.networking.k8s.io", "v1alpha1", "BaselineAdminNetworkPolicy"),
+/// What this reads: group, versions, kind.
+pub(super) const KINDS: &[(&str, &[&str], &str)] = &[
+    ("policy.networking.k8s.io", &["v1alpha1"], "AdminNetworkPolicy"),
+    ("policy.networking.k8s.io", &["v1alpha1"], "BaselineAdminNetworkPolicy"),
 ];
-
-/// Neither needs anything of the rest of the cluster.
-pub(super) type Parsed = Policy;
-
-/// The policy itself.
-pub(super) fn link(parsed: Parsed, _: &Cluster) -> Policy {
-    parsed
-}
 
 const ADMIN: Grammar = Grammar {
     actions: &[("Allow", Action::Allow), ("Deny", Action::Deny), ("Pass", Action::Pass)],
@@ -43,7 +34,7 @@ const BASELINE: Grammar =
 ///
 /// # Errors
 /// All that the CRDs' schemas and rules would reject, and selectors that select nothing in particular.
-pub(super) fn read(document: &Document) -> Result<Parsed, Vec<ReadError>> {
+pub(super) fn read(document: &Document) -> Result<Policy, Vec<ReadError>> {
     let mut problems = Problems::default();
     let object = policy_ref(document, false, &mut problems);
     let stored = is_stored(document);

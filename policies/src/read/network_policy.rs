@@ -10,28 +10,19 @@ use std::sync::Arc;
 use super::problems::{Problems, cidr, doubts, policy_ref};
 use super::selector::{all, optional_selector};
 use super::{Document, Field, IntOrString, Object, ReadError, core, object};
-use crate::cluster::Cluster;
 use crate::matching::{LabelOwner, Match, Test, TrafficMatch};
 use crate::policy::{Action, Dialect, Direction, Place, Policy, Rule, Section};
 use crate::sets::{AddressSet, PortSet, Protocol};
 use crate::truth::Truth;
 
-/// What this reads: group, version, kind.
-pub(super) const KINDS: &[(&str, &str, &str)] = &[("networking.k8s.io", "v1", "NetworkPolicy")];
-
-/// A NetworkPolicy needs nothing of the rest of the cluster.
-pub(super) type Parsed = Policy;
-
-/// The policy itself.
-pub(super) fn link(parsed: Parsed, _: &Cluster) -> Policy {
-    parsed
-}
+/// What this reads: group, versions, kind.
+pub(super) const KINDS: &[(&str, &[&str], &str)] = &[("networking.k8s.io", &["v1"], "NetworkPolicy")];
 
 /// Reads one.
 ///
 /// # Errors
 /// All that the API server would reject.
-pub(super) fn read(document: &Document) -> Result<Parsed, Vec<ReadError>> {
+pub(super) fn read(document: &Document) -> Result<Policy, Vec<ReadError>> {
     let mut problems = Problems::default();
     let object = policy_ref(document, true, &mut problems);
     let namespace = object.namespace.clone().unwrap_or_default();
