@@ -2,8 +2,12 @@
 
 use super::documents::{Input, Note, documents};
 use super::kinds::{Concern, concern};
-use super::{Document, ReadError, ReadErrors, access, core};
+use super::{
+    Document, ReadError, ReadErrors, access, admin_network_policy, cluster_network_policy, core,
+    network_policy,
+};
 use crate::cluster::{Cluster, Pod};
+use crate::policy::Policy;
 use crate::source::ObjectRef;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,15 +37,28 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
     let mut cluster = Cluster::default();
     let mut errors = ReadErrors::none();
     for document in &read.documents {
-        if let Err(error) = one(document, options, &mut cluster) {
-            errors.push(error);
+        match one(document, options, &mut cluster) {
+            Ok(Read::Whole) => {}
+            Ok(Read::Policy(read)) => match read(document) {
+                Ok(policy) => cluster.policies.push(policy),
+                Err(all) => all.into_iter().for_each(|error| errors.push(error)),
+            },
+            Err(error) => errors.push(error),
         }
     }
     drop_covered_templates(&mut cluster.pods);
     errors.or(Reading { cluster, notes: read.notes })
 }
 
-fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Result<(), ReadError> {
+/// What became of a document.
+enum Read {
+    /// It is in the cluster.
+    Whole,
+    /// It is a policy that needs nothing of the rest of the cluster, to be read so.
+    Policy(fn(&Document) -> Result<Policy, Vec<ReadError>>),
+}
+
+fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Result<Read, ReadError> {
     let is = |kinds: &[(&str, &[&str], &str)]| -> Result<bool, ReadError> {
         let (group, version) = (document.group(), document.version());
         let Some((_, versions, _)) =
@@ -57,10 +74,19 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
             .hint(format!("write it as {}", versions.join(" or "))))
     };
     if is(core::KINDS)? {
-        return core::read(document, cluster);
+        return core::read(document, cluster).map(|()| Read::Whole);
     }
     if is(access::KINDS)? {
-        return access::read(document, cluster);
+        return access::read(document, cluster).map(|()| Read::Whole);
+    }
+    if is(network_policy::KINDS)? {
+        return Ok(Read::Policy(network_policy::read));
+    }
+    if is(cluster_network_policy::KINDS)? {
+        return Ok(Read::Policy(cluster_network_policy::read));
+    }
+    if is(admin_network_policy::KINDS)? {
+        return Ok(Read::Policy(admin_network_policy::read));
     }
     let (group, kind) = (document.group(), &document.kind);
     let full = format!("{kind}.{group}");
@@ -83,7 +109,7 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
     }
     let count = cluster.unrelated.entry(kind.clone()).or_default();
     *count = count.saturating_add(1);
-    Ok(())
+    Ok(Read::Whole)
 }
 
 /// Leaves out templates that others stand for: those whose owner has a template in the input, and those whose own pods are

@@ -23,6 +23,12 @@ mod pod;
 pub mod scalar;
 pub mod yaml;
 
+mod admin_network_policy;
+mod cluster_network_policy;
+mod cluster_rules;
+mod network_policy;
+mod problems;
+mod selector;
 mod stream;
 mod strict;
 #[cfg(test)]
