@@ -23,6 +23,7 @@ mod pod;
 pub mod scalar;
 pub mod yaml;
 
+mod network_policy;
 mod problems;
 mod selector;
 mod stream;

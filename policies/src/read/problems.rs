@@ -1,6 +1,10 @@
 //! Collects everything that is wrong with one object, so that a user mends it in one go.
 
-use super::{At, Field, Invalid, Object, ReadError, Unknown};
+use std::sync::Arc;
+
+use super::{At, Document, Field, Invalid, Object, ReadError, Unknown};
+use crate::sets::Cidr;
+use crate::source::ObjectRef;
 use crate::truth::Doubt;
 
 /// What is wrong with the object that is being read.
@@ -44,4 +48,38 @@ impl Problems {
 /// A doubt for each field that nobody understood.
 pub(super) fn doubts(unknown: &[Unknown]) -> impl Iterator<Item = Doubt> + '_ {
     unknown.iter().map(|field| Doubt::field(&field.path, &field.at))
+}
+
+/// Names a policy. Without a namespace, a namespaced one is in `default`, where `kubectl apply` would put it; a
+/// cluster-wide one must have none.
+pub(super) fn policy_ref(document: &Document, namespaced: bool, problems: &mut Problems) -> ObjectRef {
+    let name = document.name.clone().unwrap_or_else(|| {
+        let message = format!("{document} has no metadata.name");
+        problems.add(document.at.clone(), message, "give it a name: two policies may not share one");
+        Arc::from("")
+    });
+    let namespace = if namespaced {
+        Some(document.namespace.clone().unwrap_or_else(|| Arc::from("default")))
+    } else {
+        if let Some(namespace) = &document.namespace {
+            let message =
+                format!("{} is cluster-wide, and has metadata.namespace {namespace:?}", document.kind);
+            problems.add(document.at.clone(), message, "remove the namespace");
+        }
+        None
+    };
+    ObjectRef { group: document.group().into(), kind: Arc::clone(&document.kind), namespace, name }
+}
+
+/// A block of addresses. Bits beyond its prefix are ignored, as by the API server and by every engine.
+pub(super) fn cidr(field: &Field<'_>, problems: &mut Problems) -> Option<Cidr> {
+    let text = problems.keep(field.string())?;
+    match Cidr::parse_loose(text) {
+        Ok(block) => Some(block),
+        Err(error) => {
+            let message = format!("{}: {error}", field.path());
+            problems.add(field.at(), message, "a block is an address, `/` and the length of its prefix");
+            None
+        }
+    }
 }
