@@ -1,6 +1,7 @@
 //! What a policy selects: expressions over endpoints and over traffic. Every dialect is read into these two, so that one
 //! evaluator serves all. An expression is three-valued: a [`Doubt`] in it makes it unknown exactly where it matters.
 
+use crate::profile::Fact;
 use crate::sets::{AddressSet, PortSet, Protocol};
 use crate::truth::Doubt;
 use std::sync::Arc;
@@ -46,6 +47,9 @@ pub enum Match {
     Domain(DomainPattern),
     /// The Kubernetes API server, wherever it runs: the backends of the Service `default/kubernetes`.
     KubeApiServer,
+    /// Every endpoint, where the profile says yes to this; none where it says no. What a parser cannot know, the version it
+    /// is read for, is written down so.
+    Fact(Fact<'static>),
     /// Not known.
     Doubt(Doubt),
 }

@@ -47,6 +47,33 @@ pub enum Fact<'a> {
     Sctp,
     /// Whether the policies of a cluster-wide tier see host-network pods as peers.
     TierSeesHostNetwork(ClusterTier),
+    /// A version's difference within Cilium's own policies; other implementations do not enforce these at all.
+    Cilium(CiliumChange),
+}
+
+/// What changed in the meaning of Cilium's policies between versions. Each is worded so that newer versions say yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CiliumChange {
+    /// Whether a block that spans an address family means that family alone, not the whole world.
+    WorldByFamily,
+    /// Whether an empty list of peers beside `toPorts` means nobody, not anybody.
+    EmptyListIsNobody,
+    /// Whether `enableDefaultDeny` is known.
+    DefaultDenyField,
+    /// Whether a policy without a non-empty section, or with a faulty deny rule, is rejected.
+    ChecksEverySection,
+    /// Whether `toServices` reaches Services with a selector, and may stand beside `toPorts`.
+    ServicesBySelector,
+    /// Whether `toServices` may stand beside `toPorts`. Not known before 1.14 and from 1.17 on it may.
+    ServicesWithPorts,
+    /// Whether a selector of namespace labels in a namespaced policy reaches beyond its own namespace.
+    NamespaceLabelsSpan,
+    /// Whether a CiliumCIDRGroup is matched by its label, in every direction and for denials, too.
+    CidrGroups,
+    /// Whether a selector that names no cluster means this cluster's endpoints only.
+    LocalClusterOnly,
+    /// Whether `**.` at the start of a pattern stands for one or more labels.
+    SubdomainPattern,
 }
 
 /// An answer, and where it comes from.
