@@ -23,6 +23,8 @@ mod pod;
 pub mod scalar;
 pub mod yaml;
 
+mod problems;
+mod selector;
 mod stream;
 mod strict;
 #[cfg(test)]
