@@ -2,7 +2,7 @@
 
 use super::documents::{Input, Note, documents};
 use super::kinds::{Concern, concern};
-use super::{Document, ReadError, ReadErrors, access, core};
+use super::{Document, ReadError, ReadErrors, access, calico, core};
 use crate::cluster::{Cluster, Pod};
 use crate::source::ObjectRef;
 use std::collections::BTreeSet;
@@ -32,16 +32,33 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
     let read = documents(input)?;
     let mut cluster = Cluster::default();
     let mut errors = ReadErrors::none();
+    let mut of_calico = Vec::new();
     for document in &read.documents {
-        if let Err(error) = one(document, options, &mut cluster) {
-            errors.push(error);
+        match one(document, options, &mut cluster) {
+            Ok(Read::Whole) => {}
+            Ok(Read::Calico) => match calico::read(document) {
+                Ok(parsed) => of_calico.push(parsed),
+                Err(all) => all.into_iter().for_each(|error| errors.push(error)),
+            },
+            Err(error) => errors.push(error),
         }
     }
     drop_covered_templates(&mut cluster.pods);
+    calico::enter(&of_calico, &mut cluster);
+    let policies = calico::link(of_calico, &cluster);
+    cluster.policies.extend(policies);
     errors.or(Reading { cluster, notes: read.notes })
 }
 
-fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Result<(), ReadError> {
+/// What became of a document.
+enum Read {
+    /// It is in the cluster.
+    Whole,
+    /// It is Calico's, to be read with the others.
+    Calico,
+}
+
+fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Result<Read, ReadError> {
     let is = |kinds: &[(&str, &[&str], &str)]| -> Result<bool, ReadError> {
         let (group, version) = (document.group(), document.version());
         let Some((_, versions, _)) =
@@ -57,10 +74,13 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
             .hint(format!("write it as {}", versions.join(" or "))))
     };
     if is(core::KINDS)? {
-        return core::read(document, cluster);
+        return core::read(document, cluster).map(|()| Read::Whole);
     }
     if is(access::KINDS)? {
-        return access::read(document, cluster);
+        return access::read(document, cluster).map(|()| Read::Whole);
+    }
+    if is(calico::KINDS)? {
+        return Ok(Read::Calico);
     }
     let (group, kind) = (document.group(), &document.kind);
     let full = format!("{kind}.{group}");
@@ -83,7 +103,7 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
     }
     let count = cluster.unrelated.entry(kind.clone()).or_default();
     *count = count.saturating_add(1);
-    Ok(())
+    Ok(Read::Whole)
 }
 
 /// Leaves out templates that others stand for: those whose owner has a template in the input, and those whose own pods are
