@@ -45,15 +45,21 @@ pub fn metadata_addresses() -> AddressSet {
 
 /// Addresses of Services: what a packet to a Service carries before its destination is translated.
 pub fn service_addresses(cluster: &Cluster) -> AddressSet {
-    AddressSet::blocks(cluster.services.iter().flat_map(|service| &service.cluster_ips).copied().map(Cidr::host))
+    AddressSet::blocks(
+        cluster.services.iter().flat_map(|service| &service.cluster_ips).copied().map(Cidr::host),
+    )
 }
 
 /// Addresses of the API server: the Service `default/kubernetes` and its endpoints.
 pub fn kube_api_addresses(cluster: &Cluster) -> AddressSet {
-    let services = cluster.services.iter().filter(|s| *s.namespace == *"default" && *s.object.name == *"kubernetes");
-    let endpoints = cluster.endpoints.iter().filter(|e| *e.namespace == *"default" && *e.service == *"kubernetes");
+    let services =
+        cluster.services.iter().filter(|s| *s.namespace == *"default" && *s.object.name == *"kubernetes");
+    let endpoints =
+        cluster.endpoints.iter().filter(|e| *e.namespace == *"default" && *e.service == *"kubernetes");
     let addresses = services.flat_map(|service| service.cluster_ips.iter().copied());
-    AddressSet::blocks(addresses.chain(endpoints.flat_map(|e| e.addresses.iter().map(|(ip, _)| *ip))).map(Cidr::host))
+    AddressSet::blocks(
+        addresses.chain(endpoints.flat_map(|e| e.addresses.iter().map(|(ip, _)| *ip))).map(Cidr::host),
+    )
 }
 
 #[cfg(test)]

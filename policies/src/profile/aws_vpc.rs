@@ -27,6 +27,7 @@ pub(super) const ASSUMPTIONS: &[&str] = &[
 /// What it does.
 pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
     let (truth, why) = match fact {
+        Fact::Cilium(_) => (Truth::No, "Cilium's policies are not enforced"),
         Fact::Enforces(Dialect::NetworkPolicy) => (
             Truth::Yes,
             "EKS user guide: \"Version 1.14 or later of the plugin can implement network policies\"",

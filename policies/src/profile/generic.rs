@@ -21,6 +21,7 @@ pub(super) const ASSUMPTIONS: &[&str] = &[
 /// What it does. The version of Kubernetes makes no difference: what differs is the plugin.
 pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
     let (truth, why) = match fact {
+        Fact::Cilium(_) => (Truth::Unknown, "which version of Cilium, if any, is not said"),
         Fact::Enforces(Dialect::NetworkPolicy) => (
             Truth::Yes,
             "assumed: the documentation wants \"a networking solution which supports NetworkPolicy\"; without one a policy \

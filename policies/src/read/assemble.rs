@@ -3,7 +3,7 @@
 use super::documents::{Input, Note, documents};
 use super::kinds::{Concern, concern};
 use super::{
-    Document, ReadError, ReadErrors, access, admin_network_policy, cluster_network_policy, core,
+    Document, ReadError, ReadErrors, access, admin_network_policy, calico, cluster_network_policy, core,
     network_policy,
 };
 use crate::cluster::{Cluster, Pod};
@@ -36,6 +36,7 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
     let read = documents(input)?;
     let mut cluster = Cluster::default();
     let mut errors = ReadErrors::none();
+    let mut of_calico = Vec::new();
     for document in &read.documents {
         match one(document, options, &mut cluster) {
             Ok(Read::Whole) => {}
@@ -43,10 +44,17 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
                 Ok(policy) => cluster.policies.push(policy),
                 Err(all) => all.into_iter().for_each(|error| errors.push(error)),
             },
+            Ok(Read::Calico) => match calico::read(document) {
+                Ok(parsed) => of_calico.push(parsed),
+                Err(all) => all.into_iter().for_each(|error| errors.push(error)),
+            },
             Err(error) => errors.push(error),
         }
     }
     drop_covered_templates(&mut cluster.pods);
+    calico::enter(&of_calico, &mut cluster);
+    let policies = calico::link(of_calico, &cluster);
+    cluster.policies.extend(policies);
     errors.or(Reading { cluster, notes: read.notes })
 }
 
@@ -56,6 +64,8 @@ enum Read {
     Whole,
     /// It is a policy that needs nothing of the rest of the cluster, to be read so.
     Policy(fn(&Document) -> Result<Policy, Vec<ReadError>>),
+    /// It is Calico's, to be read with the others.
+    Calico,
 }
 
 fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Result<Read, ReadError> {
@@ -87,6 +97,9 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
     }
     if is(admin_network_policy::KINDS)? {
         return Ok(Read::Policy(admin_network_policy::read));
+    }
+    if is(calico::KINDS)? {
+        return Ok(Read::Calico);
     }
     let (group, kind) = (document.group(), &document.kind);
     let full = format!("{kind}.{group}");

@@ -13,6 +13,7 @@
 
 mod access;
 mod assemble;
+mod calico;
 mod core;
 pub mod documents;
 pub mod json;
