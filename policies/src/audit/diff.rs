@@ -60,7 +60,11 @@ pub fn run(
 ) -> Result<Changes, EvaluateError> {
     // Both sides have to be cut along the blocks of both, or their outside addresses could not be compared.
     let probe = |cluster: &Cluster| -> Result<Vec<AddressSet>, EvaluateError> {
-        let evaluation = Evaluation::new(cluster, profile, Options { pod_cidrs: pod_cidrs.clone(), ..Options::default() })?;
+        let evaluation = Evaluation::new(
+            cluster,
+            profile,
+            Options { pod_cidrs: pod_cidrs.clone(), ..Options::default() },
+        )?;
         Ok(evaluation
             .endpoints()
             .filter_map(|(_, e)| if let Endpoint::External(set) = e { Some(set.clone()) } else { None })
@@ -69,17 +73,15 @@ pub fn run(
     let mut addresses = probe(old)?;
     addresses.extend(probe(new)?);
     addresses.push(places::metadata_addresses());
-    let evaluate = |cluster: &Cluster| {
-        let options =
-            Options { addresses: addresses.clone(), pod_cidrs: pod_cidrs.clone(), ..Options::default() };
-        Evaluation::new(cluster, profile, options)
-    };
-    let (before, after) = (evaluate(old)?, evaluate(new)?);
-    let (old_ends, new_ends) = (ends(&before, old), ends(&after, new));
+    let options =
+        || Options { addresses: addresses.clone(), pod_cidrs: pod_cidrs.clone(), ..Options::default() };
+    let before = Evaluation::new(old, profile, options())?;
+    let after = Evaluation::new(new, profile, options())?;
+    let (old_ends, new_ends) = (ends(&before), ends(&after));
 
     let mut groups: BTreeMap<Group, Vec<&Key>> = BTreeMap::new();
     for key in old_ends.keys().chain(new_ends.keys()).collect::<BTreeSet<_>>() {
-        let class = |ends: &BTreeMap<Key, EndpointId>, evaluation: &Evaluation| {
+        let class = |ends: &BTreeMap<Key, EndpointId>, evaluation: &Evaluation<'_>| {
             ends.get(key).map(|id| evaluation.class(*id))
         };
         groups.entry((class(&old_ends, &before), class(&new_ends, &after))).or_default().push(key);
@@ -96,9 +98,9 @@ pub fn run(
     for sources in groups.values() {
         for destinations in groups.values() {
             let (Some(source), Some(destination)) = pick(sources, destinations) else { continue };
-            let verdict = |ends: &BTreeMap<Key, EndpointId>, evaluation: &Evaluation| {
+            let verdict = |ends: &BTreeMap<Key, EndpointId>, evaluation: &Evaluation<'_>| {
                 let pair = ends.get(source).zip(ends.get(destination))?;
-                evaluation.pair(*pair.0, *pair.1)
+                Some(evaluation.verdict(*pair.0, *pair.1))
             };
             let was = verdict(&old_ends, &before).unwrap_or_else(nothing);
             let is = verdict(&new_ends, &after).unwrap_or_else(nothing);
@@ -141,11 +143,11 @@ fn nothing() -> Verdict {
     Verdict { allowed: Traffic::none(), denied: Traffic::all(), unknown: Traffic::none() }
 }
 
-fn ends(evaluation: &Evaluation, cluster: &Cluster) -> BTreeMap<Key, EndpointId> {
+fn ends(evaluation: &Evaluation<'_>) -> BTreeMap<Key, EndpointId> {
     evaluation
         .endpoints()
         .filter(|(_, endpoint)| !matches!(endpoint, Endpoint::Imagined(_) | Endpoint::Sibling(_)))
-        .map(|(id, _)| (evaluation.name(id, cluster), id))
+        .map(|(id, _)| (evaluation.name(id), id))
         .collect()
 }
 
@@ -163,7 +165,8 @@ impl Changes {
 
     /// The verdict in one sentence.
     pub fn sentence(&self) -> String {
-        let count = |part: fn(&Change) -> &Traffic| self.changes.iter().filter(|c| !part(c).is_none()).count();
+        let count =
+            |part: fn(&Change) -> &Traffic| self.changes.iter().filter(|c| !part(c).is_none()).count();
         let (opened, closed) = (count(|c| &c.opened), count(|c| &c.closed));
         let maybe = count(|c| &c.maybe_opened);
         let first = self.changes.iter().find(|change| !change.opened.is_none());
@@ -186,10 +189,12 @@ impl Changes {
             Truth::Yes => "1;31",
             Truth::Unknown => "1;33",
         };
-        let mut out = if color { format!("\x1b[{code}m{sentence}\x1b[0m\n") } else { format!("{sentence}\n") };
+        let mut out =
+            if color { format!("\x1b[{code}m{sentence}\x1b[0m\n") } else { format!("{sentence}\n") };
         for change in &self.changes {
             let pair = clean(&format!("{} → {}", change.source, change.destination));
-            for (sign, traffic) in [("+", &change.opened), ("-", &change.closed), ("?", &change.maybe_opened)] {
+            for (sign, traffic) in [("+", &change.opened), ("-", &change.closed), ("?", &change.maybe_opened)]
+            {
                 if !traffic.is_none() {
                     let _ = writeln!(out, "{sign} {pair}  {traffic}");
                 }

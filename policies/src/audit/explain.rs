@@ -34,7 +34,9 @@ pub struct Question<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuestionError {
     /// Nobody is called so.
-    #[error("nothing in the input is {0:?}: name NAMESPACE/NAME of a pod or workload, svc/NAMESPACE/NAME, node/NAME, an IP address or a DNS name")]
+    #[error(
+        "nothing in the input is {0:?}: name NAMESPACE/NAME of a pod or workload, svc/NAMESPACE/NAME, node/NAME, an IP address or a DNS name"
+    )]
     Nobody(String),
     /// Not a port.
     #[error("{0:?} is not a port: write 443, 53/UDP, 8000-8100/TCP, icmp or any")]
@@ -100,8 +102,7 @@ pub fn run(question: &Question<'_>) -> Result<Answer, QuestionError> {
         }
     }
     addresses.push(places::metadata_addresses());
-    let options =
-        Options { addresses, domains, pod_cidrs: question.pod_cidrs.clone(), ..Options::default() };
+    let options = Options { addresses, domains, pod_cidrs: question.pod_cidrs.clone(), ..Options::default() };
     let evaluation = Evaluation::new(question.cluster, question.profile, options)?;
     let source = find(question, &evaluation, question.source)?;
     let mut pairs = Vec::new();
@@ -114,8 +115,8 @@ pub fn run(question: &Question<'_>) -> Result<Answer, QuestionError> {
             (false, false) => Truth::No,
         };
         pairs.push(Pair {
-            source: evaluation.name(source, question.cluster),
-            destination: evaluation.name(destination, question.cluster),
+            source: evaluation.name(source),
+            destination: evaluation.name(destination),
             traffic,
             passes,
             explanation,
@@ -137,7 +138,11 @@ pub fn run(question: &Question<'_>) -> Result<Answer, QuestionError> {
     Ok(Answer { passes, sentence, pairs, caveat })
 }
 
-fn find(question: &Question<'_>, evaluation: &Evaluation, name: &str) -> Result<EndpointId, QuestionError> {
+fn find(
+    question: &Question<'_>,
+    evaluation: &Evaluation<'_>,
+    name: &str,
+) -> Result<EndpointId, QuestionError> {
     let nobody = || QuestionError::Nobody(name.chars().take(200).collect());
     if let Ok(ip) = name.parse::<IpAddr>() {
         return evaluation.address(ip).ok_or_else(nobody);
@@ -146,7 +151,9 @@ fn find(question: &Question<'_>, evaluation: &Evaluation, name: &str) -> Result<
         return evaluation.node(node).ok_or_else(nobody);
     }
     let Some((namespace, name)) = name.split_once('/') else {
-        return evaluation.domain(name.trim_end_matches('.').to_ascii_lowercase().as_str()).ok_or_else(nobody);
+        return evaluation
+            .domain(name.trim_end_matches('.').to_ascii_lowercase().as_str())
+            .ok_or_else(nobody);
     };
     let pods = &question.cluster.pods;
     let exact = pods.iter().position(|pod| *pod.namespace == *namespace && *pod.object.name == *name);
@@ -163,7 +170,7 @@ fn find(question: &Question<'_>, evaluation: &Evaluation, name: &str) -> Result<
 
 fn destinations(
     question: &Question<'_>,
-    evaluation: &Evaluation,
+    evaluation: &Evaluation<'_>,
 ) -> Result<Vec<(EndpointId, Traffic)>, QuestionError> {
     let Some(service) = question.destination.strip_prefix("svc/") else {
         let destination = find(question, evaluation, question.destination)?;
@@ -179,9 +186,11 @@ fn destinations(
         .ok_or_else(nobody)?;
     let asked = traffic(question.port)?;
     // After the destination is translated, a packet carries the backend's address and the target port.
-    let ports: Vec<_> = service.ports.iter().filter(|port| asked.contains(port.protocol, port.port)).collect();
+    let ports: Vec<_> =
+        service.ports.iter().filter(|port| asked.contains(port.protocol, port.port)).collect();
     if ports.is_empty() {
-        let has: Vec<String> = service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
+        let has: Vec<String> =
+            service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
         return Err(QuestionError::ServicePort {
             service: service.object.to_string(),
             port: question.port.chars().take(50).collect(),
@@ -192,7 +201,8 @@ fn destinations(
     let mut found = Vec::new();
     for (i, pod) in question.cluster.pods.iter().enumerate() {
         let selected = selector.is_some_and(|selector| {
-            pod.namespace == service.namespace && selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+            pod.namespace == service.namespace
+                && selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
         });
         if !selected {
             continue;
@@ -214,7 +224,11 @@ fn destinations(
             found.push((endpoint, at_pod));
         }
     }
-    let slices = question.cluster.endpoints.iter().filter(|e| e.namespace == service.namespace && e.service == service.object.name);
+    let slices = question
+        .cluster
+        .endpoints
+        .iter()
+        .filter(|e| e.namespace == service.namespace && e.service == service.object.name);
     for endpoints in slices.filter(|_| selector.is_none()) {
         let ports = endpoints.ports.iter().fold(Traffic::none(), |all, port| {
             all.union(&Traffic::to(port.protocol, PortSet::one(port.port)))
@@ -233,7 +247,11 @@ pub(super) fn traffic(text: &str) -> Result<Traffic, QuestionError> {
     let bad = || QuestionError::Port(text.chars().take(50).collect());
     match text {
         "any" => return Ok(Traffic::all()),
-        "icmp" => return Ok(Traffic::on(Lane::Icmp, PortSet::full()).union(&Traffic::on(Lane::Icmpv6, PortSet::full()))),
+        "icmp" => {
+            return Ok(
+                Traffic::on(Lane::Icmp, PortSet::full()).union(&Traffic::on(Lane::Icmpv6, PortSet::full()))
+            );
+        }
         _ => {}
     }
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
@@ -261,13 +279,17 @@ impl Answer {
             Truth::Unknown => "1;33",
         };
         let sentence = clean(&self.sentence);
-        let mut out = if color { format!("\x1b[{code}m{sentence}\x1b[0m\n") } else { format!("{sentence}\n") };
+        let mut out =
+            if color { format!("\x1b[{code}m{sentence}\x1b[0m\n") } else { format!("{sentence}\n") };
         for pair in &self.pairs {
-            let _ = writeln!(out, "\n{} → {}  {}", clean(&pair.source), clean(&pair.destination), pair.traffic);
+            let _ =
+                writeln!(out, "\n{} → {}  {}", clean(&pair.source), clean(&pair.destination), pair.traffic);
             if let Some(exempt) = &pair.explanation.exempt {
                 let _ = writeln!(out, "  {}", clean(exempt));
             }
-            for (side, steps) in [("egress", &pair.explanation.egress), ("ingress", &pair.explanation.ingress)] {
+            for (side, steps) in
+                [("egress", &pair.explanation.egress), ("ingress", &pair.explanation.ingress)]
+            {
                 for step in steps.iter().filter(|step| step.traffic.intersects(&pair.traffic)) {
                     let part = step.traffic.intersection(&pair.traffic);
                     let _ = writeln!(out, "  {side:<8} {}", clean(&words(step, &part)));

@@ -3,10 +3,17 @@
 mod access;
 pub mod baseline;
 pub mod catalog;
+pub mod diff;
+pub mod explain;
 pub mod flows;
 mod hardening;
 pub mod intent;
+mod lint;
 pub mod places;
+mod reach;
+mod run;
+
+pub use run::{Request, run};
 
 use crate::policy::Direction;
 use crate::profile::Profile;

@@ -43,6 +43,14 @@ pub fn metadata_addresses() -> AddressSet {
     AddressSet::blocks(METADATA.iter().filter_map(|service| service.address.parse().ok()).map(Cidr::host))
 }
 
+/// What a set of addresses is known as, if all of it is one metadata service.
+pub fn what(set: &AddressSet) -> Option<&'static str> {
+    METADATA
+        .iter()
+        .find(|service| service.address.parse().is_ok_and(|ip| *set == AddressSet::block(Cidr::host(ip))))
+        .map(|service| service.what)
+}
+
 /// Addresses of Services: what a packet to a Service carries before its destination is translated.
 pub fn service_addresses(cluster: &Cluster) -> AddressSet {
     AddressSet::blocks(

@@ -29,7 +29,7 @@ pub(super) struct Gathered {
 /// One intent against one evaluation.
 pub(super) struct Check<'a> {
     pub(super) cluster: &'a Cluster,
-    pub(super) evaluation: &'a Evaluation,
+    pub(super) evaluation: &'a Evaluation<'a>,
     pub(super) complete: bool,
 }
 
@@ -50,7 +50,9 @@ impl Check<'_> {
         let mut doubts: BTreeSet<Doubt> = BTreeSet::new();
         let sources = self.pods(&intent.from);
         if sources.is_empty() {
-            return Ok(gathered.results.push(self.about_nobody(intent, gathered_finding(intent, gathered))));
+            let doubt = gathered_finding(intent, gathered);
+            gathered.results.push(about_nobody(intent, doubt));
+            return Ok(());
         }
         let mut buckets = Buckets::new();
         // Pods that nothing tells apart are looked at once; every one of them is named.
@@ -118,16 +120,6 @@ impl Check<'_> {
         found
     }
 
-    fn about_nobody(&self, intent: &Intent, finding: Doubt) -> IntentResult {
-        IntentResult {
-            name: intent.name.clone(),
-            from: intent.from_text.clone(),
-            proved: Truth::Unknown,
-            pods: 0,
-            doubts: vec![finding],
-        }
-    }
-
     /// What the pods of one class can reach, against `may`, `must` and `must-not`.
     fn outwards(
         &self,
@@ -151,17 +143,33 @@ impl Check<'_> {
                     if !missing.is_none() || wanted.is_none() {
                         let certain = wanted.is_none() || missing.intersects(&verdict.denied);
                         let shown = if missing.is_none() { &Traffic::all() } else { &missing };
-                        self.note(buckets, &catalog::CANNOT_REACH, objects, (source, destination), shown, certain);
+                        self.note(
+                            buckets,
+                            &catalog::CANNOT_REACH,
+                            objects,
+                            (source, destination),
+                            shown,
+                            certain,
+                        );
                     }
                 }
             }
             if passes.is_none() {
                 continue;
             }
-            let (may_lo, may_hi) = intent.may.as_ref().map_or((Traffic::all(), Traffic::all()), |may| {
-                self.permitted(may, destination)
-            });
-            self.draw(gathered, objects, (source, destination), &verdict.allowed, &verdict.unknown, &may_hi, true);
+            let (may_lo, may_hi) = intent
+                .may
+                .as_ref()
+                .map_or((Traffic::all(), Traffic::all()), |may| self.permitted(may, destination));
+            self.draw(
+                gathered,
+                objects,
+                (source, destination),
+                &verdict.allowed,
+                &verdict.unknown,
+                &may_hi,
+                true,
+            );
             let bad = verdict.allowed.difference(&may_hi);
             let unsure = passes.difference(&may_lo).difference(&bad);
             for (traffic, certain) in [(bad, true), (unsure, false)] {
@@ -229,7 +237,15 @@ impl Check<'_> {
                     may.1 = may.1.union(&hi);
                 }
             }
-            self.draw(gathered, objects, (source, destination), &verdict.allowed, &verdict.unknown, &may.1, false);
+            self.draw(
+                gathered,
+                objects,
+                (source, destination),
+                &verdict.allowed,
+                &verdict.unknown,
+                &may.1,
+                false,
+            );
             let bad = verdict.allowed.difference(&may.1);
             let unsure = passes.difference(&may.0).difference(&bad);
             let kind = match endpoint {
@@ -293,7 +309,9 @@ impl Check<'_> {
             Endpoint::External(addresses) if addresses.is_subset(&places::metadata_addresses()) => {
                 vec![(&catalog::REACHES_METADATA, traffic.clone())]
             }
-            Endpoint::External(addresses) if addresses.is_subset(&places::service_addresses(self.cluster)) => {
+            Endpoint::External(addresses)
+                if addresses.is_subset(&places::service_addresses(self.cluster)) =>
+            {
                 vec![(&catalog::REACHES_PODS, traffic.clone())]
             }
             Endpoint::External(_) | Endpoint::Domain(_) => {
@@ -311,14 +329,16 @@ impl Check<'_> {
     }
 
     fn tenant(&self, endpoint: EndpointId) -> Option<&str> {
-        let (Endpoint::Pod(pod) | Endpoint::Sibling(pod)) = self.evaluation.endpoint(endpoint)? else { return None };
+        let (Endpoint::Pod(pod) | Endpoint::Sibling(pod)) = self.evaluation.endpoint(endpoint)? else {
+            return None;
+        };
         let pod = self.cluster.pods.get(*pod)?;
         let namespace = self.cluster.namespaces.get(&pod.namespace);
         pod.labels.get(TENANT_LABEL).or_else(|| namespace?.labels.get(TENANT_LABEL)).map(|tenant| &**tenant)
     }
 
     fn name(&self, endpoint: EndpointId) -> String {
-        self.evaluation.name(endpoint, self.cluster)
+        self.evaluation.name(endpoint)
     }
 
     /// Remembers traffic between a pair for a kind of finding, for each object of the class. The first sure packet is the
@@ -333,14 +353,16 @@ impl Check<'_> {
         certain: bool,
     ) {
         let is_inwards = matches!(kind.id, "MF109")
-            || (kind.id == "MF112" && matches!(self.evaluation.endpoint(source), Some(Endpoint::Imagined(_))));
+            || (kind.id == "MF112"
+                && matches!(self.evaluation.endpoint(source), Some(Endpoint::Imagined(_))));
         let other = self.name(if is_inwards { source } else { destination });
         let mut explanation = None;
         for object in objects {
             let bucket = bucket(buckets, *object, kind);
             let sharper = certain && !bucket.certain;
             if bucket.witness.is_none() || sharper {
-                let explanation = explanation.get_or_insert_with(|| self.evaluation.explain(source, destination));
+                let explanation =
+                    explanation.get_or_insert_with(|| self.evaluation.explain(source, destination));
                 bucket.witness = self.witness(explanation, source, destination, traffic, *object, is_inwards);
                 if !certain {
                     bucket.doubts.extend(explanation.doubts.iter().take(10).cloned());
@@ -365,7 +387,7 @@ impl Check<'_> {
     ) -> Option<Witness> {
         let (protocol, port) = traffic.example()?;
         let own = self.cluster.pods.get(object).map(|pod| pod.object.to_string())?;
-        let name = |endpoint: EndpointId| self.evaluation.example(endpoint, self.cluster);
+        let name = |endpoint: EndpointId| self.evaluation.example(endpoint);
         let (from, to) = if is_inwards { (name(source), own) } else { (own, name(destination)) };
         let rules = explanation.egress.iter().chain(&explanation.ingress);
         let rules = rules.filter(|step| step.traffic.contains(protocol, port)).map(deciding).collect();
@@ -387,7 +409,9 @@ impl Check<'_> {
             if gathered.reach.len() >= MOST_REACH {
                 return;
             }
-            let Some(own) = self.cluster.pods.get(*object).map(|pod| pod.object.to_string()) else { continue };
+            let Some(own) = self.cluster.pods.get(*object).map(|pod| pod.object.to_string()) else {
+                continue;
+            };
             let other = self.name(if outwards { destination } else { source });
             let (from, to) = if outwards { (own, other) } else { (other, own) };
             for (traffic, passes) in [(allowed, Truth::Yes), (unknown, Truth::Unknown)] {
@@ -402,6 +426,16 @@ impl Check<'_> {
                 }
             }
         }
+    }
+}
+
+fn about_nobody(intent: &Intent, doubt: Doubt) -> IntentResult {
+    IntentResult {
+        name: intent.name.clone(),
+        from: intent.from_text.clone(),
+        proved: Truth::Unknown,
+        pods: 0,
+        doubts: vec![doubt],
     }
 }
 
@@ -432,7 +466,12 @@ fn bucket<'b>(buckets: &'b mut Buckets, object: usize, kind: &'static catalog::K
     })
 }
 
-fn finding(kind: &'static catalog::Kind, pod: &crate::cluster::Pod, intent: &Intent, bucket: Bucket) -> Finding {
+fn finding(
+    kind: &'static catalog::Kind,
+    pod: &crate::cluster::Pod,
+    intent: &Intent,
+    bucket: Bucket,
+) -> Finding {
     let mut shown: Vec<&str> = bucket.others.iter().take(3).map(String::as_str).collect();
     let more = bucket.others.len().saturating_sub(shown.len());
     let rest = format!("{more} more");
@@ -442,7 +481,9 @@ fn finding(kind: &'static catalog::Kind, pod: &crate::cluster::Pod, intent: &Int
     let who = shown.join(", ");
     let may = if bucket.certain { "can" } else { "may" };
     let reason = match kind.id {
-        "MF109" => format!("{who} {may} connect to it ({}), which {:?} does not name", bucket.traffic, intent.name),
+        "MF109" => {
+            format!("{who} {may} connect to it ({}), which {:?} does not name", bucket.traffic, intent.name)
+        }
         "MF110" if bucket.certain => format!("it cannot reach {who}, which {:?} needs", intent.name),
         "MF110" => format!("whether it can reach {who} is not known, and {:?} needs it", intent.name),
         "MF112" => format!("{who}: {} would pass, which {:?} does not name", bucket.traffic, intent.name),

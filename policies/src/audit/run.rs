@@ -61,19 +61,22 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
     }
     let mut findings = gathered.findings;
     findings.extend(lint::findings(cluster, request.profile));
-    let pods = |indices: &BTreeSet<usize>| indices.iter().filter_map(|i| cluster.pods.get(*i)).collect::<Vec<_>>();
+    let pods =
+        |indices: &BTreeSet<usize>| indices.iter().filter_map(|i| cluster.pods.get(*i)).collect::<Vec<_>>();
     for pod in pods(&hardened) {
         findings.extend(hardening::findings(pod, cluster));
     }
     let namespaces: BTreeSet<Arc<str>> = pods(&audited).iter().map(|pod| pod.namespace.clone()).collect();
-    let accounts = pods(&hardened).iter().map(|pod| (pod.namespace.clone(), pod.service_account.clone())).collect();
+    let accounts =
+        pods(&hardened).iter().map(|pod| (pod.namespace.clone(), pod.service_account.clone())).collect();
     if !namespaces.is_empty() {
         findings.extend(access::findings(cluster, &namespaces, &accounts));
     }
     findings.extend(contradicted(request, &evaluation));
 
     findings.sort_by(|a, b| {
-        let key = |f: &Finding| (std::cmp::Reverse((f.certain, f.severity)), f.id, f.object.clone(), f.at.clone());
+        let key =
+            |f: &Finding| (std::cmp::Reverse((f.certain, f.severity)), f.id, f.object.clone(), f.at.clone());
         key(a).cmp(&key(b))
     });
     findings.dedup_by(|a, b| a.id == b.id && a.object == b.object && a.at == b.at && a.reason == b.reason);
@@ -152,7 +155,9 @@ fn assumptions(request: &Request<'_>) -> Vec<String> {
         .intents
         .iter()
         .flat_map(|intent| intent.may.iter().flatten())
-        .filter_map(|peer| if let Match::Domain(DomainPattern::Name(name)) = &peer.who { Some(&**name) } else { None })
+        .filter_map(|peer| {
+            if let Match::Domain(DomainPattern::Name(name)) = &peer.who { Some(&**name) } else { None }
+        })
         .collect();
     if !domains.is_empty() {
         all.push(format!("{} resolve to nothing but what they are meant to", domains.join(", ")));
@@ -164,10 +169,15 @@ fn assumptions(request: &Request<'_>) -> Vec<String> {
 /// Violations that the baseline accepts do not count as proved; they only let the exit code be 0.
 fn verdict(outcome: &Outcome) -> Truth {
     let contradicted = outcome.findings.iter().any(|finding| finding.id == catalog::FLOW_CONTRADICTS.id);
-    let hard = outcome.findings.iter().chain(outcome.accepted.iter().map(|accepted| &accepted.finding)).any(|finding| {
-        finding.certain.must() && finding.severity == super::Severity::Error && finding.id >= "MF4" && finding.id < "MF5"
-            || finding.id == catalog::WORKER_HAS_RIGHTS.id
-    });
+    let hard = outcome.findings.iter().chain(outcome.accepted.iter().map(|accepted| &accepted.finding)).any(
+        |finding| {
+            finding.certain.must()
+                && finding.severity == super::Severity::Error
+                && finding.id >= "MF4"
+                && finding.id < "MF5"
+                || finding.id == catalog::WORKER_HAS_RIGHTS.id
+        },
+    );
     let intents = outcome.intents.iter().map(|intent| intent.proved).min().unwrap_or(Truth::Unknown);
     if contradicted || hard { Truth::No } else { intents }
 }
@@ -175,14 +185,17 @@ fn verdict(outcome: &Outcome) -> Truth {
 fn sentence(outcome: &Outcome) -> String {
     let pods: usize = outcome.intents.iter().map(|intent| intent.pods).sum();
     let worst = outcome.findings.iter().find(|f| f.certain.must() && f.severity == super::Severity::Error);
-    let errors = outcome.findings.iter().filter(|f| f.certain.must() && f.severity == super::Severity::Error).count();
+    let errors =
+        outcome.findings.iter().filter(|f| f.certain.must() && f.severity == super::Severity::Error).count();
     let more = match errors.saturating_sub(1) {
         0 => String::new(),
         1 => ", and 1 more error".into(),
         more => format!(", and {more} more errors"),
     };
     match outcome.proved {
-        _ if outcome.intents.is_empty() => "Unknown: no intent was given, so there is nothing to prove.".into(),
+        _ if outcome.intents.is_empty() => {
+            "Unknown: no intent was given, so there is nothing to prove.".into()
+        }
         Truth::Yes => {
             let names: Vec<String> = outcome.intents.iter().map(|intent| intent.name.to_string()).collect();
             let what = if pods == 1 { "1 pod".to_owned() } else { format!("all {pods} pods") };
@@ -190,12 +203,15 @@ fn sentence(outcome: &Outcome) -> String {
         }
         Truth::No => match worst {
             Some(finding) => {
-                let packet = finding.witness.as_ref().map(|w| format!(" ({})", packet(w))).unwrap_or_default();
+                let packet =
+                    finding.witness.as_ref().map(|w| format!(" ({})", packet(w))).unwrap_or_default();
                 format!("Violated: {}: {}{packet}{more}.", finding.object, finding.reason)
             }
             None => {
                 let accepted = outcome.accepted.len();
-                format!("Violated, and accepted by the baseline: {accepted} findings have an owner and a day.")
+                format!(
+                    "Violated, and accepted by the baseline: {accepted} findings have an owner and a day."
+                )
             }
         },
         Truth::Unknown => {
@@ -221,13 +237,14 @@ impl Outcome {
 }
 
 /// Packets that were seen to pass and are judged denied.
-fn contradicted(request: &Request<'_>, evaluation: &Evaluation) -> Vec<Finding> {
+fn contradicted(request: &Request<'_>, evaluation: &Evaluation<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut seen = BTreeSet::new();
     for flow in request.flows.iter().flat_map(|flows| &flows.flows) {
-        let (Some(source), Some(destination)) =
-            (party(&flow.source, request.cluster, evaluation), party(&flow.destination, request.cluster, evaluation))
-        else {
+        let (Some(source), Some(destination)) = (
+            party(&flow.source, request.cluster, evaluation),
+            party(&flow.destination, request.cluster, evaluation),
+        ) else {
             continue;
         };
         let is_new = seen.insert((source, destination, flow.protocol, flow.port));
@@ -239,14 +256,16 @@ fn contradicted(request: &Request<'_>, evaluation: &Evaluation) -> Vec<Finding> 
         }
         let explanation = evaluation.explain(source, destination);
         let steps = explanation.egress.iter().chain(&explanation.ingress);
-        let rules = steps.filter(|step| step.traffic.contains(flow.protocol, flow.port)).map(deciding).collect();
-        let name = |end| evaluation.name(end, request.cluster);
+        let rules =
+            steps.filter(|step| step.traffic.contains(flow.protocol, flow.port)).map(deciding).collect();
+        let name = |end| evaluation.name(end);
         let pod = [destination, source].into_iter().find_map(|end| match evaluation.endpoint(end) {
             Some(Endpoint::Pod(pod)) => request.cluster.pods.get(*pod),
             _ => None,
         });
         let Some(pod) = pod else { continue };
-        let reason = format!("{} was seen to reach {}, which is judged denied", name(source), name(destination));
+        let reason =
+            format!("{} was seen to reach {}, which is judged denied", name(source), name(destination));
         let witness = Witness {
             source: name(source),
             destination: name(destination),
@@ -262,7 +281,7 @@ fn contradicted(request: &Request<'_>, evaluation: &Evaluation) -> Vec<Finding> 
     findings
 }
 
-fn party(party: &Party, cluster: &Cluster, evaluation: &Evaluation) -> Option<EndpointId> {
+fn party(party: &Party, cluster: &Cluster, evaluation: &Evaluation<'_>) -> Option<EndpointId> {
     let by_name = party.pod.as_ref().and_then(|(namespace, name)| {
         let pod = cluster.pods.iter().position(|p| p.namespace == *namespace && p.object.name == *name)?;
         evaluation.pod(pod)

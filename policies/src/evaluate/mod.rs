@@ -5,6 +5,20 @@
 //! is undecided passes. Everything is three-valued: a packet may at each step be allowed, denied or still undecided, and what
 //! can end both ways is unknown.
 
+mod atoms;
+mod bits;
+mod endpoints;
+mod evaluation;
+mod imagine;
+mod matrix;
+mod select;
+mod side;
+mod stages;
+mod traffic_table;
+
+pub use evaluation::Evaluation;
+pub use matrix::{Matrix, Tally};
+
 use crate::policy::Direction;
 use crate::sets::{AddressSet, Traffic};
 use crate::source::{At, ObjectRef};
@@ -31,6 +45,37 @@ pub enum Endpoint {
     Domain(Arc<str>),
     /// A pod that is not in the input but could be: made from a selector of a policy or an intent, or with no labels at all.
     Imagined(Box<ImaginedPod>),
+}
+
+/// The number of an endpoint in its evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(u32);
+
+/// The number of a class of endpoints that nothing tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClassId(u32);
+
+/// Why there is no evaluation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluateError {
+    /// More endpoints than are evaluated.
+    #[error("{endpoints} pods, nodes and address ranges are more than the {most} that are evaluated at once")]
+    TooMany {
+        /// How many there are.
+        endpoints: usize,
+        /// How many there may be.
+        most: usize,
+    },
+}
+
+impl EndpointId {
+    fn at(index: usize) -> Self {
+        Self(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
+    fn index(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
 }
 
 /// A pod that could be.

@@ -188,6 +188,12 @@ impl AddressSet {
         Self { v4: Intervals::of(v4), v6: Intervals::of(v6) }
     }
 
+    /// The addresses with these numbers, in ranges whose ends both belong to them.
+    pub(crate) fn of_numbers(v4: Vec<(u128, u128)>, v6: Vec<(u128, u128)>) -> Self {
+        let v4 = Intervals::of(v4).intersection(&Intervals::range(0, V4_MAX));
+        Self { v4, v6: Intervals::of(v6) }
+    }
+
     /// Whether it has no address.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()

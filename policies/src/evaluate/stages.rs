@@ -1,0 +1,253 @@
+//! Policies in the order in which a profile asks them, ready to be run: what each selects as bits, what each rule matches as
+//! numbers.
+
+use super::select::Select;
+use crate::cluster::Cluster;
+use crate::matching::TrafficMatch;
+use crate::policy::{Action, ClusterTier, Dialect, Direction, Place, Policy};
+use crate::profile::{Fact, Pipeline, Profile};
+use crate::truth::Truth;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Order of the NetworkPolicies among Calico's policies of the tier `default` (libcalico-go, conversion.go).
+const CALICO_NETWORK_POLICY_ORDER: f64 = 1_000.0;
+/// Calico's built-in tiers: name, order, whether what they leave undecided is passed on.
+const CALICO_TIERS: [(&str, f64, bool); 5] = [
+    ("kube-admin", 1_000.0, true),
+    ("adminnetworkpolicy", 1_000.0, true),
+    ("default", 1_000_000.0, false),
+    ("baselineadminnetworkpolicy", 10_000_000.0, true),
+    ("kube-baseline", 10_000_000.0, true),
+];
+
+/// A stage: policies in bands; those of one band have no order among them.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) name: Arc<str>,
+    pub(super) bands: Vec<Vec<Step>>,
+    pub(super) end: End,
+}
+
+/// What becomes of what a stage leaves undecided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Denied to whom an isolating section selects.
+    Isolation,
+    /// Denied to whom any policy of the stage with a section for the direction selects.
+    DenyWhereApplied,
+    /// Handed on.
+    Next,
+}
+
+/// A policy, or those of its rules that have one action, as a part of a band.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Index into the cluster's policies.
+    pub(super) policy: usize,
+    /// Whether it is enforced.
+    pub(super) enforced: Truth,
+    /// Number of the subject's selection.
+    pub(super) subject: u32,
+    /// Whether nothing is known of what it does.
+    pub(super) opaque: bool,
+    /// Rules by direction: ingress, egress.
+    pub(super) rules: [Vec<CompiledRule>; 2],
+    /// Whether it has a section, by direction.
+    pub(super) has_section: [bool; 2],
+    /// Whether that isolates, by direction.
+    pub(super) isolates: [Truth; 2],
+}
+
+/// A rule.
+#[derive(Debug)]
+pub(super) struct CompiledRule {
+    /// Index into the section's rules.
+    pub(super) index: usize,
+    pub(super) action: Action,
+    /// Number of the peer's selection.
+    pub(super) peer: u32,
+    /// Number of the traffic expression.
+    pub(super) traffic: u32,
+}
+
+/// Traffic expressions of all rules, each once.
+#[derive(Debug, Default)]
+pub(super) struct Expressions {
+    pub(super) all: Vec<(TrafficMatch, Dialect)>,
+    known: BTreeMap<(TrafficMatch, Dialect), u32>,
+}
+
+impl Expressions {
+    pub(super) fn number(&mut self, what: &TrafficMatch, dialect: Dialect) -> u32 {
+        let key = (what.clone(), dialect);
+        if let Some(number) = self.known.get(&key) {
+            return *number;
+        }
+        let number = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        self.all.push(key.clone());
+        self.known.insert(key, number);
+        number
+    }
+}
+
+/// Index of a direction in a [`Step`]'s pairs.
+pub(super) fn side(direction: Direction) -> usize {
+    match direction {
+        Direction::Ingress => 0,
+        Direction::Egress => 1,
+    }
+}
+
+/// All stages of a profile.
+pub(super) fn stages(
+    cluster: &Cluster,
+    profile: Profile,
+    select: &mut Select<'_>,
+    expressions: &mut Expressions,
+) -> Vec<Stage> {
+    let enforced: Vec<(usize, &Policy, Truth)> = cluster
+        .policies
+        .iter()
+        .enumerate()
+        .filter(|(_, policy)| policy.inert.is_none())
+        .map(|(i, policy)| (i, policy, profile.fact(Fact::Enforces(policy.dialect)).truth))
+        .filter(|(_, _, truth)| truth.may())
+        .collect();
+    let mut step = |entry: &(usize, &Policy, Truth), only: Option<Action>| {
+        step(entry.0, entry.1, entry.2, only, select, expressions)
+    };
+    match profile.pipeline() {
+        Pipeline::Standard => {
+            let mut stages = vec![cluster_tier(ClusterTier::Admin, "Admin tier", &enforced, &mut step)];
+            let normal =
+                || enforced.iter().filter(|(_, p, _)| matches!(p.place, Place::Kubernetes | Place::Cilium));
+            // A deny beats an allow, whoever writes it; among equals the order makes no difference.
+            let mut bands = Vec::new();
+            for action in [Action::Unknown, Action::Deny, Action::Allow] {
+                bands.extend(normal().map(|entry| vec![step(entry, Some(action))]));
+            }
+            let has_cilium = normal().any(|(_, policy, _)| policy.place == Place::Cilium);
+            let name = if has_cilium { "NetworkPolicy and Cilium policy" } else { "NetworkPolicy" };
+            stages.push(Stage { name: name.into(), bands, end: End::Isolation });
+            stages.push(cluster_tier(ClusterTier::Baseline, "Baseline tier", &enforced, &mut step));
+            stages
+        }
+        Pipeline::CalicoTiers => calico_tiers(cluster, &enforced, &mut step),
+    }
+}
+
+type Entry<'a> = (usize, &'a Policy, Truth);
+
+fn cluster_tier(
+    wanted: ClusterTier,
+    name: &str,
+    enforced: &[Entry<'_>],
+    step: &mut impl FnMut(&Entry<'_>, Option<Action>) -> Step,
+) -> Stage {
+    let mut bands: BTreeMap<u16, Vec<Step>> = BTreeMap::new();
+    for entry in enforced {
+        if let Place::Cluster { tier, priority } = entry.1.place
+            && tier == wanted
+        {
+            bands.entry(priority).or_default().push(step(entry, None));
+        }
+    }
+    Stage { name: name.into(), bands: bands.into_values().collect(), end: End::Next }
+}
+
+fn calico_tiers(
+    cluster: &Cluster,
+    enforced: &[Entry<'_>],
+    step: &mut impl FnMut(&Entry<'_>, Option<Action>) -> Step,
+) -> Vec<Stage> {
+    /// Sorts as Calico does: `None` and infinity last.
+    #[derive(PartialEq, PartialOrd, Clone)]
+    struct Key(f64, Arc<str>, Arc<str>, Arc<str>);
+    let mut tiers: BTreeMap<Arc<str>, Vec<(Key, &Entry<'_>)>> = BTreeMap::new();
+    for entry in enforced {
+        let object = &entry.1.object;
+        let (tier, order): (Arc<str>, f64) = match &entry.1.place {
+            Place::Calico { tier, order } => (tier.clone(), order.unwrap_or(f64::INFINITY)),
+            Place::Kubernetes => ("default".into(), CALICO_NETWORK_POLICY_ORDER),
+            Place::Cluster { tier, priority } => {
+                let is_new = entry.1.dialect == Dialect::ClusterNetworkPolicy;
+                let name = match (tier, is_new) {
+                    (ClusterTier::Admin, true) => "kube-admin",
+                    (ClusterTier::Admin, false) => "adminnetworkpolicy",
+                    (ClusterTier::Baseline, true) => "kube-baseline",
+                    (ClusterTier::Baseline, false) => "baselineadminnetworkpolicy",
+                };
+                (name.into(), f64::from(*priority))
+            }
+            Place::Cilium => continue,
+        };
+        let namespace = object.namespace.clone().unwrap_or_else(|| "".into());
+        let key = Key(order, object.name.clone(), namespace, object.kind.clone());
+        tiers.entry(tier).or_default().push((key, entry));
+    }
+    let mut stages: Vec<((f64, Arc<str>), Stage)> = Vec::new();
+    for (name, mut policies) in tiers {
+        policies.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+        let built_in = CALICO_TIERS.iter().find(|(tier, _, _)| **tier == *name);
+        let (order, pass) = match (cluster.tiers.get(&name), built_in) {
+            (Some(tier), _) => (tier.order.unwrap_or(f64::INFINITY), tier.default_pass),
+            (None, Some((_, order, pass))) => (*order, *pass),
+            (None, None) => (f64::INFINITY, false),
+        };
+        let mut bands: Vec<Vec<Step>> = Vec::new();
+        let mut last: Option<f64> = None;
+        for (key, entry) in policies {
+            // Of cluster-wide policies of one priority the order is not defined; of Calico's it is.
+            let unordered = matches!(entry.1.place, Place::Cluster { .. }) && last == Some(key.0);
+            match bands.last_mut().filter(|_| unordered) {
+                Some(band) => band.push(step(entry, None)),
+                None => bands.push(vec![step(entry, None)]),
+            }
+            last = Some(key.0);
+        }
+        let end = if pass { End::Next } else { End::DenyWhereApplied };
+        let stage = Stage { name: format!("Calico tier {name}").into(), bands, end };
+        stages.push(((order, name), stage));
+    }
+    stages.sort_by(|(a, _), (b, _)| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+    stages.into_iter().map(|(_, stage)| stage).collect()
+}
+
+fn step(
+    index: usize,
+    policy: &Policy,
+    enforced: Truth,
+    only: Option<Action>,
+    select: &mut Select<'_>,
+    expressions: &mut Expressions,
+) -> Step {
+    let sections = [policy.ingress.as_ref(), policy.egress.as_ref()];
+    let mut rules = |section: Option<&crate::policy::Section>| {
+        section
+            .iter()
+            .flat_map(|section| section.rules.iter().enumerate())
+            .filter(|(_, rule)| only.is_none_or(|only| rule.action == only))
+            .map(|(i, rule)| CompiledRule {
+                index: i,
+                action: rule.action,
+                peer: select.number(&rule.peer, Some(policy.dialect)),
+                traffic: expressions.number(&rule.traffic, policy.dialect),
+            })
+            .collect::<Vec<_>>()
+    };
+    let [ingress, egress] = sections;
+    let rules = [rules(ingress), rules(egress)];
+    // Where rules are split by action, isolation and doubts are said once.
+    let first = only.is_none_or(|only| only == Action::Unknown);
+    Step {
+        policy: index,
+        enforced,
+        subject: select.number(&policy.subject, Some(policy.dialect)),
+        opaque: first && !policy.doubts.is_empty(),
+        rules,
+        has_section: sections.map(|section| first && section.is_some()),
+        isolates: sections
+            .map(|section| section.filter(|_| first).map_or(Truth::No, |section| section.isolates)),
+    }
+}
