@@ -84,7 +84,7 @@ func TestWhatIsNotUnderstoodIsAnErrorAndNoVerdict(t *testing.T) {
 	web, db := endpoint{Pod: "shop/web"}, endpoint{Pod: "shop/db"}
 	cases := []struct{ name, manifests, protocol, want string }{
 		{"an unknown field", policy(`{podSelector: {}, ingres: []}`), "TCP", `unknown field`},
-		{"a range that ends before it starts", policy(`{podSelector: {}, ingress: [{ports: [{port: 9, endPort: 3}]}]}`), "TCP", `end port < start port`},
+		{"a range that ends before it starts", policy(`{podSelector: {}, ingress: [{ports: [{port: 9, endPort: 3}]}]}`), "TCP", `invalid port range`},
 		{"a name that YAML reads as a boolean", strings.Replace(policy(`{podSelector: {}}`), "name: one", "name: n", 1),
 			"TCP", `cannot unmarshal bool`},
 		{"a protocol without ports", policy(`{podSelector: {}}`), "ICMP", `knows no protocol`},
