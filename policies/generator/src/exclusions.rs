@@ -1,0 +1,1 @@
+//! What foreign engines get wrong or cannot do.
