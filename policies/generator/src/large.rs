@@ -284,9 +284,11 @@ impl Maker<'_> {
     fn rule(&mut self, peers: &str) -> Value {
         let mut rule = Map::new();
         let list: Vec<Value> = (0..self.rng.between(1, 3)).map(|_| self.peer()).collect();
+        // No address outside has a named port, and netpol-analyzer gives up on a rule that asks one for it.
+        let named = peers == "from" || !list.iter().any(|peer| peer.get("ipBlock").is_some());
         rule.insert(peers.to_owned(), Value::Array(list));
         if !self.rng.one_in(6) {
-            let ports: Vec<Value> = (0..self.rng.between(1, 3)).map(|_| self.port()).collect();
+            let ports: Vec<Value> = (0..self.rng.between(1, 3)).map(|_| self.port(named)).collect();
             rule.insert("ports".to_owned(), Value::Array(ports));
         }
         Value::Object(rule)
@@ -334,8 +336,9 @@ impl Maker<'_> {
         }})
     }
 
-    fn port(&mut self) -> Value {
-        match self.rng.below(8) {
+    fn port(&mut self, named: bool) -> Value {
+        let form = if named { self.rng.below(8) } else { self.rng.between(4, 7) };
+        match form {
             0 | 1 => json!({"port": "http"}),
             2 => json!({"protocol": "TCP", "port": "metrics"}),
             3 => json!({"protocol": "UDP", "port": "dns"}),

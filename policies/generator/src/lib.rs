@@ -2,7 +2,6 @@
 //!
 //! - [`small`]: a few pods and policies in which every field combination comes up, to compare engines by;
 //! - [`shrink`]: a failing small cluster with everything left out that the failure does not need;
-//! - [`exclusions`]: what a foreign engine gets wrong or cannot do, with the sentence of the specification;
 //! - [`large`]: thousands of pods and policies, to time engines on.
 //!
 //! No clock, no files, no randomness but the seed's: the same seed gives the same text on every machine.
@@ -15,7 +14,6 @@
 //! assert!(case.manifests().contains("kind: Namespace"));
 //! ```
 
-pub mod exclusions;
 pub mod large;
 pub mod rng;
 pub mod shrink;

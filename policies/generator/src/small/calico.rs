@@ -112,7 +112,7 @@ fn rule(v: &mut Vocabulary) -> Value {
         };
         insert(&mut rule, field, value);
     }
-    if v.dual_stack && v.rng.one_in(12) {
+    if v.dual_stack && v.rng.one_in(40) {
         insert(&mut rule, "ipVersion", json!(v.rng.pick(&[4, 6])));
     }
     for side in ["source", "destination"] {
@@ -239,10 +239,16 @@ fn operand(v: &mut Vocabulary, keys: &[&'static str], depth: usize) -> String {
     if text.contains("||") && v.rng.one_in(2) { format!("({text})") } else { text }
 }
 
+/// A value of a label. Few other engines can read the empty one in a selector, and then give the whole cluster up.
+fn value(v: &mut Vocabulary, key: &str) -> &'static str {
+    let drawn = v.rng.word(values_of(key));
+    if drawn.is_empty() && !v.rng.one_in(12) { v.rng.word(&["front", "prod"]) } else { drawn }
+}
+
 fn term(v: &mut Vocabulary, keys: &[&'static str]) -> String {
     let key = v.rng.word(keys);
-    let (one, two) = (v.rng.word(values_of(key)), v.rng.word(values_of(key)));
-    let quote = if v.rng.one_in(24) { '"' } else { '\'' };
+    let (one, two) = (value(v, key), value(v, key));
+    let quote = if v.rng.one_in(96) { '"' } else { '\'' };
     match v.rng.below(16) {
         0..=3 => format!("{key} == {quote}{one}{quote}"),
         4 | 5 => format!("{key} != {quote}{one}{quote}"),
@@ -254,7 +260,7 @@ fn term(v: &mut Vocabulary, keys: &[&'static str]) -> String {
         12 => format!("{key} starts with '{}'", v.rng.word(&["sta", "w", "b"])),
         13 => format!("{key} ends with '{}'", v.rng.word(&["e", "-2", "k"])),
         // Other spellings of the same.
-        14 if v.rng.one_in(4) => format!("{key} notin {{'{one}'}} && {key} startswith 's'"),
+        14 if v.rng.one_in(24) => format!("{key} notin {{'{one}'}} && {key} startswith 's'"),
         14 => format!("!{key} == '{one}'"),
         _ => "all()".to_owned(),
     }

@@ -65,7 +65,7 @@ impl Case {
                 calico::policy(&mut vocabulary, at)
             });
         }
-        if dialect != Dialect::Kubernetes && vocabulary.rng.one_in(3) {
+        if dialect != Dialect::Kubernetes && vocabulary.rng.one_in(4) {
             policies.push(calico::network_set(&mut vocabulary));
         }
         Self { seed, dialect, namespaces, pods, policies }

@@ -1,1 +1,0 @@
-//! What foreign engines get wrong or cannot do.
