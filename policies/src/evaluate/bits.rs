@@ -40,18 +40,6 @@ impl Bits {
         self.words.get(number / 64).is_some_and(|word| word & bit != 0)
     }
 
-    /// How many it has.
-    pub(super) fn count(&self) -> usize {
-        self.words
-            .iter()
-            .fold(0usize, |sum, word| sum.saturating_add(usize::try_from(word.count_ones()).unwrap_or(0)))
-    }
-
-    /// Whether it has none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
-    }
-
     /// Keeps what is in the other too.
     pub(super) fn and(&mut self, other: &Self) {
         for (word, mask) in self.words.iter_mut().zip(&other.words) {
@@ -155,7 +143,6 @@ mod tests {
     fn the_last_word_holds_no_more_than_the_bound() {
         for len in [0usize, 1, 63, 64, 65, 130] {
             let full = Bits::full(len);
-            assert_eq!(full.count(), len);
             assert_eq!(full.iter().collect::<Vec<_>>(), (0..len).collect::<Vec<_>>());
             assert_eq!(full.complement(), Bits::empty(len));
         }
