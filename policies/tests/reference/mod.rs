@@ -299,6 +299,7 @@ impl Reference<'_> {
                 End::Outside(_) => Truth::Unknown,
             },
             Match::KubeApiServer => Truth::No,
+            Match::Fact(fact) => self.fact(*fact),
             Match::Doubt(_) => Truth::Unknown,
         }
     }
