@@ -5,10 +5,10 @@ use super::labels::pods_labelled;
 use super::rules::{Empty, Peer, Raw, Which};
 use super::{Block, Group, Parsed, Side, differs, fact};
 use crate::cluster::{Cluster, Service};
-use crate::matching::Match;
+use crate::matching::{Match, TrafficMatch};
 use crate::policy::{Dialect, Place, Policy, Rule, Section};
 use crate::profile::{CiliumChange, Fact};
-use crate::sets::{AddressSet, Cidr};
+use crate::sets::{AddressSet, Cidr, Protocol};
 use crate::source::At;
 use crate::truth::{Doubt, Truth};
 use std::sync::Arc;
@@ -108,16 +108,27 @@ impl Linker<'_> {
             traffic,
             note: raw.ports.note.clone(),
         };
-        match &raw.ports.without_end {
-            None => vec![rule(peer, raw.ports.traffic.clone())],
+        let readings = match &raw.ports.without_end {
+            None => vec![(peer, raw.ports.traffic.clone())],
             Some(older) => {
                 let ends = Match::Fact(Fact::EndPort);
                 vec![
-                    rule(Match::All(vec![ends.clone(), peer.clone()]), raw.ports.traffic.clone()),
-                    rule(Match::All(vec![ends.negate(), peer]), older.clone()),
+                    (Match::All(vec![ends.clone(), peer.clone()]), raw.ports.traffic.clone()),
+                    (Match::All(vec![ends.negate(), peer]), older.clone()),
                 ]
             }
-        }
+        };
+        readings
+            .into_iter()
+            .flat_map(|(peer, traffic)| {
+                // SCTP is known to the data plane only if it is switched on.
+                let (other, sctp) = split_sctp(traffic);
+                let guarded = Match::All(vec![Match::Fact(Fact::Sctp), peer.clone()]);
+                [other.map(|traffic| (peer, traffic)), sctp.map(|traffic| (guarded, traffic))]
+            })
+            .flatten()
+            .map(|(peer, traffic)| rule(peer, traffic))
+            .collect()
     }
 
     /// A rule without peers means any peer if it names ports, and nobody if it does not; so `- {}` is nobody
@@ -227,5 +238,24 @@ impl Linker<'_> {
         }
         let addresses = found.flat_map(|endpoints| &endpoints.addresses);
         Match::Cidr(AddressSet::blocks(addresses.map(|(address, _)| Cidr::host(*address))))
+    }
+}
+
+/// What a rule says of other protocols, and what it says of SCTP by name.
+fn split_sctp(traffic: TrafficMatch) -> (Option<TrafficMatch>, Option<TrafficMatch>) {
+    let TrafficMatch::OneOf(parts) = traffic else { return (Some(traffic), None) };
+    let (sctp, other): (Vec<_>, Vec<_>) = parts.into_iter().partition(is_sctp);
+    let sctp = (!sctp.is_empty()).then_some(TrafficMatch::OneOf(sctp));
+    let other = (!other.is_empty() || sctp.is_none()).then_some(TrafficMatch::OneOf(other));
+    (other, sctp)
+}
+
+fn is_sctp(part: &TrafficMatch) -> bool {
+    match part {
+        TrafficMatch::Protocol(protocol)
+        | TrafficMatch::Ports(protocol, _)
+        | TrafficMatch::NamedPort(protocol, _) => *protocol == Protocol::Sctp,
+        TrafficMatch::All(parts) => parts.iter().any(is_sctp),
+        _ => false,
     }
 }
