@@ -223,6 +223,8 @@ fn block(field: &Field<'_>, object: &ObjectRef, check: &mut Check<'_>) -> Option
         egress.default_deny = check.problems.keep(deny.bool("egress")).flatten();
     }
     let dns = egress.rules.iter().any(|rule| rule.action == Action::Allow && rule.ports.dns);
+    let wide = ingress.rules.iter().chain(&egress.rules).flat_map(|rule| &rule.wide_doubts);
+    left.extend(wide.cloned());
     // What a field that is not understood narrows or widens, nobody knows.
     left.extend(doubts(&spec.finish()));
     Some(Block {

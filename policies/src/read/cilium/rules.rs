@@ -26,6 +26,8 @@ pub(super) struct Raw {
     pub(super) ports: Arc<Ports>,
     /// Names what the whole rule depends on: an unknown field, authentication.
     pub(super) doubts: Vec<Doubt>,
+    /// Names what every policy of the same pods depends on.
+    pub(super) wide_doubts: Vec<Doubt>,
 }
 
 /// Whether a list of peers is given and empty.
@@ -80,7 +82,7 @@ pub(super) fn read(field: &Field<'_>, context: Context<'_>, check: &mut Check<'_
         empty: Empty::No,
         given: Vec::new(),
     };
-    let mut doubted = Vec::new();
+    let (mut doubted, mut wide) = (Vec::new(), Vec::new());
     lists.each("Endpoints", true, check, |field, check| {
         let selector = Selector::read(check.problems.keep(field.object())?, check);
         Some(Peer::Known(selector.peers(context.namespace, context.init)))
@@ -124,7 +126,7 @@ pub(super) fn read(field: &Field<'_>, context: Context<'_>, check: &mut Check<'_
                 "{}: it narrows the rules of all policies for these pods, and is gone in 1.19",
                 list.path()
             );
-            doubted.push(Doubt::at(what, &list.at()));
+            wide.push(Doubt::at(what, &list.at()));
         }
     }
     if !deny && let Some(mode) = check.problems.keep(object.object("authentication")).flatten() {
@@ -139,7 +141,16 @@ pub(super) fn read(field: &Field<'_>, context: Context<'_>, check: &mut Check<'_
     }
     let (path, at) = (field.path().into(), object.at());
     doubted.extend(doubts(&object.finish()));
-    Some(Raw { path, at, action: context.action, peers, empty, ports: Arc::new(ports), doubts: doubted })
+    Some(Raw {
+        path,
+        at,
+        action: context.action,
+        peers,
+        empty,
+        ports: Arc::new(ports),
+        doubts: doubted,
+        wide_doubts: wide,
+    })
 }
 
 /// The lists of peers of a rule. A rule may have one of them only; before 1.17 a denying rule's are joined by *or*.
