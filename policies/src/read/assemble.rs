@@ -3,8 +3,8 @@
 use super::documents::{Input, Note, documents};
 use super::kinds::{Concern, concern};
 use super::{
-    Document, ReadError, ReadErrors, access, admin_network_policy, calico, cluster_network_policy, core,
-    network_policy,
+    Document, ReadError, ReadErrors, access, admin_network_policy, calico, cilium, cluster_network_policy,
+    core, network_policy,
 };
 use crate::cluster::{Cluster, Pod};
 use crate::policy::Policy;
@@ -36,7 +36,7 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
     let read = documents(input)?;
     let mut cluster = Cluster::default();
     let mut errors = ReadErrors::none();
-    let mut of_calico = Vec::new();
+    let (mut of_calico, mut of_cilium) = (Vec::new(), Vec::new());
     for document in &read.documents {
         match one(document, options, &mut cluster) {
             Ok(Read::Whole) => {}
@@ -48,12 +48,18 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
                 Ok(parsed) => of_calico.push(parsed),
                 Err(all) => all.into_iter().for_each(|error| errors.push(error)),
             },
+            Ok(Read::Cilium) => match cilium::read(document) {
+                Ok(parsed) => of_cilium.push(parsed),
+                Err(all) => all.into_iter().for_each(|error| errors.push(error)),
+            },
             Err(error) => errors.push(error),
         }
     }
     drop_covered_templates(&mut cluster.pods);
     calico::enter(&of_calico, &mut cluster);
     let policies = calico::link(of_calico, &cluster);
+    cluster.policies.extend(policies);
+    let policies = cilium::link(of_cilium, &cluster);
     cluster.policies.extend(policies);
     errors.or(Reading { cluster, notes: read.notes })
 }
@@ -66,6 +72,8 @@ enum Read {
     Policy(fn(&Document) -> Result<Policy, Vec<ReadError>>),
     /// It is Calico's, to be read with the others.
     Calico,
+    /// It is Cilium's, likewise.
+    Cilium,
 }
 
 fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Result<Read, ReadError> {
@@ -100,6 +108,9 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
     }
     if is(calico::KINDS)? {
         return Ok(Read::Calico);
+    }
+    if is(cilium::KINDS)? {
+        return Ok(Read::Cilium);
     }
     let (group, kind) = (document.group(), &document.kind);
     let full = format!("{kind}.{group}");

@@ -14,6 +14,7 @@
 mod access;
 mod assemble;
 mod calico;
+mod cilium;
 mod core;
 pub mod documents;
 pub mod json;

@@ -106,7 +106,11 @@ impl Reference<'_> {
                     .copied()
                     .filter(|p| matches!(p.place, Place::Kubernetes | Place::Cilium))
                     .collect();
-                vec![cluster_tier(ClusterTier::Admin), Stage::Additive(normal), cluster_tier(ClusterTier::Baseline)]
+                vec![
+                    cluster_tier(ClusterTier::Admin),
+                    Stage::Additive(normal),
+                    cluster_tier(ClusterTier::Baseline),
+                ]
             }
             Pipeline::CalicoTiers => {
                 // (order, name) → policies with (order, kind, namespace, name)
@@ -118,10 +122,10 @@ impl Reference<'_> {
                         _ => continue,
                     };
                     let known = self.cluster.tiers.get(tier.as_str());
-                    let tier_order = known.map_or(
-                        if tier == "default" { 1_000_000.0 } else { f64::INFINITY },
-                        |known| known.order.unwrap_or(f64::INFINITY),
-                    );
+                    let tier_order = known
+                        .map_or(if tier == "default" { 1_000_000.0 } else { f64::INFINITY }, |known| {
+                            known.order.unwrap_or(f64::INFINITY)
+                        });
                     let pass = known.is_some_and(|known| known.default_pass);
                     match tiers.iter_mut().find(|(_, name, _, _)| *name == tier) {
                         Some((_, _, _, list)) => list.push((order, policy)),
@@ -138,7 +142,10 @@ impl Reference<'_> {
                             };
                             a.0.total_cmp(&b.0).then(key(a.1).cmp(&key(b.1)))
                         });
-                        Stage::Ordered { bands: list.into_iter().map(|(_, p)| vec![p]).collect(), end: Some(pass) }
+                        Stage::Ordered {
+                            bands: list.into_iter().map(|(_, p)| vec![p]).collect(),
+                            end: Some(pass),
+                        }
                     })
                     .collect()
             }
@@ -155,7 +162,9 @@ impl Reference<'_> {
                             apply(state, Action::Unknown, &Traffic::none(), &Traffic::all());
                         }
                         for rule in section.iter().flat_map(|section| &section.rules) {
-                            if rule.action == wanted || (wanted == Action::Deny && rule.action == Action::Unknown) {
+                            if rule.action == wanted
+                                || (wanted == Action::Deny && rule.action == Action::Unknown)
+                            {
                                 self.rule(policy, rule, selects, direction, subject, peer, state);
                             }
                         }
@@ -203,7 +212,12 @@ impl Reference<'_> {
     }
 
     /// The section of a policy for a direction, and whether the policy selects the subject (and is enforced).
-    fn selected<'p>(&self, policy: &'p Policy, direction: Direction, subject: &End) -> (Option<&'p Section>, Truth) {
+    fn selected<'p>(
+        &self,
+        policy: &'p Policy,
+        direction: Direction,
+        subject: &End,
+    ) -> (Option<&'p Section>, Truth) {
         let section = match direction {
             Direction::Ingress => policy.ingress.as_ref(),
             Direction::Egress => policy.egress.as_ref(),
@@ -294,10 +308,12 @@ impl Reference<'_> {
                 End::Outside(_) => self.within(set, end),
             },
             Match::Address(set) => self.within(set, end),
-            Match::Domain(DomainPattern::Name(_) | DomainPattern::Labels(_) | DomainPattern::Under(_)) => match end {
-                End::Pod(_) => Truth::No,
-                End::Outside(_) => Truth::Unknown,
-            },
+            Match::Domain(DomainPattern::Name(_) | DomainPattern::Labels(_) | DomainPattern::Under(_)) => {
+                match end {
+                    End::Pod(_) => Truth::No,
+                    End::Outside(_) => Truth::Unknown,
+                }
+            }
             Match::KubeApiServer => Truth::No,
             Match::Fact(fact) => self.fact(*fact),
             Match::Doubt(_) => Truth::Unknown,
