@@ -1,4 +1,6 @@
-use super::{error, global, namespaced};
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
+use super::{error, global, namespaced, try_read};
+use serde_json::{Value, json};
 
 #[test]
 fn what_calico_refuses_is_an_error_with_its_place_and_a_way_out() {
@@ -93,4 +95,89 @@ fn what_calico_refuses_is_an_error_with_its_place_and_a_way_out() {
         "in.yaml:1:1: the tier default has an order and a default action that cannot be changed; write order: 1000000 and \
          defaultAction: Deny"
     );
+}
+
+/// The value with each of its parts, in turn, replaced by `with`.
+fn replaced(value: &Value, with: &Value) -> Vec<Value> {
+    let mut all = vec![with.clone()];
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                all.extend(replaced(inner, with).into_iter().map(|inner| {
+                    let mut map = map.clone();
+                    map.insert(key.clone(), inner);
+                    Value::Object(map)
+                }));
+            }
+        }
+        Value::Array(list) => {
+            for (n, inner) in list.iter().enumerate() {
+                all.extend(replaced(inner, with).into_iter().map(|inner| {
+                    let mut list = list.clone();
+                    list[n] = inner;
+                    Value::Array(list)
+                }));
+            }
+        }
+        _ => {}
+    }
+    all
+}
+
+#[test]
+fn whatever_stands_in_a_field_reading_ends_in_a_policy_or_in_errors_with_places() {
+    let entity = json!({
+        "selector": "has(a)", "notSelector": "a == 'b'", "namespaceSelector": "all()", "nets": ["10.0.0.0/8"],
+        "notNets": ["10.1.0.0/16"], "serviceAccounts": { "names": ["x"], "selector": "has(b)" },
+        "ports": [80, "90:99", "http"], "notPorts": [95],
+    });
+    let rule = json!({
+        "action": "Allow", "ipVersion": 4, "protocol": "TCP", "notProtocol": 47, "notICMP": { "type": 8, "code": 0 },
+        "http": { "methods": ["GET"] }, "metadata": { "annotations": { "a": "b" } },
+        "source": entity, "destination": entity,
+    });
+    let service =
+        json!({ "action": "Pass", "destination": { "services": { "name": "s", "namespace": "b" } } });
+    let spec = json!({
+        "tier": "default", "order": 1.5, "selector": "all()", "namespaceSelector": "has(c)",
+        "serviceAccountSelector": "has(d)", "types": ["Ingress", "Egress"], "applyOnForward": true,
+        "performanceHints": ["AssumeNeededOnEveryNode"], "ingress": [rule], "egress": [service],
+    });
+    let global = |spec: Value| {
+        json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": { "name": "g" }, "spec": spec,
+        })
+        .to_string()
+    };
+    assert!(try_read(&global(spec.clone())).unwrap().policies.iter().all(|policy| policy.doubts.is_empty()));
+    let (mut read, mut refused) = (0, 0);
+    let wrong = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e99),
+        json!(""),
+        json!("x"),
+        json!([]),
+        json!([null]),
+        json!({}),
+    ];
+    for with in wrong {
+        for spec in replaced(&spec, &with) {
+            match try_read(&global(spec)) {
+                Ok(cluster) => {
+                    assert!(!cluster.policies.is_empty());
+                    read += 1;
+                }
+                Err(errors) => {
+                    assert!(
+                        errors.errors().iter().all(|error| error.at.line > 0 && !error.message.is_empty())
+                    );
+                    refused += 1;
+                }
+            }
+        }
+    }
+    // Null is absent, and many a text may be any text; the rest is refused.
+    assert!(read > 50 && refused > 300, "{read} read, {refused} refused");
 }
