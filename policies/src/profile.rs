@@ -5,10 +5,12 @@
 
 mod aws_vpc;
 mod calico;
+mod calico_standing;
 mod cilium;
 mod detect;
 mod generic;
 
+pub use calico_standing::Standing;
 pub use detect::detect;
 
 use crate::policy::{ClusterTier, Dialect};

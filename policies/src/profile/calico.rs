@@ -21,7 +21,8 @@ pub(super) const ASSUMPTIONS: &[&str] = &[
     "Calico's agent runs on every node with its iptables or nftables data plane; eBPF and Windows may differ",
     "policy is enforced for every pod with a network of its own: its veth was made by Calico's CNI plugin, or by one that Calico \
      polices",
-    "every Calico object was accepted by Calico's API; before 3.32 it refuses a policy whose name does not start with its tier's",
+    "every Calico object was accepted by Calico's API; before 3.32 it refuses a policy whose name does not start with its \
+     tier's, before 3.29 it knows no tiers",
     "the profiles of namespaces are Calico's own: what no tier decides, they allow",
     "no host endpoint with applyOnForward, preDNAT or doNotTrack policies stands in the way of pods' traffic",
     "DefaultEndpointToHostAction is Accept or Return: what egress policy allows from a pod to its own node arrives there; \

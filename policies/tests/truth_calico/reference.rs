@@ -3,7 +3,8 @@
 
 use mpegflow_policies::cluster::{Cluster, Pod};
 use mpegflow_policies::matching::{Kind, LabelOwner, Match, Test, TrafficMatch};
-use mpegflow_policies::policy::{Action, Direction, Place, Policy};
+use mpegflow_policies::policy::{Action, ClusterTier, Dialect, Direction, Place, Policy};
+use mpegflow_policies::profile::{Fact, Profile};
 use mpegflow_policies::sets::Protocol;
 use mpegflow_policies::truth::Truth;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,21 +26,24 @@ pub(crate) struct Packet<'a> {
     pub(crate) port: u16,
 }
 
-/// Whether a packet passes both ends.
-pub(crate) fn passes(cluster: &Cluster, packet: Packet<'_>) -> Truth {
+/// Whether a packet passes both ends under a version of Calico.
+pub(crate) fn passes(cluster: &Cluster, profile: Profile, packet: Packet<'_>) -> Truth {
     let ends = [
         (packet.source, packet.destination, Direction::Egress),
         (packet.destination, packet.source, Direction::Ingress),
     ];
     ends.into_iter().fold(Truth::Yes, |all, (subject, peer, direction)| {
         all.and(
-            subject.pod.map_or(Truth::Yes, |_| Walk { cluster, packet, subject, peer, direction }.outcome()),
+            subject.pod.map_or(Truth::Yes, |_| {
+                Walk { cluster, profile, packet, subject, peer, direction }.outcome()
+            }),
         )
     })
 }
 
 struct Walk<'a> {
     cluster: &'a Cluster,
+    profile: Profile,
     packet: Packet<'a>,
     subject: End<'a>,
     peer: End<'a>,
@@ -53,13 +57,15 @@ impl Walk<'_> {
     fn outcome(&self) -> Truth {
         let mut tiers: BTreeMap<&str, Vec<&Policy>> = BTreeMap::new();
         for policy in &self.cluster.policies {
-            if let Place::Calico { tier, .. } = &policy.place {
-                tiers.entry(tier).or_default().push(policy);
+            if self.profile.fact(Fact::Enforces(policy.dialect)).truth.may() {
+                tiers.entry(tier(policy)).or_default().push(policy);
             }
         }
         let order = |tier: &str| match (self.cluster.tiers.get(tier), tier) {
             (Some(tier), _) => tier.order.unwrap_or(f64::INFINITY),
             (None, "default") => 1e6,
+            (None, "kube-admin" | "adminnetworkpolicy") => 1e3,
+            (None, "kube-baseline" | "baselineadminnetworkpolicy") => 1e7,
             (None, _) => f64::INFINITY,
         };
         let mut tiers: Vec<(&str, Vec<&Policy>)> = tiers.into_iter().collect();
@@ -68,7 +74,9 @@ impl Walk<'_> {
         let (mut may_pass, mut may_drop) = (false, false);
         for (name, mut policies) in tiers {
             policies.sort_by(|a, b| key(a).0.total_cmp(&key(b).0).then_with(|| key(a).1.cmp(&key(b).1)));
-            let pass_at_end = self.cluster.tiers.get(name).is_some_and(|tier| tier.default_pass);
+            let cluster_wide = name.starts_with("kube-") || name.ends_with("adminnetworkpolicy");
+            let pass_at_end =
+                cluster_wide || self.cluster.tiers.get(name).is_some_and(|tier| tier.default_pass);
             let fates = self.tier(&policies, pass_at_end, false);
             may_pass |= fates.contains(&Some(Action::Allow));
             may_drop |= fates.contains(&Some(Action::Deny));
@@ -151,6 +159,7 @@ impl Walk<'_> {
             }
             Match::Name(test) => end.pod.is_some_and(|pod| test.passes(&pod.object.name)).into(),
             Match::Cidr(set) | Match::Address(set) => set.contains(end.address).into(),
+            Match::Fact(fact) => self.profile.fact(*fact).truth,
             Match::Domain(_) | Match::KubeApiServer | Match::Doubt(_) => Truth::Unknown,
         }
     }
@@ -189,12 +198,30 @@ impl Walk<'_> {
     }
 }
 
+/// The tier of a policy, Kubernetes' own kinds included (`libcalico-go/lib/backend/k8s/conversion`).
+fn tier(policy: &Policy) -> &str {
+    match (&policy.place, policy.dialect) {
+        (Place::Calico { tier, .. }, _) => tier,
+        (Place::Cluster { tier: ClusterTier::Admin, .. }, Dialect::AdminNetworkPolicy) => {
+            "adminnetworkpolicy"
+        }
+        (Place::Cluster { tier: ClusterTier::Admin, .. }, _) => "kube-admin",
+        (Place::Cluster { tier: ClusterTier::Baseline, .. }, Dialect::AdminNetworkPolicy) => {
+            "baselineadminnetworkpolicy"
+        }
+        (Place::Cluster { tier: ClusterTier::Baseline, .. }, _) => "kube-baseline",
+        _ => "default",
+    }
+}
+
 /// Order, then name, namespace and kind: `PolKVLess` of `felix/calc/policy_sorter.go` in 3.32.
 fn key(policy: &Policy) -> (f64, String) {
-    let order = match policy.place {
-        Place::Calico { order, .. } => order.unwrap_or(f64::INFINITY),
-        _ => 1000.0,
+    let (order, prefix) = match policy.place {
+        Place::Calico { order, .. } => (order.unwrap_or(f64::INFINITY), ""),
+        Place::Cluster { priority, .. } => (f64::from(priority), "Kubernetes"),
+        _ => (1000.0, "Kubernetes"),
     };
     let object = &policy.object;
-    (order, format!("{}/{}/{}", object.name, object.namespace.as_deref().unwrap_or(""), object.kind))
+    let namespace = object.namespace.as_deref().unwrap_or("");
+    (order, format!("{}/{namespace}/{prefix}{}", object.name, object.kind))
 }
