@@ -17,6 +17,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Sets of source ports that are told apart; each multiplies the work of every pair.
+const MOST_SOURCE_ATOMS: usize = 64;
+
 /// A cluster under a profile, ready to be asked.
 pub struct Evaluation<'a> {
     pub(super) cluster: &'a Cluster,
@@ -35,7 +38,7 @@ pub(super) struct Core {
     /// of source ports.
     pub(super) lowered: Vec<Vec<Vec<(TrafficId, TrafficId)>>>,
     pub(super) shapes: Vec<Shape>,
-    /// For each endpoint, the number of its port names.
+    /// For each endpoint, the number of its table of port names; 0 is for who has none, 1 for whose are not known.
     pub(super) port_names: Vec<u32>,
     /// Groups of source ports that some rule tells apart; one where none does.
     pub(super) source_groups: usize,
@@ -202,9 +205,10 @@ impl<'a> Evaluation<'a> {
     pub fn traffic(&self, what: &TrafficMatch, destination: EndpointId) -> (Traffic, Traffic) {
         let ports = match self.endpoint(destination) {
             Some(Endpoint::Pod(i) | Endpoint::Sibling(i)) => {
-                self.cluster.pods.get(*i).map(|pod| pod.ports.as_slice()).unwrap_or_default()
+                self.cluster.pods.get(*i).map(|pod| pod.ports.as_slice())
             }
-            _ => &[],
+            Some(Endpoint::Imagined(_)) => None,
+            _ => Some([].as_slice()),
         };
         lower(what, ports, &[], 0, None)
     }
@@ -443,7 +447,8 @@ impl Core {
                     .map(|ports| {
                         (0..atoms.len())
                             .map(|group| {
-                                let (lo, hi) = lower(what, ports, &atoms, group, Some((*dialect, profile)));
+                                let (lo, hi) =
+                                    lower(what, ports.as_deref(), &atoms, group, Some((*dialect, profile)));
                                 (sides.traffic.id(lo), sides.traffic.id(hi))
                             })
                             .collect()
@@ -455,12 +460,29 @@ impl Core {
             .iter()
             .fold(Traffic::none(), |all, protocol| all.union(&protocol.traffic()));
         let port_lanes = sides.traffic.id(port_lanes);
-        let network_policy_lanes = match profile.fact(Fact::PolicesOtherProtocols).truth {
+        // Where SCTP is not filtered for sure, being isolated does not stop it for sure.
+        let sctp_lane = sides.traffic.id(Protocol::Sctp.traffic());
+        let without_sctp = |table: &mut TrafficTable, id| match profile.fact(Fact::Sctp).truth {
+            Truth::Yes => id,
+            Truth::Unknown | Truth::No => table.difference(id, sctp_lane),
+        };
+        let (surely, possibly) = match profile.fact(Fact::PolicesOtherProtocols).truth {
             Truth::Yes => (ALL, ALL),
             Truth::Unknown => (port_lanes, ALL),
             Truth::No => (port_lanes, port_lanes),
         };
-        let node_subjects = if !cluster.host_endpoints.is_empty() { Truth::Unknown } else { Truth::No };
+        let network_policy_lanes = (without_sctp(&mut sides.traffic, surely), possibly);
+        // Policies for nodes (Calico's host endpoints, Cilium's host firewall) are not modelled: what they may select is open.
+        let selects_nodes = stages.iter().flat_map(|stage| stage.bands.iter().flatten()).any(|step| {
+            let subject = usize::try_from(step.subject).ok().and_then(|i| selections.get(i));
+            subject.is_some_and(|tri| {
+                shapes.iter().enumerate().any(|(i, shape)| {
+                    matches!(shape, Shape::LocalNode | Shape::RemoteNode) && tri.get(i).may()
+                })
+            })
+        });
+        let node_subjects =
+            if selects_nodes || !cluster.host_endpoints.is_empty() { Truth::Unknown } else { Truth::No };
         let truth = |fact| profile.fact(fact).truth;
         let mut core = Self {
             stages,
@@ -603,6 +625,9 @@ impl Core {
             _ if shape(subject) != Some(Shape::Pod) => Truth::No,
             (Direction::Ingress, Some(Shape::LocalNode)) => self.own_node_in,
             (Direction::Egress, Some(Shape::LocalNode)) => self.own_node_out,
+            // It may run on the same node, and then counts as that.
+            (Direction::Ingress, Some(Shape::HostPod)) => self.own_node_in.and(Truth::Unknown),
+            (Direction::Egress, Some(Shape::HostPod)) => self.own_node_out.and(Truth::Unknown),
             _ => Truth::No,
         };
         let outcome = match let_through {
@@ -722,12 +747,12 @@ impl Core {
                 }
                 state = united.unwrap_or(start);
             }
-            let mut isolating: Option<usize> = None;
+            let mut isolating: Vec<usize> = Vec::new();
             let mut doubtful = Vec::new();
             let mut selects = |step: &Compiled| {
                 let truth = step.enforced.and(self.selected(step.subject, subject));
                 if truth.must() {
-                    isolating = isolating.or(Some(step.policy));
+                    isolating.push(step.policy);
                 } else if truth.may() {
                     doubtful.push(step.policy);
                 }
@@ -739,14 +764,11 @@ impl Core {
                 let surely = sides.traffic.intersection(rest, must);
                 let possibly = sides.traffic.intersection(rest, may);
                 let unsure = sides.traffic.difference(possibly, surely);
-                recorder.note(Some(number), isolating, None, Effect::DeniesByDefault, surely);
-                recorder.note(
-                    Some(number),
-                    doubtful.first().copied().or(isolating),
-                    None,
-                    Effect::Unsure,
-                    unsure,
-                );
+                for policy in &isolating {
+                    recorder.note(Some(number), Some(*policy), None, Effect::DeniesByDefault, surely);
+                }
+                let first = doubtful.first().or(isolating.first()).copied();
+                recorder.note(Some(number), first, None, Effect::Unsure, unsure);
                 if unsure != NONE {
                     recorder.doubted.extend(doubtful.into_iter().map(|policy| (policy, None)));
                 }
@@ -808,7 +830,7 @@ impl Recorder {
 /// ports. Without a dialect it is an intent's.
 fn lower(
     what: &TrafficMatch,
-    ports: &[crate::cluster::ContainerPort],
+    ports: Option<&[crate::cluster::ContainerPort]>,
     atoms: &[PortSet],
     group: usize,
     of: Option<(Dialect, Profile)>,
@@ -837,18 +859,25 @@ fn lower(
             let firsts = Traffic::to(*protocol, PortSet::of(set.iter().map(|(first, _)| (first, first))));
             match profile.fact(Fact::EndPort).truth {
                 Truth::Yes => (lo, hi),
-                Truth::Unknown => (lo.intersection(&firsts), hi),
-                Truth::No => (lo.intersection(&firsts), hi.intersection(&firsts)),
+                // Ports of several entries that touch are one interval, too: what lies in it is not surely left out.
+                Truth::Unknown | Truth::No => (lo.intersection(&firsts), hi),
             }
         }
         TrafficMatch::NamedPort(protocol, name) => {
+            let Some(ports) = ports else { return (Traffic::none(), protocol.traffic()) };
             let named = ports.iter().filter(|p| p.protocol == *protocol && p.name.as_ref() == Some(name));
             let set = PortSet::of(named.map(|p| (p.port, p.port)));
-            sctp(*protocol, Traffic::to(*protocol, set), of)
+            // A name that one pod uses for several ports stands for one of them; which one differs.
+            let is_one = set.iter().len() <= 1 && set.iter().all(|(first, last)| first == last);
+            let (lo, hi) = sctp(*protocol, Traffic::to(*protocol, set), of);
+            if is_one { (lo, hi) } else { (Traffic::none(), hi) }
         }
         TrafficMatch::SourcePorts(protocol, set) => {
-            let all = atoms.get(group).is_none_or(|atom| atom.is_subset(set));
-            exact(if all { protocol.traffic() } else { Traffic::none() })
+            let atom = atoms.get(group);
+            let all = atom.is_none_or(|atom| atom.is_subset(set));
+            let some = atom.is_none_or(|atom| atom.intersects(set));
+            let traffic = |is: bool| if is { protocol.traffic() } else { Traffic::none() };
+            (traffic(all), traffic(some))
         }
         TrafficMatch::Doubt(_) => (Traffic::none(), Traffic::all()),
     }
@@ -872,7 +901,8 @@ fn source_atoms(expressions: &Expressions) -> Vec<PortSet> {
                 parts.iter().for_each(|part| walk(part, atoms))
             }
             TrafficMatch::Not(inner) => walk(inner, atoms),
-            TrafficMatch::SourcePorts(_, set) => {
+            // Beyond the cap the atoms stay coarse, and a rule that divides one is unknown on it.
+            TrafficMatch::SourcePorts(_, set) if atoms.len() < MOST_SOURCE_ATOMS => {
                 *atoms = atoms
                     .iter()
                     .flat_map(|atom| [atom.intersection(set), atom.difference(set)])
@@ -891,7 +921,7 @@ fn source_atoms(expressions: &Expressions) -> Vec<PortSet> {
 fn port_names(
     expressions: &Expressions,
     items: &[Item<'_>],
-) -> (Vec<u32>, Vec<Vec<crate::cluster::ContainerPort>>) {
+) -> (Vec<u32>, Vec<Option<Vec<crate::cluster::ContainerPort>>>) {
     fn walk<'m>(what: &'m TrafficMatch, names: &mut std::collections::HashSet<(&'m str, Protocol)>) {
         match what {
             TrafficMatch::All(parts) | TrafficMatch::OneOf(parts) => {
@@ -906,11 +936,14 @@ fn port_names(
     }
     let mut names = std::collections::HashSet::new();
     expressions.all.iter().for_each(|(what, _)| walk(what, &mut names));
-    let mut tables: Vec<Vec<crate::cluster::ContainerPort>> = vec![Vec::new()];
+    let mut tables: Vec<Option<Vec<crate::cluster::ContainerPort>>> = vec![Some(Vec::new()), None];
     let mut known: HashMap<Vec<crate::cluster::ContainerPort>, u32> = [(Vec::new(), 0)].into();
     let numbers = items
         .iter()
         .map(|item| {
+            if item.is_imagined {
+                return 1;
+            }
             let asked = |port: &&crate::cluster::ContainerPort| {
                 port.name.as_ref().is_some_and(|name| names.contains(&(&**name, port.protocol)))
             };
@@ -921,7 +954,7 @@ fn port_names(
             own.sort_unstable();
             own.dedup();
             *known.entry(own).or_insert_with_key(|own| {
-                tables.push(own.clone());
+                tables.push(Some(own.clone()));
                 u32::try_from(tables.len().saturating_sub(1)).unwrap_or(u32::MAX)
             })
         })

@@ -4,7 +4,7 @@ use super::bits::{Bits, Tri};
 use super::endpoints::{Item, Shape};
 use crate::cluster::Cluster;
 use crate::matching::{DomainPattern, Kind, LabelOwner, Match, Test};
-use crate::policy::Dialect;
+use crate::policy::{ClusterTier, Dialect};
 use crate::profile::{Fact, Profile};
 use crate::sets::AddressSet;
 use crate::truth::{Doubt, Truth};
@@ -199,7 +199,10 @@ impl<'a> Select<'a> {
         let Some(dialect) = dialect else { return Truth::No };
         let sees = match dialect {
             Dialect::ClusterNetworkPolicy | Dialect::AdminNetworkPolicy => {
-                self.profile.fact(Fact::TierSeesHostNetwork(crate::policy::ClusterTier::Admin)).truth
+                // One expression may serve policies of both tiers: sure is what holds in both.
+                let of = |tier| self.profile.fact(Fact::TierSeesHostNetwork(tier)).truth;
+                let (admin, baseline) = (of(ClusterTier::Admin), of(ClusterTier::Baseline));
+                if admin == baseline { admin } else { Truth::Unknown }
             }
             _ => self.profile.fact(Fact::HostNetworkIsPeer(dialect)).truth,
         };
@@ -227,8 +230,10 @@ impl<'a> Select<'a> {
                 | (Kind::LocalNode, Shape::LocalNode)
                 | (Kind::RemoteNode, Shape::RemoteNode) => Truth::Yes,
                 (Kind::Pod, Shape::HostPod) => seen(),
-                // To everyone but an intent a host-network pod is its node.
-                (Kind::RemoteNode, Shape::HostPod) => Truth::from(dialect.is_some()).and(!seen()),
+                // To everyone but an intent a host-network pod is its node: whose, depends on who looks.
+                (Kind::RemoteNode | Kind::LocalNode, Shape::HostPod) => {
+                    Truth::from(dialect.is_some()).and(!seen()).and(Truth::Unknown)
+                }
                 (Kind::External, Shape::Outside | Shape::ServiceAddress | Shape::Name) => Truth::Yes,
                 _ => Truth::No,
             },

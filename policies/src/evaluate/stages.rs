@@ -5,21 +5,10 @@ use super::select::Select;
 use crate::cluster::Cluster;
 use crate::matching::TrafficMatch;
 use crate::policy::{Action, ClusterTier, Dialect, Direction, Place, Policy};
-use crate::profile::{Fact, Pipeline, Profile};
+use crate::profile::{Fact, Pipeline, Profile, Standing};
 use crate::truth::Truth;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Order of the NetworkPolicies among Calico's policies of the tier `default` (libcalico-go, conversion.go).
-const CALICO_NETWORK_POLICY_ORDER: f64 = 1_000.0;
-/// Calico's built-in tiers: name, order, whether what they leave undecided is passed on.
-const CALICO_TIERS: [(&str, f64, bool); 5] = [
-    ("kube-admin", 1_000.0, true),
-    ("adminnetworkpolicy", 1_000.0, true),
-    ("default", 1_000_000.0, false),
-    ("baselineadminnetworkpolicy", 10_000_000.0, true),
-    ("kube-baseline", 10_000_000.0, true),
-];
 
 /// A stage: policies in bands; those of one band have no order among them.
 #[derive(Debug)]
@@ -119,7 +108,8 @@ pub(super) fn stages(
     };
     match profile.pipeline() {
         Pipeline::Standard => {
-            let mut stages = vec![cluster_tier(ClusterTier::Admin, "Admin tier", &enforced, &mut step)];
+            let mut stages = strangers(&enforced, &mut step);
+            stages.push(cluster_tier(ClusterTier::Admin, "Admin tier", &enforced, &mut step));
             let normal =
                 || enforced.iter().filter(|(_, p, _)| matches!(p.place, Place::Kubernetes | Place::Cilium));
             // A deny beats an allow, whoever writes it; among equals the order makes no difference.
@@ -133,7 +123,7 @@ pub(super) fn stages(
             stages.push(cluster_tier(ClusterTier::Baseline, "Baseline tier", &enforced, &mut step));
             stages
         }
-        Pipeline::CalicoTiers => calico_tiers(cluster, &enforced, &mut step),
+        Pipeline::CalicoTiers => calico_tiers(cluster, profile, &enforced, &mut step),
     }
 }
 
@@ -158,60 +148,44 @@ fn cluster_tier(
 
 fn calico_tiers(
     cluster: &Cluster,
+    profile: Profile,
     enforced: &[Entry<'_>],
     step: &mut impl FnMut(&Entry<'_>, Option<Action>) -> Step,
 ) -> Vec<Stage> {
-    /// Sorts as Calico does: `None` and infinity last.
-    #[derive(PartialEq, PartialOrd, Clone)]
-    struct Key(f64, Arc<str>, Arc<str>, Arc<str>);
-    let mut tiers: BTreeMap<Arc<str>, Vec<(Key, &Entry<'_>)>> = BTreeMap::new();
-    for entry in enforced {
-        let object = &entry.1.object;
-        let (tier, order): (Arc<str>, f64) = match &entry.1.place {
-            Place::Calico { tier, order } => (tier.clone(), order.unwrap_or(f64::INFINITY)),
-            Place::Kubernetes => ("default".into(), CALICO_NETWORK_POLICY_ORDER),
-            Place::Cluster { tier, priority } => {
-                let is_new = entry.1.dialect == Dialect::ClusterNetworkPolicy;
-                let name = match (tier, is_new) {
-                    (ClusterTier::Admin, true) => "kube-admin",
-                    (ClusterTier::Admin, false) => "adminnetworkpolicy",
-                    (ClusterTier::Baseline, true) => "kube-baseline",
-                    (ClusterTier::Baseline, false) => "baselineadminnetworkpolicy",
-                };
-                (name.into(), f64::from(*priority))
-            }
-            Place::Cilium => continue,
-        };
-        let namespace = object.namespace.clone().unwrap_or_else(|| "".into());
-        let key = Key(order, object.name.clone(), namespace, object.kind.clone());
-        tiers.entry(tier).or_default().push((key, entry));
-    }
-    let mut stages: Vec<((f64, Arc<str>), Stage)> = Vec::new();
-    for (name, mut policies) in tiers {
-        policies.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
-        let built_in = CALICO_TIERS.iter().find(|(tier, _, _)| **tier == *name);
-        let (order, pass) = match (cluster.tiers.get(&name), built_in) {
-            (Some(tier), _) => (tier.order.unwrap_or(f64::INFINITY), tier.default_pass),
-            (None, Some((_, order, pass))) => (*order, *pass),
-            (None, None) => (f64::INFINITY, false),
-        };
-        let mut bands: Vec<Vec<Step>> = Vec::new();
-        let mut last: Option<f64> = None;
-        for (key, entry) in policies {
-            // Of cluster-wide policies of one priority the order is not defined; of Calico's it is.
-            let unordered = matches!(entry.1.place, Place::Cluster { .. }) && last == Some(key.0);
-            match bands.last_mut().filter(|_| unordered) {
-                Some(band) => band.push(step(entry, None)),
-                None => bands.push(vec![step(entry, None)]),
-            }
-            last = Some(key.0);
+    let mut standing: Vec<(Standing, &Entry<'_>)> = enforced
+        .iter()
+        .filter_map(|entry| Some((Standing::of(profile, &cluster.tiers, entry.1)?, entry)))
+        .collect();
+    // Stable: a policy that was split into several keeps the order of its rules.
+    standing.sort_by(|(a, _), (b, _)| a.compare(b));
+    let mut stages: Vec<(Arc<str>, Stage)> = Vec::new();
+    for (standing, entry) in standing {
+        if stages.last().is_none_or(|(tier, _)| *tier != standing.tier) {
+            let end = if standing.default_pass { End::Next } else { End::DenyWhereApplied };
+            let name = format!("Calico tier {}", standing.tier).into();
+            stages.push((standing.tier.clone(), Stage { name, bands: Vec::new(), end }));
         }
-        let end = if pass { End::Next } else { End::DenyWhereApplied };
-        let stage = Stage { name: format!("Calico tier {name}").into(), bands, end };
-        stages.push(((order, name), stage));
+        if let Some((_, stage)) = stages.last_mut() {
+            stage.bands.push(vec![step(entry, None)]);
+        }
     }
-    stages.sort_by(|(a, _), (b, _)| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
     stages.into_iter().map(|(_, stage)| stage).collect()
+}
+
+/// Policies of a kind that stands nowhere in a profile's order, and is perhaps enforced: whatever they say may be so.
+fn strangers(
+    enforced: &[Entry<'_>],
+    step: &mut impl FnMut(&Entry<'_>, Option<Action>) -> Step,
+) -> Vec<Stage> {
+    let bands: Vec<Vec<Step>> = enforced
+        .iter()
+        .filter(|(_, policy, _)| matches!(policy.place, Place::Calico { .. }))
+        .map(|entry| vec![Step { opaque: true, ..step(entry, None) }])
+        .collect();
+    if bands.is_empty() {
+        return Vec::new();
+    }
+    vec![Stage { name: "Calico policy".into(), bands, end: End::Next }]
 }
 
 fn step(

@@ -138,7 +138,9 @@ impl Reference<'_> {
                     .map(|(_, _, pass, mut list)| {
                         list.sort_by(|a, b| {
                             let key = |p: &Policy| {
-                                (p.object.name.clone(), p.object.namespace.clone(), p.object.kind.clone())
+                                let prefix = if p.dialect == Dialect::Calico { "" } else { "Kubernetes" };
+                                let namespace = p.object.namespace.as_deref().unwrap_or("");
+                                format!("{}/{namespace}/{prefix}{}", p.object.name, p.object.kind)
                             };
                             a.0.total_cmp(&b.0).then(key(a.1).cmp(&key(b.1)))
                         });
@@ -170,18 +172,24 @@ impl Reference<'_> {
                         }
                     }
                 }
-                let isolates = policies
-                    .iter()
-                    .map(|policy| {
-                        let (section, selects) = self.selected(policy, direction, subject);
-                        section.map_or(Truth::No, |section| section.isolates.and(selects))
-                    })
-                    .max()
-                    .unwrap_or(Truth::No);
-                end(state, isolates, false);
+                for policy in policies {
+                    let (section, selects) = self.selected(policy, direction, subject);
+                    let isolates = section.map_or(Truth::No, |section| section.isolates.and(selects));
+                    let (surely, possibly) = self.policed(policy.dialect);
+                    if isolates.may() {
+                        state.denied = state.denied.union(&state.open.intersection(&possibly));
+                    }
+                }
+                for policy in policies {
+                    let (section, selects) = self.selected(policy, direction, subject);
+                    let isolates = section.map_or(Truth::No, |section| section.isolates.and(selects));
+                    if isolates.must() {
+                        state.open = state.open.difference(&self.policed(policy.dialect).0);
+                    }
+                }
             }
             Stage::Ordered { bands, end: default } => {
-                let mut applies = Truth::No;
+                let mut applies: Vec<(Truth, Dialect)> = Vec::new();
                 for band in bands {
                     let before = state.open.clone();
                     let mut still_open = before.clone();
@@ -192,7 +200,7 @@ impl Reference<'_> {
                             apply(&mut own, Action::Unknown, &Traffic::none(), &Traffic::all());
                         }
                         if let Some(section) = section {
-                            applies = applies.or(selects);
+                            applies.push((selects, policy.dialect));
                             for rule in &section.rules {
                                 self.rule(policy, rule, selects, direction, subject, peer, &mut own);
                             }
@@ -202,13 +210,40 @@ impl Reference<'_> {
                     }
                     state.open = still_open;
                 }
-                if let Some(pass) = default {
-                    end(state, applies, *pass);
+                if *default == Some(false) {
+                    let stops = |sure: bool| {
+                        applies
+                            .iter()
+                            .filter(|(truth, _)| if sure { truth.must() } else { truth.may() })
+                            .fold(Traffic::none(), |all, (_, dialect)| {
+                                let (lo, hi) = self.policed(*dialect);
+                                all.union(if sure { &lo } else { &hi })
+                            })
+                    };
+                    state.denied = state.denied.union(&state.open.intersection(&stops(false)));
+                    state.open = state.open.difference(&stops(true));
                 }
             }
         }
         state.open = state.open.union(&state.passed);
         state.passed = Traffic::none();
+    }
+
+    /// Traffic that being isolated by a policy of a dialect surely and possibly stops.
+    fn policed(&self, dialect: Dialect) -> (Traffic, Traffic) {
+        if dialect != Dialect::NetworkPolicy {
+            return (Traffic::all(), Traffic::all());
+        }
+        let ports = PORT_LANES
+            .iter()
+            .fold(Traffic::none(), |all, lane| all.union(&Traffic::on(*lane, PortSet::full())));
+        let (surely, possibly) = match self.fact(Fact::PolicesOtherProtocols) {
+            Truth::Yes => (Traffic::all(), Traffic::all()),
+            Truth::Unknown => (ports, Traffic::all()),
+            Truth::No => (ports.clone(), ports),
+        };
+        let sctp = if self.fact(Fact::Sctp).must() { Traffic::none() } else { Protocol::Sctp.traffic() };
+        (surely.difference(&sctp), possibly)
     }
 
     /// The section of a policy for a direction, and whether the policy selects the subject (and is enforced).
@@ -239,7 +274,7 @@ impl Reference<'_> {
     ) {
         let truth = selects.and(self.truth(&rule.peer, peer, policy.dialect));
         let destination = if direction == Direction::Egress { peer } else { subject };
-        let (surely, possibly) = self.traffic(&rule.traffic, destination);
+        let (surely, possibly) = self.traffic(&rule.traffic, destination, policy.dialect);
         let lo = if truth.must() { surely } else { Traffic::none() };
         let hi = if truth.may() { possibly } else { Traffic::none() };
         apply(state, rule.action, &lo, &hi);
@@ -347,34 +382,50 @@ impl Reference<'_> {
     }
 
     /// Traffic to a destination that an expression surely and possibly matches.
-    fn traffic(&self, what: &TrafficMatch, destination: &End) -> (Traffic, Traffic) {
+    fn traffic(&self, what: &TrafficMatch, destination: &End, dialect: Dialect) -> (Traffic, Traffic) {
         let exact = |traffic: Traffic| (traffic.clone(), traffic);
         match what {
             TrafficMatch::Anything => exact(Traffic::all()),
             TrafficMatch::Nothing => exact(Traffic::none()),
             TrafficMatch::All(parts) => parts.iter().fold(exact(Traffic::all()), |(lo, hi), part| {
-                let (a, b) = self.traffic(part, destination);
+                let (a, b) = self.traffic(part, destination, dialect);
                 (lo.intersection(&a), hi.intersection(&b))
             }),
             TrafficMatch::OneOf(parts) => parts.iter().fold(exact(Traffic::none()), |(lo, hi), part| {
-                let (a, b) = self.traffic(part, destination);
+                let (a, b) = self.traffic(part, destination, dialect);
                 (lo.union(&a), hi.union(&b))
             }),
             TrafficMatch::Not(inner) => {
-                let (lo, hi) = self.traffic(inner, destination);
+                let (lo, hi) = self.traffic(inner, destination, dialect);
                 (hi.complement(), lo.complement())
             }
-            TrafficMatch::Protocol(protocol) => exact(protocol.traffic()),
-            TrafficMatch::Ports(protocol, ports) => exact(Traffic::to(*protocol, ports.clone())),
+            TrafficMatch::Protocol(protocol) => self.sure_of(*protocol, protocol.traffic()),
+            TrafficMatch::Ports(protocol, ports) => {
+                let (lo, hi) = self.sure_of(*protocol, Traffic::to(*protocol, ports.clone()));
+                if dialect != Dialect::NetworkPolicy || self.fact(Fact::EndPort).must() {
+                    return (lo, hi);
+                }
+                let firsts = PortSet::of(ports.iter().map(|(first, _)| (first, first)));
+                (lo.intersection(&Traffic::to(*protocol, firsts)), hi)
+            }
             TrafficMatch::NamedPort(protocol, name) => {
                 let End::Pod(pod) = destination else { return exact(Traffic::none()) };
                 let ports = self.pod(*pod).ports.iter();
                 let ports = ports.filter(|p| p.protocol == *protocol && p.name.as_ref() == Some(name));
-                exact(Traffic::to(*protocol, PortSet::of(ports.map(|p| (p.port, p.port)))))
+                let mut numbers: Vec<u16> = ports.map(|p| p.port).collect();
+                numbers.dedup();
+                let traffic = Traffic::to(*protocol, PortSet::of(numbers.iter().map(|p| (*p, *p))));
+                if numbers.len() > 1 { (Traffic::none(), traffic) } else { self.sure_of(*protocol, traffic) }
             }
             TrafficMatch::SourcePorts(..) => panic!("source ports are not modelled here"),
             TrafficMatch::Doubt(_) => (Traffic::none(), Traffic::all()),
         }
+    }
+
+    /// SCTP is sure only where it is honoured.
+    fn sure_of(&self, protocol: Protocol, traffic: Traffic) -> (Traffic, Traffic) {
+        let sure = protocol != Protocol::Sctp || self.fact(Fact::Sctp).must();
+        (if sure { traffic.clone() } else { Traffic::none() }, traffic)
     }
 }
 
@@ -399,15 +450,6 @@ fn apply(state: &mut State, action: Action, lo: &Traffic, hi: &Traffic) {
         }
     }
     state.open = state.open.difference(lo);
-}
-
-fn end(state: &mut State, applies: Truth, pass: bool) {
-    if applies.may() && !pass {
-        state.denied = state.denied.union(&state.open);
-        if applies.must() {
-            state.open = Traffic::none();
-        }
-    }
 }
 
 /// Lanes on which ports mean ports.
