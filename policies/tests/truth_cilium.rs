@@ -1,4 +1,5 @@
-//! What Cilium does with its own policies, a case for each rule of the language: YAML in, verdict out.
+//! What Cilium does with its own policies, a case for each rule of the language: YAML in, verdict out. The evaluator answers,
+//! and the plain reference has to agree.
 //!
 //! Paths in comments name files of github.com/cilium/cilium at the tags v1.13.0 to v1.19.0.
 
@@ -7,9 +8,12 @@
 mod reference;
 
 use mpegflow_policies::cluster::Cluster;
+use mpegflow_policies::evaluate::{Evaluation, Options, Verdict};
 use mpegflow_policies::read::{Input, Limits, ReadOptions, cluster};
+use mpegflow_policies::sets::AddressSet;
 use mpegflow_policies::sets::Protocol::{self, Icmp, Icmpv6, Sctp, Tcp, Udp};
-use reference::{End, Reference, passes};
+use reference::{Answer, End, Reference, passes};
+use std::net::IpAddr;
 
 /// Who is there: `a` (env prod) with client and server, `b` (env dev) with other, whose account is robot.
 const PODS: &str = "
@@ -38,6 +42,11 @@ kind: Pod
 metadata: {name: other, namespace: b, labels: {app: client}}
 spec: {serviceAccountName: robot, containers: [{name: c, image: i}]}
 status: {podIP: 10.0.0.3}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}
 ---
 apiVersion: v1
 kind: Service
@@ -90,14 +99,27 @@ fn check(version: &str, policies: &[String], cases: &[Case<'_>]) {
     let cluster = read(&format!("{PODS}---\n{}", policies.join("---\n"))).unwrap();
     let profile = format!("cilium@{version}").parse().unwrap();
     let judge = Reference { cluster: &cluster, profile };
-    let end = |name: &str| match name.parse() {
-        Ok(address) => End::Outside(address),
-        Err(_) => End::Pod(cluster.pods.iter().position(|pod| *pod.object.name == *name).unwrap()),
+    let outside: Vec<IpAddr> =
+        cases.iter().flat_map(|case| [case.0, case.1]).filter_map(|name| name.parse().ok()).collect();
+    let addresses = outside.iter().map(|address| AddressSet::one(*address)).collect();
+    let evaluation = Evaluation::new(&cluster, profile, Options { addresses, ..Options::default() }).unwrap();
+    let pod = |name: &str| cluster.pods.iter().position(|pod| *pod.object.name == *name);
+    let end = |name: &str| name.parse().map_or_else(|_| End::Pod(pod(name).unwrap()), End::Outside);
+    let id = |name: &str| match (name.parse::<IpAddr>(), pod(name)) {
+        (Ok(address), _) => evaluation.address(address).unwrap(),
+        (_, Some(pod)) => evaluation.pod(pod).unwrap(),
+        _ => evaluation.node(name).unwrap(),
     };
     for &(from, to, protocol, port, expected) in cases {
         let lane = if matches!(protocol, Icmp | Icmpv6) { port << 8 } else { port };
-        let found = passes(&judge.verdict(&end(from), &end(to)), protocol, lane);
-        assert_eq!(found, expected, "{from} to {to} {protocol} {port} under {version} with {policies:?}");
+        let Verdict { allowed, denied, unknown } = evaluation.verdict(id(from), id(to));
+        let answer = Answer { allowed, denied, unknown };
+        let what = format!("{from} to {to} {protocol} {port} under {version} with {policies:?}");
+        assert_eq!(passes(&answer, protocol, lane), expected, "{what}");
+        if ![from, to].contains(&"n1") {
+            let plain = judge.verdict(&end(from), &end(to));
+            assert_eq!(passes(&plain, protocol, lane), expected, "the reference: {what}");
+        }
     }
 }
 
@@ -463,6 +485,22 @@ fn entities_are_what_cilium_says() {
                 &[("other", "server", Tcp, 80, pod), (WORLD, "server", Tcp, 80, world)],
             );
         }
+    }
+}
+
+#[test]
+fn a_node_is_matched_by_entity_and_not_by_address() {
+    // Documentation/security/policy/language.rst, Selecting nodes with CIDR: only with policy-cidr-match-mode=nodes.
+    for (rule, passes) in [
+        ("{toCIDR: [192.168.0.0/16]}", NO),
+        ("{toEntities: [world]}", NO),
+        ("{toEntities: [remote-node]}", YES),
+        ("{toEntities: [cluster]}", YES),
+        ("{toEndpoints: [{}]}", NO),
+    ] {
+        let policy =
+            cnp(&format!("{{endpointSelector: {{matchLabels: {{app: client}}}}, egress: [{rule}]}}"));
+        check("1.19", &[policy], &[("client", "n1", Tcp, 6443, passes)]);
     }
 }
 
