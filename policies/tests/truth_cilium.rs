@@ -188,7 +188,7 @@ fn enable_default_deny_false_keeps_others_allowed_from_1_16_on() {
           ingress: [{fromEndpoints: [{matchLabels: {app: client}}]}]}");
     check(
         "1.16",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[("client", "server", Tcp, 80, YES), ("other", "server", Tcp, 80, YES)],
     );
     check("1.15", &[policy], &[("client", "server", Tcp, 80, YES), ("other", "server", Tcp, 80, NO)]);
@@ -296,7 +296,11 @@ fn labels_of_namespaces_reach_beyond_the_own_one_from_1_16_on() {
     // The check for `io.cilium.k8s.namespace.labels.` in getEndpointSelector came with 1.16.
     let policy = cnp("{endpointSelector: {matchLabels: {app: server}}, \
           ingress: [{fromEndpoints: [{matchLabels: {'k8s:io.cilium.k8s.namespace.labels.env': dev}}]}]}");
-    check("1.16", &[policy.clone()], &[("other", "server", Tcp, 80, YES), ("client", "server", Tcp, 80, NO)]);
+    check(
+        "1.16",
+        std::slice::from_ref(&policy),
+        &[("other", "server", Tcp, 80, YES), ("client", "server", Tcp, 80, NO)],
+    );
     check("1.15", &[policy], &[("other", "server", Tcp, 80, NO), ("client", "server", Tcp, 80, NO)]);
 }
 
@@ -343,7 +347,7 @@ fn not_in_a_namespace_is_also_the_world_before_1_19() {
           ingress: [{fromEndpoints: [{matchExpressions: [{key: 'k8s:io.kubernetes.pod.namespace', operator: NotIn, values: [a]}]}]}]}");
     check(
         "1.18",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[
             ("other", "server", Tcp, 80, YES),
             ("client", "server", Tcp, 80, NO),
@@ -378,13 +382,13 @@ fn an_explicit_empty_list_of_peers_means_nobody_from_1_16_on() {
         let ports = cnp(&format!(
             "{{endpointSelector: {{matchLabels: {{app: server}}}}, ingress: [{{{list}: [], toPorts: [{{ports: [{{port: \"80\", protocol: TCP}}]}}]}}]}}"
         ));
-        check("1.16", &[ports.clone()], &[("client", "server", Tcp, 80, NO)]);
+        check("1.16", std::slice::from_ref(&ports), &[("client", "server", Tcp, 80, NO)]);
         check("1.15", &[ports], &[("client", "server", Tcp, 80, YES), ("client", "server", Tcp, 81, NO)]);
         let bare = cnp(&format!(
             "{{endpointSelector: {{matchLabels: {{app: server}}}}, ingress: [{{{list}: []}}]}}"
         ));
         for version in ["1.13", "1.19"] {
-            check(version, &[bare.clone()], &[("client", "server", Tcp, 80, NO)]);
+            check(version, std::slice::from_ref(&bare), &[("client", "server", Tcp, 80, NO)]);
         }
     }
 }
@@ -438,7 +442,7 @@ fn a_group_of_blocks_is_found_by_name_and_by_label() {
         ));
         check(
             "1.17",
-            &[policy.clone()],
+            std::slice::from_ref(&policy),
             &[("client", "198.51.100.4", Tcp, 80, YES), ("client", WORLD, Tcp, 80, NO)],
         );
         check(
@@ -581,7 +585,7 @@ fn a_range_of_ports_is_honoured_from_1_16_on() {
     );
     check(
         "1.16",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[
             ("other", "server", Tcp, 80, YES),
             ("other", "server", Tcp, 90, YES),
@@ -643,7 +647,11 @@ fn rules_of_layer_7_admit_at_layer_4_and_say_so() {
     let policy = cnp(
         "{endpointSelector: {matchLabels: {app: server}}, ingress: [{toPorts: [{ports: [{port: \"80\", protocol: TCP}], rules: {http: [{method: GET}]}}]}]}",
     );
-    check("1.19", &[policy.clone()], &[("other", "server", Tcp, 80, YES), ("other", "server", Tcp, 81, NO)]);
+    check(
+        "1.19",
+        std::slice::from_ref(&policy),
+        &[("other", "server", Tcp, 80, YES), ("other", "server", Tcp, 81, NO)],
+    );
     let rule = &read(&policy).unwrap().policies[0].ingress.clone().unwrap().rules[0];
     assert_eq!(rule.note.as_deref(), Some("a proxy lets only the listed requests pass"));
 }
@@ -662,7 +670,7 @@ fn services_with_a_selector_are_their_pods_from_1_17_on() {
         ));
         check(
             "1.17",
-            &[policy.clone()],
+            std::slice::from_ref(&policy),
             &[("server", "other", Tcp, 80, YES), ("server", "client", Tcp, 80, NO)],
         );
         check("1.16", &[policy], &[("server", "other", Tcp, 80, NO)]);
@@ -689,10 +697,10 @@ fn services_beside_ports_are_refused_from_1_14_to_1_16() {
         "{endpointSelector: {matchLabels: {app: server}}, egress: [{toServices: [{k8sService: {serviceName: front, namespace: b}}], \
           toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]}]}",
     );
-    check("1.15", &[policy.clone()], &[("server", WORLD, Tcp, 443, YES)]);
+    check("1.15", std::slice::from_ref(&policy), &[("server", WORLD, Tcp, 443, YES)]);
     check(
         "1.17",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[
             ("server", WORLD, Tcp, 443, NO),
             ("server", "other", Tcp, 80, YES),
@@ -757,7 +765,7 @@ fn a_denial_with_two_kinds_of_peer_is_refused_from_1_17_on_and_joined_by_or_befo
     );
     check(
         "1.16",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[
             ("client", "server", Tcp, 80, NO),
             (WORLD, "server", Tcp, 80, NO),
