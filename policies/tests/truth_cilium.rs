@@ -1,4 +1,5 @@
-//! What Cilium does with its own policies, a case for each rule of the language: YAML in, verdict out.
+//! What Cilium does with its own policies, a case for each rule of the language: YAML in, verdict out. The evaluator answers,
+//! and the plain reference has to agree.
 //!
 //! Paths in comments name files of github.com/cilium/cilium at the tags v1.13.0 to v1.19.0.
 
@@ -7,9 +8,12 @@
 mod reference;
 
 use mpegflow_policies::cluster::Cluster;
+use mpegflow_policies::evaluate::{Evaluation, Options, Verdict};
 use mpegflow_policies::read::{Input, Limits, ReadOptions, cluster};
+use mpegflow_policies::sets::AddressSet;
 use mpegflow_policies::sets::Protocol::{self, Icmp, Icmpv6, Sctp, Tcp, Udp};
-use reference::{End, Reference, passes};
+use reference::{Answer, End, Reference, passes};
+use std::net::IpAddr;
 
 /// Who is there: `a` (env prod) with client and server, `b` (env dev) with other, whose account is robot.
 const PODS: &str = "
@@ -38,6 +42,11 @@ kind: Pod
 metadata: {name: other, namespace: b, labels: {app: client}}
 spec: {serviceAccountName: robot, containers: [{name: c, image: i}]}
 status: {podIP: 10.0.0.3}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}
 ---
 apiVersion: v1
 kind: Service
@@ -90,14 +99,27 @@ fn check(version: &str, policies: &[String], cases: &[Case<'_>]) {
     let cluster = read(&format!("{PODS}---\n{}", policies.join("---\n"))).unwrap();
     let profile = format!("cilium@{version}").parse().unwrap();
     let judge = Reference { cluster: &cluster, profile };
-    let end = |name: &str| match name.parse() {
-        Ok(address) => End::Outside(address),
-        Err(_) => End::Pod(cluster.pods.iter().position(|pod| *pod.object.name == *name).unwrap()),
+    let outside: Vec<IpAddr> =
+        cases.iter().flat_map(|case| [case.0, case.1]).filter_map(|name| name.parse().ok()).collect();
+    let addresses = outside.iter().map(|address| AddressSet::one(*address)).collect();
+    let evaluation = Evaluation::new(&cluster, profile, Options { addresses, ..Options::default() }).unwrap();
+    let pod = |name: &str| cluster.pods.iter().position(|pod| *pod.object.name == *name);
+    let end = |name: &str| name.parse().map_or_else(|_| End::Pod(pod(name).unwrap()), End::Outside);
+    let id = |name: &str| match (name.parse::<IpAddr>(), pod(name)) {
+        (Ok(address), _) => evaluation.address(address).unwrap(),
+        (_, Some(pod)) => evaluation.pod(pod).unwrap(),
+        _ => evaluation.node(name).unwrap(),
     };
     for &(from, to, protocol, port, expected) in cases {
         let lane = if matches!(protocol, Icmp | Icmpv6) { port << 8 } else { port };
-        let found = passes(&judge.verdict(&end(from), &end(to)), protocol, lane);
-        assert_eq!(found, expected, "{from} to {to} {protocol} {port} under {version} with {policies:?}");
+        let Verdict { allowed, denied, unknown } = evaluation.verdict(id(from), id(to));
+        let answer = Answer { allowed, denied, unknown };
+        let what = format!("{from} to {to} {protocol} {port} under {version} with {policies:?}");
+        assert_eq!(passes(&answer, protocol, lane), expected, "{what}");
+        if ![from, to].contains(&"n1") {
+            let plain = judge.verdict(&end(from), &end(to));
+            assert_eq!(passes(&plain, protocol, lane), expected, "the reference: {what}");
+        }
     }
 }
 
@@ -166,7 +188,7 @@ fn enable_default_deny_false_keeps_others_allowed_from_1_16_on() {
           ingress: [{fromEndpoints: [{matchLabels: {app: client}}]}]}");
     check(
         "1.16",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[("client", "server", Tcp, 80, YES), ("other", "server", Tcp, 80, YES)],
     );
     check("1.15", &[policy], &[("client", "server", Tcp, 80, YES), ("other", "server", Tcp, 80, NO)]);
@@ -274,7 +296,11 @@ fn labels_of_namespaces_reach_beyond_the_own_one_from_1_16_on() {
     // The check for `io.cilium.k8s.namespace.labels.` in getEndpointSelector came with 1.16.
     let policy = cnp("{endpointSelector: {matchLabels: {app: server}}, \
           ingress: [{fromEndpoints: [{matchLabels: {'k8s:io.cilium.k8s.namespace.labels.env': dev}}]}]}");
-    check("1.16", &[policy.clone()], &[("other", "server", Tcp, 80, YES), ("client", "server", Tcp, 80, NO)]);
+    check(
+        "1.16",
+        std::slice::from_ref(&policy),
+        &[("other", "server", Tcp, 80, YES), ("client", "server", Tcp, 80, NO)],
+    );
     check("1.15", &[policy], &[("other", "server", Tcp, 80, NO), ("client", "server", Tcp, 80, NO)]);
 }
 
@@ -321,7 +347,7 @@ fn not_in_a_namespace_is_also_the_world_before_1_19() {
           ingress: [{fromEndpoints: [{matchExpressions: [{key: 'k8s:io.kubernetes.pod.namespace', operator: NotIn, values: [a]}]}]}]}");
     check(
         "1.18",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[
             ("other", "server", Tcp, 80, YES),
             ("client", "server", Tcp, 80, NO),
@@ -356,13 +382,13 @@ fn an_explicit_empty_list_of_peers_means_nobody_from_1_16_on() {
         let ports = cnp(&format!(
             "{{endpointSelector: {{matchLabels: {{app: server}}}}, ingress: [{{{list}: [], toPorts: [{{ports: [{{port: \"80\", protocol: TCP}}]}}]}}]}}"
         ));
-        check("1.16", &[ports.clone()], &[("client", "server", Tcp, 80, NO)]);
+        check("1.16", std::slice::from_ref(&ports), &[("client", "server", Tcp, 80, NO)]);
         check("1.15", &[ports], &[("client", "server", Tcp, 80, YES), ("client", "server", Tcp, 81, NO)]);
         let bare = cnp(&format!(
             "{{endpointSelector: {{matchLabels: {{app: server}}}}, ingress: [{{{list}: []}}]}}"
         ));
         for version in ["1.13", "1.19"] {
-            check(version, &[bare.clone()], &[("client", "server", Tcp, 80, NO)]);
+            check(version, std::slice::from_ref(&bare), &[("client", "server", Tcp, 80, NO)]);
         }
     }
 }
@@ -416,7 +442,7 @@ fn a_group_of_blocks_is_found_by_name_and_by_label() {
         ));
         check(
             "1.17",
-            &[policy.clone()],
+            std::slice::from_ref(&policy),
             &[("client", "198.51.100.4", Tcp, 80, YES), ("client", WORLD, Tcp, 80, NO)],
         );
         check(
@@ -463,6 +489,22 @@ fn entities_are_what_cilium_says() {
                 &[("other", "server", Tcp, 80, pod), (WORLD, "server", Tcp, 80, world)],
             );
         }
+    }
+}
+
+#[test]
+fn a_node_is_matched_by_entity_and_not_by_address() {
+    // Documentation/security/policy/language.rst, Selecting nodes with CIDR: only with policy-cidr-match-mode=nodes.
+    for (rule, passes) in [
+        ("{toCIDR: [192.168.0.0/16]}", NO),
+        ("{toEntities: [world]}", NO),
+        ("{toEntities: [remote-node]}", YES),
+        ("{toEntities: [cluster]}", YES),
+        ("{toEndpoints: [{}]}", NO),
+    ] {
+        let policy =
+            cnp(&format!("{{endpointSelector: {{matchLabels: {{app: client}}}}, egress: [{rule}]}}"));
+        check("1.19", &[policy], &[("client", "n1", Tcp, 6443, passes)]);
     }
 }
 
@@ -543,7 +585,7 @@ fn a_range_of_ports_is_honoured_from_1_16_on() {
     );
     check(
         "1.16",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[
             ("other", "server", Tcp, 80, YES),
             ("other", "server", Tcp, 90, YES),
@@ -605,7 +647,11 @@ fn rules_of_layer_7_admit_at_layer_4_and_say_so() {
     let policy = cnp(
         "{endpointSelector: {matchLabels: {app: server}}, ingress: [{toPorts: [{ports: [{port: \"80\", protocol: TCP}], rules: {http: [{method: GET}]}}]}]}",
     );
-    check("1.19", &[policy.clone()], &[("other", "server", Tcp, 80, YES), ("other", "server", Tcp, 81, NO)]);
+    check(
+        "1.19",
+        std::slice::from_ref(&policy),
+        &[("other", "server", Tcp, 80, YES), ("other", "server", Tcp, 81, NO)],
+    );
     let rule = &read(&policy).unwrap().policies[0].ingress.clone().unwrap().rules[0];
     assert_eq!(rule.note.as_deref(), Some("a proxy lets only the listed requests pass"));
 }
@@ -624,7 +670,7 @@ fn services_with_a_selector_are_their_pods_from_1_17_on() {
         ));
         check(
             "1.17",
-            &[policy.clone()],
+            std::slice::from_ref(&policy),
             &[("server", "other", Tcp, 80, YES), ("server", "client", Tcp, 80, NO)],
         );
         check("1.16", &[policy], &[("server", "other", Tcp, 80, NO)]);
@@ -651,10 +697,10 @@ fn services_beside_ports_are_refused_from_1_14_to_1_16() {
         "{endpointSelector: {matchLabels: {app: server}}, egress: [{toServices: [{k8sService: {serviceName: front, namespace: b}}], \
           toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]}]}",
     );
-    check("1.15", &[policy.clone()], &[("server", WORLD, Tcp, 443, YES)]);
+    check("1.15", std::slice::from_ref(&policy), &[("server", WORLD, Tcp, 443, YES)]);
     check(
         "1.17",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[
             ("server", WORLD, Tcp, 443, NO),
             ("server", "other", Tcp, 80, YES),
@@ -719,7 +765,7 @@ fn a_denial_with_two_kinds_of_peer_is_refused_from_1_17_on_and_joined_by_or_befo
     );
     check(
         "1.16",
-        &[policy.clone()],
+        std::slice::from_ref(&policy),
         &[
             ("client", "server", Tcp, 80, NO),
             (WORLD, "server", Tcp, 80, NO),

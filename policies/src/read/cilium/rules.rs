@@ -120,14 +120,14 @@ pub(super) fn read(field: &Field<'_>, context: Context<'_>, check: &mut Check<'_
         check.reject_unless(CiliumChange::ServicesWithPorts);
     }
     let requires = if ingress { "fromRequires" } else { "toRequires" };
-    if let Some(list) = object.optional(requires) {
-        if check.problems.keep(list.list()).is_some_and(|items| !items.is_empty()) {
-            let what = format!(
-                "{}: it narrows the rules of all policies for these pods, and is gone in 1.19",
-                list.path()
-            );
-            wide.push(Doubt::at(what, &list.at()));
-        }
+    if let Some(list) = object.optional(requires)
+        && check.problems.keep(list.list()).is_some_and(|items| !items.is_empty())
+    {
+        let what = format!(
+            "{}: it narrows the rules of all policies for these pods, and is gone in 1.19",
+            list.path()
+        );
+        wide.push(Doubt::at(what, &list.at()));
     }
     if !deny && let Some(mode) = check.problems.keep(object.object("authentication")).flatten() {
         let mode = check.problems.keep(mode.required("mode"));
