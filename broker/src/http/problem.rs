@@ -264,6 +264,8 @@ impl From<SubmitError> for Problem {
                 .detail(format!("There are {max} jobs that have not ended, the most allowed. Wait for some."))
                 .header(header::RETRY_AFTER, "30"),
             SubmitError::KeyReused => key_reused(),
+            SubmitError::Objects(crate::objects::ObjectError::Full) => full(),
+            SubmitError::Objects(e) => Self::internal(&e),
             SubmitError::Store(e) => e.into(),
         }
     }
