@@ -1,0 +1,28 @@
+//! The S3 adapter passes the suite that every adapter passes, on real servers: one could hide the other's quirks.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+#[path = "support/s3.rs"]
+mod s3;
+
+use mpegflow_broker::conformance;
+use s3::{Kind, Server};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versitygw_is_objects() {
+    let server = Server::start(Kind::Versitygw);
+    conformance::objects::all(&server.objects(), &server.objects()).await;
+    assert_eq!(server.kept(), Vec::<std::path::PathBuf>::new(), "nothing is left over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn minio_is_objects() {
+    let server = Server::start(Kind::Minio);
+    conformance::objects::all(&server.objects(), &server.objects()).await;
+    assert_eq!(server.kept(), Vec::<std::path::PathBuf>::new(), "nothing is left over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versitygw_is_objects_over_tls_with_an_authority_of_its_own() {
+    let server = Server::start_tls(Kind::Versitygw);
+    conformance::objects::all(&server.objects(), &server.objects()).await;
+}
