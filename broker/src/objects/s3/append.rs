@@ -28,7 +28,7 @@ const MAX_PIECES: usize = 32;
 const IN_FLIGHT: usize = 2;
 
 /// A piece of a part's beginning.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Piece {
     name: String,
     start: u64,

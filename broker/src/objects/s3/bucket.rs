@@ -32,7 +32,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 
 /// What is written to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
     /// An object, whole.
     Object(&'a str),
@@ -68,7 +68,6 @@ pub(super) struct Head {
 }
 
 /// One bucket.
-#[derive(Debug)]
 pub(super) struct Bucket {
     sdk: Client,
     wire: Wire,

@@ -52,10 +52,16 @@ impl Fault {
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Connection(_) | Self::Timeout => true,
-            // Credentials may just have been rotated: the next request reads them again.
-            Self::Answer { status: 400 | 403, code } => {
-                matches!(code.as_str(), "ExpiredToken" | "InvalidAccessKeyId" | "RequestTimeout" | "TokenRefreshRequired")
-            }
+            // Credentials may just have been rotated, and the next request reads them again; or bits changed on the way.
+            Self::Answer { status: 400 | 403, code } => matches!(
+                code.as_str(),
+                "ExpiredToken"
+                    | "InvalidAccessKeyId"
+                    | "RequestTimeout"
+                    | "TokenRefreshRequired"
+                    | "BadDigest"
+                    | "XAmzContentChecksumMismatch"
+            ),
             Self::Answer { status, .. } => matches!(status, 408 | 409 | 429 | 500 | 502..=504),
             _ => false,
         }

@@ -85,12 +85,18 @@ pub enum OpenError {
 }
 
 /// A bucket.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct S3Objects {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+// What it has inside names objects.
+impl std::fmt::Debug for S3Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("S3Objects(…)")
+    }
+}
+
 struct Inner {
     bucket: Arc<Bucket>,
     names: Names,

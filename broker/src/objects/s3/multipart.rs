@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 type Known = Arc<tokio::sync::Mutex<Option<String>>>;
 
 /// The multipart uploads that this broker writes to.
-#[derive(Debug)]
 pub(super) struct Multiparts {
     open: Mutex<Bounded<String, Known>>,
 }

@@ -18,7 +18,6 @@ pub(super) enum Owner {
 }
 
 /// The names below one prefix.
-#[derive(Debug, Clone)]
 pub(super) struct Names {
     prefix: String,
 }
