@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use mpegflow_broker::conformance;
 use mpegflow_broker::conformance::objects::{body, chunked, head, pattern, read};
 use mpegflow_broker::objects::s3::{Encryption, S3Config, S3Objects};
-use mpegflow_broker::objects::{Body, Key, ObjectError, Objects as _, PartHead};
+use mpegflow_broker::objects::{Body, BodyError, Key, ObjectError, Objects as _, PartHead};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::limits::PART_SIZE;
 use s3::{Kind, Server};
@@ -44,7 +44,8 @@ fn get(seen: &Seen) -> bool {
 /// A body of which more comes when it is sent.
 fn fed() -> (tokio::sync::mpsc::Sender<Bytes>, Body) {
     let (feed, chunks) = tokio::sync::mpsc::channel::<Bytes>(1);
-    let chunks = futures_util::stream::unfold(chunks, async |mut chunks| Some((Ok(chunks.recv().await?), chunks)));
+    let chunks =
+        futures_util::stream::unfold(chunks, async |mut chunks| Some((Ok(chunks.recv().await?), chunks)));
     (feed, Box::pin(chunks))
 }
 
@@ -60,7 +61,8 @@ async fn a_presigned_request_carries_our_checksum_and_nothing_of_the_sdk() {
     let seen: Vec<Seen> = front.seen().into_iter().filter(|seen| put(seen) || get(seen)).collect();
     let place = format!("/media/mpegflow/{TENANT}/jobs/{}/{}", JobId::from_u128(3), AttemptId::from_u128(4));
     let whole = seen.iter().map(|seen| (seen.method.as_str(), seen.path.clone())).collect::<Vec<_>>();
-    let expected = [("PUT", format!("{place}/0")), ("PUT", format!("{place}/1")), ("GET", format!("{place}/0"))];
+    let expected =
+        [("PUT", format!("{place}/0")), ("PUT", format!("{place}/1")), ("GET", format!("{place}/0"))];
     assert_eq!(whole, expected);
     for seen in &seen {
         let query = |name: &str| {
@@ -82,7 +84,10 @@ async fn a_presigned_request_carries_our_checksum_and_nothing_of_the_sdk() {
         assert_eq!(names, signature);
         assert!(query("X-Amz-Expires").parse::<u32>().unwrap() <= 300);
         let (signed, sent): (&str, &[&str]) = if put(seen) {
-            ("content-length%3Bhost%3Bx-amz-checksum-sha256", &["content-length", "host", "x-amz-checksum-sha256"])
+            (
+                "content-length%3Bhost%3Bx-amz-checksum-sha256",
+                &["content-length", "host", "x-amz-checksum-sha256"],
+            )
         } else {
             // The version that was finished, and nothing else.
             ("host%3Bif-match%3Brange", &["host", "if-match", "range"])
@@ -168,7 +173,10 @@ async fn an_answer_that_breaks_off_is_gone_on_with_and_never_taken_for_whole() {
                 end => break end,
             }
         };
-        assert!(matches!(end, Some(Err(_))) && came > 1_000 && came < bytes.len(), "{kind:?}: {came} {end:?}");
+        assert!(
+            matches!(end, Some(Err(_))) && came > 1_000 && came < bytes.len(),
+            "{kind:?}: {came} {end:?}"
+        );
     }
 }
 
@@ -176,13 +184,29 @@ async fn an_answer_that_breaks_off_is_gone_on_with_and_never_taken_for_whole() {
 async fn an_answer_that_stops_coming_is_given_up_and_gone_on_with() {
     let server = Server::start(Kind::Minio);
     let (front, objects) = through(&server, |_| {}).await;
-    objects.put_part(&output(0), &head(0, &pattern(0, 900_000)), chunked(&pattern(0, 900_000))).await.unwrap();
+    objects
+        .put_part(&output(0), &head(0, &pattern(0, 900_000)), chunked(&pattern(0, 900_000)))
+        .await
+        .unwrap();
     objects.finish(&output(0), &[head(0, &pattern(0, 900_000))]).await.unwrap();
     front.fault(1, Fault::StallAnswer(10_000), get);
     let asked = Instant::now();
     assert!(read(&objects, &output(0), 0..900_000).await == pattern(0, 900_000));
     let took = asked.elapsed();
     assert!((Duration::from_secs(10)..Duration::from_secs(30)).contains(&took), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stops_sending_is_given_up_before_storage_gives_up() {
+    let server = Server::start(Kind::Versitygw);
+    let objects = server.objects();
+    let (feed, silent) = fed();
+    feed.send(Bytes::from_static(b"abc")).await.unwrap();
+    let asked = Instant::now();
+    let refused = objects.put_part(&output(0), &head(0, b"abcdef"), silent).await;
+    assert!(matches!(refused, Err(ObjectError::Body(BodyError::Idle))), "{refused:?}");
+    let took = asked.elapsed();
+    assert!((Duration::from_secs(10)..Duration::from_secs(20)).contains(&took), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,8 +217,12 @@ async fn storage_that_asks_for_patience_gets_it() {
     let key = Key::Upload(TENANT, UPLOAD);
     // Every kind of request of an upload's way: its parts, the calls around them, and reading it.
     front.fault(2, Fault::Answer(503, "SlowDown"), put);
-    front.fault(2, Fault::Answer(503, "SlowDown"), |seen| !seen.presigned() && seen.query.starts_with("uploads"));
-    front.fault(2, Fault::Answer(500, "InternalError"), |seen| seen.method == "POST" && seen.query.contains("uploadId"));
+    front.fault(2, Fault::Answer(503, "SlowDown"), |seen| {
+        !seen.presigned() && seen.query.starts_with("uploads")
+    });
+    front.fault(2, Fault::Answer(500, "InternalError"), |seen| {
+        seen.method == "POST" && seen.query.contains("uploadId")
+    });
     front.fault(2, Fault::Answer(503, "ServiceUnavailable"), get);
     let done = objects.append(&key, 0, &mut chunked(&content), u64::MAX, content.len() as u64).await.unwrap();
     assert!(done.ended && done.len == content.len() as u64 && done.error.is_none(), "{done:?}");
@@ -210,13 +238,17 @@ async fn storage_that_asks_for_patience_gets_it() {
     // Without end it ends in an error, and soon.
     front.fault(1_000, Fault::Answer(503, "SlowDown"), |_| true);
     let asked = Instant::now();
-    let done = objects.append(&Key::Upload(TENANT, UploadId::from_u128(9)), 0, &mut body(&[b"x"]), 1, 1).await;
+    let done =
+        objects.append(&Key::Upload(TENANT, UploadId::from_u128(9)), 0, &mut body(&[b"x"]), 1, 1).await;
     assert!(matches!(done, Err(ObjectError::Io { .. })), "{done:?}");
     assert!(asked.elapsed() < Duration::from_secs(10));
     // A full bucket is full, not broken.
     front.heal();
     front.fault(1_000, Fault::Answer(507, "XMinioStorageFull"), put);
-    let done = objects.append(&Key::Upload(TENANT, UploadId::from_u128(9)), 0, &mut body(&[b"x"]), 1, 1).await.unwrap();
+    let done = objects
+        .append(&Key::Upload(TENANT, UploadId::from_u128(9)), 0, &mut body(&[b"x"]), 1, 1)
+        .await
+        .unwrap();
     assert!(matches!(done.error, Some(ObjectError::Full)) && done.len == 0, "{done:?}");
 }
 
@@ -321,7 +353,8 @@ async fn an_upload_goes_on_from_what_was_safe_when_the_server_was_killed() {
         assert!(done.len < size && done.len % PART_SIZE == 0, "{kind:?}: {done:?}");
         server.restart();
         let rest = &content[usize::try_from(done.len).unwrap()..];
-        let more = objects.append(&key, done.len, &mut chunked(rest), u64::MAX, size - done.len).await.unwrap();
+        let more =
+            objects.append(&key, done.len, &mut chunked(rest), u64::MAX, size - done.len).await.unwrap();
         assert!(more.ended && more.len == rest.len() as u64, "{kind:?}: {more:?}");
         objects.finish_upload(TENANT, UPLOAD, size).await.unwrap();
         assert!(read(&objects, &key, 0..size).await == content, "{kind:?}");

@@ -1,6 +1,12 @@
 //! A URL, an object's name or a secret never gets into a log or an error: every operation fails in every way there is, with the
 //! most talkative log there is, of every crate.
-#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs,
+    reason = "tests"
+)]
 
 #[path = "support/s3_front.rs"]
 mod front;
@@ -110,7 +116,8 @@ async fn no_url_name_or_secret_gets_into_an_error_or_a_log() {
     let rounds = (2..).zip(faults).map(async |(round, fault)| {
         let front = Front::before(address).await;
         front.fault(100_000, fault.clone(), |_| true);
-        let objects = S3Objects::open(&S3Config { endpoint: Some(front.endpoint()), ..config.clone() }).unwrap();
+        let objects =
+            S3Objects::open(&S3Config { endpoint: Some(front.endpoint()), ..config.clone() }).unwrap();
         let found = everything(&objects, round).await;
         assert!(found.len() > 2, "{fault:?}: {found:?}");
         found
@@ -141,8 +148,17 @@ async fn no_url_name_or_secret_gets_into_an_error_or_a_log() {
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("storage is asked again"), "the log is on");
     assert!(log.lines().count() > 200, "and talkative");
-    let secrets =
-        [TENANT.to_string(), JOB.to_string(), "X-Amz-".into(), "Signature=".into(), "test-secret-key".into(), "test-access-key".into(), format!("/{BUCKET}"), "uploadId".into(), "mpegflow/tnt".into()];
+    let secrets = [
+        TENANT.to_string(),
+        JOB.to_string(),
+        "X-Amz-".into(),
+        "Signature=".into(),
+        "test-secret-key".into(),
+        "test-access-key".into(),
+        format!("/{BUCKET}"),
+        "uploadId".into(),
+        "mpegflow/tnt".into(),
+    ];
     for secret in secrets {
         for text in said.iter().map(String::as_str).chain(log.lines()) {
             assert!(!text.contains(&secret), "`{secret}` in: {text}");

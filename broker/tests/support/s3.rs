@@ -152,7 +152,8 @@ impl Server {
             return self.kind == Kind::Versitygw || self.log_of_start_is_done();
         }
         let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-        let asked = stream.write_all(b"GET /media/none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let asked =
+            stream.write_all(b"GET /media/none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let mut answer = [0; 12];
         asked.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 403"
     }
@@ -205,7 +206,11 @@ impl Server {
     /// Replaces the credentials file as a rotation does: whole, by a rename.
     pub fn credentials(&self, id: &str, secret: &str) {
         let (new, path) = (self.dir.path().join("credentials.new"), self.dir.path().join("credentials"));
-        std::fs::write(&new, format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")).unwrap();
+        std::fs::write(
+            &new,
+            format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n"),
+        )
+        .unwrap();
         std::fs::rename(new, path).unwrap();
     }
 

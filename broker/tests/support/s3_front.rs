@@ -81,7 +81,8 @@ impl Front {
     pub async fn before(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let front = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
-        let (state, client) = (Arc::clone(&front.state), Client::builder(TokioExecutor::new()).build_http::<AnyBody>());
+        let (state, client) =
+            (Arc::clone(&front.state), Client::builder(TokioExecutor::new()).build_http::<AnyBody>());
         tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };

@@ -24,8 +24,9 @@ use tokio_util::task::AbortOnDropHandle;
 /// Pieces that a part may begin with. One more, and they are put together: calls of a byte each must not cost a request for
 /// each byte later on, nor a rewritten part each now.
 const MAX_PIECES: usize = 32;
-/// Parts on their way to storage while the next one fills.
-const IN_FLIGHT: usize = 2;
+/// Parts on their way to storage while the next one fills. More would only help storage that is slower than a tenant, and each
+/// costs a stream's memory again.
+const IN_FLIGHT: usize = 1;
 
 /// A piece of a part's beginning.
 #[derive(Clone)]
@@ -161,7 +162,11 @@ impl<'a> Append<'a> {
         let place = if !whole {
             let together = begun.len() >= MAX_PIECES;
             let from = if together { part.saturating_mul(PART_SIZE) } else { start };
-            Place { object: piece(&self.object, from, self.at), multipart: None, begun: if together { begun } else { Vec::new() } }
+            Place {
+                object: piece(&self.object, from, self.at),
+                multipart: None,
+                begun: if together { begun } else { Vec::new() },
+            }
         } else if self.total <= PART_SIZE {
             Place { object: self.object.clone(), multipart: None, begun }
         } else {
@@ -204,7 +209,8 @@ struct Place {
 
 impl Place {
     async fn write(&self, inner: &Arc<Inner>, spooled: Spooling) -> Result<(), Fault> {
-        let spooled = if self.begun.is_empty() { spooled } else { joined(inner, &self.begun, &spooled).await? };
+        let spooled =
+            if self.begun.is_empty() { spooled } else { joined(inner, &self.begun, &spooled).await? };
         let target = match &self.multipart {
             None => Target::Object(&self.object),
             Some((id, number)) => Target::Part { object: &self.object, id, number: *number },
@@ -239,12 +245,14 @@ async fn joined(inner: &Arc<Inner>, begun: &[Piece], last: &Spooling) -> Result<
 
 /// The pieces that the part with `offset` in it begins with, in order, up to there. Removes those that do not count.
 async fn begun(inner: &Inner, object: &str, offset: u64) -> Result<Vec<Piece>, Fault> {
-    let start = offset / PART_SIZE * PART_SIZE;
+    let start = offset.saturating_sub(offset % PART_SIZE);
     let mut found = Vec::new();
     inner
         .bucket
         .list(&pieces(object), |name, size| {
-            if let Some((start, end)) = piece_range(object, name).filter(|(start, end)| end.saturating_sub(*start) == size) {
+            if let Some((start, end)) =
+                piece_range(object, name).filter(|(start, end)| end.saturating_sub(*start) == size)
+            {
                 found.push(Piece { name: name.to_owned(), start, end });
             }
         })

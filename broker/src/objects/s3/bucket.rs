@@ -4,7 +4,7 @@
 use super::config::{Encryption, S3Config};
 use super::credentials::FileCredentials;
 use super::fault::Fault;
-use super::limits::{COMPLETE, CONTROL, HEAD, PAUSE, SIGNED, TRIES, allowance};
+use super::limits::{CONTROL, HEAD, PAUSE, SIGNED, TRIES, allowance};
 use super::wire::{Outgoing, Wire};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
@@ -13,9 +13,7 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
-use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
-};
+use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::retry::RetryConfig;
 use base64::Engine as _;
@@ -47,32 +45,12 @@ pub(super) enum Target<'a> {
     },
 }
 
-/// A part that storage holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
-    pub(super) number: i32,
-    pub(super) size: u64,
-    pub(super) tag: String,
-    /// Its SHA-256, as base64.
-    pub(super) sha256: String,
-}
-
-/// What storage says of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) size: u64,
-    /// Its ETag.
-    pub(super) tag: String,
-    /// Its SHA-256 as S3 gives it: base64, of a multipart object that of its parts' digests and `-` and their number.
-    pub(super) sha256: Option<String>,
-}
-
 /// One bucket.
 pub(super) struct Bucket {
-    sdk: Client,
+    pub(super) sdk: Client,
     wire: Wire,
     credentials: Arc<FileCredentials>,
-    name: String,
+    pub(super) name: String,
     encryption: Encryption,
 }
 
@@ -136,7 +114,7 @@ impl Bucket {
     }
 
     /// Runs a call of the SDK. The SDK writes URLs and names to its log, so it has none.
-    async fn call<T, E>(
+    pub(super) async fn call<T, E>(
         &self,
         within: Duration,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
@@ -157,7 +135,7 @@ impl Bucket {
         Ok(self.call(CONTROL, presigned).await?.into_http_1x_request(body))
     }
 
-    fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>) {
+    pub(super) fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>) {
         match &self.encryption {
             Encryption::Bucket => (None, None),
             Encryption::S3 => (Some(ServerSideEncryption::Aes256), None),
@@ -182,11 +160,15 @@ impl Bucket {
             Target::Object(object) => {
                 let (encryption, key) = self.encryption();
                 let put = self.sdk.put_object().bucket(&self.name).key(object).content_length(length);
-                let put = put.checksum_sha256(&digest).set_server_side_encryption(encryption).set_ssekms_key_id(key);
+                let put = put
+                    .checksum_sha256(&digest)
+                    .set_server_side_encryption(encryption)
+                    .set_ssekms_key_id(key);
                 self.signed(put.presigned(ttl), body).await?
             }
             Target::Part { object, id, number } => {
-                let put = self.sdk.upload_part().bucket(&self.name).key(object).upload_id(id).part_number(number);
+                let put =
+                    self.sdk.upload_part().bucket(&self.name).key(object).upload_id(id).part_number(number);
                 let put = put.content_length(length).checksum_sha256(&digest);
                 self.signed(put.presigned(ttl), body).await?
             }
@@ -208,16 +190,26 @@ impl Bucket {
     ) -> Result<(Response<Incoming>, String), Fault> {
         let ttl = PresigningConfig::expires_in(SIGNED).map_err(|_| Fault::Request)?;
         let last = range.end.saturating_sub(1);
-        let get = self.sdk.get_object().bucket(&self.name).key(object).range(format!("bytes={}-{last}", range.start));
-        let request = self.signed(get.set_if_match(tag.map(str::to_owned)).presigned(ttl), super::wire::empty());
+        let get = self
+            .sdk
+            .get_object()
+            .bucket(&self.name)
+            .key(object)
+            .range(format!("bytes={}-{last}", range.start));
+        let request =
+            self.signed(get.set_if_match(tag.map(str::to_owned)).presigned(ttl), super::wire::empty());
         let answer = self.wire.send(request.await?, HEAD).await?;
         if answer.status() != StatusCode::PARTIAL_CONTENT {
             return Err(Fault::Strange("not the range that was asked for"));
         }
-        let text = |name| answer.headers().get(name).and_then(|value: &hyper::header::HeaderValue| value.to_str().ok());
+        let text = |name| {
+            answer.headers().get(name).and_then(|value: &hyper::header::HeaderValue| value.to_str().ok())
+        };
         let (start, end) = text(CONTENT_RANGE)
             .and_then(|range| range.strip_prefix("bytes ")?.split_once('/')?.0.split_once('-'))
-            .and_then(|(start, last)| Some((start.parse::<u64>().ok()?, last.parse::<u64>().ok()?.checked_add(1)?)))
+            .and_then(|(start, last)| {
+                Some((start.parse::<u64>().ok()?, last.parse::<u64>().ok()?.checked_add(1)?))
+            })
             .ok_or(Fault::Strange("no Content-Range"))?;
         if start != range.start || end > range.end {
             return Err(Fault::Strange("another range"));
@@ -230,149 +222,6 @@ impl Bucket {
             return Err(Fault::Strange("another version of the object"));
         }
         Ok((answer, found))
-    }
-
-    // === control calls
-
-    /// What storage says of an object; `None` where there is none.
-    pub(super) async fn head(&self, object: &str) -> Result<Option<Head>, Fault> {
-        let head = || {
-            let head = self.sdk.head_object().bucket(&self.name).key(object).checksum_mode(ChecksumMode::Enabled);
-            self.call(CONTROL, head.send())
-        };
-        let head = match again(head).await {
-            Err(fault) if fault.is_missing() => return Ok(None),
-            head => head?,
-        };
-        let size = head.content_length.and_then(|n| u64::try_from(n).ok());
-        let (Some(size), Some(tag)) = (size, head.e_tag) else { return Err(Fault::Strange("no length or no ETag")) };
-        Ok(Some(Head { size, tag, sha256: head.checksum_sha256 }))
-    }
-
-    pub(super) async fn delete(&self, object: &str) -> Result<(), Fault> {
-        let delete = || {
-            let delete = self.sdk.delete_object().bucket(&self.name).key(object);
-            self.call(CONTROL, delete.send())
-        };
-        match again(delete).await {
-            Err(fault) if !fault.is_missing() => Err(fault),
-            _ => Ok(()),
-        }
-    }
-
-    /// Calls `each` with the name and the length of every object whose name starts with `prefix`.
-    pub(super) async fn list(&self, prefix: &str, mut each: impl FnMut(&str, u64) + Send) -> Result<(), Fault> {
-        let mut from: Option<String> = None;
-        loop {
-            let list = || {
-                let list = self.sdk.list_objects_v2().bucket(&self.name).prefix(prefix);
-                self.call(CONTROL, list.set_continuation_token(from.clone()).send())
-            };
-            let page = again(list).await?;
-            for object in page.contents() {
-                if let Some(name) = object.key() {
-                    each(name, object.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0));
-                }
-            }
-            match page.next_continuation_token {
-                Some(next) if page.is_truncated == Some(true) && from.as_ref() != Some(&next) => from = Some(next),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Whether the bucket can be listed.
-    pub(super) async fn ping(&self, prefix: &str) -> Result<(), Fault> {
-        let list = self.sdk.list_objects_v2().bucket(&self.name).prefix(prefix).max_keys(1);
-        self.call(CONTROL, list.send()).await.map(drop)
-    }
-
-    /// Opens a multipart upload.
-    pub(super) async fn create(&self, object: &str) -> Result<String, Fault> {
-        let create = || {
-            let (encryption, key) = self.encryption();
-            let create = self.sdk.create_multipart_upload().bucket(&self.name).key(object);
-            let create = create.checksum_algorithm(ChecksumAlgorithm::Sha256);
-            let create = create.set_server_side_encryption(encryption).set_ssekms_key_id(key);
-            self.call(CONTROL, create.send())
-        };
-        again(create).await?.upload_id.ok_or(Fault::Strange("no upload id"))
-    }
-
-    /// The open multipart uploads of exactly this object, oldest first.
-    pub(super) async fn multiparts(&self, object: &str) -> Result<Vec<String>, Fault> {
-        let list = || {
-            // Exactly the object's name: MinIO answers to no other prefix.
-            let list = self.sdk.list_multipart_uploads().bucket(&self.name).prefix(object);
-            self.call(CONTROL, list.send())
-        };
-        let page = again(list).await?;
-        let mut found: Vec<_> = page
-            .uploads()
-            .iter()
-            .filter(|upload| upload.key() == Some(object))
-            .filter_map(|upload| {
-                let initiated = upload.initiated().map_or((0, 0), |time| (time.secs(), time.subsec_nanos()));
-                Some((initiated, upload.upload_id()?.to_owned()))
-            })
-            .collect();
-        found.sort_unstable();
-        Ok(found.into_iter().map(|(_, id)| id).collect())
-    }
-
-    /// The parts of a multipart upload, in order.
-    pub(super) async fn parts(&self, object: &str, id: &str) -> Result<Vec<Held>, Fault> {
-        let mut held: Vec<Held> = Vec::new();
-        loop {
-            let after = held.last().map(|last| last.number.to_string());
-            let list = || {
-                let list = self.sdk.list_parts().bucket(&self.name).key(object).upload_id(id);
-                self.call(CONTROL, list.set_part_number_marker(after.clone()).send())
-            };
-            let page = again(list).await?;
-            let before = held.len();
-            for part in page.parts() {
-                let (Some(number), Some(size), Some(tag)) = (part.part_number(), part.size(), part.e_tag()) else {
-                    return Err(Fault::Strange("a part without number, length or ETag"));
-                };
-                let sha256 = part.checksum_sha256().ok_or(Fault::Strange("a part without its checksum"))?;
-                held.push(Held {
-                    number,
-                    size: u64::try_from(size).unwrap_or(0),
-                    tag: tag.to_owned(),
-                    sha256: sha256.to_owned(),
-                });
-            }
-            if page.is_truncated != Some(true) || held.len() == before {
-                return Ok(held);
-            }
-        }
-    }
-
-    /// Makes the object of these parts.
-    pub(super) async fn complete(&self, object: &str, id: &str, parts: &[Held]) -> Result<(), Fault> {
-        let complete = || {
-            let parts = parts.iter().map(|part| {
-                let done = CompletedPart::builder().part_number(part.number).e_tag(&part.tag);
-                done.checksum_sha256(&part.sha256).build()
-            });
-            let all = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
-            let complete = self.sdk.complete_multipart_upload().bucket(&self.name).key(object).upload_id(id);
-            self.call(COMPLETE, complete.multipart_upload(all).send())
-        };
-        again(complete).await.map(drop)
-    }
-
-    /// Gives a multipart upload up.
-    pub(super) async fn abort(&self, object: &str, id: &str) -> Result<(), Fault> {
-        let abort = || {
-            let abort = self.sdk.abort_multipart_upload().bucket(&self.name).key(object).upload_id(id);
-            self.call(CONTROL, abort.send())
-        };
-        match again(abort).await {
-            Err(fault) if !fault.is_missing() => Err(fault),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -402,10 +251,83 @@ fn fault<E: ProvideErrorMetadata + Error + Send + Sync + 'static>(error: SdkErro
         }
         SdkError::ResponseError(_) => Fault::Strange("not what the call is answered with"),
         SdkError::TimeoutError(_) => Fault::Timeout,
-        error if matches!(&error, SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout()) => {
+        error if matches!(&error, SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout()) =>
+        {
             // hyper's error, which names no URL.
             error.into_source().map_or(Fault::Timeout, Fault::Connection)
         }
         _ => Fault::Request,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a request for an object goes.
+    async fn url(endpoint: Option<&str>, path_style: bool) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials_file = dir.path().join("credentials");
+        std::fs::write(
+            &credentials_file,
+            "aws_access_key_id=a\naws_secret_access_key=b\naws_session_token=t\n",
+        )
+        .unwrap();
+        let config = S3Config {
+            bucket: "media".into(),
+            region: "eu-west-1".into(),
+            endpoint: endpoint.map(str::to_owned),
+            path_style,
+            prefix: String::new(),
+            credentials_file,
+            ca_file: None,
+            encryption: Encryption::Bucket,
+            spool_dir: dir.path().join("spool"),
+        };
+        let bucket = Bucket::open(&config).unwrap();
+        let get = bucket.sdk.get_object().bucket(&bucket.name).key("p/tnt_1/uploads/upl_1");
+        let ttl = PresigningConfig::expires_in(SIGNED).unwrap();
+        let request = bucket.signed(get.presigned(ttl), crate::objects::s3::wire::empty()).await.unwrap();
+        let query = request.uri().query().unwrap();
+        assert!(
+            query.contains("X-Amz-Security-Token=t") && query.contains("%2Feu-west-1%2Fs3%2F"),
+            "{query}"
+        );
+        format!(
+            "{}://{}{}",
+            request.uri().scheme_str().unwrap(),
+            request.uri().host().unwrap(),
+            request.uri().path()
+        )
+    }
+
+    #[tokio::test]
+    async fn the_bucket_is_in_the_host_or_in_the_path() {
+        let key = "p/tnt_1/uploads/upl_1";
+        assert_eq!(url(None, false).await, format!("https://media.s3.eu-west-1.amazonaws.com/{key}"));
+        assert_eq!(url(None, true).await, format!("https://s3.eu-west-1.amazonaws.com/media/{key}"));
+        assert_eq!(url(Some("https://s3.test"), false).await, format!("https://media.s3.test/{key}"));
+        assert_eq!(url(Some("http://s3.test:9000"), true).await, format!("http://s3.test/media/{key}"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_what_may_pass_is_tried_again_and_not_for_ever() {
+        let tried = |fault: fn() -> Fault| async move {
+            let mut tries = 0_u32;
+            let done: Result<(), Fault> = again(|| {
+                tries = tries.saturating_add(1);
+                async move { Err(fault()) }
+            })
+            .await;
+            assert!(done.is_err());
+            tries
+        };
+        let (slow, expired, missing, denied) = tokio::join!(
+            tried(|| Fault::answer(503, "SlowDown")),
+            tried(|| Fault::answer(403, "ExpiredToken")),
+            tried(|| Fault::answer(404, "NoSuchKey")),
+            tried(|| Fault::answer(403, "AccessDenied")),
+        );
+        assert_eq!((slow, expired, missing, denied), (TRIES, TRIES, 1, 1));
     }
 }

@@ -50,7 +50,9 @@ pub enum ConfigError {
     #[error("the endpoint is not http:// or https:// and a host, with nothing after it")]
     Endpoint,
     /// The prefix cannot be one.
-    #[error("the prefix has at most 200 letters, digits and -._/ in it, no empty step and no dots alone, and ends with a slash")]
+    #[error(
+        "the prefix has at most 200 letters, digits and -._/ in it, no empty step and no dots alone, and ends with a slash"
+    )]
     Prefix,
 }
 
@@ -61,7 +63,10 @@ impl S3Config {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bucket = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-');
-        if !(3..=63).contains(&self.bucket.len()) || !self.bucket.bytes().all(bucket) || self.bucket.contains("..") {
+        if !(3..=63).contains(&self.bucket.len())
+            || !self.bucket.bytes().all(bucket)
+            || self.bucket.contains("..")
+        {
             return Err(ConfigError::Bucket);
         }
         let region = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
@@ -70,7 +75,8 @@ impl S3Config {
         }
         if let Some(endpoint) = &self.endpoint {
             let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
-            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']' | b'_');
+            let good =
+                |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']' | b'_');
             // No user, path or query: requests would be signed for another place than they go to.
             if !host.is_some_and(|host| !host.is_empty() && host.bytes().all(good)) {
                 return Err(ConfigError::Endpoint);
@@ -119,7 +125,9 @@ mod tests {
             assert_eq!(with(bucket, bad), Err(ConfigError::Bucket), "{bad}");
         }
         let endpoint: fn(&mut S3Config, &str) = |c, text| c.endpoint = Some(text.into());
-        for bad in ["", "https://", "ftp://h", "https://h/p", "https://h?q", "https://u@h", "h:9000", "https://h/"] {
+        for bad in
+            ["", "https://", "ftp://h", "https://h/p", "https://h?q", "https://u@h", "h:9000", "https://h/"]
+        {
             assert_eq!(with(endpoint, bad), Err(ConfigError::Endpoint), "{bad}");
         }
         for good in ["https://h", "http://127.0.0.1:9000", "http://[::1]:9000"] {

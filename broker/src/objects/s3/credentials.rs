@@ -81,7 +81,8 @@ fn parse(text: &str) -> io::Result<Credentials> {
         if let Some(section) = line.strip_prefix('[') {
             ours = section.trim_end_matches(']').trim() == "default";
         }
-        let Some((name, value)) = line.split_once('=').filter(|_| ours && !line.starts_with(['#', ';'])) else {
+        let Some((name, value)) = line.split_once('=').filter(|_| ours && !line.starts_with(['#', ';']))
+        else {
             continue;
         };
         let slot = match name.trim() {
@@ -113,7 +114,13 @@ mod tests {
         assert_eq!(ids(&plain), ("a", "b=c/+", None));
         let text = "[other]\naws_access_key_id=x\n[default]\n# aws_access_key_id=y\naws_access_key_id=a\r\naws_secret_access_key=b\naws_session_token=t\nregion=z\n[more]\naws_session_token=u\n";
         assert_eq!(ids(&parse(text).unwrap()), ("a", "b", Some("t")));
-        for bad in ["", "aws_access_key_id=a", "aws_secret_access_key=b", "[x]\naws_access_key_id=a\naws_secret_access_key=b", "aws_access_key_id=\naws_secret_access_key=b"] {
+        for bad in [
+            "",
+            "aws_access_key_id=a",
+            "aws_secret_access_key=b",
+            "[x]\naws_access_key_id=a\naws_secret_access_key=b",
+            "aws_access_key_id=\naws_secret_access_key=b",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -78,14 +78,23 @@ impl Fault {
             Self::Answer { status: 404, code } if code != "NoSuchBucket" => ObjectError::Missing,
             Self::Answer { status: 416, .. } | Self::Length => ObjectError::Length,
             Self::Answer { status: 507, .. } => ObjectError::Full,
-            Self::Answer { code, .. } if matches!(code.as_str(), "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") => {
+            Self::Answer { code, .. }
+                if matches!(
+                    code.as_str(),
+                    "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded"
+                ) =>
+            {
                 ObjectError::Full
             }
-            Self::Answer { code, .. } if matches!(code.as_str(), "BadDigest" | "XAmzContentChecksumMismatch") => {
+            Self::Answer { code, .. }
+                if matches!(code.as_str(), "BadDigest" | "XAmzContentChecksumMismatch") =>
+            {
                 ObjectError::Digest
             }
             Self::Digest => ObjectError::Digest,
-            Self::Spool(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            Self::Spool(e)
+                if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
                 ObjectError::Full
             }
             fault => ObjectError::Io { step, source: io::Error::other(fault) },

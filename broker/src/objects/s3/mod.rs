@@ -1,6 +1,6 @@
 //! Objects in a bucket of any storage that speaks S3.
 //!
-//! **Who does what.** The SDK signs and makes the control calls ([`bucket`]); hyper carries the bytes over HTTP/1.1 ([`wire`]),
+//! **Who does what.** The SDK signs and makes the control calls ([`bucket`], [`control`]); hyper carries the bytes over HTTP/1.1 ([`wire`]),
 //! through URLs for exactly one object and method that are made for each request and used at once. Nothing about an object is
 //! kept here but what saves asking storage again: any broker can go on where another stopped.
 //!
@@ -36,6 +36,7 @@ mod append;
 mod bounded;
 mod bucket;
 mod config;
+mod control;
 mod credentials;
 mod fault;
 mod incoming;
@@ -55,8 +56,9 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bounded::Bounded;
-use bucket::{Bucket, Head, Held, Target, base64};
+use bucket::{Bucket, Target, base64};
 use bytes::Bytes;
+use control::{Head, Held};
 use fault::Fault;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use incoming::Reading;
@@ -183,7 +185,8 @@ impl Inner {
             match head.sha256.as_deref() {
                 None => return Err(Fault::Strange("no checksum of the object")),
                 // Some servers leave out how many parts there were.
-                Some(found) if found == checksum || checksum.split_once('-').is_some_and(|(c, _)| c == found) => {}
+                Some(found)
+                    if found == checksum || checksum.split_once('-').is_some_and(|(c, _)| c == found) => {}
                 Some(_) => return Err(Fault::Digest),
             }
         }
@@ -226,10 +229,12 @@ impl Inner {
         if size == 0 || self.version(object).is_some() {
             return Ok(());
         }
-        if size <= PART_SIZE {
-            self.verified(object, size, None).await?;
-        } else {
-            self.join(object, size, |held| covering(held, size), None).await?;
+        match self.verified(object, size, None).await {
+            // Only its parts, joined, are at its name; a small one is there from its last byte on.
+            Err(fault) if fault.is_missing() && size > PART_SIZE => {
+                self.join(object, size, |held| covering(held, size), None).await?;
+            }
+            there => drop(there?),
         }
         let pieces = self.list(&names::pieces(object)).await?;
         self.delete(pieces).await
@@ -289,7 +294,8 @@ impl Inner {
 fn composite(parts: &[Held]) -> Result<String, Fault> {
     let mut digests = Vec::new();
     for part in parts {
-        let digest = BASE64_STANDARD.decode(&part.sha256).map_err(|_| Fault::Strange("a checksum that is none"))?;
+        let digest =
+            BASE64_STANDARD.decode(&part.sha256).map_err(|_| Fault::Strange("a checksum that is none"))?;
         digests.extend_from_slice(&digest);
     }
     Ok(format!("{}-{}", base64(&sha256(&digests)), parts.len()))

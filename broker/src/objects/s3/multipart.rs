@@ -1,7 +1,8 @@
 //! Multipart uploads. Which one of an object is open is known to storage; what is remembered here only saves asking.
 
-use super::bucket::{Bucket, Held, Target, again};
 use super::bounded::Bounded;
+use super::bucket::{Bucket, Target, again};
+use super::control::Held;
 use super::fault::Fault;
 use super::limits::REMEMBERED;
 use super::{names, wire};

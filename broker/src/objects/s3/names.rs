@@ -105,14 +105,18 @@ mod tests {
         }
         let output = names.object(&Key::Output(tenant, job, attempt, 10));
         assert!(output.starts_with(&names.attempt(tenant, job, attempt)), "{output}");
-        assert!(names.attempt(tenant, job, attempt).ends_with("/"), "another attempt's name may begin with this one's");
+        assert!(
+            names.attempt(tenant, job, attempt).ends_with("/"),
+            "another attempt's name may begin with this one's"
+        );
         for name in [output.clone(), mark(&output)] {
             assert_eq!(names.owner(&name), Some(Owner::Attempt(tenant, job, attempt)), "{name}");
         }
         assert_eq!(marked(&mark(&output)), Some(output.as_str()));
         assert_eq!(marked(&output), None);
         assert_eq!(piece_range(&object, &piece(&object, 7, 1 << 36)), Some((7, 1 << 36)));
-        for foreign in ["", "mpegflow/", "mpegflow/x/uploads/y", "other/file", "mpegflow/tnt_1/uploads/upl_1"] {
+        for foreign in ["", "mpegflow/", "mpegflow/x/uploads/y", "other/file", "mpegflow/tnt_1/uploads/upl_1"]
+        {
             assert_eq!(names.owner(foreign), None, "{foreign}");
         }
     }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What is gathered before a write, and read at once, in bytes.
-const BATCH: usize = 128 << 10;
+const BATCH: usize = 64 << 10;
 
 /// A folder for spool files.
 #[derive(Debug, Clone)]
@@ -38,7 +38,13 @@ impl Spool {
             std::fs::remove_file(&path)?;
             Ok(file)
         });
-        Ok(Spooled { file: Arc::new(file.await?), written: 0, batch: Vec::new(), gathered: 0, digest: Context::new(&SHA256) })
+        Ok(Spooled {
+            file: Arc::new(file.await?),
+            written: 0,
+            batch: Vec::new(),
+            gathered: 0,
+            digest: Context::new(&SHA256),
+        })
     }
 }
 

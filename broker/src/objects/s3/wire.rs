@@ -5,7 +5,8 @@ use super::fault::Fault;
 use super::limits::{CONNECT, CONTROL_BODY};
 use crate::objects::BodyError;
 use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector as SmithyConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+    HttpClient, HttpConnector as SmithyConnector, HttpConnectorFuture, HttpConnectorSettings,
+    SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -33,7 +34,7 @@ const POOL_IDLE: Duration = Duration::from_secs(15);
 /// Idle connections that are kept.
 const POOL: usize = 64;
 /// hyper's own buffer of a connection. Its default grows to 400 KiB.
-const BUFFER: usize = 128 << 10;
+const BUFFER: usize = 64 << 10;
 /// An error's description is not longer.
 const ERROR_BODY: usize = 16 << 10;
 
@@ -83,7 +84,9 @@ impl Wire {
                     roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
                 }
                 if roots.is_empty() {
-                    return Err(io::Error::other("the file of the certificate authority holds no certificate"));
+                    return Err(io::Error::other(
+                        "the file of the certificate authority holds no certificate",
+                    ));
                 }
                 let config = rustls::ClientConfig::builder_with_provider(provider)
                     .with_safe_default_protocol_versions()
@@ -129,7 +132,10 @@ async fn refusal(answer: Response<Incoming>) -> Fault {
         _ => Bytes::new(),
     };
     let text = String::from_utf8_lossy(&text);
-    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map_or("", |(code, _)| code);
+    let code = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map_or("", |(code, _)| code);
     Fault::answer(status, code)
 }
 
