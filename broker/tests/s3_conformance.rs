@@ -22,7 +22,9 @@ async fn minio_is_objects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn versitygw_is_objects_over_tls_with_an_authority_of_its_own() {
-    let server = Server::start_tls(Kind::Versitygw);
-    conformance::objects::all(&server.objects(), &server.objects()).await;
+async fn both_are_objects_over_tls_with_an_authority_of_their_own() {
+    for kind in Kind::ALL {
+        let server = Server::start_tls(kind);
+        conformance::objects::all(&server.objects(), &server.objects()).await;
+    }
 }

@@ -10,17 +10,16 @@
     reason = "test support"
 )]
 
+use mpegflow_broker::objects::Objects as _;
 use mpegflow_broker::objects::s3::{Encryption, S3Config, S3Objects};
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub const BUCKET: &str = "media";
-const USER: &str = "test-access-key";
-const PASSWORD: &str = "test-secret-key";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -59,6 +58,9 @@ pub struct Server {
     pub address: SocketAddr,
     /// PEM of the authority that its certificate is from, where it speaks TLS.
     pub ca: Option<PathBuf>,
+    /// Access key and secret key: its own, so that nothing reaches another test's server by mistake.
+    pub user: String,
+    pub password: String,
     child: Option<Child>,
 }
 
@@ -76,14 +78,21 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         // A bucket is a folder, to both of them.
         std::fs::create_dir_all(dir.path().join("data").join(BUCKET)).unwrap();
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let mut server = Self { kind, dir, address, ca: None, child: None };
+        let secret = || uuid::Uuid::new_v4().simple().to_string();
+        let (user, password) = (secret()[..20].to_owned(), secret());
+        let mut server = Self { kind, dir, address: free(), ca: None, user, password, child: None };
         if tls {
             server.make_certificate();
         }
-        server.credentials(USER, PASSWORD);
-        server.spawn();
-        server
+        server.good_credentials();
+        for _ in 0..3 {
+            if server.spawn() {
+                return server;
+            }
+            // Somebody was faster at the port.
+            server.address = free();
+        }
+        panic!("the {kind:?} server does not start: {}", server.log());
     }
 
     fn make_certificate(&mut self) {
@@ -103,7 +112,8 @@ impl Server {
         self.ca = Some(path);
     }
 
-    fn spawn(&mut self) {
+    /// Starts it and waits until it serves; false when it ended instead.
+    fn spawn(&mut self) -> bool {
         let dir = self.dir.path();
         let data = dir.join("data");
         let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
@@ -113,7 +123,7 @@ impl Server {
         let address = self.address.to_string();
         match self.kind {
             Kind::Versitygw => {
-                command.env("ROOT_ACCESS_KEY", USER).env("ROOT_SECRET_KEY", PASSWORD);
+                command.env("ROOT_ACCESS_KEY", &self.user).env("ROOT_SECRET_KEY", &self.password);
                 command.args(["--port", &address, "--quiet", "--keep-alive"]);
                 if self.ca.is_some() {
                     command.arg("--cert").arg(dir.join("certs/public.crt"));
@@ -122,7 +132,7 @@ impl Server {
                 command.arg("posix").arg(data);
             }
             Kind::Minio => {
-                command.env("MINIO_ROOT_USER", USER).env("MINIO_ROOT_PASSWORD", PASSWORD);
+                command.env("MINIO_ROOT_USER", &self.user).env("MINIO_ROOT_PASSWORD", &self.password);
                 command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off").env("MINIO_CI_CD", "1");
                 // A key service of its own, so that SSE-S3 and SSE-KMS are there.
                 command.env("MINIO_KMS_SECRET_KEY", "test-key:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
@@ -132,34 +142,26 @@ impl Server {
         }
         self.child = Some(command.spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(60);
-        while !self.answers() {
-            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
-                panic!("the {:?} server ended with {status}: {}", self.kind, self.log());
+        while !self.serves() {
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                self.child = None;
+                return false;
             }
             assert!(Instant::now() < until, "the {:?} server does not answer: {}", self.kind, self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
+        true
     }
 
-    /// Whether it has begun to serve: MinIO listens a while before it does.
-    fn answers(&self) -> bool {
-        use std::io::{Read as _, Write as _};
-        let Ok(mut stream) = TcpStream::connect_timeout(&self.address, Duration::from_secs(1)) else {
-            return false;
-        };
-        if self.ca.is_some() {
-            // A TLS server has its keys before it listens.
-            return self.kind == Kind::Versitygw || self.log_of_start_is_done();
-        }
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-        let asked =
-            stream.write_all(b"GET /media/none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        let mut answer = [0; 12];
-        asked.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 403"
-    }
-
-    fn log_of_start_is_done(&self) -> bool {
-        self.dir.path().join("data/.minio.sys/config/config.json").exists()
+    /// Whether it answers as it will: MinIO listens a while before it does.
+    fn serves(&self) -> bool {
+        let objects = self.objects();
+        // On a thread of its own, since this one may belong to a runtime already.
+        let asked = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), objects.ping()).await })
+        });
+        matches!(asked.join().unwrap(), Ok(Ok(())))
     }
 
     fn log(&self) -> String {
@@ -181,7 +183,7 @@ impl Server {
     /// Starts it again, on the same port and data.
     pub fn restart(&mut self) {
         self.kill();
-        self.spawn();
+        assert!(self.spawn(), "the {:?} server does not start again: {}", self.kind, self.log());
     }
 
     /// SIGSTOP.
@@ -216,7 +218,7 @@ impl Server {
 
     /// The credentials that the server knows.
     pub fn good_credentials(&self) {
-        self.credentials(USER, PASSWORD);
+        self.credentials(&self.user, &self.password);
     }
 
     pub fn config(&self) -> S3Config {
@@ -251,6 +253,10 @@ impl Server {
         walk(&data.join(".minio.sys/multipart"), &mut found);
         found
     }
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 impl Drop for Server {
