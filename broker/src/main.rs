@@ -108,7 +108,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             config.metrics = metrics_listen;
             config.worker_names = worker_name;
             config.lease = std::time::Duration::from_secs(lease);
-            config.objects = objects.open(&config.data_dir)?;
+            config.objects = objects.open(&config.data_dir).await?;
             serve(config).await
         }
         Command::ApiKey(ApiKey::Create { tenant, label, out }) => {
@@ -142,12 +142,6 @@ async fn run(args: Args) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     // Before the start, so that a signal during it is not lost.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    if let Some(objects) = &config.objects
-        && let Err(e) = objects.ping().await
-    {
-        // Storage may be back before anything needs it; until then the broker says that it is not ready.
-        tracing::warn!(error = format!("{:#}", anyhow::Error::from(e)), "storage does not answer");
-    }
     let running = embedded::start(config).await.context("the broker does not start")?;
     tracing::info!(public = %running.public_addr(), worker = %running.worker_addr(), metrics = ?running.metrics_addr(), "serving");
     tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }

@@ -56,8 +56,8 @@ pub(crate) struct ObjectsArgs {
 }
 
 impl ObjectsArgs {
-    /// The bucket, where one is named.
-    pub(crate) fn open(self, data: &Path) -> anyhow::Result<Option<Arc<dyn Objects>>> {
+    /// The bucket, where one is named. One that does not answer is said in the log, and no error.
+    pub(crate) async fn open(self, data: &Path) -> anyhow::Result<Option<Arc<dyn Objects>>> {
         let (Some(bucket), Some(credentials_file)) = (self.s3_bucket, self.s3_credentials) else {
             return Ok(None);
         };
@@ -81,6 +81,16 @@ impl ObjectsArgs {
             spool_dir: self.s3_spool.unwrap_or_else(|| data.join("spool")),
         };
         let objects = S3Objects::open(&config).context("cannot use the bucket")?;
+        match objects.probe().await {
+            Ok(probe) => {
+                tracing::info!(conditional_writes = probe.conditional_writes, "storage does what it has to")
+            }
+            // It may before anything needs it; until it answers the broker says that it is not ready.
+            Err(e) => {
+                let error = format!("{:#}", anyhow::Error::from(e));
+                tracing::error!(error, "storage does not do what it has to");
+            }
+        }
         Ok(Some(Arc::new(objects)))
     }
 }

@@ -5,6 +5,7 @@
 mod s3;
 
 use mpegflow_broker::conformance;
+use mpegflow_broker::objects::s3::Probe;
 use s3::{Kind, Server};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,5 +27,16 @@ async fn both_are_objects_over_tls_with_an_authority_of_their_own() {
     for kind in Kind::ALL {
         let server = Server::start_tls(kind);
         conformance::objects::all(&server.objects(), &server.objects()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_says_what_storage_does_and_leaves_nothing() {
+    for kind in Kind::ALL {
+        let server = Server::start(kind);
+        assert_eq!(server.objects().probe().await.unwrap(), Probe { conditional_writes: true }, "{kind:?}");
+        assert_eq!(server.kept(), Vec::<std::path::PathBuf>::new(), "{kind:?}");
+        server.credentials("nobody", "nothing");
+        assert!(server.objects().probe().await.is_err(), "{kind:?}");
     }
 }

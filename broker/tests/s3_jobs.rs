@@ -123,7 +123,12 @@ async fn storage_that_is_killed_within_a_job_costs_a_call_and_no_byte() {
         let path = |at: u64| format!("/v1/uploads/{}?offset={at}", input.id);
         server.kill();
         let refused = tenant.call("PUT", &path(0), content.clone()).await;
-        assert_eq!(refused.status, 500, "{}", refused.text());
+        assert_eq!(
+            (refused.status.as_u16(), refused.problem().as_str()),
+            (503, "not_ready"),
+            "{}",
+            refused.text()
+        );
         assert_eq!(tenant.get("/readyz").await.status, 503, "{kind:?}");
         server.restart();
         assert_eq!(tenant.get("/readyz").await.status, 200, "{kind:?}");

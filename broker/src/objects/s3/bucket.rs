@@ -34,6 +34,8 @@ use tracing::instrument::WithSubscriber as _;
 pub(super) enum Target<'a> {
     /// An object, whole.
     Object(&'a str),
+    /// An object, whole, if there is none of that name.
+    New(&'a str),
     /// One part of a multipart upload.
     Part {
         /// The object.
@@ -157,14 +159,15 @@ impl Bucket {
         let ttl = PresigningConfig::expires_in(SIGNED).map_err(|_| Fault::Request)?;
         let digest = base64(sha256);
         let request = match target {
-            Target::Object(object) => {
+            Target::Object(object) | Target::New(object) => {
                 let (encryption, key) = self.encryption();
+                let only_new = matches!(target, Target::New(_)).then(|| "*".to_owned());
                 let put = self.sdk.put_object().bucket(&self.name).key(object).content_length(length);
                 let put = put
                     .checksum_sha256(&digest)
                     .set_server_side_encryption(encryption)
                     .set_ssekms_key_id(key);
-                self.signed(put.presigned(ttl), body).await?
+                self.signed(put.set_if_none_match(only_new).presigned(ttl), body).await?
             }
             Target::Part { object, id, number } => {
                 let put =

@@ -29,8 +29,16 @@
 //! **Secrets.** URLs and names are never in an error nor in a log: errors are made of statuses and codes ([`fault`]), and the
 //! SDK, which logs URLs, has no log.
 //!
-//! Conditional writes are not relied on: several servers let two of them win. The fence is the store's epoch, and an attempt's
-//! keys are its own.
+//! **Fencing.** Conditional writes are not relied on: several servers let two of them win ([`S3Objects::probe`] says of one's own
+//! whether it does with one). The fence is the store's epoch, and an attempt's keys are its own.
+//!
+//! **What storage has to do.** Signature 4 with signed URLs; SHA-256 checksums of objects and of parts, checked and given back
+//! (Amazon, MinIO and versitygw do; storage that does not is refused when an object is finished); lists that show what was
+//! written before. A bucket with versioning keeps what is removed here.
+//!
+//! **What can go wrong.** Two brokers that take the first part of the same output at the same moment, which needs a worker that
+//! sends it twice, may open a multipart upload each; if later parts then go to different ones, the output cannot be finished,
+//! and the attempt fails and is made again.
 
 mod append;
 mod bounded;
@@ -86,6 +94,13 @@ pub enum OpenError {
     Spool(#[source] io::Error),
 }
 
+/// What storage was found to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether a write that asks not to replace anything replaced nothing. Nothing here relies on it.
+    pub conditional_writes: bool,
+}
+
 /// A bucket.
 #[derive(Clone)]
 pub struct S3Objects {
@@ -127,7 +142,39 @@ impl S3Objects {
     }
 }
 
+impl S3Objects {
+    /// Writes a small object, looks at it and removes it: whether the credentials may do what they have to, storage gives the
+    /// checksums that everything here is compared with, and takes writes that shall replace nothing at their word.
+    ///
+    /// # Errors
+    /// One of the first two is not so, or storage does not answer.
+    pub async fn probe(&self) -> Result<Probe, ObjectError> {
+        self.inner.probe().await.map_err(|fault| fault.during("try storage"))
+    }
+}
+
 impl Inner {
+    async fn probe(&self) -> Result<Probe, Fault> {
+        let name = format!("{}probe/{}", self.names.root(), uuid::Uuid::new_v4().simple());
+        let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"other"));
+        multipart::put_small(&self.bucket, &name, first.clone()).await?;
+        let found = async {
+            self.verified(&name, 5, Some(&base64(&sha256(&first)))).await?;
+            let put =
+                self.bucket.put(Target::New(&name), 5, &sha256(&second), wire::whole(second.clone())).await;
+            // What storage answers matters less than what it has done.
+            drop(put);
+            let head = self.bucket.head(&name).await?;
+            let kept =
+                head.and_then(|head| head.sha256).is_some_and(|digest| digest == base64(&sha256(&first)));
+            Ok(Probe { conditional_writes: kept })
+        };
+        let found = found.await;
+        self.forget(&name);
+        self.bucket.delete(&name).await?;
+        found
+    }
+
     fn version(&self, object: &str) -> Option<String> {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner).get(&object.to_owned())
     }
