@@ -253,6 +253,30 @@ async fn storage_that_asks_for_patience_gets_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_lost_after_the_object_was_joined_changes_nothing() {
+    for kind in Kind::ALL {
+        let server = Server::start(kind);
+        let (front, objects) = through(&server, |_| {}).await;
+        let bytes = pattern(0, PART_SIZE);
+        let parts = [head(0, &bytes), head(PART_SIZE, b"last")];
+        objects.put_part(&output(0), &parts[0], chunked(&bytes)).await.unwrap();
+        objects.put_part(&output(0), &parts[1], body(&[b"last"])).await.unwrap();
+        front.fault(1, Fault::CutAnswer(0), |seen| seen.method == "POST" && seen.query.contains("uploadId"));
+        objects.finish(&output(0), &parts).await.unwrap();
+        assert_eq!(front.unmet(), 0);
+        assert!(read(&objects, &output(0), 0..PART_SIZE + 4).await.ends_with(b"last"), "{kind:?}");
+
+        let size = PART_SIZE + 4;
+        let key = Key::Upload(TENANT, UPLOAD);
+        objects.append(&key, 0, &mut chunked(&[&bytes[..], b"last"].concat()), u64::MAX, size).await.unwrap();
+        front.fault(1, Fault::CutAnswer(0), |seen| seen.method == "POST" && seen.query.contains("uploadId"));
+        objects.finish_upload(TENANT, UPLOAD, size).await.unwrap();
+        assert_eq!(front.unmet(), 0);
+        assert!(read(&objects, &key, 0..size).await.ends_with(b"last"), "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn credentials_are_rotated_without_a_restart() {
     for kind in Kind::ALL {
         let server = Server::start(kind);

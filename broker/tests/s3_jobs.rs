@@ -12,9 +12,11 @@ mod common;
 mod s3;
 
 use common::*;
-use mpegflow_broker::conformance::objects::pattern;
+use mpegflow_broker::conformance::objects::{chunked, head, pattern};
 use mpegflow_broker::engine::Swept;
+use mpegflow_broker::objects::{Key, Objects as _};
 use mpegflow_protocol::api::{Job, JobState, Upload};
+use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::limits::PART_SIZE;
 use mpegflow_protocol::worker::{Complete, Lease, LeaseReply};
 use s3::{BUCKET, Kind, Server};
@@ -179,6 +181,27 @@ async fn an_attempt_that_dies_leaves_nothing_behind() {
             "{kind:?}: its open multipart upload too: {:?}",
             server.kept()
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_row_knows_is_swept_at_the_start() {
+    for kind in Kind::ALL {
+        let server = Server::start(kind);
+        let objects = server.objects();
+        let (tenant, part) = (TenantId::from_u128(1), pattern(0, PART_SIZE));
+        // A broker died before it had a row for these: an output and an upload, neither finished.
+        let output = Key::Output(tenant, JobId::from_u128(2), AttemptId::from_u128(3), 0);
+        objects.put_part(&output, &head(0, &part), chunked(&part)).await.unwrap();
+        let upload = Key::Upload(tenant, UploadId::from_u128(4));
+        let size = 2 * PART_SIZE;
+        objects
+            .append(&upload, 0, &mut chunked(&[&part[..], b"piece"].concat()), u64::MAX, size)
+            .await
+            .unwrap();
+        assert!(server.kept().len() >= 4, "{kind:?}: {:?}", server.kept());
+        let _world = world_on(&server).await;
+        assert_eq!(server.kept(), Vec::<std::path::PathBuf>::new(), "{kind:?}");
     }
 }
 

@@ -51,6 +51,7 @@ pub async fn read(objects: &dyn Objects, key: &Key, range: std::ops::Range<u64>)
 pub async fn all(one: &dyn Objects, other: &dyn Objects) {
     one.ping().await.unwrap();
     small_upload(one, other).await;
+    lost_calls(one, other).await;
     odd_offsets(one, other).await;
     many_small_appends(one, other).await;
     small_parts(one, other).await;
@@ -108,6 +109,30 @@ async fn small_upload(one: &dyn Objects, other: &dyn Objects) {
     one.remove_upload(TENANT, upload).await.unwrap();
     assert!(one.uploads().await.unwrap().is_empty());
     assert!(matches!(one.read(&key, 0..1).await, Err(ObjectError::Missing)));
+}
+
+/// What a call wrote that was never counted is never part of the object, even where later calls stop at the same places.
+async fn lost_calls(one: &dyn Objects, other: &dyn Objects) {
+    let upload = UploadId::from_u128(8);
+    let key = Key::Upload(TENANT, upload);
+    let calls: [(u64, &[u8], bool); 7] = [
+        (0, b"XXXXXXXXX", false),
+        (0, b"abcde", true),
+        (5, b"YYYYYYYYYYYYYY", false),
+        (5, b"fghi", true),
+        (9, b"ZZZZZZZZZZZ", false),
+        (9, b"jklmnopqrs", true),
+        (19, b"t", true),
+    ];
+    for (n, (at, bytes, counted)) in calls.into_iter().enumerate() {
+        let objects = if n % 2 == 0 { one } else { other };
+        let done = objects.append(&key, at, &mut body(&[bytes]), 100, 20 - at).await.unwrap();
+        assert!(done.len == bytes.len() as u64 && done.error.is_none(), "{at} {counted}: {done:?}");
+    }
+    other.finish_upload(TENANT, upload, 20).await.unwrap();
+    assert_eq!(read(one, &key, 0..20).await, b"abcdefghijklmnopqrst");
+    one.remove_upload(TENANT, upload).await.unwrap();
+    assert!(other.uploads().await.unwrap().is_empty());
 }
 
 /// Calls that start and end anywhere, above all around the borders of whatever storage cuts an object into.
