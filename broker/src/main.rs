@@ -1,9 +1,12 @@
 //! `mpegflow-broker`: wiring.
 
+mod objects_args;
+
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mpegflow_broker::embedded::{self, Config, Opened};
 use mpegflow_protocol::ids::PoolName;
+use objects_args::ObjectsArgs;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -40,6 +43,8 @@ enum Command {
         /// Seconds a lease lives without a heartbeat.
         #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=600), value_name = "SECONDS")]
         lease: u64,
+        #[command(flatten)]
+        objects: Box<ObjectsArgs>,
     },
     /// API keys of tenants.
     #[command(subcommand)]
@@ -97,12 +102,13 @@ fn main() -> anyhow::Result<()> {
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut config = Config::new(args.data);
     match args.command {
-        Command::Serve { listen, worker_listen, metrics_listen, worker_name, lease } => {
+        Command::Serve { listen, worker_listen, metrics_listen, worker_name, lease, objects } => {
             config.public = listen;
             config.worker = worker_listen;
             config.metrics = metrics_listen;
             config.worker_names = worker_name;
             config.lease = std::time::Duration::from_secs(lease);
+            config.objects = objects.open(&config.data_dir).await?;
             serve(config).await
         }
         Command::ApiKey(ApiKey::Create { tenant, label, out }) => {

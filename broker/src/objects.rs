@@ -1,6 +1,7 @@
 //! Objects: the bytes. A key is made of ids alone, and one function turns it into a path.
 
 pub mod local;
+pub mod s3;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -89,7 +90,7 @@ pub struct Appended {
 /// A part of an output, announced before its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartHead {
-    /// Where it starts.
+    /// Where it starts, in bytes.
     pub offset: u64,
     /// Length in bytes.
     pub size: u64,
@@ -97,11 +98,16 @@ pub struct PartHead {
     pub sha256: [u8; 32],
 }
 
-/// Where bytes are kept.
+/// Where bytes are kept. Nothing about an object is remembered between calls but in storage itself, so that any broker on the
+/// same storage can go on where another stopped.
 #[async_trait]
 pub trait Objects: Send + Sync + 'static {
-    /// Writes a body from `offset` on until it ends or about `some` bytes are written, never more than `most`. What is
-    /// returned as written is safe; what was there beyond is overwritten.
+    /// Writes a body from `offset` on until it ends or about `some` bytes are written, never more than `most`, which is what
+    /// the object lacks from `offset` to its announced end. The bytes that are returned as written are safe.
+    ///
+    /// `offset` is 0 or where an earlier call on the key ended, and by naming it the caller says that everything before it
+    /// counts, for good. Whatever lies at or beyond it does not (a caller that could not record a call's bytes asks for the
+    /// same offset again) and is overwritten. One call on a key at a time.
     async fn append(
         &self,
         key: &Key,
@@ -110,15 +116,21 @@ pub trait Objects: Send + Sync + 'static {
         some: u64,
         most: u64,
     ) -> Result<Appended, ObjectError>;
-    /// Writes one part. Unless the body has exactly the length and digest that were announced, nothing of it is kept.
+    /// Makes an upload readable, once all its `size` bytes count. Again does nothing more.
+    async fn finish_upload(&self, tenant: TenantId, upload: UploadId, size: u64) -> Result<(), ObjectError>;
+    /// Writes one part, at a multiple of [`mpegflow_protocol::limits::PART_SIZE`] and, unless it is the last one, of that
+    /// length. Unless the body has exactly the length and digest that were announced, nothing of it is kept. A part may be
+    /// written again until the object is finished; parts may be written at once and in any order.
     async fn put_part(&self, key: &Key, head: &PartHead, body: Body) -> Result<(), ObjectError>;
-    /// Makes the object as long as `size` and safe.
-    async fn finish(&self, key: &Key, size: u64) -> Result<(), ObjectError>;
-    /// Reads a range; fails where the object is shorter.
+    /// Makes the object exactly these parts, in order, safe and readable; fails where storage holds anything else for one of
+    /// them. Again does nothing more.
+    async fn finish(&self, key: &Key, parts: &[PartHead]) -> Result<(), ObjectError>;
+    /// Reads a range of a finished object; fails where the object is shorter. Bytes that come are the object's, all of them
+    /// and in order, or the stream ends with an error.
     async fn read(&self, key: &Key, range: Range<u64>) -> Result<Bytestream, ObjectError>;
     /// Removes an upload; one that is not there is removed.
     async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError>;
-    /// Removes all that an attempt wrote.
+    /// Removes all that an attempt wrote, finished or not.
     async fn remove_attempt(
         &self,
         tenant: TenantId,

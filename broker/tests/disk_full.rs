@@ -43,8 +43,11 @@ impl Objects for Filling {
         self.room()?;
         self.inner.put_part(key, head, body).await
     }
-    async fn finish(&self, key: &Key, size: u64) -> Result<(), ObjectError> {
-        self.inner.finish(key, size).await
+    async fn finish_upload(&self, tenant: TenantId, upload: UploadId, size: u64) -> Result<(), ObjectError> {
+        self.inner.finish_upload(tenant, upload, size).await
+    }
+    async fn finish(&self, key: &Key, parts: &[PartHead]) -> Result<(), ObjectError> {
+        self.inner.finish(key, parts).await
     }
     async fn read(&self, key: &Key, range: Range<u64>) -> Result<Bytestream, ObjectError> {
         self.inner.read(key, range).await

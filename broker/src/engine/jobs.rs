@@ -34,6 +34,9 @@ pub enum SubmitError {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// Storage failed.
+    #[error("storage failed")]
+    Objects(#[source] ObjectError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
@@ -75,7 +78,16 @@ impl Engine {
         let InputRef::Upload(upload) = spec.input;
         let now = self.now();
         // The plan needs the size; the transaction looks at the upload again.
-        let size = self.store.upload(tenant, upload).await?.map_or(0, |u| u.size);
+        let record = self.store.upload(tenant, upload).await?;
+        let size = record.as_ref().map_or(0, |u| u.size);
+        if record.is_some_and(|u| u.received == u.size) {
+            // Usually done already, by the call that brought the last byte.
+            self.objects.finish_upload(tenant, upload, size).await.map_err(|e| match e {
+                // Deleted just now.
+                ObjectError::Missing => SubmitError::NoUpload,
+                e => SubmitError::Objects(e),
+            })?;
+        }
         let task = graph::probe(&spec, upload, size, self.settings);
         let job = JobRecord {
             id: fresh_id(),

@@ -3,14 +3,14 @@
 use super::attempts::CallError;
 use super::{Counters, Engine, Granted, Notice};
 use crate::model::{Claim, LiveAttempt};
-use crate::objects::{Key, ObjectError};
+use crate::objects::{Key, ObjectError, PartHead};
 use crate::secret::{self, fresh_id};
 use crate::state::{self, Ending, JobMove, TaskMove};
 use crate::store::{LeaseIs, Outcome, Settled};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::task::TaskResult;
-use mpegflow_protocol::text;
 use mpegflow_protocol::worker::{Complete, Fail, OutputDigest};
+use mpegflow_protocol::{limits, text};
 
 impl Engine {
     /// Ends an attempt with a result: verified, planned on and committed in one compare-and-set.
@@ -60,7 +60,15 @@ impl Engine {
                 return Err(CallError::OutputDiffers(position));
             }
             let key = Key::Output(attempt.tenant, attempt.job, attempt.claim.attempt, output);
-            self.objects.finish(&key, found.size).await.map_err(|e| match e {
+            let heads: Vec<PartHead> = parts
+                .iter()
+                .map(|p| PartHead {
+                    offset: u64::from(p.part).saturating_mul(limits::PART_SIZE),
+                    size: p.size,
+                    sha256: p.sha256,
+                })
+                .collect();
+            self.objects.finish(&key, &heads).await.map_err(|e| match e {
                 ObjectError::Full => CallError::Full,
                 e => CallError::Objects(e),
             })?;

@@ -179,7 +179,7 @@ impl Engine {
             Counters::add(&self.counters.bytes_uploaded, appended.len);
             upload.received = to;
             match appended.error {
-                None if appended.ended => return Ok(render::upload(&upload)),
+                None if appended.ended => break,
                 None => {}
                 Some(ObjectError::Length) => return Err(UploadError::TooLong),
                 Some(ObjectError::Full) => return Err(UploadError::Full),
@@ -187,6 +187,15 @@ impl Engine {
                 Some(e) => return Err(UploadError::Objects(e)),
             }
         }
+        if upload.received == upload.size {
+            // Not before the store has counted every byte. What keeps this from happening now, a crash above all, is made up
+            // for when a job wants the upload.
+            self.objects.finish_upload(tenant, id, upload.size).await.map_err(|e| match e {
+                ObjectError::Full => UploadError::Full,
+                e => UploadError::Objects(e),
+            })?;
+        }
+        Ok(render::upload(&upload))
     }
 
     /// Deletes an upload and its bytes.

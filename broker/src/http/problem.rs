@@ -1,6 +1,7 @@
 //! Errors on the wire: RFC 9457, made here and nowhere else. What is internal goes to the log and stays there.
 
 use crate::engine::{CallError, JobError, SubmitError, UploadError};
+use crate::objects::ObjectError;
 use crate::plan::presets::PresetName;
 use crate::store::StoreError;
 use axum::body::Body;
@@ -139,6 +140,17 @@ impl Problem {
     }
 
     /// A failure of the broker itself: the chain goes to the log, the client learns only that it happened.
+    /// Storage that fails may work again soon; an object that is not what it has to be will not.
+    fn storage(error: &ObjectError) -> Self {
+        let internal = Self::internal(error);
+        if !matches!(error, ObjectError::Io { .. }) {
+            return internal;
+        }
+        Self::new(Kind::NotReady)
+            .detail("Storage does not answer as it should; the broker's log says how. What was acknowledged is kept. Try again.")
+            .header(header::RETRY_AFTER, "5")
+    }
+
     fn internal(error: &dyn Error) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
@@ -238,7 +250,7 @@ impl From<UploadError> for Problem {
                 "The body broke off. What was acknowledged is kept; ask for the offset and go on from there.",
             ),
             UploadError::Full => full(),
-            UploadError::Objects(e) => Self::internal(&e),
+            UploadError::Objects(e) => Self::storage(&e),
             UploadError::Store(e) => e.into(),
         }
     }
@@ -264,6 +276,8 @@ impl From<SubmitError> for Problem {
                 .detail(format!("There are {max} jobs that have not ended, the most allowed. Wait for some."))
                 .header(header::RETRY_AFTER, "30"),
             SubmitError::KeyReused => key_reused(),
+            SubmitError::Objects(ObjectError::Full) => full(),
+            SubmitError::Objects(e) => Self::storage(&e),
             SubmitError::Store(e) => e.into(),
         }
     }
@@ -276,7 +290,7 @@ impl From<JobError> for Problem {
             JobError::Final(state) => Self::new(Kind::JobFinal)
                 .detail(format!("The job is {}; there is nothing to cancel.", state.as_str())),
             JobError::KeyReused => key_reused(),
-            JobError::Objects(e) => Self::internal(&e),
+            JobError::Objects(e) => Self::storage(&e),
             JobError::Store(e) => e.into(),
         }
     }
@@ -303,7 +317,7 @@ impl From<CallError> for Problem {
             }
             CallError::Refused(failure) => Self::new(Kind::Unprocessable).detail(failure.to_string()),
             CallError::Full => Self::new(Kind::StorageFull),
-            CallError::Objects(e) => Self::internal(&e),
+            CallError::Objects(e) => Self::storage(&e),
             CallError::Store(e) => e.into(),
         }
     }

@@ -1,0 +1,125 @@
+//! What goes wrong between the broker and storage, without a word of a URL or a key: an error may be logged anywhere.
+
+use crate::objects::ObjectError;
+use std::error::Error;
+use std::io;
+
+/// Why a request did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// Storage refused or failed.
+    #[error("storage answered {status} {code}")]
+    Answer {
+        /// HTTP status.
+        status: u16,
+        /// S3's error code; empty where there was none.
+        code: String,
+    },
+    /// Storage cannot be reached, or the connection broke.
+    #[error("the connection to storage failed")]
+    Connection(#[source] Box<dyn Error + Send + Sync>),
+    /// Nothing came for too long.
+    #[error("storage did not answer in time")]
+    Timeout,
+    /// The answer is not one to the question.
+    #[error("storage answered something else: {0}")]
+    Strange(&'static str),
+    /// There are no credentials to sign with.
+    #[error("there are no credentials")]
+    Credentials(#[source] io::Error),
+    /// A request could not be made.
+    #[error("the request cannot be made")]
+    Request,
+    /// What storage holds is not as long as it has to be.
+    #[error("what storage holds is not as long as it has to be")]
+    Length,
+    /// What storage holds does not have the digest it has to have.
+    #[error("what storage holds does not have the digest it has to have")]
+    Digest,
+    /// The broker's own disk failed.
+    #[error("the spool failed")]
+    Spool(#[source] io::Error),
+}
+
+impl Fault {
+    /// An answer with a status that is no success. `code` is cut down to what an error code can be.
+    pub(super) fn answer(status: u16, code: &str) -> Self {
+        let code = code.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        Self::Answer { status, code }
+    }
+
+    /// Whether the same request may well work soon.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Connection(_) | Self::Timeout => true,
+            // Credentials may just have been rotated, and the next request reads them again; or bits changed on the way.
+            Self::Answer { status: 400 | 403, code } => matches!(
+                code.as_str(),
+                "ExpiredToken"
+                    | "InvalidAccessKeyId"
+                    | "RequestTimeout"
+                    | "TokenRefreshRequired"
+                    | "BadDigest"
+                    | "XAmzContentChecksumMismatch"
+            ),
+            Self::Answer { status, .. } => matches!(status, 408 | 409 | 429 | 500 | 502..=504),
+            _ => false,
+        }
+    }
+
+    /// Whether it says that the object or the multipart upload is not there.
+    pub(super) const fn is_missing(&self) -> bool {
+        matches!(self, Self::Answer { status: 404, .. })
+    }
+
+    /// As the trait says it; `step` is what was being done.
+    pub(super) fn during(self, step: &'static str) -> ObjectError {
+        match self {
+            Self::Answer { status: 404, code } if code != "NoSuchBucket" => ObjectError::Missing,
+            Self::Answer { status: 416, .. } | Self::Length => ObjectError::Length,
+            Self::Answer { status: 507, .. } => ObjectError::Full,
+            Self::Answer { code, .. }
+                if matches!(
+                    code.as_str(),
+                    "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded"
+                ) =>
+            {
+                ObjectError::Full
+            }
+            Self::Answer { code, .. }
+                if matches!(code.as_str(), "BadDigest" | "XAmzContentChecksumMismatch") =>
+            {
+                ObjectError::Digest
+            }
+            Self::Digest => ObjectError::Digest,
+            Self::Spool(e)
+                if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                ObjectError::Full
+            }
+            fault => ObjectError::Io { step, source: io::Error::other(fault) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_code_is_a_word() {
+        let fault = Fault::answer(403, "SignatureDoesNotMatch\n<Key>tnt_1/x</Key>");
+        assert_eq!(fault.to_string(), "storage answered 403 SignatureDoesNotMatchKeytnt1xKey");
+        let long = Fault::answer(500, &"a".repeat(1_000)).to_string();
+        assert_eq!(long.len(), "storage answered 500 ".len() + 64);
+    }
+
+    #[test]
+    fn a_full_bucket_is_full_and_a_missing_one_is_not_a_missing_object() {
+        assert!(matches!(Fault::answer(507, "InsufficientStorage").during("x"), ObjectError::Full));
+        assert!(matches!(Fault::answer(404, "NoSuchKey").during("x"), ObjectError::Missing));
+        assert!(matches!(Fault::answer(404, "NoSuchBucket").during("x"), ObjectError::Io { .. }));
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert!(matches!(Fault::Spool(full).during("x"), ObjectError::Full));
+    }
+}

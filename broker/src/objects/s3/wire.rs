@@ -1,0 +1,162 @@
+//! The wire: HTTP/1.1 by hyper, over rustls where the endpoint is `https`. One pool of connections for the bytes and for the
+//! SDK's control calls.
+
+use super::fault::Fault;
+use super::limits::{CONNECT, CONTROL_BODY};
+use crate::objects::BodyError;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector as SmithyConnector, HttpConnectorFuture, HttpConnectorSettings,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::{Request, Response};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// What S3 keeps an idle connection open for is about 20 s.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+/// Idle connections that are kept.
+const POOL: usize = 64;
+/// hyper's own buffer of a connection. Its default grows to 400 KiB.
+const BUFFER: usize = 64 << 10;
+/// An error's description is not longer.
+const ERROR_BODY: usize = 16 << 10;
+
+/// A request's body.
+pub(super) type Outgoing = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
+
+/// No bytes.
+pub(super) fn empty() -> Outgoing {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// These bytes.
+pub(super) fn whole(bytes: Bytes) -> Outgoing {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The bytes of a stream. The request's `Content-Length` has to say how many.
+pub(super) fn streamed(
+    stream: impl futures_util::Stream<Item = Result<Bytes, BodyError>> + Send + 'static,
+) -> Outgoing {
+    use futures_util::StreamExt as _;
+    let frames = stream.map(|chunk| chunk.map(Frame::data).map_err(Into::into));
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// The connections to storage.
+#[derive(Clone)]
+pub(super) struct Wire {
+    http: Client<HttpsConnector<HttpConnector>, Outgoing>,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wire(…)")
+    }
+}
+
+impl Wire {
+    /// `ca` is a PEM file with the only authorities that are trusted; the system's where there is none.
+    pub(super) fn open(ca: Option<&Path>) -> io::Result<Self> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = HttpsConnectorBuilder::new();
+        let builder = match ca {
+            Some(path) => {
+                let mut roots = rustls::RootCertStore::empty();
+                for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
+                    roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+                }
+                if roots.is_empty() {
+                    return Err(io::Error::other(
+                        "the file of the certificate authority holds no certificate",
+                    ));
+                }
+                let config = rustls::ClientConfig::builder_with_provider(provider)
+                    .with_safe_default_protocol_versions()
+                    .map_err(io::Error::other)?
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+                builder.with_tls_config(config)
+            }
+            None => builder.with_provider_and_native_roots(provider)?,
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT));
+        let http = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL)
+            .http1_max_buf_size(BUFFER)
+            .build(builder.https_or_http().enable_http1().wrap_connector(tcp));
+        Ok(Self { http })
+    }
+
+    /// Sends a request and returns the head of a good answer; `within` bounds the time until then.
+    pub(super) async fn send(
+        &self,
+        request: Request<Outgoing>,
+        within: Duration,
+    ) -> Result<Response<Incoming>, Fault> {
+        let answer = timeout(within, self.http.request(request)).await.map_err(|_| Fault::Timeout)?;
+        let answer = answer.map_err(|e| Fault::Connection(e.into()))?;
+        if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+    }
+}
+
+/// What storage says of a request that it did not serve.
+async fn refusal(answer: Response<Incoming>) -> Fault {
+    let status = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), ERROR_BODY).collect();
+    let text = match timeout(CONNECT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        _ => Bytes::new(),
+    };
+    let text = String::from_utf8_lossy(&text);
+    let code = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map_or("", |(code, _)| code);
+    Fault::answer(status, code)
+}
+
+// === the SDK's control calls go the same way
+
+impl SmithyConnector for Wire {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let http = self.http.clone();
+        HttpConnectorFuture::new(async move {
+            let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
+            let request = request.map(BodyExt::boxed_unsync);
+            let answer = http.request(request).await.map_err(|e| ConnectorError::io(e.into()))?;
+            // A list of a thousand names is half a megabyte; nothing that is asked for is longer.
+            let answer = answer.map(|body| SdkBody::from_body_1_x(Limited::new(body, CONTROL_BODY)));
+            HttpResponse::try_from(answer).map_err(|e| ConnectorError::other(e.into(), None))
+        })
+    }
+}
+
+impl HttpClient for Wire {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
