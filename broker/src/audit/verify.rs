@@ -1,6 +1,7 @@
 //! What a changed log gives away.
 
 use super::chain::{self, Entry, Head};
+use super::checkpoint::{Checkpoint, Purpose};
 use mpegflow_protocol::ids::TenantId;
 
 /// Numbers that a gap is searched for when entries were renumbered over it.
@@ -98,6 +99,21 @@ impl Verifier {
         signed.sort_unstable_by_key(|s| std::cmp::Reverse(s.seq));
         let agreed = from.seq;
         Ok(Self { tenant, from, head: from, signed, agreed, matched: 0, erased: 0, uncovered: Vec::new() })
+    }
+
+    /// Begins where the chain as it is found begins: at its first entry, or after the signed anchor before `first`, the
+    /// position of the first entry that is there. Every checkpoint vouches for its places.
+    ///
+    /// # Errors
+    /// A signed place contradicts the anchor.
+    pub fn of(tenant: TenantId, first: Option<u64>, checkpoints: &[Checkpoint]) -> Result<Self, Finding> {
+        let places = |purpose: Option<Purpose>| {
+            let wanted = move |c: &&Checkpoint| purpose.is_none_or(|p| c.purpose == p);
+            checkpoints.iter().filter(wanted).filter_map(move |c| c.head_of(tenant))
+        };
+        let signed: Vec<Head> = places(None).collect();
+        let before = |head: &Head| first.is_none_or(|first| head.seq < first);
+        Self::new(tenant, places(Some(Purpose::Anchor)).filter(before).max_by_key(|a| a.seq), &signed)
     }
 
     /// The place it has got to.

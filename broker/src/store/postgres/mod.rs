@@ -27,8 +27,8 @@ pub use conn::{DatabaseConfig, UrlSource};
 pub use partitions::DropError;
 pub use url::{DatabaseUrl, UrlError};
 
-use crate::audit::chain::Entry;
 use crate::audit::checkpoint::{Checkpoint, Purpose, SignedCheckpoint};
+use crate::audit::verify::{Finding, Verified, Verifier};
 use crate::model::{
     Claim, JobView, LiveAttempt, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
 };
@@ -46,8 +46,12 @@ use renew::Renewals;
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Entries that are verified, and held in memory, at once.
+const AUDIT_PAGE: u32 = 5_000;
 
 /// A store in a PostgreSQL database.
 #[derive(Debug, Clone)]
@@ -108,17 +112,42 @@ impl PostgresStore {
         Ok(Checkpoint { purpose: Purpose::Head, at, heads: chain::heads(self).await? })
     }
 
-    /// A page of a tenant's chain after `after`, for the verifier.
+    /// Verifies every chain that the database or a checkpoint knows of, against checkpoints whose signatures were checked.
     ///
     /// # Errors
-    /// The database failed.
-    pub async fn chain_entries(
+    /// The database failed. What is wrong with a chain is no error but the answer.
+    pub async fn audit(
+        &self,
+        checkpoints: &[Checkpoint],
+    ) -> Result<Vec<(TenantId, Result<Verified, Finding>)>, StoreError> {
+        let mut tenants: BTreeSet<TenantId> =
+            chain::heads(self).await?.into_iter().map(|head| head.tenant).collect();
+        tenants.extend(checkpoints.iter().flat_map(|c| &c.heads).map(|head| head.tenant));
+        let mut answers = Vec::with_capacity(tenants.len());
+        for tenant in tenants {
+            answers.push((tenant, self.audit_tenant(tenant, checkpoints).await?));
+        }
+        Ok(answers)
+    }
+
+    async fn audit_tenant(
         &self,
         tenant: TenantId,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<Entry>, StoreError> {
-        chain::entries(self, tenant, after, limit).await
+        checkpoints: &[Checkpoint],
+    ) -> Result<Result<Verified, Finding>, StoreError> {
+        let mut page = chain::entries(self, tenant, 0, AUDIT_PAGE).await?;
+        let mut verifier = match Verifier::of(tenant, page.first().map(|entry| entry.seq), checkpoints) {
+            Ok(verifier) => verifier,
+            Err(finding) => return Ok(Err(finding)),
+        };
+        while let Some(last) = page.last() {
+            let last = last.seq;
+            if let Err(finding) = verifier.page(&page) {
+                return Ok(Err(finding));
+            }
+            page = chain::entries(self, tenant, last, AUDIT_PAGE).await?;
+        }
+        Ok(verifier.finish())
     }
 
     /// Erases what the tenant's events say; the chain stays, with a record of it. How many entries were erased.
