@@ -314,7 +314,7 @@ async fn a_month_goes_only_against_a_signed_anchor_and_the_chain_is_verified_fro
     let (store, signer) = (&world.store, Signer::generate().unwrap());
     let key = signer.public_key();
     let head = store.checkpoint().await.unwrap();
-    assert_eq!(world.audit_against(&[head.clone()]).await.unwrap().head.seq, 9);
+    assert_eq!(world.audit_against(std::slice::from_ref(&head)).await.unwrap().head.seq, 9);
 
     let anchor = store.anchor_of("events_2026_01").await.unwrap();
     let expected = TenantHead::new(made.tenant, Head { seq: 3, hash: entries[2].hash });
@@ -338,7 +338,10 @@ async fn a_month_goes_only_against_a_signed_anchor_and_the_chain_is_verified_fro
     let verified = world.audit_against(&[head.clone(), anchor.clone()]).await.unwrap();
     assert_eq!((verified.from.seq, verified.head.seq), (3, 9));
     // Without the anchor it is what it would be without our leave: a removal. And an anchor excuses no more than it says.
-    assert_eq!(world.audit_against(&[head.clone()]).await, Err(Finding::Removed { from: 1, to: 3 }));
+    assert_eq!(
+        world.audit_against(std::slice::from_ref(&head)).await,
+        Err(Finding::Removed { from: 1, to: 3 })
+    );
     world.database.execute("DROP TABLE events_2026_02").await;
     assert_eq!(world.audit_against(&[head, anchor]).await, Err(Finding::Removed { from: 4, to: 7 }));
 }

@@ -13,8 +13,9 @@ mod postgres;
 use futures_util::future::join_all;
 use mpegflow_broker::conformance::store::{Made, lease_of, make, new_job, settle, submit};
 use mpegflow_broker::model::{Claim, Clock as _, Part, Time};
+use mpegflow_broker::plan::Settings;
 use mpegflow_broker::secret::fresh_id;
-use mpegflow_broker::state::Ending;
+use mpegflow_broker::state::{self, Ending, Snapshot};
 use mpegflow_broker::store::postgres::PostgresStore;
 use mpegflow_broker::store::{
     Canceled, Idempotency, LeaseIs, Leased, NewLease, Once, Recorded, Settled, Store, Submitted,
@@ -226,13 +227,70 @@ async fn a_part_is_recorded_once_and_never_after_the_end() {
         })
         .await;
         assert!(count(&recorded, &Some(Recorded::Done)) <= 1, "{recorded:?}");
-        assert_eq!(stores[0].parts(claim.attempt, 0).await.unwrap(), [], "none outlives its attempt");
     }
+    stores[0].garbage(1).await.unwrap();
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM parts")
         .fetch_one(&mut database.connect().await)
         .await
         .unwrap();
-    assert_eq!(rows, 0);
+    assert_eq!(rows, 0, "none outlives its attempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_waits_for_the_part_that_is_being_recorded() {
+    let (database, [store, other]) = two().await;
+    let made = make(&*store, "a").await;
+    let (_, task) = submit(&*store, &made).await;
+    let claim = leased(&store, task, made.worker).await;
+    // Somebody has inserted the same part and not committed: recording it has to wait, half-way.
+    let mut conn = database.connect().await;
+    let blocker = format!("BEGIN; INSERT INTO parts VALUES ('{}', 0, 0, 1, '')", claim.attempt);
+    sqlx::Executor::execute(&mut conn, sqlx::AssertSqlSafe(blocker)).await.unwrap();
+    let recording = tokio::spawn(async move {
+        let part = Part { part: 0, size: 1, sha256: [0; 32] };
+        other.record_part(&claim, 0, &part, Time(0)).await.unwrap()
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let ender = Arc::clone(&store);
+    let ending =
+        tokio::spawn(
+            async move { settle(&*ender, &claim, LeaseIs::Held, ender.clock().now(), &failed()).await },
+        );
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!ending.is_finished(), "the attempt does not end under the part");
+    sqlx::Executor::execute(&mut conn, "ROLLBACK").await.unwrap();
+    assert_eq!(recording.await.unwrap(), Recorded::Done);
+    assert!(matches!(ending.await.unwrap(), Settled::Done(_)));
+    // The statement that ended it began before the part was there; the sweep sees it.
+    store.garbage(1).await.unwrap();
+    assert_eq!(store.parts(claim.attempt, 0).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_on_what_has_changed_since_is_made_again() {
+    let (_database, [store, other]) = two().await;
+    let made = make(&*store, "a").await;
+    let (job, task) = submit(&*store, &made).await;
+    let claim = leased(&store, task, made.worker).await;
+    let now = store.clock().now();
+    let seen = std::sync::Mutex::new(Vec::new());
+    let decide = |snapshot: &Snapshot| {
+        seen.lock().unwrap().push(snapshot.job.state);
+        if snapshot.job.state == JobState::Running {
+            // Between what was read and what is to be written the job is canceled.
+            tokio::task::block_in_place(|| {
+                let cancel = other.cancel(made.tenant, job, None, now);
+                let canceled = tokio::runtime::Handle::current().block_on(cancel).unwrap();
+                assert_eq!(canceled, Once::Done(Canceled::Soon));
+            });
+        }
+        state::decide(snapshot, &Ending::Released, now, Settings::default())
+    };
+    let settled = store.settle(&claim, None, LeaseIs::Held, now, fresh_id(), &decide).await.unwrap();
+    let Settled::Done(outcome) = settled else { panic!("{settled:?}") };
+    assert_eq!(*seen.lock().unwrap(), [JobState::Running, JobState::Canceling]);
+    assert_eq!((outcome.state, outcome.ready), (JobState::Canceled, None));
+    assert_eq!(store.job(made.tenant, job).await.unwrap().unwrap().job.state, JobState::Canceled);
 }
 
 #[tokio::test(flavor = "multi_thread")]

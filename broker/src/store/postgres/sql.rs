@@ -300,6 +300,9 @@ statements! {
         WHERE a.state <> 'live' AND NOT a.swept AND NOT a.kept
             AND (a.state <> 'succeeded' OR j.state IN ('succeeded', 'failed', 'canceled'))
         LIMIT $1";
+    /// An attempt that ended while a part was being recorded could not see that part to delete it. A part's attempt has a lease
+    /// before the part is there, so what has none has ended.
+    ORPHANED_PARTS = "DELETE FROM parts p WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = p.attempt)";
     /// 1 attempt, 2 whether.
     SWEPT = "UPDATE attempts SET swept = $2 WHERE id = $1 AND state <> 'live'";
     /// 1 attempt.
