@@ -135,25 +135,77 @@ impl Drop for Server {
     }
 }
 
-/// Starts the server behind a shell that ends it when our end of a pipe closes: also when the tests are killed.
 fn serve(dir: &Path, port: u16, account: Option<(u32, u32)>, settings: &[&str]) -> Child {
-    let log = std::fs::File::create(dir.join("log")).unwrap();
     let mut server = as_account(account, &binary("postgres"));
     server.arg("-D").arg(dir.join("data")).arg("-k").arg(dir).args(["-p", &port.to_string()]);
     for setting in ["listen_addresses=127.0.0.1", "shared_buffers=64MB", "max_connections=200", "jit=off"] {
         server.args(["-c", setting]);
     }
     server.args(settings);
+    guarded(&server, &dir.join("log"), "QUIT")
+}
+
+/// Starts a program behind a shell that ends it with a signal when our end of a pipe closes: also when the tests are killed.
+fn guarded(program: &Command, log: &Path, signal: &str) -> Child {
+    let log = std::fs::File::create(log).unwrap();
     Command::new("sh")
-        .args(["-c", r#""$@" & server=$!; read -r _; kill -QUIT "$server"; wait "$server""#, "sh"])
-        .arg(server.get_program())
-        .args(server.get_args())
+        .args(["-c", r#"signal=$1; shift; "$@" & p=$!; read -r _; kill -"$signal" "$p"; wait "$p""#])
+        .args(["sh", signal])
+        .arg(program.get_program())
+        .args(program.get_args())
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
         .unwrap()
+}
+
+/// PgBouncer in transaction mode before the server, with fewer server connections than clients have.
+pub struct Pooler {
+    server: Arc<Server>,
+    port: u16,
+    guard: Child,
+}
+
+impl Pooler {
+    pub fn start(server: &Arc<Server>) -> Self {
+        let program = Path::new("/usr/sbin/pgbouncer");
+        assert!(program.exists(), "PgBouncer is not installed: run tools/setup test");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = server.dir.path().display();
+        server.put("users.txt", b"\"mpegflow\" \"\"\n");
+        let config = format!(
+            "[databases]\n* = host={dir} port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = trust\nauth_file = {dir}/users.txt\npool_mode = transaction\n\
+             default_pool_size = 3\nmax_client_conn = 100\n",
+            server_port = server.port
+        );
+        let config = server.put("pgbouncer.ini", config.as_bytes());
+        let mut pooler = as_account(server.account, program);
+        pooler.arg("-q").arg(config);
+        let guard = guarded(&pooler, &server.dir.path().join("pgbouncer.log"), "TERM");
+        let pooler = Self { server: Arc::clone(server), port, guard };
+        let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        for _ in 0..200 {
+            if answers() {
+                return pooler;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the pooler did not start within 10 s");
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://mpegflow@127.0.0.1:{}/{database}?sslmode=disable&pooler=transaction", self.port)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
+    }
 }
 
 /// Who the server runs as: it refuses to run as root.
