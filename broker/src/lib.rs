@@ -5,6 +5,7 @@
 //! | [`plan`] | planning, as pure functions |
 //! | [`state`] | the state machine of jobs, tasks and attempts, as decisions |
 //! | [`model`] | the records both share with the adapters |
+//! | [`audit`] | the audit log as arithmetic: chain, checkpoints, verifier |
 //! | [`store`], [`queue`], [`objects`] | truth, dispatch index and bytes: traits, and the embedded adapters |
 //! | [`conformance`] | the suite that every adapter passes |
 //! | [`engine`] | what the broker does for tenants and workers, over the traits |
@@ -12,6 +13,7 @@
 //! | [`http`] | the public API, the worker API and the metrics on the wire |
 //! | [`embedded`] | all of it in one process |
 
+pub mod audit;
 pub mod ca;
 pub mod capability;
 pub mod conformance;

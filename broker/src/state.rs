@@ -3,7 +3,9 @@
 //! A store reads the [`Snapshot`] and applies the [`Decision`] in one transaction, with the decision's events. Nothing here
 //! reads a clock or a database.
 
-use crate::model::{JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries};
+use crate::model::{
+    AttemptState, JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
+};
 use crate::plan::{Settings, budget, graph, verify};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::evidence::Evidence;
@@ -134,6 +136,17 @@ impl Decision {
             JobMove::Commit(_) => JobState::Succeeded,
             JobMove::Fail { .. } => JobState::Failed,
             JobMove::Cancel => JobState::Canceled,
+        }
+    }
+
+    /// How the attempt ended.
+    pub fn attempt_state(&self) -> AttemptState {
+        match (&self.task, self.failure.as_ref().map(|f| f.code)) {
+            (TaskMove::Succeed { .. }, _) => AttemptState::Succeeded,
+            (TaskMove::Cancel, _) => AttemptState::Canceled,
+            (_, Some(FailureCode::WorkerLost | FailureCode::DeadlineExceeded)) => AttemptState::Lost,
+            (_, Some(_)) => AttemptState::Failed,
+            (_, None) => AttemptState::Released,
         }
     }
 

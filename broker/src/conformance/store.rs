@@ -17,13 +17,19 @@ use std::sync::Arc;
 const T0: Time = Time(1_700_000_000_000);
 const LEASE_MS: u64 = 10_000;
 
-struct Made {
-    tenant: TenantId,
-    worker: WorkerId,
-    upload: UploadId,
+/// A tenant with a finished upload, and a worker that nothing has bound yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Made {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The worker.
+    pub worker: WorkerId,
+    /// The upload.
+    pub upload: UploadId,
 }
 
-async fn make(store: &dyn Store, name: &str) -> Made {
+/// Makes a tenant of that name with what a job needs.
+pub async fn make(store: &dyn Store, name: &str) -> Made {
     let tenant = store.ensure_tenant(name, fresh_id(), T0).await.unwrap();
     let worker = fresh_id();
     store.add_worker(worker, &PoolName::default(), T0.plus_ms(1), T0).await.unwrap();
@@ -47,7 +53,8 @@ fn new_upload(tenant: TenantId, size: u64) -> NewUpload {
     NewUpload { upload, max_unfinished: 2, max_bytes: 100, answer: b"the answer".to_vec() }
 }
 
-fn new_job(made: &Made) -> NewJob {
+/// A job on the upload, not submitted yet.
+pub fn new_job(made: &Made) -> NewJob {
     let spec = format!(r#"{{"version":1,"input":{{"upload":"{}"}},"preset":"web"}}"#, made.upload);
     let spec = JobSpec::parse(spec.as_bytes()).unwrap();
     NewJob {
@@ -63,13 +70,15 @@ fn new_job(made: &Made) -> NewJob {
     }
 }
 
-async fn submit(store: &dyn Store, made: &Made) -> (JobId, TaskId) {
+/// Submits a job; its id and its first task's.
+pub async fn submit(store: &dyn Store, made: &Made) -> (JobId, TaskId) {
     let job = new_job(made);
     assert_eq!(store.submit(&job, None, T0).await.unwrap(), Once::Done(Submitted::Created));
     (job.id, job.task_id)
 }
 
-fn lease_of(task: TaskId, worker: WorkerId, now: Time) -> NewLease {
+/// A lease of 10 s that is asked for.
+pub fn lease_of(task: TaskId, worker: WorkerId, now: Time) -> NewLease {
     NewLease { task, worker, attempt: fresh_id(), now, lease_ms: LEASE_MS, most: 8 }
 }
 
@@ -84,7 +93,8 @@ async fn lease_at(store: &dyn Store, task: TaskId, worker: WorkerId, now: Time) 
     }
 }
 
-async fn settle(store: &dyn Store, claim: &Claim, lease: LeaseIs, now: Time, ending: &Ending) -> Settled {
+/// Ends an attempt as the state machine decides.
+pub async fn settle(store: &dyn Store, claim: &Claim, lease: LeaseIs, now: Time, ending: &Ending) -> Settled {
     let decide = |snapshot: &Snapshot| decide(snapshot, ending, now, Settings::default());
     store.settle(claim, None, lease, now, fresh_id(), &decide).await.unwrap()
 }

@@ -1,6 +1,8 @@
 //! The store: the truth about tenants, jobs, leases and objects. An adapter keeps every method's promise in one
 //! transaction; [`crate::conformance::store`] holds each adapter to it.
 
+pub mod postgres;
+mod row;
 pub mod sqlite;
 
 use crate::model::{
@@ -397,6 +399,25 @@ pub trait Store: Send + Sync + 'static {
     async fn keeps_files(&self, attempt: AttemptId) -> Result<bool, StoreError>;
     /// Forgets idempotency keys from before `before`.
     async fn forget_idempotency(&self, before: Time) -> Result<u64, StoreError>;
+    /// Tasks that moves have made ready since the last [`Self::relayed`], with the number of each note, oldest first. None where
+    /// dispatch is rebuilt from [`Self::ready_tasks`] alone.
+    async fn outbox(&self, limit: u32) -> Result<Vec<(u64, ReadyTask)>, StoreError> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
+    /// Notes of the outbox that the dispatch index has.
+    async fn relayed(&self, ids: &[u64]) -> Result<(), StoreError> {
+        let _ = ids;
+        Ok(())
+    }
+    /// Gives a batch of events their place in their tenants' chains, where the moves that write them do not; how many.
+    async fn sequence(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+    /// Makes room ahead of time for what will be written.
+    async fn prepare(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Answers at all.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Jobs by state, for the metrics.

@@ -1,9 +1,9 @@
 //! Leases and parts.
 
-use super::row::{self, Cells, LIVE, json, signed};
-use super::{SqliteStore, jobs, tenants};
+use super::{SqliteStore, jobs};
 use crate::model::{Claim, LiveAttempt, Part, ReadyTask, Time, Tries};
 use crate::state;
+use crate::store::row::{self, Cells, LIVE, json, signed};
 use crate::store::{Expired, Leased, NewLease, Recorded, StoreError};
 use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, WorkerId};
@@ -20,7 +20,7 @@ pub(super) async fn ready(store: &SqliteStore) -> Result<Vec<ReadyTask>, StoreEr
             Ok(ReadyTask {
                 task: cells.id("id")?,
                 tenant: cells.id("tenant")?,
-                pool: tenants::pool(&cells)?,
+                pool: cells.pool("pool")?,
                 not_before: cells.time("not_before")?,
             })
         })
@@ -246,14 +246,5 @@ pub(super) async fn parts(
             .bind(output)
             .fetch_all(&store.readers)
             .await?;
-    rows.iter()
-        .map(|row| {
-            let cells = Cells::of("parts", row);
-            Ok(Part {
-                part: cells.small("part")?,
-                size: cells.number("size")?,
-                sha256: cells.sha256("sha256")?,
-            })
-        })
-        .collect()
+    rows.iter().map(row::part).collect()
 }

@@ -1,9 +1,9 @@
 //! Jobs and events.
 
-use super::row::{self, Cells, json, ordinal, plan_json, signed};
 use super::{SqliteStore, Tx, uploads};
 use crate::model::{JobRecord, JobView, NewTask, Stage, StoredEvent, TaskRecord, Time, Tries};
 use crate::state;
+use crate::store::row::{self, Cells, json, ordinal, plan_json, signed, word};
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::failure::Failure;
@@ -103,13 +103,11 @@ pub(super) async fn add_event(
         .bind(tenant.to_string())
         .fetch_one(&mut **tx)
         .await?;
-    let kind =
-        serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
     sqlx::query("INSERT INTO events (tenant, seq, job, kind, state, stage, failure, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(tenant.to_string())
         .bind(signed(Cells::of("tenants", &row).number("event_seq")?))
         .bind(job.to_string())
-        .bind(kind)
+        .bind(word(&kind))
         .bind(state.as_str())
         .bind(json(&stage))
         .bind(failure.map(json))

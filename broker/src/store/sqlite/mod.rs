@@ -2,7 +2,6 @@
 
 mod dispatch;
 mod jobs;
-mod row;
 mod settle;
 mod sweep;
 mod tenants;
@@ -35,14 +34,6 @@ pub struct SqliteStore {
 }
 
 type Tx = Transaction<'static, Sqlite>;
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        // SQLITE_FULL (13) and the extended I/O errors of a full disk.
-        let full = error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "13");
-        if full { Self::Full } else { Self::Database(Box::new(error)) }
-    }
-}
 
 /// SQLite makes its files as the umask says, and gives the log and the index beside a database the rights of the database.
 fn make_private(path: &Path) -> std::io::Result<()> {

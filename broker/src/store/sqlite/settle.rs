@@ -1,9 +1,9 @@
 //! The end of an attempt: one compare-and-set, and everything that follows from it.
 
-use super::row::{Cells, json, signed};
-use super::{SqliteStore, Tx, jobs, tenants};
-use crate::model::{AttemptState, Claim, ManifestEntry, ReadyTask, Time};
+use super::{SqliteStore, Tx, jobs};
+use crate::model::{Claim, ManifestEntry, ReadyTask, Time};
 use crate::state::{self, Decision, JobMove, Snapshot, TaskMove};
+use crate::store::row::{Cells, json, signed};
 use crate::store::{Decide, LeaseIs, Outcome, Settled, StoreError};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
@@ -36,7 +36,7 @@ pub(super) async fn settle(
     }
     let (task_id, job_id, tenant): (TaskId, JobId, TenantId) =
         (cells.id("task")?, cells.id("job")?, cells.id("tenant")?);
-    let pool = tenants::pool(&cells)?;
+    let pool = cells.pool("pool")?;
     let missing = |table| StoreError::Row { table, reason: "missing".into() };
     let job = jobs::job_of(&mut tx, job_id).await?.ok_or_else(|| missing("jobs"))?;
     let tasks = jobs::tasks_of(&mut tx, job_id).await?;
@@ -67,16 +67,8 @@ async fn end_attempt(
     decision: &Decision,
     now: Time,
 ) -> Result<(), StoreError> {
-    use mpegflow_protocol::failure::FailureCode::{DeadlineExceeded, WorkerLost};
-    let state = match (&decision.task, decision.failure.as_ref().map(|f| f.code)) {
-        (TaskMove::Succeed { .. }, _) => AttemptState::Succeeded,
-        (TaskMove::Cancel, _) => AttemptState::Canceled,
-        (_, Some(WorkerLost | DeadlineExceeded)) => AttemptState::Lost,
-        (_, Some(_)) => AttemptState::Failed,
-        (_, None) => AttemptState::Released,
-    };
     sqlx::query("UPDATE attempts SET state = ?, ended_at = ?, failure = ?, evidence = ? WHERE id = ? AND state = 'live'")
-        .bind(state.as_str())
+        .bind(decision.attempt_state().as_str())
         .bind(now.0)
         .bind(decision.failure.as_ref().map(json))
         .bind(evidence.map(json))

@@ -1,8 +1,8 @@
 //! Housekeeping.
 
 use super::SqliteStore;
-use super::row::Cells;
 use crate::model::Time;
+use crate::store::row::Cells;
 use crate::store::{Garbage, StoreError};
 use mpegflow_protocol::ids::AttemptId;
 

@@ -1,8 +1,8 @@
 //! Tenants, their keys, join tokens and workers.
 
 use super::SqliteStore;
-use super::row::Cells;
 use crate::model::{Time, WorkerRecord};
+use crate::store::row::Cells;
 use crate::store::{ApiKeyRecord, StoreError};
 use mpegflow_protocol::ids::{KeyId, PoolName, TenantId, WorkerId};
 
@@ -87,7 +87,7 @@ pub(super) async fn join_token(
         .bind(sha256.as_slice())
         .fetch_optional(&store.readers)
         .await?;
-    row.map(|row| pool(&Cells::of("join_tokens", &row))).transpose()
+    row.map(|row| Cells::of("join_tokens", &row).pool("pool")).transpose()
 }
 
 pub(super) async fn revoke_join_tokens(
@@ -101,10 +101,6 @@ pub(super) async fn revoke_join_tokens(
         .execute(&store.writer)
         .await?;
     Ok(done.rows_affected())
-}
-
-pub(super) fn pool(cells: &Cells<'_>) -> Result<PoolName, StoreError> {
-    cells.text("pool")?.parse().map_err(|_| StoreError::Row { table: cells.table, reason: "pool".into() })
 }
 
 pub(super) async fn add_worker(
@@ -131,7 +127,11 @@ pub(super) async fn worker(store: &SqliteStore, id: WorkerId) -> Result<Option<W
         .await?;
     row.map(|row| {
         let cells = Cells::of("workers", &row);
-        Ok(WorkerRecord { id: cells.id("id")?, pool: pool(&cells)?, tenant: cells.id_or_null("tenant")? })
+        Ok(WorkerRecord {
+            id: cells.id("id")?,
+            pool: cells.pool("pool")?,
+            tenant: cells.id_or_null("tenant")?,
+        })
     })
     .transpose()
 }

@@ -1,8 +1,8 @@
 //! Uploads, and the keys that make a repeated call the same call.
 
-use super::row::{self, Cells, signed};
 use super::{SqliteStore, Tx};
 use crate::model::{Time, UploadRecord};
+use crate::store::row::{self, Cells, signed};
 use crate::store::{Announced, Deleted, Idempotency, NewUpload, Once, StoreError};
 use mpegflow_protocol::ids::{TenantId, UploadId};
 
@@ -23,7 +23,7 @@ pub(super) async fn seen<T>(
     if cells.sha256("request")? != once.request {
         return Ok(Some(Once::Mismatch));
     }
-    Ok(Some(Once::Replay(sqlx::Row::try_get(cells.row, "answer")?)))
+    Ok(Some(Once::Replay(cells.bytes("answer")?.to_vec())))
 }
 
 /// Keeps the answer for a repetition.

@@ -1,28 +1,66 @@
-//! Rows to records. A row that no version of this program could have written is an error, never a guess.
+//! Rows to records, for every adapter that speaks SQL: they spell ids, words and documents the same way. A row that no
+//! version of this program could have written is an error, never a guess.
 
 use crate::model::{
-    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, StoredEvent, TaskKind, TaskRecord,
-    Time, UploadRecord,
+    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Part, Stage, StoredEvent, TaskKind,
+    TaskRecord, Time, UploadRecord,
 };
 use crate::store::StoreError;
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
-use mpegflow_protocol::ids::{Id, Kind};
+use mpegflow_protocol::ids::{Id, Kind, PoolName};
 use mpegflow_protocol::task::TaskSpec;
 use mpegflow_protocol::worker::OutputSlot;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
-/// One column of a row, with errors that name the table.
-pub(super) struct Cells<'a> {
-    pub(super) table: &'static str,
-    pub(super) row: &'a SqliteRow,
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        // SQLITE_FULL with the extended I/O errors of a full disk; SQLSTATE 53100, disk_full.
+        let full =
+            error.as_database_error().and_then(|e| e.code()).is_some_and(|c| c == "13" || c == "53100");
+        if full { Self::Full } else { Self::Database(Box::new(error)) }
+    }
 }
 
-impl<'a> Cells<'a> {
-    pub(super) const fn of(table: &'static str, row: &'a SqliteRow) -> Self {
+/// What a database's row holds, in the four types that are stored.
+pub(super) trait Columns {
+    fn text(&self, column: &str) -> Result<Option<&str>, sqlx::Error>;
+    fn integer(&self, column: &str) -> Result<Option<i64>, sqlx::Error>;
+    fn bytes(&self, column: &str) -> Result<Option<&[u8]>, sqlx::Error>;
+    fn flag(&self, column: &str) -> Result<bool, sqlx::Error>;
+}
+
+macro_rules! columns {
+    ($($row:ty)*) => {$(
+        impl Columns for $row {
+            fn text(&self, column: &str) -> Result<Option<&str>, sqlx::Error> {
+                sqlx::Row::try_get(self, column)
+            }
+            fn integer(&self, column: &str) -> Result<Option<i64>, sqlx::Error> {
+                sqlx::Row::try_get(self, column)
+            }
+            fn bytes(&self, column: &str) -> Result<Option<&[u8]>, sqlx::Error> {
+                sqlx::Row::try_get(self, column)
+            }
+            fn flag(&self, column: &str) -> Result<bool, sqlx::Error> {
+                sqlx::Row::try_get(self, column)
+            }
+        }
+    )*};
+}
+columns!(SqliteRow PgRow);
+
+/// The columns of a row, with errors that name the table.
+pub(super) struct Cells<'a, R> {
+    table: &'static str,
+    row: &'a R,
+}
+
+impl<'a, R: Columns> Cells<'a, R> {
+    pub(super) const fn of(table: &'static str, row: &'a R) -> Self {
         Self { table, row }
     }
 
@@ -30,12 +68,16 @@ impl<'a> Cells<'a> {
         StoreError::Row { table: self.table, reason: format!("{column}: {reason}") }
     }
 
+    fn there<T>(&self, column: &str, value: Option<T>) -> Result<T, StoreError> {
+        value.ok_or_else(|| self.bad(column, &"null"))
+    }
+
     pub(super) fn text(&self, column: &str) -> Result<&'a str, StoreError> {
-        Ok(self.row.try_get(column)?)
+        self.there(column, self.row.text(column)?)
     }
 
     pub(super) fn text_or_null(&self, column: &str) -> Result<Option<&'a str>, StoreError> {
-        Ok(self.row.try_get(column)?)
+        Ok(self.row.text(column)?)
     }
 
     pub(super) fn id<K: Kind>(&self, column: &str) -> Result<Id<K>, StoreError> {
@@ -46,27 +88,44 @@ impl<'a> Cells<'a> {
         self.text_or_null(column)?.map(|t| t.parse().map_err(|e| self.bad(column, &e))).transpose()
     }
 
+    pub(super) fn pool(&self, column: &str) -> Result<PoolName, StoreError> {
+        self.text(column)?.parse().map_err(|_| self.bad(column, &"not a pool's name"))
+    }
+
+    fn integer(&self, column: &str) -> Result<i64, StoreError> {
+        self.there(column, self.row.integer(column)?)
+    }
+
     pub(super) fn number(&self, column: &str) -> Result<u64, StoreError> {
-        let n: i64 = self.row.try_get(column)?;
-        u64::try_from(n).map_err(|e| self.bad(column, &e))
+        u64::try_from(self.integer(column)?).map_err(|e| self.bad(column, &e))
     }
 
     pub(super) fn small(&self, column: &str) -> Result<u32, StoreError> {
-        let n: i64 = self.row.try_get(column)?;
-        u32::try_from(n).map_err(|e| self.bad(column, &e))
+        u32::try_from(self.integer(column)?).map_err(|e| self.bad(column, &e))
     }
 
     pub(super) fn time(&self, column: &str) -> Result<Time, StoreError> {
-        Ok(Time(self.row.try_get(column)?))
+        Ok(Time(self.integer(column)?))
     }
 
     pub(super) fn time_or_null(&self, column: &str) -> Result<Option<Time>, StoreError> {
-        Ok(self.row.try_get::<Option<i64>, _>(column)?.map(Time))
+        Ok(self.row.integer(column)?.map(Time))
+    }
+
+    pub(super) fn flag(&self, column: &str) -> Result<bool, StoreError> {
+        Ok(self.row.flag(column)?)
+    }
+
+    pub(super) fn bytes(&self, column: &str) -> Result<&'a [u8], StoreError> {
+        self.there(column, self.row.bytes(column)?)
+    }
+
+    pub(super) fn bytes_or_null(&self, column: &str) -> Result<Option<&'a [u8]>, StoreError> {
+        Ok(self.row.bytes(column)?)
     }
 
     pub(super) fn sha256(&self, column: &str) -> Result<[u8; 32], StoreError> {
-        let bytes: &[u8] = self.row.try_get(column)?;
-        bytes.try_into().map_err(|e| self.bad(column, &e))
+        self.bytes(column)?.try_into().map_err(|e| self.bad(column, &e))
     }
 
     pub(super) fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T, StoreError> {
@@ -92,7 +151,12 @@ pub(super) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".into())
 }
 
-/// Numbers are signed in SQLite; everything stored here is far below the sign bit.
+/// A word of an enumeration, as serde spells it.
+pub(super) fn word<T: Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Numbers are signed in SQL; everything stored here is far below the sign bit.
 pub(super) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
@@ -128,7 +192,7 @@ pub(super) fn ordinal(kind: TaskKind) -> i64 {
     }
 }
 
-pub(super) fn task(row: &SqliteRow) -> Result<TaskRecord, StoreError> {
+pub(super) fn task(row: &impl Columns) -> Result<TaskRecord, StoreError> {
     let cells = Cells::of("tasks", row);
     let Plan { spec, inputs, outputs, limits, wall_ms, threads } = cells.json("plan")?;
     Ok(TaskRecord {
@@ -146,7 +210,7 @@ pub(super) fn task(row: &SqliteRow) -> Result<TaskRecord, StoreError> {
     })
 }
 
-pub(super) fn job(row: &SqliteRow) -> Result<JobRecord, StoreError> {
+pub(super) fn job(row: &impl Columns) -> Result<JobRecord, StoreError> {
     let cells = Cells::of("jobs", row);
     Ok(JobRecord {
         id: cells.id("id")?,
@@ -162,7 +226,7 @@ pub(super) fn job(row: &SqliteRow) -> Result<JobRecord, StoreError> {
     })
 }
 
-pub(super) fn object(row: &SqliteRow) -> Result<ManifestEntry, StoreError> {
+pub(super) fn object(row: &impl Columns) -> Result<ManifestEntry, StoreError> {
     let cells = Cells::of("objects", row);
     Ok(ManifestEntry {
         name: cells.text("name")?.to_owned(),
@@ -175,7 +239,7 @@ pub(super) fn object(row: &SqliteRow) -> Result<ManifestEntry, StoreError> {
     })
 }
 
-pub(super) fn event(row: &SqliteRow) -> Result<StoredEvent, StoreError> {
+pub(super) fn event(row: &impl Columns) -> Result<StoredEvent, StoreError> {
     let cells = Cells::of("events", row);
     Ok(StoredEvent {
         seq: cells.number("seq")?,
@@ -188,7 +252,12 @@ pub(super) fn event(row: &SqliteRow) -> Result<StoredEvent, StoreError> {
     })
 }
 
-pub(super) fn upload(row: &SqliteRow) -> Result<UploadRecord, StoreError> {
+pub(super) fn part(row: &impl Columns) -> Result<Part, StoreError> {
+    let cells = Cells::of("parts", row);
+    Ok(Part { part: cells.small("part")?, size: cells.number("size")?, sha256: cells.sha256("sha256")? })
+}
+
+pub(super) fn upload(row: &impl Columns) -> Result<UploadRecord, StoreError> {
     let cells = Cells::of("uploads", row);
     Ok(UploadRecord {
         id: cells.id("id")?,
@@ -196,7 +265,7 @@ pub(super) fn upload(row: &SqliteRow) -> Result<UploadRecord, StoreError> {
         size: cells.number("size")?,
         received: cells.number("received")?,
         name: cells.text_or_null("name")?.map(str::to_owned),
-        quarantined: cells.number("quarantined")? != 0,
+        quarantined: cells.flag("quarantined")?,
         created_at: cells.time("created_at")?,
     })
 }

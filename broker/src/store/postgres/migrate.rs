@@ -1,0 +1,71 @@
+//! Migrations: one transaction under one lock, so that brokers that start together do it once, a failure leaves nothing half
+//! done, and a transaction-mode pooler is no obstacle.
+
+use super::conn::Connector;
+use crate::store::StoreError;
+use crate::store::row::Cells;
+use sqlx::Executor as _;
+use sqlx::migrate::Migrator;
+use std::collections::BTreeMap;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
+
+/// Key of the transaction's advisory lock.
+const LOCK: i64 = 0x6d70_6567_666c_6f77;
+/// A broker runs on a schema that is this much newer than itself: a rolling upgrade has both for a while, so that a migration
+/// may only add what the version before it does not mind.
+const SIDE_BY_SIDE: i64 = 1;
+
+/// Why the schema cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum SchemaError {
+    #[error(
+        "the database has version {found} of the schema; this program knows {known} and runs on one more"
+    )]
+    Newer { found: i64, known: i64 },
+    #[error("version {0} of the schema is another than this program's")]
+    Other(i64),
+}
+
+pub(super) async fn run(connector: &Connector) -> Result<(), StoreError> {
+    let mut conn = connector.begin().await?;
+    connector.sql("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *conn).await?;
+    conn.execute(
+        "CREATE TABLE IF NOT EXISTS schema_versions (
+            version BIGINT PRIMARY KEY, sha384 BYTEA NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+        )",
+    )
+    .await?;
+    let rows = connector.sql("SELECT version, sha384 FROM schema_versions").fetch_all(&mut *conn).await?;
+    let mut applied = BTreeMap::new();
+    for row in &rows {
+        let cells = Cells::of("schema_versions", row);
+        applied.insert(cells.time("version")?.0, cells.bytes("sha384")?.to_vec());
+    }
+    let known = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
+    if let Some((&found, _)) = applied.last_key_value()
+        && found > known.saturating_add(SIDE_BY_SIDE)
+    {
+        return Err(refused(SchemaError::Newer { found, known }));
+    }
+    for migration in MIGRATIONS.iter() {
+        match applied.get(&migration.version) {
+            Some(sha384) if *sha384 == *migration.checksum => continue,
+            Some(_) => return Err(refused(SchemaError::Other(migration.version))),
+            None => {}
+        }
+        tracing::info!(version = migration.version, "bringing the schema up to date");
+        conn.execute(migration.sql.clone()).await.map_err(|e| StoreError::Migrate(Box::new(e)))?;
+        connector
+            .sql("INSERT INTO schema_versions (version, sha384) VALUES ($1, $2)")
+            .bind(migration.version)
+            .bind(&*migration.checksum)
+            .execute(&mut *conn)
+            .await?;
+    }
+    conn.done().await
+}
+
+fn refused(error: SchemaError) -> StoreError {
+    StoreError::Migrate(Box::new(error))
+}

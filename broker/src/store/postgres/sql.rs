@@ -1,0 +1,365 @@
+//! Every statement of the hot path and of the reads, by name. A test has the server parse and plan each of them against the
+//! migrated schema, so that a wrong column or type is found before the code that uses it runs.
+//!
+//! A statement that moves a job locks in one order: tenant, job, task or lease, worker. Each is one compare-and-set: it
+//! changes rows only through what its first, locking parts return, and READ COMMITTED looks at a locked row again as it is
+//! now.
+
+macro_rules! statements {
+    ($($(#[$doc:meta])* $name:ident = $sql:expr;)*) => {
+        $($(#[$doc])* pub(super) const $name: &str = $sql;)*
+        /// Each statement with its name.
+        pub(super) const ALL: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+/// The database's time in milliseconds, or the caller's where it gives one. The clock's, not the transaction's, which would
+/// stand still while a statement waits for a lock.
+macro_rules! now {
+    ($parameter:literal) => {
+        concat!(
+            "(SELECT coalesce($",
+            $parameter,
+            "::bigint, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS now)"
+        )
+    };
+}
+
+statements! {
+    // --- leases
+
+    /// 1 task, 2 worker, 3 attempt, 4 now or null, 5 lease in ms, 6 most live, 7 the caller's now.
+    LEASE = concat!("
+        WITH clock AS MATERIALIZED ", now!(4), ", job AS (
+            SELECT j.id, j.stage FROM jobs j
+            WHERE j.id = (SELECT t.job FROM tasks t WHERE t.id = $1) AND j.state IN ('queued', 'running')
+            FOR NO KEY UPDATE
+        ), task AS (
+            SELECT t.id, t.tenant FROM job JOIN tasks t ON t.job = job.id JOIN workers w ON w.id = $2 AND w.pool = t.pool
+            WHERE t.id = $1 AND t.state = 'ready' AND t.not_before <= $7
+            FOR NO KEY UPDATE OF t
+        ), bound AS (
+            UPDATE workers w SET tenant = task.tenant, live = w.live + 1 FROM task
+            WHERE w.id = $2 AND (w.tenant IS NULL OR w.tenant = task.tenant) AND w.live < $6
+            RETURNING w.id
+        ), moved AS (
+            UPDATE tasks t SET state = 'running', epoch = t.epoch + 1,
+                tries = jsonb_set(t.tries::jsonb, '{attempts}', to_jsonb((t.tries::jsonb ->> 'attempts')::bigint + 1))::text
+            FROM task, bound WHERE t.id = task.id
+            RETURNING t.*
+        ), leased AS (
+            INSERT INTO leases (attempt, task, job, worker, epoch, deadline, hard_deadline)
+            SELECT $3::text, m.id, m.job, $2::text, m.epoch, clock.now + least($5::bigint, m.wall_ms), clock.now + m.wall_ms FROM moved m, clock
+            RETURNING deadline, hard_deadline
+        ), attempt AS (
+            INSERT INTO attempts (id, task, job, tenant, worker, epoch, state, started_at)
+            SELECT $3::text, m.id, m.job, m.tenant, $2::text, m.epoch, 'live', clock.now FROM moved m, clock
+        ), started AS (
+            UPDATE jobs j SET state = 'running', version = j.version + 1 FROM moved m WHERE j.id = m.job
+        ), told AS (
+            INSERT INTO journal (tenant, job, kind, state, stage, at)
+            SELECT m.tenant, m.job, 'task_started', 'running', job.stage, $7 FROM moved m, job
+        )
+        SELECT m.*, l.deadline, l.hard_deadline, w.tenant AS worker_tenant, task.tenant AS task_tenant
+        FROM task LEFT JOIN moved m ON TRUE LEFT JOIN leased l ON TRUE LEFT JOIN workers w ON w.id = $2");
+
+    /// 1 attempt, 2 worker, 3 epoch.
+    LIVE = "
+        SELECT t.*, j.state AS job_state, l.deadline, l.hard_deadline
+        FROM leases l JOIN tasks t ON t.id = l.task JOIN jobs j ON j.id = l.job
+        WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3";
+
+    /// 1 worker.
+    LIVE_OF_WORKER = "SELECT live FROM workers WHERE id = $1";
+
+    /// 1 attempts, 2 workers, 3 epochs, 4 lease in ms, 5 now or null: one entry for each renewal. A lease that has run out is
+    /// not renewed, even before the ticker has seen it: another may be about to get the task.
+    RENEW = "
+        WITH asked AS (
+            SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+                AS a (attempt, worker, epoch, lease_ms, at)
+        ), held AS (
+            SELECT l.attempt, a.lease_ms, a.at FROM leases l JOIN asked a USING (attempt, worker, epoch)
+            ORDER BY l.attempt FOR NO KEY UPDATE OF l
+        )
+        UPDATE leases l
+        SET deadline = least(l.hard_deadline,
+            coalesce(held.at, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) + held.lease_ms)
+        FROM held
+        WHERE l.attempt = held.attempt
+            AND l.deadline > coalesce(held.at, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+        RETURNING l.attempt, l.worker, l.epoch, l.deadline,
+            (SELECT j.state FROM jobs j WHERE j.id = l.job) AS job_state";
+
+    /// 1 now or null, 2 most.
+    EXPIRED = concat!("
+        SELECT l.attempt, l.worker, l.epoch, l.hard_deadline <= clock.now AS overdue
+        FROM leases l, ", now!(1), " clock
+        WHERE l.deadline <= clock.now ORDER BY l.deadline LIMIT $2");
+
+    /// 1 attempt, 2 worker, 3 epoch, 4 now or null, 5 output, 6 part, 7 size, 8 digest. The lease's lock keeps the attempt from
+    /// ending until the part is recorded.
+    RECORD_PART = concat!("
+        WITH lease AS (
+            SELECT l.attempt FROM leases l
+            WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3 AND l.deadline > ", now!(4), "
+            FOR KEY SHARE
+        ), added AS (
+            INSERT INTO parts (attempt, output, part, size, sha256)
+            SELECT lease.attempt, $5::bigint, $6::bigint, $7::bigint, $8::bytea FROM lease
+            WHERE (SELECT count(*) FROM parts p WHERE p.attempt = $1 AND p.output = $5) = $6
+            ON CONFLICT DO NOTHING RETURNING part
+        )
+        SELECT (SELECT count(*) FROM lease) AS live, (SELECT count(*) FROM added) AS added");
+
+    /// 1 attempt, 2 output.
+    PARTS = "SELECT part, size, sha256 FROM parts WHERE attempt = $1 AND output = $2 ORDER BY part";
+
+    // --- the end of an attempt
+
+    /// 1 attempt, 2 worker, 3 epoch.
+    SETTLING = "
+        SELECT j.*, l.task FROM leases l JOIN jobs j ON j.id = l.job
+        WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3";
+
+    /// The fence: 1 job, 2 its version, 3 attempt, 4 worker, 5 epoch, 6 now or null, 7 whether the lease must have run out.
+    /// The attempt: 8 state, 9 the caller's now, 10 failure, 11 evidence.
+    /// The task: 12 state, 13 not before, 14 memory class, 15 tries, 16 last failure, 17 result, 18 digests, 19 evidence.
+    /// The job: 20 state, 21 failure, 22 finished at, 23 media, 24 stage. The upload: 25 quarantined.
+    /// The next task: 26 id or null, 27 kind, 28 ordinal, 29 plan, 30 wall time, 31 tries.
+    /// The manifest: 32 names, 33 attempts, 34 outputs, 35 sizes, 36 parts, 37 digests, 38 content types.
+    /// Events: 39 kinds, 40 states, 41 failures.
+    SETTLE = concat!("
+        WITH clock AS MATERIALIZED ", now!(6), ", job AS (
+            SELECT j.id, j.tenant, j.pool, j.upload FROM jobs j WHERE j.id = $1 AND j.version = $2 FOR NO KEY UPDATE
+        ), fenced AS (
+            DELETE FROM leases l USING job, clock
+            WHERE l.attempt = $3 AND l.worker = $4 AND l.epoch = $5 AND l.job = job.id AND (l.deadline <= clock.now) = $7
+            RETURNING l.attempt, l.task, l.worker, job.id AS job, job.tenant, job.pool, job.upload
+        ), ended AS (
+            UPDATE attempts a SET state = $8, ended_at = $9, failure = $10, evidence = $11, kept = (a.id = ANY ($33::text[]))
+            FROM fenced f WHERE a.id = f.attempt
+        ), kept AS (
+            UPDATE attempts a SET kept = TRUE FROM fenced f WHERE a.id = ANY ($33::text[]) AND a.id <> f.attempt
+        ), parted AS (
+            DELETE FROM parts p USING fenced f WHERE p.attempt = f.attempt
+        ), task AS (
+            UPDATE tasks t SET state = $12, not_before = coalesce($13, t.not_before),
+                memory_class = coalesce($14, t.memory_class), tries = coalesce($15, t.tries),
+                last_failure = coalesce($16, t.last_failure), result = coalesce($17, t.result),
+                digests = coalesce($18, t.digests), evidence = coalesce($19, t.evidence),
+                done_by = CASE WHEN $12 = 'succeeded' THEN f.attempt ELSE t.done_by END
+            FROM fenced f WHERE t.id = f.task
+            RETURNING t.id, t.tenant, t.pool, t.state, t.not_before
+        ), next AS (
+            INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before)
+            SELECT $26::text, f.job, f.tenant, f.pool, $27::text, $28::bigint, $29::text, $30::bigint, 'ready', $31::text, $9 FROM fenced f WHERE $26::text IS NOT NULL
+            RETURNING id, tenant, pool, not_before
+        ), moved AS (
+            UPDATE jobs j SET state = $20, failure = $21, finished_at = $22, media = coalesce($23, j.media), stage = $24,
+                version = j.version + 1
+            FROM fenced f WHERE j.id = f.job
+        ), quarantined AS (
+            UPDATE uploads u SET quarantined = TRUE FROM fenced f WHERE $25::boolean AND u.id = f.upload
+        ), manifest AS (
+            INSERT INTO objects (job, name, position, attempt, output, size, parts, digest, content_type)
+            SELECT f.job, o.name, o.position - 1, o.attempt, o.output, o.size, o.parts, o.digest, o.content_type
+            FROM fenced f, unnest($32::text[], $33::text[], $34::bigint[], $35::bigint[], $36::bigint[], $37::text[],
+                $38::text[]) WITH ORDINALITY AS o (name, attempt, output, size, parts, digest, content_type, position)
+        ), ready AS (
+            INSERT INTO outbox (task, tenant, pool, not_before)
+            SELECT id, tenant, pool, not_before FROM next
+            UNION ALL SELECT id, tenant, pool, not_before FROM task WHERE state = 'ready'
+        ), told AS (
+            INSERT INTO journal (tenant, job, kind, state, stage, failure, at)
+            SELECT f.tenant, f.job, e.kind, e.state, $24, e.failure, $9
+            FROM fenced f, unnest($39::text[], $40::text[], $41::text[]) WITH ORDINALITY AS e (kind, state, failure, position)
+            ORDER BY e.position
+        ), freed AS (
+            UPDATE workers w SET live = w.live - 1 FROM fenced f WHERE w.id = f.worker
+        )
+        SELECT (SELECT count(*) FROM job) AS current, (SELECT count(*) FROM fenced) AS fenced");
+
+    // --- jobs
+
+    /// 1 tenant.
+    LOCK_TENANT = "SELECT id FROM tenants WHERE id = $1 FOR NO KEY UPDATE";
+    /// 1 tenant, 2 key.
+    SEEN = "SELECT request, answer FROM idempotency WHERE tenant = $1 AND key = $2";
+    /// 1 tenant, 2 key, 3 request, 4 answer, 5 now.
+    KEEP = "INSERT INTO idempotency (tenant, key, request, answer, created_at) VALUES ($1, $2, $3, $4, $5)";
+    /// 1 tenant, 2 at least: the count stops there.
+    UNFINISHED = "
+        SELECT count(*) AS n FROM (
+            SELECT 1 FROM jobs WHERE tenant = $1 AND state IN ('queued', 'running', 'canceling') LIMIT $2
+        ) unfinished";
+    /// 1 job, 2 tenant, 3 upload, 4 input size, 5 spec, 6 pool, 7 now, 8 stage, 9 task, 10 kind, 11 ordinal, 12 plan,
+    /// 13 wall time, 14 tries.
+    SUBMIT = "
+        WITH job AS (
+            INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, stage, created_at)
+            VALUES ($1, $2, $3, $4, $5, $6, 'queued', $8, $7)
+        ), told AS (
+            INSERT INTO journal (tenant, job, kind, state, stage, at) VALUES ($2, $1, 'created', 'queued', $8, $7)
+        ), ready AS (
+            INSERT INTO outbox (task, tenant, pool, not_before) VALUES ($9, $2, $6, $7)
+        )
+        INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before)
+        VALUES ($9, $1, $2, $6, $10, $11, $12, $13, 'ready', $14, $7)";
+    /// 1 tenant, 2 job.
+    JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2";
+    /// 1 tenant, 2 job.
+    LOCK_JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2 FOR NO KEY UPDATE";
+    /// 1 jobs.
+    TASKS = "SELECT * FROM tasks WHERE job = ANY ($1::text[]) ORDER BY job, ordinal";
+    /// 1 jobs.
+    OBJECTS = "SELECT * FROM objects WHERE job = ANY ($1::text[]) ORDER BY job, position";
+    /// 1 tenant, 2 before which id, 3 most.
+    JOBS = "SELECT * FROM jobs WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+    /// 1 tenant, 2 before which id, 3 most, 4 state.
+    JOBS_IN_STATE = "SELECT * FROM jobs WHERE tenant = $1 AND state = $4 AND id < $2 ORDER BY id DESC LIMIT $3";
+    /// 1 job.
+    RUNNING = "SELECT count(*) AS n FROM tasks WHERE job = $1 AND state = 'running'";
+    /// 1 job, 2 state, 3 finished at, 4 event kind, 5 now. Under the job's lock.
+    CANCEL = "
+        WITH job AS (
+            UPDATE jobs SET state = $2, finished_at = $3, version = version + 1 WHERE id = $1 RETURNING id, tenant, stage
+        ), told AS (
+            INSERT INTO journal (tenant, job, kind, state, stage, at) SELECT tenant, id, $4, $2, stage, $5 FROM job
+        )
+        UPDATE tasks t SET state = 'canceled' FROM job WHERE t.job = job.id AND t.state IN ('ready', 'waiting')";
+    /// 1 tenant, 2 after, 3 most.
+    EVENTS = "SELECT * FROM events WHERE tenant = $1 AND seq > $2 AND job IS NOT NULL ORDER BY seq LIMIT $3";
+    /// 1 tenant, 2 after, 3 most, 4 job.
+    EVENTS_OF_JOB = "SELECT * FROM events WHERE tenant = $1 AND job = $4 AND seq > $2 ORDER BY seq LIMIT $3";
+    /// 1 tenant.
+    LAST_EVENT = "SELECT seq FROM chains WHERE tenant = $1";
+    /// Jobs by state.
+    COUNT_JOBS = "SELECT state, count(*) AS n FROM jobs GROUP BY state";
+    /// 1 most.
+    READY = "SELECT id, tenant, pool, not_before FROM tasks WHERE state = 'ready' ORDER BY not_before, id LIMIT $1";
+
+    // --- uploads
+
+    /// 1 tenant.
+    UPLOADED = "
+        SELECT count(*) FILTER (WHERE received < size) AS unfinished, coalesce(sum(size), 0)::bigint AS bytes
+        FROM uploads WHERE tenant = $1";
+    /// 1 id, 2 tenant, 3 size, 4 name, 5 now.
+    ANNOUNCE = "
+        INSERT INTO uploads (id, tenant, size, name, created_at, touched_at) VALUES ($1, $2, $3, $4, $5, $5)";
+    /// 1 tenant, 2 id.
+    UPLOAD = "SELECT * FROM uploads WHERE tenant = $1 AND id = $2";
+    /// 1 id, 2 from, 3 to, 4 now.
+    ADVANCE = "UPDATE uploads SET received = $3, touched_at = $4 WHERE id = $1 AND received = $2";
+    /// 1 tenant, 2 upload.
+    UPLOAD_IN_USE = "
+        SELECT 1 AS used FROM jobs
+        WHERE upload = $2 AND tenant = $1 AND state IN ('queued', 'running', 'canceling') LIMIT 1";
+    /// 1 tenant, 2 id.
+    DELETE_UPLOAD = "DELETE FROM uploads WHERE tenant = $1 AND id = $2";
+    /// 1 before.
+    IDLE_UPLOADS = "SELECT tenant, id FROM uploads WHERE received < size AND touched_at < $1 LIMIT 1000";
+    /// All of them.
+    ALL_UPLOADS = "SELECT tenant, id FROM uploads";
+
+    // --- tenants and workers
+
+    /// 1 id, 2 name, 3 now, 4 the hash that the chain begins with.
+    ADD_TENANT = "
+        WITH added AS (
+            INSERT INTO tenants (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING RETURNING id
+        )
+        INSERT INTO chains (tenant, hash) SELECT id, $4 FROM added";
+    /// 1 name.
+    TENANT = "SELECT id FROM tenants WHERE name = $1";
+    /// 1 id, 2 tenant, 3 label, 4 digest, 5 now.
+    ADD_KEY = "INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at) VALUES ($1, $2, $3, $4, $5)";
+    /// 1 id.
+    KEY = "SELECT tenant, secret_sha256 FROM api_keys WHERE id = $1 AND revoked_at IS NULL";
+    /// 1 id, 2 now.
+    REVOKE_KEY = "UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
+    /// 1 digest, 2 pool, 3 now.
+    ADD_JOIN_TOKEN = "INSERT INTO join_tokens (sha256, pool, created_at) VALUES ($1, $2, $3)";
+    /// 1 digest.
+    JOIN_TOKEN = "SELECT pool FROM join_tokens WHERE sha256 = $1 AND revoked_at IS NULL";
+    /// 1 pool, 2 now.
+    REVOKE_JOIN_TOKENS = "UPDATE join_tokens SET revoked_at = $2 WHERE pool = $1 AND revoked_at IS NULL";
+    /// 1 id, 2 pool, 3 now, 4 expires.
+    ADD_WORKER = "INSERT INTO workers (id, pool, enrolled_at, cert_expires_at) VALUES ($1, $2, $3, $4)";
+    /// 1 id.
+    WORKER = "SELECT id, pool, tenant FROM workers WHERE id = $1";
+    /// 1 id, 2 expires.
+    RENEW_WORKER = "UPDATE workers SET cert_expires_at = $2 WHERE id = $1";
+
+    // --- housekeeping
+
+    /// 1 most. What a succeeded attempt made is an input of later tasks until the job has ended.
+    GARBAGE = "
+        SELECT a.tenant, a.job, a.id FROM attempts a JOIN jobs j ON j.id = a.job
+        WHERE a.state <> 'live' AND NOT a.swept AND NOT a.kept
+            AND (a.state <> 'succeeded' OR j.state IN ('succeeded', 'failed', 'canceled'))
+        LIMIT $1";
+    /// An attempt that ended while a part was being recorded could not see that part to delete it. A part's attempt has a lease
+    /// before the part is there, so what has none has ended.
+    ORPHANED_PARTS = "DELETE FROM parts p WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = p.attempt)";
+    /// 1 attempt, 2 whether.
+    SWEPT = "UPDATE attempts SET swept = $2 WHERE id = $1 AND state <> 'live'";
+    /// 1 attempt.
+    KEEPS_FILES = "SELECT 1 AS kept FROM attempts WHERE id = $1 AND NOT swept";
+    /// 1 before.
+    FORGET = "DELETE FROM idempotency WHERE created_at < $1";
+    /// 1 most.
+    OUTBOX = "SELECT id, task, tenant, pool, not_before FROM outbox ORDER BY id LIMIT $1";
+    /// 1 ids.
+    RELAYED = "DELETE FROM outbox WHERE id = ANY ($1::bigint[])";
+    // --- chains
+
+    /// 1 tenant.
+    WAITS = "SELECT 1 AS waits FROM journal WHERE tenant = $1 LIMIT 1";
+    /// 1 tenant.
+    LOCK_HEAD = "
+        SELECT tenant, seq, hash, chained_at, (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+        FROM chains WHERE tenant = $1 FOR NO KEY UPDATE";
+    /// 1 events to look at. Whoever holds a head is about to do its work.
+    LOCK_WAITING_HEADS = "
+        SELECT tenant, seq, hash, chained_at, (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+        FROM chains
+        WHERE tenant IN (SELECT w.tenant FROM (SELECT j.tenant FROM journal j ORDER BY j.id LIMIT $1) w)
+        ORDER BY tenant FOR NO KEY UPDATE SKIP LOCKED";
+    /// 1 tenants, 2 most.
+    JOURNAL = "SELECT * FROM journal WHERE tenant = ANY ($1::text[]) ORDER BY id LIMIT $2";
+    /// 1 ids.
+    TAKEN = "DELETE FROM journal WHERE id = ANY ($1::bigint[])";
+    /// The columns of `events`, one entry for each event.
+    CHAIN = "
+        INSERT INTO events (tenant, seq, chained_at, digest, hash, salt, job, kind, state, stage, failure, at)
+        SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[], $7::text[],
+            $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[])";
+    /// 1 tenants, 2 positions, 3 hashes, 4 times.
+    ADVANCE_HEADS = "
+        UPDATE chains c SET seq = n.seq, hash = n.hash, chained_at = n.chained_at
+        FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[]) AS n (tenant, seq, hash, chained_at)
+        WHERE c.tenant = n.tenant";
+    /// 1 tenant, 2 through, 3 the kind of records that stay.
+    ERASE = "
+        UPDATE events SET salt = NULL, job = NULL, kind = NULL, state = NULL, stage = NULL, failure = NULL, at = NULL
+        WHERE tenant = $1 AND seq <= $2 AND salt IS NOT NULL AND kind <> $3";
+    /// 1 tenant, 2 after, 3 most.
+    ENTRIES = "SELECT * FROM events WHERE tenant = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    /// All of them.
+    HEADS = "SELECT tenant, seq, hash FROM chains WHERE seq > 0 ORDER BY tenant";
+
+    /// Partitions of `events`; their names sort as their months do.
+    PARTITIONS = "
+        SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'events'::regclass ORDER BY c.relname";
+    /// 1 tenants, 2 positions, 3 hashes, 4 partition, 5 now.
+    KEEP_ANCHORS = "
+        INSERT INTO anchors (tenant, seq, hash, partition, dropped_at)
+        SELECT a.tenant, a.seq, a.hash, $4::text, $5::bigint
+        FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS a (tenant, seq, hash)";
+
+    /// The time.
+    TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now";
+}

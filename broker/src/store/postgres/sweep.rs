@@ -1,0 +1,49 @@
+//! Housekeeping.
+
+use super::{PostgresStore, dispatch, sql};
+use crate::model::{ReadyTask, Time};
+use crate::store::row::{Cells, signed};
+use crate::store::{Garbage, StoreError};
+use mpegflow_protocol::ids::AttemptId;
+
+pub(super) async fn garbage(store: &PostgresStore, limit: u32) -> Result<Vec<Garbage>, StoreError> {
+    store.change(store.sql(sql::ORPHANED_PARTS)).await?;
+    let mut conn = store.conn().await?;
+    let rows = store.sql(sql::GARBAGE).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
+    conn.done().await?;
+    rows.iter()
+        .map(|row| {
+            let cells = Cells::of("attempts", row);
+            Ok(Garbage { tenant: cells.id("tenant")?, job: cells.id("job")?, attempt: cells.id("id")? })
+        })
+        .collect()
+}
+
+pub(super) async fn swept(store: &PostgresStore, attempt: AttemptId, swept: bool) -> Result<(), StoreError> {
+    store.change(store.sql(sql::SWEPT).bind(attempt.to_string()).bind(swept)).await.map(drop)
+}
+
+pub(super) async fn keeps_files(store: &PostgresStore, attempt: AttemptId) -> Result<bool, StoreError> {
+    let mut conn = store.conn().await?;
+    let row = store.sql(sql::KEEPS_FILES).bind(attempt.to_string()).fetch_optional(&mut *conn).await?;
+    conn.done().await?;
+    Ok(row.is_some())
+}
+
+pub(super) async fn forget_idempotency(store: &PostgresStore, before: Time) -> Result<u64, StoreError> {
+    store.change(store.sql(sql::FORGET).bind(before.0)).await
+}
+
+pub(super) async fn outbox(store: &PostgresStore, limit: u32) -> Result<Vec<(u64, ReadyTask)>, StoreError> {
+    let mut conn = store.conn().await?;
+    let rows = store.sql(sql::OUTBOX).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
+    conn.done().await?;
+    rows.iter()
+        .map(|row| Ok((Cells::of("outbox", row).number("id")?, dispatch::ready_task(row, "task")?)))
+        .collect()
+}
+
+pub(super) async fn relayed(store: &PostgresStore, ids: &[u64]) -> Result<(), StoreError> {
+    let ids: Vec<i64> = ids.iter().map(|id| signed(*id)).collect();
+    store.change(store.sql(sql::RELAYED).bind(ids)).await.map(drop)
+}
