@@ -1,17 +1,18 @@
-//! The whole broker in one process: SQLite, a queue in memory, a local folder. No set-up.
+//! The whole broker in one process: SQLite or PostgreSQL, a queue in memory, a local folder. Without a database's URL no set-up.
 
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
 use crate::engine::{Engine, Parts, Quotas, SecretError};
 use crate::http::{metrics, public, serve, worker};
-use crate::model::SystemClock;
+use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
 use crate::objects::{ObjectError, Objects};
 use crate::plan::Settings;
 use crate::queue::MemoryQueue;
 use crate::secret;
+use crate::store::postgres::{DatabaseConfig, PostgresStore};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store as _, StoreError};
+use crate::store::{Store, StoreError};
 use axum::Router;
 use mpegflow_protocol::ids::{PoolName, TenantId};
 use mpegflow_protocol::task::EncoderSpeed;
@@ -58,6 +59,8 @@ pub struct Config {
     pub extra_routes: Option<Router>,
     /// Other storage than the local folder.
     pub objects: Option<Arc<dyn Objects>>,
+    /// PostgreSQL, in place of a file in the data folder.
+    pub database: Option<DatabaseConfig>,
 }
 
 impl std::fmt::Debug for Config {
@@ -87,6 +90,7 @@ impl Config {
             quotas: Quotas::default(),
             extra_routes: None,
             objects: None,
+            database: None,
         }
     }
 }
@@ -155,7 +159,6 @@ pub enum AdminError {
 pub struct Opened {
     engine: Arc<Engine>,
     ca: Arc<Ca>,
-    store: SqliteStore,
 }
 
 impl std::fmt::Debug for Opened {
@@ -174,22 +177,30 @@ impl Opened {
         ca::make_private_dir(dir).map_err(|source| StartError::Data { path: dir.clone(), source })?;
         let ca = Arc::new(Ca::open(&dir.join("ca"))?);
         let key = capability_key(&dir.join("capability.key"))?;
-        let store = SqliteStore::open(&dir.join("broker.db")).await?;
+        let (store, clock): (Arc<dyn Store>, Arc<dyn Clock>) = match &config.database {
+            None => (Arc::new(SqliteStore::open(&dir.join("broker.db")).await?), Arc::new(SystemClock)),
+            Some(database) => {
+                let store = PostgresStore::open(database.clone()).await?;
+                // Deadlines are on the database's time, so what is compared with them is too.
+                let clock = Arc::new(store.clock());
+                (Arc::new(store), clock)
+            }
+        };
         let objects = match &config.objects {
             Some(objects) => Arc::clone(objects),
             None => Arc::new(LocalObjects::open(dir.join("objects")).await?),
         };
         let engine = Arc::new(Engine::new(Parts {
-            store: Arc::new(store.clone()),
+            store,
             queue: Arc::new(MemoryQueue::default()),
             objects,
-            clock: Arc::new(SystemClock),
+            clock,
             capabilities: Capabilities::new(&key),
             settings: Settings { x264: config.x264, threads: config.threads.max(1) },
             lease: config.lease,
             quotas: config.quotas,
         }));
-        Ok(Self { engine, ca, store })
+        Ok(Self { engine, ca })
     }
 
     /// What the broker does.
@@ -204,7 +215,7 @@ impl Opened {
 
     /// Closes the database.
     pub async fn close(self) {
-        self.store.close().await;
+        self.engine.store().close().await;
     }
 }
 
@@ -426,13 +437,26 @@ async fn housekeeping(engine: Arc<Engine>, stop: CancellationToken) {
     }
     loop {
         let (what, result) = tokio::select! {
-            _ = tick.tick() => ("expire leases", engine.expire().await.map(drop)),
+            _ = tick.tick() => ("expire leases", tend(&engine).await),
             _ = reconcile.tick() => ("reconcile the queue", engine.reconcile().await),
-            _ = sweep.tick() => ("sweep", engine.sweep().await.map(drop)),
+            _ = sweep.tick() => ("sweep", sweep_all(&engine).await),
             () = stop.cancelled() => return,
         };
         if let Err(e) = result {
             tracing::error!(error = %e, "cannot {what}");
         }
     }
+}
+
+/// Each of these stands on its own: one that fails keeps no other from its turn.
+async fn tend(engine: &Engine) -> Result<(), StoreError> {
+    let expired = engine.expire().await.map(drop);
+    let relayed = engine.relay().await.map(drop);
+    let sequenced = engine.sequence().await.map(drop);
+    expired.and(relayed).and(sequenced)
+}
+
+async fn sweep_all(engine: &Engine) -> Result<(), StoreError> {
+    let prepared = engine.store().prepare().await;
+    engine.sweep().await.map(drop).and(prepared)
 }

@@ -5,6 +5,7 @@ mod objects_args;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mpegflow_broker::embedded::{self, Config, Opened};
+use mpegflow_broker::store::postgres::{DatabaseConfig, DatabaseUrl, UrlSource};
 use mpegflow_protocol::ids::PoolName;
 use objects_args::ObjectsArgs;
 use std::io::Write as _;
@@ -20,8 +21,48 @@ struct Args {
     /// Where everything is kept.
     #[arg(long, global = true, default_value = "mpegflow-data", value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    database: Database,
     #[command(subcommand)]
     command: Command,
+}
+
+/// PostgreSQL, in place of a file in the data folder. Passwords come from files, which are read again for each new connection.
+#[derive(Debug, clap::Args)]
+struct Database {
+    /// PostgreSQL database, as postgres://USER@HOST:PORT/DATABASE without a password. Without it, a file in the data folder.
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "database_url_file", value_parser = DatabaseUrl::parse_without_password)]
+    database_url: Option<DatabaseUrl>,
+    /// File with the database's URL, which may hold a password.
+    #[arg(long, global = true, value_name = "FILE")]
+    database_url_file: Option<PathBuf>,
+    /// File with the database's password.
+    #[arg(long, global = true, value_name = "FILE")]
+    database_password_file: Option<PathBuf>,
+    /// Most connections to the database.
+    #[arg(long, global = true, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=1000), value_name = "NUMBER")]
+    database_connections: u32,
+}
+
+impl Database {
+    fn config(self) -> anyhow::Result<Option<DatabaseConfig>> {
+        let url = match (self.database_url, self.database_url_file) {
+            (Some(url), _) => UrlSource::Plain(url),
+            (None, Some(file)) => UrlSource::File(file),
+            (None, None) => {
+                anyhow::ensure!(
+                    self.database_password_file.is_none(),
+                    "--database-password-file needs --database-url or --database-url-file"
+                );
+                return Ok(None);
+            }
+        };
+        Ok(Some(DatabaseConfig {
+            password_file: self.database_password_file,
+            connections: self.database_connections,
+            ..DatabaseConfig::new(url)
+        }))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,6 +142,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut config = Config::new(args.data);
+    config.database = args.database.config()?;
     match args.command {
         Command::Serve { listen, worker_listen, metrics_listen, worker_name, lease, objects } => {
             config.public = listen;

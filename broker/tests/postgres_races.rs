@@ -18,7 +18,7 @@ use mpegflow_broker::secret::fresh_id;
 use mpegflow_broker::state::{self, Ending, Snapshot};
 use mpegflow_broker::store::postgres::PostgresStore;
 use mpegflow_broker::store::{
-    Canceled, Idempotency, LeaseIs, Leased, NewLease, Once, Recorded, Settled, Store, Submitted,
+    Canceled, Idempotency, LeaseIs, Leased, NewLease, Note, Once, Recorded, Settled, Store, Submitted,
 };
 use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::failure::{Failure, FailureCode};
@@ -371,7 +371,11 @@ async fn the_outbox_holds_each_task_that_became_ready_until_it_is_told() {
         Settled::Done(_)
     ));
     let noted = other.outbox(10).await.unwrap();
-    assert_eq!(noted.iter().map(|(_, ready)| ready.task).collect::<Vec<_>>(), [task, task]);
-    other.relayed(&[noted[0].0]).await.unwrap();
+    let tasks: Vec<_> = noted.iter().map(|note| note.ready.as_ref().map(|ready| ready.task)).collect();
+    assert_eq!(tasks, [Some(task), Some(task)], "submitted, and given back");
+    other.relayed(&[noted[0].id]).await.unwrap();
     assert_eq!(store.outbox(10).await.unwrap(), noted[1..]);
+    leased(&store, task, made.worker).await;
+    let stale = Note { ready: None, ..noted[1].clone() };
+    assert_eq!(store.outbox(10).await.unwrap(), [stale], "what is not ready any more is not told");
 }

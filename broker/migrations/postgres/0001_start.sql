@@ -158,11 +158,8 @@ CREATE INDEX idempotency_by_age ON idempotency (created_at);
 
 -- Tasks that have become ready, written with the move that made them so; the relay tells the dispatch index and deletes.
 CREATE TABLE outbox (
-    id         BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    task       TEXT COLLATE "C" NOT NULL,
-    tenant     TEXT COLLATE "C" NOT NULL,
-    pool       TEXT NOT NULL,
-    not_before BIGINT NOT NULL
+    id   BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    task TEXT COLLATE "C" NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- Events as they were committed, each with its move. The sequencer gives them their place in their tenant's chain and moves

@@ -12,6 +12,9 @@ const IDLE_UPLOAD: Duration = Duration::from_secs(24 * 3600);
 /// How long a repeated call is recognised.
 const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
 
+/// Notes of the outbox that are relayed at once.
+const NOTES: u32 = 1_000;
+
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -52,6 +55,41 @@ impl Engine {
             self.queue.offer(ready).await;
         }
         Ok(())
+    }
+
+    /// Tells the queue what moves have made ready, here or on another broker that may have ended before it could; how many.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn relay(&self) -> Result<u64, StoreError> {
+        let mut told = 0_u64;
+        loop {
+            let notes = self.store.outbox(NOTES).await?;
+            if notes.is_empty() {
+                return Ok(told);
+            }
+            let ids: Vec<u64> = notes.iter().map(|note| note.id).collect();
+            for ready in notes.into_iter().filter_map(|note| note.ready) {
+                self.queue.offer(ready).await;
+                told = told.saturating_add(1);
+            }
+            // After the queue has them: told twice is told once, not told is lost until the next reconcile.
+            self.store.relayed(&ids).await?;
+        }
+    }
+
+    /// Gives the events that wait their place in their tenants' chains; how many.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn sequence(&self) -> Result<u64, StoreError> {
+        let mut sequenced = 0_u64;
+        loop {
+            match self.store.sequence().await? {
+                0 => return Ok(sequenced),
+                n => sequenced = sequenced.saturating_add(n),
+            }
+        }
     }
 
     /// Removes files of attempts that nothing needs, idle uploads, and old idempotency keys.

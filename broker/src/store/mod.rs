@@ -226,6 +226,15 @@ pub struct Expired {
     pub overdue: bool,
 }
 
+/// A note that a task has become ready, written with the move that made it so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Its number.
+    pub id: u64,
+    /// The task, if it still is.
+    pub ready: Option<ReadyTask>,
+}
+
 /// What a tenant's key opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKeyRecord {
@@ -399,9 +408,9 @@ pub trait Store: Send + Sync + 'static {
     async fn keeps_files(&self, attempt: AttemptId) -> Result<bool, StoreError>;
     /// Forgets idempotency keys from before `before`.
     async fn forget_idempotency(&self, before: Time) -> Result<u64, StoreError>;
-    /// Tasks that moves have made ready since the last [`Self::relayed`], with the number of each note, oldest first. None where
-    /// dispatch is rebuilt from [`Self::ready_tasks`] alone.
-    async fn outbox(&self, limit: u32) -> Result<Vec<(u64, ReadyTask)>, StoreError> {
+    /// Notes of tasks that moves have made ready and that were not relayed yet, oldest first. None where dispatch is rebuilt from
+    /// [`Self::ready_tasks`] alone.
+    async fn outbox(&self, limit: u32) -> Result<Vec<Note>, StoreError> {
         let _ = limit;
         Ok(Vec::new())
     }

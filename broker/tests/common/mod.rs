@@ -136,6 +136,8 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub broker: Option<Running>,
     pub config: Config,
+    /// What has to live as long: a server.
+    pub kept: Option<Box<dyn std::any::Any + Send>>,
 }
 
 pub async fn world() -> World {
@@ -152,7 +154,7 @@ pub async fn world_with(change: impl FnOnce(&mut Config)) -> World {
     let mut config = Config::new(dir.path().join("data"));
     change(&mut config);
     let broker = embedded::start(config.clone()).await.unwrap();
-    World { dir, broker: Some(broker), config }
+    World { dir, broker: Some(broker), config, kept: None }
 }
 
 impl World {

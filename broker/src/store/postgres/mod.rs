@@ -35,7 +35,7 @@ use crate::model::{
 use crate::store::row::Cells;
 use crate::store::{
     Announced, ApiKeyRecord, Canceled, Decide, Deleted, Expired, Garbage, Idempotency, LeaseIs, Leased,
-    NewJob, NewLease, NewUpload, Once, Recorded, Settled, Store, StoreError, Submitted,
+    NewJob, NewLease, NewUpload, Note, Once, Recorded, Settled, Store, StoreError, Submitted,
 };
 use async_trait::async_trait;
 use conn::{Conn, Connector};
@@ -445,7 +445,7 @@ impl Store for PostgresStore {
         sweep::forget_idempotency(self, before).await
     }
 
-    async fn outbox(&self, limit: u32) -> Result<Vec<(u64, ReadyTask)>, StoreError> {
+    async fn outbox(&self, limit: u32) -> Result<Vec<Note>, StoreError> {
         sweep::outbox(self, limit).await
     }
 

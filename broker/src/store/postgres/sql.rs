@@ -150,11 +150,11 @@ statements! {
                 digests = coalesce($18, t.digests), evidence = coalesce($19, t.evidence),
                 done_by = CASE WHEN $12 = 'succeeded' THEN f.attempt ELSE t.done_by END
             FROM fenced f WHERE t.id = f.task
-            RETURNING t.id, t.tenant, t.pool, t.state, t.not_before
+            RETURNING t.id, t.state
         ), next AS (
             INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before)
             SELECT $26::text, f.job, f.tenant, f.pool, $27::text, $28::bigint, $29::text, $30::bigint, 'ready', $31::text, $9 FROM fenced f WHERE $26::text IS NOT NULL
-            RETURNING id, tenant, pool, not_before
+            RETURNING id
         ), moved AS (
             UPDATE jobs j SET state = $20, failure = $21, finished_at = $22, media = coalesce($23, j.media), stage = $24,
                 version = j.version + 1
@@ -167,9 +167,7 @@ statements! {
             FROM fenced f, unnest($32::text[], $33::text[], $34::bigint[], $35::bigint[], $36::bigint[], $37::text[],
                 $38::text[]) WITH ORDINALITY AS o (name, attempt, output, size, parts, digest, content_type, position)
         ), ready AS (
-            INSERT INTO outbox (task, tenant, pool, not_before)
-            SELECT id, tenant, pool, not_before FROM next
-            UNION ALL SELECT id, tenant, pool, not_before FROM task WHERE state = 'ready'
+            INSERT INTO outbox (task) SELECT id FROM next UNION ALL SELECT id FROM task WHERE state = 'ready'
         ), told AS (
             INSERT INTO journal (tenant, job, kind, state, stage, failure, at)
             SELECT f.tenant, f.job, e.kind, e.state, $24, e.failure, $9
@@ -202,7 +200,7 @@ statements! {
         ), told AS (
             INSERT INTO journal (tenant, job, kind, state, stage, at) VALUES ($2, $1, 'created', 'queued', $8, $7)
         ), ready AS (
-            INSERT INTO outbox (task, tenant, pool, not_before) VALUES ($9, $2, $6, $7)
+            INSERT INTO outbox (task) VALUES ($9)
         )
         INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before)
         VALUES ($9, $1, $2, $6, $10, $11, $12, $13, 'ready', $14, $7)";
@@ -310,7 +308,10 @@ statements! {
     /// 1 before.
     FORGET = "DELETE FROM idempotency WHERE created_at < $1";
     /// 1 most.
-    OUTBOX = "SELECT id, task, tenant, pool, not_before FROM outbox ORDER BY id LIMIT $1";
+    OUTBOX = "
+        SELECT o.id, t.id AS task, t.tenant, t.pool, t.not_before
+        FROM outbox o LEFT JOIN tasks t ON t.id = o.task AND t.state = 'ready'
+        ORDER BY o.id LIMIT $1";
     /// 1 ids.
     RELAYED = "DELETE FROM outbox WHERE id = ANY ($1::bigint[])";
     // --- chains

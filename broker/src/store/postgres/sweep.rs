@@ -1,9 +1,9 @@
 //! Housekeeping.
 
 use super::{PostgresStore, dispatch, sql};
-use crate::model::{ReadyTask, Time};
+use crate::model::Time;
 use crate::store::row::{Cells, signed};
-use crate::store::{Garbage, StoreError};
+use crate::store::{Garbage, Note, StoreError};
 use mpegflow_protocol::ids::AttemptId;
 
 pub(super) async fn garbage(store: &PostgresStore, limit: u32) -> Result<Vec<Garbage>, StoreError> {
@@ -34,12 +34,16 @@ pub(super) async fn forget_idempotency(store: &PostgresStore, before: Time) -> R
     store.change(store.sql(sql::FORGET).bind(before.0)).await
 }
 
-pub(super) async fn outbox(store: &PostgresStore, limit: u32) -> Result<Vec<(u64, ReadyTask)>, StoreError> {
+pub(super) async fn outbox(store: &PostgresStore, limit: u32) -> Result<Vec<Note>, StoreError> {
     let mut conn = store.conn().await?;
     let rows = store.sql(sql::OUTBOX).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
     conn.done().await?;
     rows.iter()
-        .map(|row| Ok((Cells::of("outbox", row).number("id")?, dispatch::ready_task(row, "task")?)))
+        .map(|row| {
+            let cells = Cells::of("outbox", row);
+            let ready = cells.text_or_null("task")?.map(|_| dispatch::ready_task(row, "task")).transpose()?;
+            Ok(Note { id: cells.number("id")?, ready })
+        })
         .collect()
 }
 

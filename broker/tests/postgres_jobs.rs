@@ -1,0 +1,93 @@
+//! Whole jobs over PostgreSQL: the same ones, and what only several brokers on one database can do.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "tests")]
+
+mod common;
+#[path = "support/jobs.rs"]
+mod jobs;
+#[path = "support/postgres.rs"]
+mod postgres;
+
+use common::{Client, Worker, World, show, submit};
+use mpegflow_broker::embedded::{self, Config};
+use mpegflow_broker::objects::local::LocalObjects;
+use mpegflow_broker::store::postgres::PostgresStore;
+use mpegflow_protocol::api::JobState;
+use std::sync::Arc;
+
+async fn world() -> World {
+    world_with(|_| {}).await
+}
+
+async fn world_with(change: impl FnOnce(&mut Config)) -> World {
+    let database = postgres::database().await;
+    let mut world = common::world_with(|config| {
+        config.database = Some(database.config());
+        change(config);
+    })
+    .await;
+    world.kept = Some(Box::new(database));
+    world
+}
+
+/// A second broker: a data folder of its own with what replicas share, which are the authority, the capabilities' key, the
+/// objects and the database.
+async fn replica_of(world: &World) -> embedded::Running {
+    let mut config = world.config.clone();
+    config.data_dir = world.dir.path().join("replica");
+    std::fs::create_dir_all(&config.data_dir).unwrap();
+    for name in ["ca", "capability.key"] {
+        let from = world.config.data_dir.join(name);
+        let copied =
+            std::process::Command::new("cp").arg("-r").arg(from).arg(&config.data_dir).status().unwrap();
+        assert!(copied.success());
+    }
+    let objects = LocalObjects::open(world.config.data_dir.join("objects")).await.unwrap();
+    config.objects = Some(Arc::new(objects));
+    embedded::start(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn two_brokers_do_one_job_between_them() {
+    let world = world().await;
+    let tenant = world.tenant("a").await;
+    let other = replica_of(&world).await;
+    let mut elsewhere = Client::new(format!("http://{}", other.public_addr()), None, None);
+    elsewhere.headers.clone_from(&tenant.headers);
+    let join = world.join_file().await;
+    let there = Worker::enroll(&join, other.worker_addr()).await;
+
+    // Submitted here, leased there as soon as that one's relay or reconciler has heard of it.
+    let job = submit(&tenant, b"x").await;
+    let mut lease = None;
+    for _ in 0..4 {
+        if let mpegflow_protocol::worker::LeaseReply::Lease(found) = there.ask(5_000).await {
+            lease = Some(*found);
+            break;
+        }
+    }
+    let lease = lease.unwrap();
+    assert_eq!(there.finish(&lease).await.status, 204);
+    // The next task is ready there; its lease goes on here.
+    let lease = there.lease().await;
+    assert_eq!(lease.task.name(), "encode");
+    let here = Worker {
+        client: Client::new(
+            format!("https://{}", world.broker().worker_addr()),
+            Some(&join.ca),
+            Some((&there.certificate, &there.key)),
+        ),
+        ..there
+    };
+    assert_eq!(here.finish(&lease).await.status, 204);
+    assert_eq!(here.run().await, 2);
+    let shown = show(&elsewhere, &job).await;
+    assert_eq!((shown.state, shown.outputs.len()), (JobState::Succeeded, 11));
+    assert_eq!(elsewhere.get(&shown.outputs[0].url).await.status, 200);
+
+    other.shutdown().await;
+    let store = PostgresStore::open(world.config.database.clone().unwrap()).await.unwrap();
+    let checkpoint = store.checkpoint().await.unwrap();
+    let answers = store.audit(&[checkpoint]).await.unwrap();
+    // Created, four times started and succeeded, finished.
+    assert!(matches!(answers.as_slice(), [(_, Ok(verified))] if verified.head.seq == 10), "{answers:?}");
+}
