@@ -166,10 +166,8 @@ fn intents(text: &str) -> Vec<Intent> {
 }
 
 #[test]
-fn what_is_emitted_is_proved_under_each_profile() {
-    let cases: [(&str, &[Dialect]); 7] = [
-        ("generic", &[Dialect::NetworkPolicy]),
-        ("aws-vpc", &[Dialect::NetworkPolicy]),
+fn what_is_emitted_is_proved_under_each_profile_that_lets_policies_decide() {
+    let cases: [(&str, &[Dialect]); 5] = [
         ("calico", &[Dialect::NetworkPolicy]),
         ("calico", &[Dialect::Calico]),
         ("calico", &[Dialect::NetworkPolicy, Dialect::Calico, Dialect::ClusterNetworkPolicy]),
@@ -186,6 +184,22 @@ fn what_is_emitted_is_proved_under_each_profile() {
             outcome.sentence,
             outcome.intents
         );
+    }
+}
+
+#[test]
+fn what_no_policy_decides_is_said_and_nothing_else() {
+    // No NetworkPolicy keeps a pod from its own node there, nor stops what is neither TCP nor UDP for sure.
+    for profile in ["generic", "aws-vpc"] {
+        let outcome = audit(&emitted(&pool(), &[Dialect::NetworkPolicy]), profile);
+        let certain: Vec<&str> = errors(&outcome);
+        assert_ne!(outcome.proved, Truth::Yes, "{profile}");
+        assert!(certain.iter().all(|id| ["MF103", "MF104", "MF105"].contains(id)), "{profile}: {certain:?}");
+        for finding in
+            outcome.findings.iter().filter(|finding| finding.certain == Truth::Yes && finding.id < "MF112")
+        {
+            assert!(finding.reason.contains("the pod's own node ("), "{profile}: {}", finding.reason);
+        }
     }
 }
 
@@ -260,7 +274,7 @@ fn storage_and_dns_of_a_presigned_pool_are_proved_as_asked() {
         "- name: presigned\n  from: {namespace: media, pods: {mpegflow.io/pool: pool-a}}\n  must:\n  - {namespace: mpegflow, pods: {app.kubernetes.io/name: mpegflow-broker}, ports: [worker-api]}\n  - {cidr: 192.0.2.0/28, ports: [443]}\n  - {namespace: kube-system, pods: {k8s-app: kube-dns}, ports: [53/UDP, 53/TCP]}\n  may: []\n  must-not: [{group: metadata}]\n  reached-by: []\n",
     );
     for (profile, dialect) in
-        [("generic", Dialect::NetworkPolicy), ("calico", Dialect::Calico), ("cilium", Dialect::Cilium)]
+        [("calico", Dialect::NetworkPolicy), ("calico", Dialect::Calico), ("cilium", Dialect::Cilium)]
     {
         let cluster = read(&format!("{CLUSTER}{}", emitted(&pool, &[dialect])));
         let outcome = audit_with(&cluster, profile, true, asked.clone());

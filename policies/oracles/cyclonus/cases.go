@@ -123,6 +123,10 @@ func (q *query) verdict(cluster *cluster, policy *matcher.Policy) (result verdic
 	default:
 		return verdict{Error: fmt.Sprintf("the matcher knows no protocol %q", q.Protocol)}
 	}
+	// "A pod cannot block access to itself" (Network Policies): the matcher has no rule for that.
+	if q.Src.Pod != "" && q.Src.Pod == q.Dst.Pod {
+		return verdict{Error: "traffic of a pod to itself"}
+	}
 	source, err := cluster.peer(q.Src)
 	if err != nil {
 		return verdict{Error: err.Error()}

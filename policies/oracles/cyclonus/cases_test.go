@@ -80,6 +80,14 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+func TestTrafficOfAPodToItselfIsRefused(t *testing.T) {
+	web := endpoint{Pod: "shop/web"}
+	want := `{"id":"t","verdicts":[{"error":"traffic of a pod to itself"}]}`
+	if got := ask(t, policy(`{podSelector: {}}`), web, web, "TCP", 80); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestWhatIsNotUnderstoodIsAnErrorAndNoVerdict(t *testing.T) {
 	web, db := endpoint{Pod: "shop/web"}, endpoint{Pod: "shop/db"}
 	cases := []struct{ name, manifests, protocol, want string }{

@@ -111,15 +111,27 @@ func (c *testCase) answer() (result answer) {
 			return answer{ID: c.ID, Error: problem.Error().Error()}
 		}
 	}
+	covered := podsInBlocks(infos)
 	result = answer{ID: c.ID, Verdicts: make([]verdict, 0, len(c.Queries))}
 	for _, q := range c.Queries {
-		result.Verdicts = append(result.Verdicts, q.verdict(connections))
+		result.Verdicts = append(result.Verdicts, q.verdict(connections, covered))
 	}
 	return result
 }
 
 // verdict looks a packet up in the list of connections. A pair that is not listed has no connection.
-func (q *query) verdict(connections []connlist.Peer2PeerConnection) verdict {
+func (q *query) verdict(connections []connlist.Peer2PeerConnection, covered map[string]bool) verdict {
+	if q.Src.Pod != "" && q.Src.Pod == q.Dst.Pod {
+		return verdict{Error: "traffic of a pod to itself: the analyzer does not list it"}
+	}
+	for _, end := range []endpoint{q.Src, q.Dst} {
+		if strings.Contains(end.IP, ":") {
+			return verdict{Error: "an IPv6 address: the analyzer knows IPv4 only"}
+		}
+		if covered[end.Pod] {
+			return verdict{Error: "an address block covers this pod: the analyzer matches blocks with addresses outside only"}
+		}
+	}
 	allowed := false
 	for _, connection := range connections {
 		fromSource, err := q.Src.isPeer(connection.Src())

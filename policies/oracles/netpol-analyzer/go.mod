@@ -5,6 +5,7 @@ go 1.23.0
 require (
 	github.com/np-guard/netpol-analyzer v1.4.4
 	k8s.io/api v0.32.1
+	k8s.io/apimachinery v0.32.1
 	k8s.io/cli-runtime v0.32.1
 )
 
@@ -50,7 +51,6 @@ require (
 	gopkg.in/evanphx/json-patch.v4 v4.12.0 // indirect
 	gopkg.in/inf.v0 v0.9.1 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
-	k8s.io/apimachinery v0.32.1 // indirect
 	k8s.io/client-go v0.32.1 // indirect
 	k8s.io/klog/v2 v2.130.1 // indirect
 	k8s.io/kube-openapi v0.0.0-20241105132330-32ad38e42d3f // indirect

@@ -170,9 +170,13 @@ impl<'a> Evaluation<'a> {
                 format!("node {}", self.cluster.nodes.get(*i).map(|node| &*node.name).unwrap_or_default())
             }
             Some(Endpoint::AnyNode) => "any other node".into(),
-            Some(Endpoint::External(set)) => match crate::audit::places::what(set) {
-                Some(what) => format!("{set} ({what})"),
-                None => set.to_string(),
+            Some(Endpoint::External(set)) => match (crate::audit::places::what(set), set.example()) {
+                (Some(what), Some(address)) => format!("{address} ({what})"),
+                // What is left of the world between the blocks that somebody names is a list that no one reads.
+                (None, Some(address)) if set.ranges().take(5).count() > 4 => {
+                    format!("outside addresses such as {address}")
+                }
+                _ => set.to_string(),
             },
             Some(Endpoint::Domain(name)) => name.to_string(),
             Some(Endpoint::Imagined(pod)) => {
