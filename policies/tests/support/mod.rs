@@ -9,10 +9,11 @@
 
 mod reference;
 
-use mpegflow_policies::cluster::Cluster;
+use mpegflow_policies::cluster::{Cluster, Pod};
+use mpegflow_policies::evaluate::{Endpoint, EndpointId, Evaluation, Options};
 use mpegflow_policies::profile::Profile;
 use mpegflow_policies::read::{self, Input, Limits, ReadOptions};
-use mpegflow_policies::sets::Protocol;
+use mpegflow_policies::sets::{AddressSet, Protocol};
 use mpegflow_policies::truth::Truth;
 use std::fmt;
 
@@ -133,16 +134,48 @@ impl Pair<'_> {
         self.packet(Protocol::Icmp, 8 << 8)
     }
 
-    /// Whether such a packet passes.
+    /// Whether such a packet passes, as the evaluator of the library says. The plain one beside it must not say otherwise,
+    /// though it may know more: it looks at all policies that may select a pod together, the library at one after another.
     pub(crate) fn packet(&self, protocol: Protocol, port: u16) -> Judged {
-        let (truth, reasons) = reference::judge(
-            &self.world.cluster,
-            self.world.profile,
-            self.source,
-            self.destination,
-            (protocol, port),
+        let Self { world, source, destination } = self;
+        let exact = self.exact(protocol, port);
+        let (plain, reasons) =
+            reference::judge(&world.cluster, world.profile, source, destination, (protocol, port));
+        assert!(
+            exact.truth == plain || exact.truth == Truth::Unknown,
+            "{source} to {destination}, {protocol} {port}: the evaluator says {exact:?}, the plain one {plain:?} ({reasons:?})"
         );
-        Judged { truth, reasons }
+        exact
+    }
+
+    fn exact(&self, protocol: Protocol, port: u16) -> Judged {
+        let ends = [self.source, self.destination];
+        let addresses = ends.iter().filter_map(|end| end.parse().ok()).map(AddressSet::one).collect();
+        let options = Options { addresses, ..Options::default() };
+        let evaluation = Evaluation::new(&self.world.cluster, self.world.profile, options).unwrap();
+        let [source, destination] = ends.map(|end| self.endpoint(&evaluation, end));
+        let found = evaluation.explain(source, destination);
+        let truth = match () {
+            () if found.verdict.allowed.contains(protocol, port) => Truth::Yes,
+            () if found.verdict.denied.contains(protocol, port) => Truth::No,
+            () => Truth::Unknown,
+        };
+        Judged { truth, reasons: found.doubts.iter().map(ToString::to_string).collect() }
+    }
+
+    fn endpoint(&self, evaluation: &Evaluation<'_>, end: &str) -> EndpointId {
+        let found = if end == "local-node" {
+            evaluation.endpoints().find(|(_, it)| **it == Endpoint::LocalNode).map(|(id, _)| id)
+        } else if let Some(name) = end.strip_prefix("node:") {
+            evaluation.node(name)
+        } else if let Ok(address) = end.parse() {
+            evaluation.address(address)
+        } else {
+            let pods = &self.world.cluster.pods;
+            let is = |pod: &Pod| format!("{}/{}", pod.namespace, pod.object.name) == end;
+            pods.iter().position(is).and_then(|index| evaluation.pod(index))
+        };
+        found.unwrap_or_else(|| panic!("no endpoint {end}"))
     }
 }
 

@@ -4,7 +4,7 @@
 use mpegflow_policies::cluster::{Cluster, Node, Pod};
 use mpegflow_policies::matching::{Kind, LabelOwner, Match, Test, TrafficMatch};
 use mpegflow_policies::policy::{Action, ClusterTier, Dialect, Direction, Place, Policy, Section};
-use mpegflow_policies::profile::{Fact, Profile};
+use mpegflow_policies::profile::{Fact, Pipeline, Profile};
 use mpegflow_policies::sets::{AddressSet, Protocol};
 use mpegflow_policies::truth::Truth;
 use std::cell::RefCell;
@@ -194,16 +194,19 @@ impl<'a> Judge<'a> {
 
     /// All that a cluster-wide tier may do: policies by priority, those of equal priority in any order.
     fn tier(&self, which: ClusterTier, view: &View<'_>) -> Fates {
-        let mut policies: Vec<(u16, Fates)> = Vec::new();
+        // "There is no way for the user to reliably determine" which of equal priority is applied, but Calico sorts by name.
+        let by_name = self.profile.pipeline() == Pipeline::CalicoTiers;
+        let mut policies: Vec<((u16, Option<&str>), Fates)> = Vec::new();
         for policy in &self.cluster.policies {
             match policy.place {
                 Place::Cluster { tier, priority } if tier == which => {
-                    policies.push((priority, self.cluster_policy(policy, view)));
+                    let name = by_name.then_some(&*policy.object.name);
+                    policies.push(((priority, name), self.cluster_policy(policy, view)));
                 }
                 _ => {}
             }
         }
-        policies.sort_by_key(|(priority, _)| *priority);
+        policies.sort_by_key(|(place, _)| *place);
         let groups = policies.chunk_by(|a, b| a.0 == b.0);
         let start = Fates { undecided: true, ..Fates::default() };
         groups.fold(start, |fates, group| {
