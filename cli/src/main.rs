@@ -77,7 +77,11 @@ fn typed() -> Vec<OsString> {
 /// Says what is wrong with the command line, or helps. Of an audit, 2 is a verdict: wrong usage is bad input there.
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    let is_audit = typed().iter().skip(1).find(|arg| !arg.to_string_lossy().starts_with('-')).is_some_and(|a| a == "audit");
+    let is_audit = typed()
+        .iter()
+        .skip(1)
+        .find(|arg| !arg.to_string_lossy().starts_with('-'))
+        .is_some_and(|a| a == "audit");
     let code = match (error.use_stderr(), is_audit) {
         (false, _) => 0,
         (true, true) => Exit::BadInput as u8,

@@ -72,7 +72,7 @@ pub fn run(
     };
     let mut addresses = probe(old)?;
     addresses.extend(probe(new)?);
-    addresses.push(places::metadata_addresses());
+    addresses.extend(places::each_metadata_address());
     let options =
         || Options { addresses: addresses.clone(), pod_cidrs: pod_cidrs.clone(), ..Options::default() };
     let before = Evaluation::new(old, profile, options())?;

@@ -101,7 +101,7 @@ pub fn run(question: &Question<'_>) -> Result<Answer, QuestionError> {
             domains.push(end.trim_end_matches('.').to_ascii_lowercase().as_str().into());
         }
     }
-    addresses.push(places::metadata_addresses());
+    addresses.extend(places::each_metadata_address());
     let options = Options { addresses, domains, pod_cidrs: question.pod_cidrs.clone(), ..Options::default() };
     let evaluation = Evaluation::new(question.cluster, question.profile, options)?;
     let source = find(question, &evaluation, question.source)?;

@@ -38,6 +38,14 @@ pub const METADATA: &[MetadataService] = &[
     MetadataService { address: "169.254.0.23", what: "the metadata service of Tencent Cloud" },
 ];
 
+/// Their addresses one by one, so that each is told apart.
+pub fn each_metadata_address() -> impl Iterator<Item = AddressSet> {
+    METADATA
+        .iter()
+        .filter_map(|service| service.address.parse().ok())
+        .map(|ip| AddressSet::block(Cidr::host(ip)))
+}
+
 /// All their addresses.
 pub fn metadata_addresses() -> AddressSet {
     AddressSet::blocks(METADATA.iter().filter_map(|service| service.address.parse().ok()).map(Cidr::host))

@@ -10,7 +10,7 @@ use crate::evaluate::{Endpoint, EndpointId, EvaluateError, Evaluation, Options};
 use crate::matching::{DomainPattern, Match};
 use crate::profile::Profile;
 use crate::report::packet;
-use crate::sets::{AddressSet, Cidr};
+use crate::sets::AddressSet;
 use crate::truth::Truth;
 use jiff::civil::Date;
 use std::collections::BTreeSet;
@@ -60,7 +60,7 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
         }
     }
     let mut findings = gathered.findings;
-    findings.extend(lint::findings(cluster, request.profile));
+    findings.extend(lint::findings(cluster, request.profile, &evaluation));
     let pods =
         |indices: &BTreeSet<usize>| indices.iter().filter_map(|i| cluster.pods.get(*i)).collect::<Vec<_>>();
     for pod in pods(&hardened) {
@@ -109,9 +109,7 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
 
 /// Addresses and names that the intents and every audit ask about, so that each is an endpoint of its own.
 fn options(request: &Request<'_>) -> Options {
-    let single = |address: &str| address.parse().ok().map(|ip| AddressSet::block(Cidr::host(ip)));
-    let mut addresses: Vec<AddressSet> =
-        places::METADATA.iter().filter_map(|service| single(service.address)).collect();
+    let mut addresses: Vec<AddressSet> = places::each_metadata_address().collect();
     addresses.push(places::kube_api_addresses(request.cluster));
     addresses.push(places::service_addresses(request.cluster));
     let mut domains = Vec::new();

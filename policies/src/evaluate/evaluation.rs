@@ -173,7 +173,7 @@ impl<'a> Evaluation<'a> {
             Some(Endpoint::External(set)) => match (crate::audit::places::what(set), set.example()) {
                 (Some(what), Some(address)) => format!("{address} ({what})"),
                 // What is left of the world between the blocks that somebody names is a list that no one reads.
-                (None, Some(address)) if set.ranges().take(5).count() > 4 => {
+                (None, Some(address)) if set.ranges().take(4).count() > 3 => {
                     format!("outside addresses such as {address}")
                 }
                 _ => set.to_string(),
@@ -184,6 +184,16 @@ impl<'a> Evaluation<'a> {
             }
             None => "nobody".into(),
         }
+    }
+
+    /// Whether a policy, by its index in the cluster, selects any pod of the input; `None` where it is never asked.
+    pub fn selects(&self, policy: usize) -> Option<Truth> {
+        let steps = self.core.stages.iter().flat_map(|stage| stage.bands.iter().flatten());
+        let subject = steps.filter(|step| step.policy == policy).map(|step| step.subject).next()?;
+        let pods = self
+            .endpoints()
+            .filter(|(_, e)| matches!(e, Endpoint::Pod(_) | Endpoint::LocalNode | Endpoint::Node(_)));
+        Some(pods.map(|(id, _)| self.core.selected(subject, id.index())).max().unwrap_or(Truth::No))
     }
 
     /// One of its members, for a packet: the first address of an address set.

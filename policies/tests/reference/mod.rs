@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 /// Who may talk, as far as this evaluator goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Index into the cluster's pods.
     Pod(usize),
     /// An address outside the cluster.
@@ -22,10 +22,10 @@ pub enum End {
 
 /// What passes, does not, and may.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    pub allowed: Traffic,
-    pub denied: Traffic,
-    pub unknown: Traffic,
+pub(crate) struct Answer {
+    pub(crate) allowed: Traffic,
+    pub(crate) denied: Traffic,
+    pub(crate) unknown: Traffic,
 }
 
 /// Possible outcomes of each packet.
@@ -38,14 +38,14 @@ struct State {
 }
 
 /// A cluster under a profile.
-pub struct Reference<'a> {
-    pub cluster: &'a Cluster,
-    pub profile: Profile,
+pub(crate) struct Reference<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) profile: Profile,
 }
 
 impl Reference<'_> {
     /// The verdict on a pair of different ends.
-    pub fn verdict(&self, source: &End, destination: &End) -> Answer {
+    pub(crate) fn verdict(&self, source: &End, destination: &End) -> Answer {
         let egress = self.side(Direction::Egress, source, destination);
         let ingress = self.side(Direction::Ingress, destination, source);
         let can_pass = egress.allowed.intersection(&ingress.allowed);
@@ -114,6 +114,7 @@ impl Reference<'_> {
             }
             Pipeline::CalicoTiers => {
                 // (order, name) → policies with (order, kind, namespace, name)
+                #[allow(clippy::type_complexity, reason = "one place, and sorted right away")]
                 let mut tiers: Vec<(f64, String, bool, Vec<(f64, &Policy)>)> = Vec::new();
                 for policy in &enforced {
                     let (tier, order) = match &policy.place {
@@ -175,7 +176,7 @@ impl Reference<'_> {
                 for policy in policies {
                     let (section, selects) = self.selected(policy, direction, subject);
                     let isolates = section.map_or(Truth::No, |section| section.isolates.and(selects));
-                    let (surely, possibly) = self.policed(policy.dialect);
+                    let (_, possibly) = self.policed(policy.dialect);
                     if isolates.may() {
                         state.denied = state.denied.union(&state.open.intersection(&possibly));
                     }
@@ -285,7 +286,7 @@ impl Reference<'_> {
     }
 
     /// Whether an expression matches an end.
-    pub fn truth(&self, what: &Match, end: &End, dialect: Dialect) -> Truth {
+    pub(crate) fn truth(&self, what: &Match, end: &End, dialect: Dialect) -> Truth {
         match what {
             Match::Anything => Truth::Yes,
             Match::Nothing => Truth::No,
@@ -453,10 +454,10 @@ fn apply(state: &mut State, action: Action, lo: &Traffic, hi: &Traffic) {
 }
 
 /// Lanes on which ports mean ports.
-pub const PORT_LANES: [Lane; 3] = [Lane::Tcp, Lane::Udp, Lane::Sctp];
+pub(crate) const PORT_LANES: [Lane; 3] = [Lane::Tcp, Lane::Udp, Lane::Sctp];
 
 /// A single packet, for comparison with engines that answer one at a time.
-pub fn passes(answer: &Answer, protocol: Protocol, port: u16) -> Option<bool> {
+pub(crate) fn passes(answer: &Answer, protocol: Protocol, port: u16) -> Option<bool> {
     match (answer.allowed.contains(protocol, port), answer.denied.contains(protocol, port)) {
         (true, _) => Some(true),
         (_, true) => Some(false),

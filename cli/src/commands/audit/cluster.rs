@@ -34,7 +34,10 @@ const CORE: &[(&str, &str, &str)] = &[
 ];
 
 /// Reads the cluster that the kubeconfig's context, or the named one, points at.
-pub(super) async fn gather(context: Option<&str>, kubeconfig: Option<&std::path::Path>) -> Result<Input, Failed> {
+pub(super) async fn gather(
+    context: Option<&str>,
+    kubeconfig: Option<&std::path::Path>,
+) -> Result<Input, Failed> {
     let client = client(context, kubeconfig).await?;
     let mut input = Input::new(Limits::default());
     for (group, resource, kind) in CORE {
@@ -47,7 +50,8 @@ pub(super) async fn gather(context: Option<&str>, kubeconfig: Option<&std::path:
             continue;
         }
         // The preferred version is one that the server serves every object of the group in.
-        let version = group.pointer("/preferredVersion/groupVersion").and_then(Value::as_str).unwrap_or_default();
+        let version =
+            group.pointer("/preferredVersion/groupVersion").and_then(Value::as_str).unwrap_or_default();
         let resources = get(&client, &format!("/apis/{version}")).await?;
         for resource in array(&resources, "resources") {
             let text = |key| resource.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -66,7 +70,8 @@ async fn client(context: Option<&str>, kubeconfig: Option<&std::path::Path>) -> 
         Failed::new(Exit::BadInput, "no_cluster", what)
             .help("check it with `kubectl cluster-info`; choose with --context or --kubeconfig")
     };
-    let options = kube::config::KubeConfigOptions { context: context.map(str::to_owned), ..Default::default() };
+    let options =
+        kube::config::KubeConfigOptions { context: context.map(str::to_owned), ..Default::default() };
     let config = match kubeconfig {
         Some(path) => {
             let file = kube::config::Kubeconfig::read_from(path)
@@ -93,7 +98,8 @@ async fn list(
     for _ in 0..MOST_PAGES {
         let mut page = get(client, &format!("/{group}/{resource}?limit={PAGE}{next}")).await?;
         let token = page.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let items = page.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+        let items =
+            page.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
         let mut text = String::from("{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[");
         for (i, mut item) in items.into_iter().enumerate() {
             if let Some(object) = item.as_object_mut() {

@@ -62,7 +62,9 @@ pub(super) fn bytes(path: &Path, max: u64) -> Result<Vec<u8>, Failed> {
     };
     read.map_err(|e| unreadable(path, &e))?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
-        return Err(bad(format!("{} is larger than {max} bytes", path.display())).help("audit a shorter time"));
+        return Err(
+            bad(format!("{} is larger than {max} bytes", path.display())).help("audit a shorter time")
+        );
     }
     Ok(bytes)
 }
@@ -89,11 +91,8 @@ fn add(
     from.take(max_bytes.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|e| unreadable(Path::new(name), &e))?;
-    let added = if in_folder {
-        input.add_skipping_non_kubernetes(name, bytes)
-    } else {
-        input.add(name, bytes)
-    };
+    let added =
+        if in_folder { input.add_skipping_non_kubernetes(name, bytes) } else { input.add(name, bytes) };
     added.map_err(|e| bad(e.to_string()))
 }
 

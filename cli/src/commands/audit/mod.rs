@@ -57,12 +57,11 @@ async fn gather(source: &AuditSource, world: &AuditWorld, ui: Ui) -> Result<Read
 }
 
 fn read(input: &Input, world: &AuditWorld, is_cluster: bool, ui: Ui) -> Result<Read, Failed> {
-    let options = ReadOptions {
-        ignored_kinds: world.ignore_kind.iter().map(|kind| kind.as_str().into()).collect(),
-    };
+    let options =
+        ReadOptions { ignored_kinds: world.ignore_kind.iter().map(|kind| kind.as_str().into()).collect() };
     let reading = read::cluster(input, &options).map_err(|errors| input::refused(&errors))?;
     for note in &reading.notes {
-        ui.note(format!("note: {}", report::clean(&note.to_string())));
+        ui.note(format!("note: {}", report::clean(&format!("{}: {}", note.at, note.message))));
     }
     let found = if is_cluster { detect(&reading.cluster) } else { None };
     if let (Some(found), None) = (found, world.cni) {
@@ -110,7 +109,13 @@ async fn audit(args: Audit, ui: Ui) -> Result<u8, Failed> {
     Ok(outcome.exit_code())
 }
 
-fn diff(old: &Path, new: &Path, world: &AuditWorld, format: Option<AuditFormat>, ui: Ui) -> Result<u8, Failed> {
+fn diff(
+    old: &Path,
+    new: &Path,
+    world: &AuditWorld,
+    format: Option<AuditFormat>,
+    ui: Ui,
+) -> Result<u8, Failed> {
     let max = world.max_file.saturating_mul(1 << 20);
     let side = |path: &Path| -> Result<Read, Failed> {
         read(&input::gather(&[path.to_owned()], max)?, world, false, ui)
