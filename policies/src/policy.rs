@@ -99,6 +99,9 @@ pub struct Policy {
     /// Why it has no effect, where that is sure: staged, `status` says invalid, rejected by its API. It stays in the list for
     /// the findings.
     pub inert: Option<Arc<str>>,
+    /// Places of rules of a direction that the policy does not declare (`policyTypes`, `types`): they have no effect, and are
+    /// in no section.
+    pub inert_rules: Vec<At>,
 }
 
 /// What a policy says of one direction.

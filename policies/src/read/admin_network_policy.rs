@@ -62,6 +62,7 @@ pub(super) fn read(document: &Document) -> Result<Policy, Vec<ReadError>> {
         egress: spec.egress,
         doubts: all,
         inert: None,
+        inert_rules: Vec::new(),
     })
 }
 

@@ -13,6 +13,7 @@ use super::{Document, Field, IntOrString, Object, ReadError, core, object};
 use crate::matching::{LabelOwner, Match, Test, TrafficMatch};
 use crate::policy::{Action, Dialect, Direction, Place, Policy, Rule, Section};
 use crate::sets::{AddressSet, PortSet, Protocol};
+use crate::source::At;
 use crate::truth::Truth;
 
 /// What this reads: group, versions, kind.
@@ -43,6 +44,7 @@ pub(super) fn read(document: &Document) -> Result<Policy, Vec<ReadError>> {
         egress: spec.egress,
         doubts: spec.doubts,
         inert: None,
+        inert_rules: spec.inert_rules,
     })
 }
 
@@ -51,12 +53,20 @@ struct Spec {
     ingress: Option<Section>,
     egress: Option<Section>,
     doubts: Vec<crate::truth::Doubt>,
+    /// Rules of a direction that `policyTypes` does not name.
+    inert_rules: Vec<At>,
 }
 
 impl Spec {
     fn empty(namespace: &Arc<str>) -> Self {
         let ingress = Some(Section { isolates: Truth::Yes, rules: Vec::new() });
-        Self { subject: pods_of(namespace, Match::Anything), ingress, egress: None, doubts: Vec::new() }
+        Self {
+            subject: pods_of(namespace, Match::Anything),
+            ingress,
+            egress: None,
+            doubts: Vec::new(),
+            inert_rules: Vec::new(),
+        }
     }
 
     fn read(spec: Object<'_>, namespace: &Arc<str>, problems: &mut Problems) -> Self {
@@ -74,12 +84,16 @@ impl Spec {
             [] => (true, !egress.is_empty()),
             types => (types.contains(&Direction::Ingress), types.contains(&Direction::Egress)),
         };
+        let undeclared =
+            [(to, &ingress), (from, &egress)].into_iter().filter(|(is_declared, _)| !is_declared);
+        let inert_rules = undeclared.flat_map(|(_, rules)| rules).map(|rule| rule.at.clone()).collect();
         let section = |rules| Section { isolates: Truth::Yes, rules };
         Self {
             subject: pods_of(namespace, selector.unwrap_or(Match::Anything)),
             ingress: to.then(|| section(ingress)),
             egress: from.then(|| section(egress)),
             doubts: doubts(&spec.finish()).collect(),
+            inert_rules,
         }
     }
 }

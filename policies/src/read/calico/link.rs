@@ -70,6 +70,7 @@ impl Linker<'_> {
             egress: egress.map(|rules| Section { isolates: Truth::Yes, rules }),
             doubts: doubts.clone(),
             inert: raw.inert.clone(),
+            inert_rules: raw.inert_rules.clone(),
         };
         let namespace = raw.object.namespace.as_ref();
         let groups = |rules: &Option<Vec<RawRule>>, direction| {

@@ -31,6 +31,8 @@ pub(super) struct RawPolicy {
     pub(super) egress: Option<Vec<RawRule>>,
     pub(super) doubts: Vec<Doubt>,
     pub(super) inert: Option<Arc<str>>,
+    /// Rules of a direction that `types` does not name.
+    pub(super) inert_rules: Vec<At>,
 }
 
 /// Reads a (Staged)NetworkPolicy or (Staged)GlobalNetworkPolicy.
@@ -48,6 +50,7 @@ pub(super) fn policy(document: &Document, root: Object<'_>, problems: &mut Probl
         egress: None,
         doubts: Vec::new(),
         inert: staged.then(|| "it is staged: Calico reports what it would do, and does nothing".into()),
+        inert_rules: Vec::new(),
         object: object.clone(),
     };
     let mut types = Types::default();
@@ -62,6 +65,10 @@ pub(super) fn policy(document: &Document, root: Object<'_>, problems: &mut Probl
         let stored = document.group() != GROUP;
         (stored || types.has_ingress || !types.has_egress, stored || types.has_egress)
     });
+    let undeclared =
+        [(ingress, &policy.ingress), (egress, &policy.egress)].into_iter().filter(|(declared, _)| !declared);
+    policy.inert_rules =
+        undeclared.flat_map(|(_, rules)| rules.iter().flatten()).map(|rule| rule.at.clone()).collect();
     policy.ingress = policy.ingress.or_else(|| Some(Vec::new())).filter(|_| ingress);
     policy.egress = policy.egress.or_else(|| Some(Vec::new())).filter(|_| egress);
     if document.group() != GROUP {
@@ -191,5 +198,6 @@ pub(super) fn staged_kubernetes(
         egress: None,
         doubts: Vec::new(),
         inert: Some("it is staged: Calico reports what it would do, and does nothing".into()),
+        inert_rules: Vec::new(),
     })
 }

@@ -80,6 +80,7 @@ impl Linker<'_> {
                     egress: self.side(&block.egress, names, *field),
                     doubts: block.doubts.clone(),
                     inert: block.inert.clone(),
+                    inert_rules: Vec::new(),
                 });
             }
         }
