@@ -75,24 +75,45 @@ catalog! {
     SELECTS_NOBODY = "MF201", "selects-nobody", Warning:
         "The policy selects no pod of the input.",
         "Correct its selector, or remove it.";
+    SHADOWED = "MF202", "shadowed", Note:
+        "The rule decides nothing: what comes before it or beside it has decided all that it matches.",
+        "Remove it, or move it to where it counts.";
     DROPPED_LABEL = "MF203", "dropped-label", Error:
         "The policy relies on a label that the CNI does not count as part of a pod's identity.",
         "Select by a label of your own domain.";
     INVALID = "MF204", "invalid-policy", Error:
         "The policy has no effect: it is invalid to the CNI.",
         "Correct what its status or the reason names.";
+    UNDONE = "MF205", "undone", Error:
+        "An allow of another policy comes before this one's isolation and undoes it.",
+        "Narrow the other policy, or give it an order after this one.";
     NOT_ENFORCED = "MF206", "not-enforced", Error:
         "The CNI does not enforce policies of this kind.",
         "Write it in a kind that the CNI enforces, or choose the profile of the CNI in use.";
     STAGED = "MF207", "staged", Warning:
         "The policy is staged: it is watched and not enforced.",
         "Promote it when its effects are as wanted.";
+    PEER_MATCHES_NOBODY = "MF208", "peer-matches-nobody", Note:
+        "The rule's peer selector matches no pod of the input.",
+        "Correct the selector, or remove the rule.";
+    AMBIGUOUS_ORDER = "MF209", "ambiguous-order", Warning:
+        "Two policies of equal priority select the same pods: which comes first is not defined.",
+        "Give them different priorities.";
     ALLOWS_ALL = "MF210", "allows-all", Warning:
         "The rule allows all traffic with everybody.",
         "Name the peers and ports that are meant.";
+    NOT_ISOLATED = "MF211", "not-isolated", Warning:
+        "No policy isolates the pod in this direction: all traffic passes.",
+        "Add a policy that selects it with no rules, and allow from there.";
+    INERT_RULES = "MF212", "inert-rules", Warning:
+        "The policy has rules for a direction that its `policyTypes` does not declare: they have no effect.",
+        "Add the direction to `policyTypes`, or remove the rules.";
+    UNKNOWN_PORT_NAME = "MF213", "unknown-port-name", Warning:
+        "No pod that the rule reaches names a port so: the rule allows nothing.",
+        "Use the port's number, or name it on the pods.";
     NOT_UNDERSTOOD = "MF214", "not-understood", Warning:
-        "The policy has a field that is not understood, so that verdicts which depend on it are unknown.",
-        "Remove the field, or use a version that knows it.";
+        "The policy says something that is not understood, or that hangs on what is not in the input: verdicts which depend on it are unknown.",
+        "Remove the field, use a version that knows it, or add what is missing to the input.";
     MAY_CHANGE_POLICIES = "MF301", "may-change-policies", Warning:
         "Someone may change the policies that the proof rests on.",
         "Take the verbs create, update, patch and delete on policies from the role, or the binding from the subject.";

@@ -1,176 +1,135 @@
-//! Findings about policies themselves, told from the model and from whom each selects. Silent wherever it is not sure.
+//! Findings about policies themselves: those that do nothing, less than they seem to, or more than is meant.
+//!
+//! | module | says |
+//! |---|---|
+//! | [`effect`] | whether a policy has an effect at all, and on whom |
+//! | [`rules`] | what a single rule says: its labels, peers, ports, and what of it is not understood |
+//! | [`order`] | what policies do to each other: undone isolation, ties |
+//! | [`cover`] | rules that others have decided |
+//!
+//! None of these is a guess: what the input does not tell for sure is left out.
 
-use super::{Finding, catalog};
-use crate::cluster::Cluster;
-use crate::evaluate::Evaluation;
-use crate::matching::{LabelOwner, Match, TrafficMatch};
-use crate::policy::{Action, Policy, Rule};
+mod cover;
+mod effect;
+mod order;
+mod rules;
+
+use super::Finding;
+use super::select::{Party, Select};
+use crate::cluster::{Cluster, Pod};
+use crate::policy::{Direction, Policy, Rule, Section};
 use crate::profile::{Fact, Profile};
-use crate::truth::{Doubt, Truth};
-use std::collections::BTreeSet;
+use crate::source::{At, ObjectRef};
+use crate::truth::Truth;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Findings about the cluster's policies.
-pub(super) fn findings(cluster: &Cluster, profile: Profile, evaluation: &Evaluation<'_>) -> Vec<Finding> {
+pub(super) fn findings(cluster: &Cluster, profile: Profile) -> Vec<Finding> {
+    let lint = Lint::new(cluster, profile);
     let mut found = Vec::new();
-    // A policy that is read as several, each with a part of the subject, selects nobody only if none of them does.
-    let selecting: BTreeSet<_> = cluster
-        .policies
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| evaluation.selects(*i) != Some(Truth::No))
-        .map(|(_, policy)| &policy.object)
-        .collect();
-    for policy in &cluster.policies {
-        let mut add = |kind: &'static catalog::Kind, at: &crate::source::At, reason: String| {
-            found.push(Finding::certain(kind, policy.object.clone(), Some(at.clone()), reason));
-        };
-        if let Some(why) = &policy.inert {
-            let kind = if why.contains("staged") { &catalog::STAGED } else { &catalog::INVALID };
-            add(kind, &policy.at, format!("it has no effect: {why}"));
-            continue;
-        }
-        let enforced = profile.fact(Fact::Enforces(policy.dialect));
-        if enforced.truth == Truth::No {
-            add(
-                &catalog::NOT_ENFORCED,
-                &policy.at,
-                format!("{profile} does not enforce it: {}", enforced.why),
-            );
-            continue;
-        }
-        if !cluster.pods.is_empty() && !selecting.contains(&policy.object) {
-            add(&catalog::SELECTS_NOBODY, &policy.at, "no pod of the input matches its selector".into());
-        }
-        let mut dropped = BTreeSet::new();
-        own_labels(&policy.subject, &mut dropped);
-        for rule in rules(policy) {
-            own_labels(&rule.peer, &mut dropped);
-            let everything = rule.action == Action::Allow
-                && matches!(rule.peer, Match::Anything)
-                && matches!(rule.traffic, TrafficMatch::Anything);
-            if everything {
-                add(
-                    &catalog::ALLOWS_ALL,
-                    &rule.at,
-                    format!("{} allows all traffic with everybody", rule.path),
-                );
-            }
-        }
-        for key in dropped {
-            let answer = profile.fact(Fact::DropsLabel(&key));
-            if answer.truth == Truth::Yes {
-                let reason =
-                    format!("it selects by the label {key}, which {profile} does not see: {}", answer.why);
-                add(&catalog::DROPPED_LABEL, &policy.at, reason);
-            }
-        }
-        for doubt in doubts(policy) {
-            let at = doubt.at.clone().unwrap_or_else(|| policy.at.clone());
-            add(&catalog::NOT_UNDERSTOOD, &at, doubt.what.to_string());
-        }
-    }
+    lint.without_effect(&mut found);
+    lint.selecting_nobody(&mut found);
+    lint.about_rules(&mut found);
+    lint.ambiguous(&mut found);
+    lint.undone(&mut found);
+    lint.shadowed(&mut found);
     found
 }
 
-fn rules(policy: &Policy) -> impl Iterator<Item = &Rule> {
-    policy.ingress.iter().chain(&policy.egress).flat_map(|section| &section.rules)
+/// Directions of pods (indices into the cluster's) in which nothing isolates them.
+pub(super) fn not_isolated(cluster: &Cluster, profile: Profile, pods: &BTreeSet<usize>) -> Vec<Finding> {
+    let lint = Lint::new(cluster, profile);
+    pods.iter().filter_map(|pod| cluster.pods.get(*pod)).flat_map(|pod| lint.open_directions(pod)).collect()
 }
 
-/// Keys of pods' own labels that an expression asks for.
-fn own_labels(what: &Match, keys: &mut BTreeSet<Arc<str>>) {
-    match what {
-        Match::All(parts) | Match::OneOf(parts) => parts.iter().for_each(|part| own_labels(part, keys)),
-        Match::Not(inner) => own_labels(inner, keys),
-        Match::Label { owner: LabelOwner::Endpoint, key, .. } => {
-            keys.insert(key.clone());
+struct Lint<'a> {
+    select: Select<'a>,
+    cluster: &'a Cluster,
+    /// Policies that have an effect, as far as is known: neither inert nor surely not enforced.
+    live: Vec<&'a Policy>,
+    /// Everybody whom a peer may be.
+    parties: Vec<Party<'a>>,
+}
+
+/// A rule as it was written, with what it became: one rule may have several readings, for parts of the subject or of the peers.
+struct Written<'a> {
+    object: &'a ObjectRef,
+    direction: Direction,
+    path: &'a Arc<str>,
+    at: &'a At,
+    /// Readings that may have an effect in this version, each with the policy it is in.
+    readings: Vec<(&'a Policy, &'a Rule)>,
+}
+
+impl<'a> Lint<'a> {
+    fn new(cluster: &'a Cluster, profile: Profile) -> Self {
+        let select = Select::new(cluster, profile);
+        let live = cluster
+            .policies
+            .iter()
+            .filter(|policy| policy.inert.is_none() && select.fact(Fact::Enforces(policy.dialect)).may());
+        let mut parties: Vec<Party<'a>> = cluster.pods.iter().map(Party::Pod).collect();
+        parties.extend(cluster.worker_pools.iter().map(|pool| Party::Worker(&pool.namespace)));
+        // An input with the namespace that every cluster has shows them all; any other one may leave out whom a peer means.
+        if !cluster.namespaces.contains_key("kube-system") {
+            parties.push(Party::Stranger);
         }
-        _ => {}
+        parties.extend(cluster.nodes.iter().map(Party::Node));
+        if cluster.nodes.is_empty() {
+            parties.push(Party::SomeNode);
+        }
+        parties.push(Party::Outside(None));
+        Self { select, cluster, live: live.collect(), parties }
+    }
+
+    /// Pods that a policy may select: a namespaced one selects in its own namespace only.
+    fn pods_near(&self, policy: &'a Policy) -> impl Iterator<Item = &'a Pod> {
+        let namespace = policy.object.namespace.as_ref();
+        let pods = self.cluster.pods.iter();
+        pods.filter(move |pod| namespace.is_none_or(|namespace| *namespace == pod.namespace))
+    }
+
+    fn selects(&self, policy: &'a Policy, pod: &'a Pod) -> Truth {
+        let is_near = policy.object.namespace.as_ref().is_none_or(|namespace| *namespace == pod.namespace);
+        if is_near { self.select.selects(&policy.subject, pod, policy.dialect) } else { Truth::No }
+    }
+
+    /// Rules of the policies that have an effect, each with its readings.
+    fn written(&self) -> Vec<Written<'a>> {
+        type Key<'a> = (&'a ObjectRef, Direction, &'a At, &'a Arc<str>);
+        let mut written: BTreeMap<Key<'a>, Vec<(&'a Policy, &'a Rule)>> = BTreeMap::new();
+        for policy in self.live.iter().filter(|policy| self.select.whoever(&policy.subject).may()) {
+            for (direction, section) in sections(policy) {
+                for rule in section.rules.iter().filter(|rule| self.select.whoever(&rule.peer).may()) {
+                    let key = (&policy.object, direction, &rule.at, &rule.path);
+                    written.entry(key).or_default().push((policy, rule));
+                }
+            }
+        }
+        let written = written.into_iter();
+        written
+            .map(|((object, direction, at, path), readings)| Written {
+                object,
+                direction,
+                path,
+                at,
+                readings,
+            })
+            .collect()
     }
 }
 
-/// All that is not understood of a policy, each once.
-fn doubts(policy: &Policy) -> BTreeSet<Doubt> {
-    fn peer(what: &Match, into: &mut BTreeSet<Doubt>) {
-        match what {
-            Match::All(parts) | Match::OneOf(parts) => parts.iter().for_each(|part| peer(part, into)),
-            Match::Not(inner) => peer(inner, into),
-            Match::Doubt(doubt) => {
-                into.insert(doubt.clone());
-            }
-            _ => {}
-        }
-    }
-    fn traffic(what: &TrafficMatch, into: &mut BTreeSet<Doubt>) {
-        match what {
-            TrafficMatch::All(parts) | TrafficMatch::OneOf(parts) => {
-                parts.iter().for_each(|part| traffic(part, into))
-            }
-            TrafficMatch::Not(inner) => traffic(inner, into),
-            TrafficMatch::Doubt(doubt) => {
-                into.insert(doubt.clone());
-            }
-            _ => {}
-        }
-    }
-    let mut all: BTreeSet<Doubt> = policy.doubts.iter().cloned().collect();
-    peer(&policy.subject, &mut all);
-    for rule in rules(policy) {
-        peer(&rule.peer, &mut all);
-        traffic(&rule.traffic, &mut all);
-    }
-    all
+/// What a policy says, by direction.
+fn sections(policy: &Policy) -> impl Iterator<Item = (Direction, &Section)> {
+    let both = [(Direction::Ingress, &policy.ingress), (Direction::Egress, &policy.egress)];
+    both.into_iter().filter_map(|(direction, section)| Some((direction, section.as_ref()?)))
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-    use crate::evaluate::Options;
-    use crate::read::{Input, Limits, ReadOptions};
-
-    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: a, labels: {app: x}}\nspec: {containers: [{name: c, image: i}]}\n---\n";
-
-    fn found(policy: &str, profile: &str) -> Vec<(&'static str, u32)> {
-        let mut input = Input::new(Limits::default());
-        input.add("in.yaml", format!("{POD}{policy}")).unwrap();
-        let cluster = crate::read::cluster(&input, &ReadOptions::default()).unwrap().cluster;
-        let profile = profile.parse().unwrap();
-        let evaluation = Evaluation::new(&cluster, profile, Options::default()).unwrap();
-        let all = findings(&cluster, profile, &evaluation);
-        all.into_iter().map(|finding| (finding.id, finding.at.unwrap().line)).collect()
-    }
-
-    fn policy(kind: &str, spec: &str) -> String {
-        format!("apiVersion: {kind}\nmetadata: {{name: this, namespace: a}}\nspec: {spec}\n")
-    }
-
-    #[test]
-    fn each_defect_is_found_at_its_line_and_a_good_policy_has_none() {
-        let kubernetes = "networking.k8s.io/v1\nkind: NetworkPolicy";
-        let cilium = "cilium.io/v2\nkind: CiliumNetworkPolicy";
-        let good = "{podSelector: {matchLabels: {app: x}}, policyTypes: [Ingress]}";
-        let cases = [
-            (kubernetes, good, "generic", vec![]),
-            (kubernetes, "{podSelector: {matchLabels: {app: y1}}}", "generic", vec![("MF201", 6)]),
-            (kubernetes, "{podSelector: {}, ingress: [{}]}", "generic", vec![("MF210", 9)]),
-            (kubernetes, "{podSelector: {}, later: 1}", "generic", vec![("MF214", 9)]),
-            (cilium, "{endpointSelector: {}, ingress: [{}]}", "calico", vec![("MF206", 9)]),
-            (
-                cilium,
-                "{endpointSelector: {matchLabels: {pod-template-hash: x}}, ingress: [{}]}",
-                "cilium",
-                vec![("MF201", 9), ("MF203", 9)],
-            ),
-            (
-                "projectcalico.org/v3\nkind: StagedNetworkPolicy",
-                "{selector: all(), types: [Ingress]}",
-                "calico",
-                vec![("MF207", 6)],
-            ),
-        ];
-        for (kind, spec, profile, expected) in cases {
-            assert_eq!(found(&policy(kind, spec), profile), expected, "{spec}");
-        }
+/// What a policy says of a direction.
+fn section(policy: &Policy, direction: Direction) -> Option<&Section> {
+    match direction {
+        Direction::Ingress => policy.ingress.as_ref(),
+        Direction::Egress => policy.egress.as_ref(),
     }
 }

@@ -12,6 +12,7 @@ mod lint;
 pub mod places;
 mod reach;
 mod run;
+mod select;
 
 pub use run::{Request, run};
 

@@ -60,7 +60,8 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
         }
     }
     let mut findings = gathered.findings;
-    findings.extend(lint::findings(cluster, request.profile, &evaluation));
+    findings.extend(lint::findings(cluster, request.profile));
+    findings.extend(lint::not_isolated(cluster, request.profile, &audited));
     let pods =
         |indices: &BTreeSet<usize>| indices.iter().filter_map(|i| cluster.pods.get(*i)).collect::<Vec<_>>();
     for pod in pods(&hardened) {
