@@ -1,0 +1,238 @@
+//! A broken example for every kind of finding, and its mended twin: `examples/findings/MF###-name.yaml`.
+//!
+//! Comments at the top of an example are its settings:
+//!
+//! | comment | says |
+//! |---|---|
+//! | `# profile: cilium@1.18` | the CNI |
+//! | `# also: MF112` | other findings that it cannot do without |
+//! | `# mended: FROM → TO` | how to mend it; `\n` is a new line |
+//!
+//! A line that ends in `# here` is where the finding must be. After the line `--- # intents` come the intents. The input is
+//! taken for complete.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use jiff::civil::Date;
+use mpegflow_policies::audit::{self, Outcome, Request, baseline::Baseline, catalog, flows, intent};
+use mpegflow_policies::read::{self, Input, Limits, ReadOptions};
+use mpegflow_policies::sets::AddressSet;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The day of the audit.
+const DAY: Date = jiff::civil::date(2026, 1, 1);
+const FILE: &str = "example.yaml";
+/// Kinds that no manifest makes: they come of observed flows and baselines, which are below.
+const OBSERVED: [&str; 3] = ["MF501", "MF502", "MF503"];
+/// Kinds that nothing in the audit finds yet.
+const NOT_FOUND_YET: [&str; 2] = ["MF113", "MF114"];
+
+struct Example {
+    text: String,
+    profile: String,
+    also: BTreeSet<String>,
+    mended: Vec<(String, String)>,
+}
+
+impl Example {
+    fn of(text: String) -> Self {
+        let settings = |name: &str| -> Vec<String> {
+            let start = format!("# {name}: ");
+            text.lines().filter_map(|line| line.strip_prefix(&start)).map(str::to_owned).collect()
+        };
+        let mended = settings("mended").into_iter().map(|change| {
+            let (from, to) = change.split_once(" → ").unwrap_or_else(|| panic!("{change:?} has no arrow"));
+            (from.replace("\\n", "\n"), to.replace("\\n", "\n"))
+        });
+        let mended = mended.collect();
+        let also = settings("also").iter().flat_map(|ids| ids.split(", ")).map(str::to_owned).collect();
+        let profile = settings("profile").first().unwrap().clone();
+        Self { mended, also, profile, text }
+    }
+
+    /// The same without what is wrong with it. Each change must change something beside its own comment.
+    fn mend(&self) -> Self {
+        let mut text: String = self
+            .text
+            .lines()
+            .filter(|line| !line.starts_with("# mended: "))
+            .fold(String::new(), |text, line| text + line + "\n");
+        for (from, to) in &self.mended {
+            assert!(text.contains(from), "{from:?} is not in the example");
+            text = text.replacen(from, to, 1);
+        }
+        Self::of(text)
+    }
+
+    fn line(&self) -> Option<u32> {
+        let line = self.text.lines().position(|line| line.ends_with("# here") && !line.starts_with('#'))?;
+        u32::try_from(line).ok().map(|line| line + 1)
+    }
+
+    fn audit(&self) -> Outcome {
+        let (manifests, intents) = self.text.split_once("--- # intents\n").unwrap_or((&self.text, ""));
+        // The line of the intents in their own file is that in the example.
+        let offset = "\n".repeat(manifests.lines().count() + 1);
+        let manifests = input(manifests.to_owned());
+        let intents =
+            if intents.is_empty() { Vec::new() } else { intent::read(&input(offset + intents)).unwrap() };
+        let cluster = read::cluster(&manifests, &ReadOptions::default()).unwrap().cluster;
+        let request = Request {
+            cluster: &cluster,
+            profile: self.profile.parse().unwrap(),
+            complete: true,
+            intents,
+            pod_cidrs: Some(AddressSet::block("10.0.0.0/8".parse().unwrap())),
+            baseline: None,
+            today: DAY,
+            flows: &[],
+        };
+        audit::run(&request).unwrap()
+    }
+}
+
+fn input(text: String) -> Input {
+    let mut input = Input::new(Limits::default());
+    input.add(FILE, text).unwrap();
+    input
+}
+
+/// Ids of what is surely found, each once.
+fn ids(outcome: &Outcome) -> BTreeSet<String> {
+    outcome
+        .findings
+        .iter()
+        .filter(|finding| finding.certain.must())
+        .map(|finding| finding.id.to_owned())
+        .collect()
+}
+
+fn examples() -> Vec<(String, PathBuf)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/findings");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.into_iter().map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path)).collect()
+}
+
+#[test]
+fn every_kind_of_finding_has_an_example() {
+    let of_catalogue: BTreeSet<String> = catalog::ALL
+        .iter()
+        .filter(|kind| !OBSERVED.contains(&kind.id) && !NOT_FOUND_YET.contains(&kind.id))
+        .map(|kind| format!("{}-{}", kind.id, kind.name))
+        .collect();
+    let of_folder: BTreeSet<String> = examples().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(of_folder, of_catalogue);
+}
+
+#[test]
+fn every_example_is_found_where_it_is_broken_and_nothing_else() {
+    let mut wrong = Vec::new();
+    for (name, path) in examples() {
+        let (id, _) = name.split_once('-').unwrap();
+        let example = Example::of(std::fs::read_to_string(path).unwrap());
+        let outcome = example.audit();
+        let mut expected = example.also.clone();
+        expected.insert(id.to_owned());
+        let lines: BTreeSet<Option<u32>> = outcome
+            .findings
+            .iter()
+            .filter(|finding| finding.id == id)
+            .map(|finding| finding.at.as_ref().map(|at| at.line))
+            .collect();
+        let all: Vec<String> = outcome
+            .findings
+            .iter()
+            .map(|f| format!("  {} {:?} {}: {}", f.id, f.at.as_ref().map(|at| at.line), f.object, f.reason))
+            .collect();
+        if ids(&outcome) != expected || lines != [example.line()].into() {
+            wrong.push(format!("{name}: not just {expected:?} at {:?}:\n{}", example.line(), all.join("\n")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_mended_example_is_free_of_the_finding() {
+    let mut wrong = Vec::new();
+    for (name, path) in examples() {
+        let (id, _) = name.split_once('-').unwrap();
+        let example = Example::of(std::fs::read_to_string(path).unwrap());
+        assert!(!example.mended.is_empty(), "{name} cannot be mended");
+        let outcome = example.mend().audit();
+        for finding in outcome.findings.iter().filter(|finding| finding.id == id) {
+            wrong.push(format!("{name}: {} {}", finding.object, finding.reason));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A pod that may be talked to by nobody.
+const CLOSED: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: a, labels: {app: web}}
+spec: {}
+status: {podIP: 10.0.0.7}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: a, labels: {app: db}}
+spec: {}
+status: {podIP: 10.0.0.8}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: a}
+spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}
+";
+
+/// Audits the closed pod under observed flows and a baseline: id, line, and file of what is found.
+fn observed(flow: &str, accepted: &str) -> Vec<(&'static str, String)> {
+    let cluster = read::cluster(&input(CLOSED.to_owned()), &ReadOptions::default()).unwrap().cluster;
+    let header = "apiVersion: mpegflow.io/v1alpha1\nkind: AuditBaseline\naccepted:";
+    let baseline = Baseline::read(&input(format!("{header} {accepted}\n"))).unwrap();
+    let flows = [flows::read("flows.json", flow.as_bytes()).unwrap()];
+    let request = Request {
+        cluster: &cluster,
+        profile: "calico@3.30".parse().unwrap(),
+        complete: true,
+        intents: Vec::new(),
+        pod_cidrs: None,
+        baseline: Some(&baseline),
+        today: DAY,
+        flows: &flows,
+    };
+    let outcome = audit::run(&request).unwrap();
+    outcome.findings.iter().map(|finding| (finding.id, finding.at.as_ref().unwrap().to_string())).collect()
+}
+
+/// A packet that Hubble saw, from the database to the closed pod or back.
+fn hubble(source: &str, destination: &str) -> String {
+    format!(
+        r#"{{"flow":{{"verdict":"FORWARDED","is_reply":false,"IP":{{"source":"{source}","destination":"{destination}"}},"l4":{{"TCP":{{"source_port":40000,"destination_port":80}}}}}}}}"#
+    )
+}
+
+#[test]
+fn a_flow_that_policies_deny_is_found_and_one_that_they_allow_is_not() {
+    let denied = hubble("10.0.0.8", "10.0.0.7");
+    let allowed = hubble("10.0.0.7", "10.0.0.8");
+    assert_eq!(observed(&format!("{allowed}\n{denied}"), "[]"), [("MF501", "flows.json:2:1".to_owned())]);
+    assert_eq!(observed(&allowed, "[]"), []);
+}
+
+#[test]
+fn a_baseline_entry_for_nothing_is_stale_and_one_of_yesterday_has_expired() {
+    let entry = |expires: &str| {
+        format!("[{{fingerprint: 'MF501|Pod a/web|Pod a/web', owner: o, reason: r, expires: {expires}}}]")
+    };
+    let denied = hubble("10.0.0.8", "10.0.0.7");
+    let stale = observed("", &entry("2026-06-01"));
+    assert_eq!(stale, [("MF502", "example.yaml:3:12".to_owned())]);
+    assert_eq!(observed(&denied, &entry("2026-06-01")), [], "in time");
+    let expired: Vec<_> = observed(&denied, &entry("2025-12-31")).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(expired, ["MF501", "MF503"]);
+}
