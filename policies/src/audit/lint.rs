@@ -133,3 +133,6 @@ fn section(policy: &Policy, direction: Direction) -> Option<&Section> {
         Direction::Egress => policy.egress.as_ref(),
     }
 }
+
+#[cfg(test)]
+mod tests;
