@@ -186,16 +186,6 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether a policy, by its index in the cluster, selects any pod of the input; `None` where it is never asked.
-    pub fn selects(&self, policy: usize) -> Option<Truth> {
-        let steps = self.core.stages.iter().flat_map(|stage| stage.bands.iter().flatten());
-        let subject = steps.filter(|step| step.policy == policy).map(|step| step.subject).next()?;
-        let pods = self
-            .endpoints()
-            .filter(|(_, e)| matches!(e, Endpoint::Pod(_) | Endpoint::LocalNode | Endpoint::Node(_)));
-        Some(pods.map(|(id, _)| self.core.selected(subject, id.index())).max().unwrap_or(Truth::No))
-    }
-
     /// One of its members, for a packet: the first address of an address set.
     pub fn example(&self, id: EndpointId) -> String {
         match self.endpoint(id) {
