@@ -1,5 +1,6 @@
 //! SARIF 2.1.0 (OASIS), which code scanners read. The verdict is the first of the run's notifications.
 
+use super::table::clean;
 use super::{deciding, packet};
 use crate::audit::{Finding, Outcome, catalog};
 use crate::source::At;
@@ -25,7 +26,8 @@ pub fn sarif(outcome: &Outcome) -> Value {
         if let Some(result) = result.as_object_mut() {
             let why =
                 format!("{} (accepted by {} until {})", accepted.reason, accepted.owner, accepted.expires);
-            result.insert("suppressions".into(), json!([{ "kind": "external", "justification": why }]));
+            result
+                .insert("suppressions".into(), json!([{ "kind": "external", "justification": plain(&why) }]));
         }
         result
     });
@@ -40,16 +42,18 @@ pub fn sarif(outcome: &Outcome) -> Value {
             } },
             "invocations": [{
                 "executionSuccessful": true,
-                "exitCode": match outcome.proved { Truth::Yes => 0, Truth::No => 1, Truth::Unknown => 2 },
+                "exitCode": outcome.exit_code(),
                 "toolExecutionNotifications": std::iter::once(&outcome.sentence)
                     .chain(&outcome.assumptions)
                     .enumerate()
                     .map(|(i, text)| json!({
                         "level": if i == 0 && outcome.proved != Truth::Yes { "error" } else { "note" },
-                        "message": { "text": text },
+                        "message": { "text": plain(text) },
                     }))
                     .collect::<Vec<_>>(),
             }],
+            // Columns count characters.
+            "columnKind": "unicodeCodePoints",
             "results": outcome.findings.iter().map(result).chain(accepted).collect::<Vec<_>>(),
         }],
     })
@@ -68,7 +72,7 @@ fn result(finding: &Finding) -> Value {
         "ruleId": finding.id,
         "level": finding.severity.name(),
         "kind": if finding.certain == Truth::Yes { "fail" } else { "review" },
-        "message": { "text": text },
+        "message": { "text": plain(&text) },
         "partialFingerprints": { "mpegflow/v1": finding.fingerprint() },
     });
     // Only a failure has a level (SARIF 2.1.0, 3.27.10).
@@ -106,14 +110,20 @@ fn place(at: &At, message: Option<String>) -> Value {
     }
     let mut place = json!({ "physicalLocation": physical });
     if let (Some(message), Some(place)) = (message, place.as_object_mut()) {
-        place.insert("message".into(), json!({ "text": message }));
+        place.insert("message".into(), json!({ "text": plain(&message) }));
     }
     place
 }
 
+/// Text of a message. In it `[text](target)` is a link (SARIF 2.1.0, 3.11.6), which no name of the input may make.
+fn plain(text: &str) -> String {
+    clean(text).replace("](", "] (")
+}
+
 /// A path as a relative URI reference: what RFC 3986 does not allow in a path is percent-encoded.
 fn uri(path: &str) -> String {
-    let mut uri = String::new();
+    // Two slashes at the start would begin a host's name.
+    let mut uri = String::from(if path.starts_with("//") { "/." } else { "" });
     for byte in path.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=@".contains(&byte) {
             uri.push(char::from(byte));
@@ -132,4 +142,22 @@ fn camel(name: &str) -> String {
             letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_a_path() {
+        let cases = [
+            ("charts/np.yaml", "charts/np.yaml"),
+            ("//evil.example/x", "/.//evil.example/x"),
+            ("javascript:x", "javascript%3Ax"),
+            ("a b#c?d", "a%20b%23c%3Fd"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(uri(path), expected);
+        }
+    }
 }

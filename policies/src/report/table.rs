@@ -109,13 +109,18 @@ impl Paint {
     }
 }
 
-/// Text of an input for a terminal or a page: control characters and those that turn the direction of text are shown as `?`.
+/// Text of an input for a terminal or a page: control characters, those that turn the direction of text (Unicode's
+/// Bidi_Control), that break lines, or that nobody can see are shown as `?`.
 pub fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            let turns =
-                matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if c.is_control() || turns { '?' } else { c }
-        })
-        .collect()
+    text.chars().map(|c| if c.is_control() || is_format(c) { '?' } else { c }).collect()
+}
+
+/// The joiners U+200C and U+200D are not among these: some scripts are written with them.
+fn is_format(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            | '\u{2028}' | '\u{2029}'
+            | '\u{ad}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
