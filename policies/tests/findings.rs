@@ -11,7 +11,7 @@
 //! A line that ends in `# here` is where the finding must be. After the line `--- # intents` come the intents. The input is
 //! taken for complete.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects, reason = "tests")]
 
 use jiff::civil::Date;
 use mpegflow_policies::audit::{self, Outcome, Request, baseline::Baseline, catalog, flows, intent};
