@@ -113,7 +113,7 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
         return Ok(Read::Cilium);
     }
     let (group, kind) = (document.group(), &document.kind);
-    let full = format!("{kind}.{group}");
+    let full = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
     let ignored = options.ignored_kinds.iter().any(|k| **k == **kind || **k == *full);
     match concern(group, kind) {
         Concern::None => {}
