@@ -62,8 +62,10 @@ try {
     const duration = video.duration;
     const first = { width: video.videoWidth, height: video.videoHeight };
     const levels = player.levels.map((l) => ({ width: l.width, height: l.height, bitrate: l.bitrate, codecs: [l.videoCodec, l.audioCodec] }));
-    // Switch to the last rung at once and seek near the end.
+    // Switch to the last rung at once. A short clip is buffered whole by now, so that on a busy machine the first rung could
+    // play to its end before the switch takes effect: the seek near the end waits for the new picture.
     player.currentLevel = player.levels.length - 1;
+    await until('the last rung', () => video.videoHeight !== first.height, 30000);
     video.currentTime = Math.max(0, duration - 2);
     await until('playback after the seek', () => !video.seeking && video.readyState >= 3, 20000);
     await until('the end', () => video.ended, 30000);
