@@ -14,6 +14,20 @@ pub use crate::rbac::Rbac;
 /// Labels of an object.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
+/// Labels that controllers add to the pods they make; a template does not have them yet.
+pub(crate) const ADDED_BY_CONTROLLERS: &[&str] = &[
+    "apps.kubernetes.io/pod-index",
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-completion-index",
+    "batch.kubernetes.io/job-name",
+    "controller-revision-hash",
+    "controller-uid",
+    "job-name",
+    "pod-template-generation",
+    "pod-template-hash",
+    "statefulset.kubernetes.io/pod-name",
+];
+
 /// A cluster.
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {

@@ -6,6 +6,7 @@
 //! | [`read`] | manifests → [`cluster::Cluster`]: YAML as the API server reads it, one parser for each dialect |
 //! | [`cluster`], [`policy`], [`matching`] | the model; every dialect becomes these |
 //! | [`sets`], [`truth`] | exact sets of addresses, ports and traffic; three-valued logic |
+//! | [`places`] | addresses that every audit asks about |
 //! | [`profile`] | what each CNI does where the specifications leave it open |
 //! | [`evaluate`] | which traffic passes between two endpoints, and why |
 //! | [`emit`] | policies from an intent, in each dialect |
@@ -18,6 +19,7 @@ pub mod emit;
 pub mod evaluate;
 pub mod hardening;
 pub mod matching;
+pub mod places;
 pub mod policy;
 pub mod profile;
 pub mod rbac;

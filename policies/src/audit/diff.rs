@@ -1,9 +1,9 @@
 //! What became reachable, and what stopped being so, from one cluster to another.
 
 use super::explain::truth;
-use super::places;
 use crate::cluster::Cluster;
 use crate::evaluate::{ClassId, Endpoint, EndpointId, EvaluateError, Evaluation, Options, Verdict};
+use crate::places;
 use crate::profile::Profile;
 use crate::report::clean;
 use crate::sets::{AddressSet, Traffic};

@@ -1,8 +1,8 @@
 //! Why a packet passes or does not: a question in words, an answer rule by rule.
 
-use super::places;
 use crate::cluster::{Cluster, TargetPort};
 use crate::evaluate::{Effect, EndpointId, EvaluateError, Evaluation, Explanation, Options, Step};
+use crate::places;
 use crate::profile::Profile;
 use crate::report::clean;
 use crate::sets::{AddressSet, Cidr, Lane, PortSet, Protocol, Traffic};

@@ -270,7 +270,7 @@ fn group(field: &Field<'_>) -> Result<(Match, String), Invalid> {
         "pods" => Match::Kind(Kind::Pod),
         "nodes" => nodes(),
         "outside" => Match::Kind(Kind::External),
-        "metadata" => Match::Address(super::places::metadata_addresses()),
+        "metadata" => Match::Address(crate::places::metadata_addresses()),
         "kube-api" => Match::KubeApiServer,
         _ => return Err(field.invalid("one of any, pods, nodes, outside, metadata, kube-api")),
     };

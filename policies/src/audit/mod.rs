@@ -9,7 +9,6 @@ pub mod flows;
 mod hardening;
 pub mod intent;
 mod lint;
-pub mod places;
 mod reach;
 mod run;
 mod select;

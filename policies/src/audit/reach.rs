@@ -1,10 +1,11 @@
 //! Whether an intent holds: every pod it is about against everybody, in both directions, all traffic at once.
 
 use super::intent::{Intent, Peer, TENANT_LABEL};
-use super::{DecidingRule, Finding, IntentResult, Reach, Witness, catalog, places};
+use super::{DecidingRule, Finding, IntentResult, Reach, Witness, catalog};
 use crate::cluster::Cluster;
 use crate::evaluate::{Effect, Endpoint, EndpointId, EvaluateError, Evaluation, Step};
 use crate::matching::Match;
+use crate::places;
 use crate::sets::{PortSet, Protocol, Traffic};
 use crate::truth::{Doubt, Truth};
 use std::collections::{BTreeMap, BTreeSet};

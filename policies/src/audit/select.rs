@@ -2,7 +2,7 @@
 //! evaluator answers the same for everybody at once; this one answers *unknown* a little more often, which only keeps a
 //! finding back.
 
-use crate::cluster::{Cluster, Labels, Node, Pod};
+use crate::cluster::{ADDED_BY_CONTROLLERS, Cluster, Labels, Node, Pod};
 use crate::matching::{Kind, LabelOwner, Match, Test, TrafficMatch};
 use crate::policy::{ClusterTier, Dialect};
 use crate::profile::{Fact, Profile};
@@ -10,20 +10,6 @@ use crate::sets::{AddressSet, Cidr, PortSet, Traffic};
 use crate::truth::Truth;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// Labels that controllers add to the pods they make; a template does not have them yet.
-const ADDED_BY_CONTROLLERS: &[&str] = &[
-    "apps.kubernetes.io/pod-index",
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-completion-index",
-    "batch.kubernetes.io/job-name",
-    "controller-revision-hash",
-    "controller-uid",
-    "job-name",
-    "pod-template-generation",
-    "pod-template-hash",
-    "statefulset.kubernetes.io/pod-name",
-];
 
 /// Somebody who may be selected or talked to.
 #[derive(Debug, Clone, Copy)]

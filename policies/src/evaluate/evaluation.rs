@@ -170,7 +170,7 @@ impl<'a> Evaluation<'a> {
                 format!("node {}", self.cluster.nodes.get(*i).map(|node| &*node.name).unwrap_or_default())
             }
             Some(Endpoint::AnyNode) => "any other node".into(),
-            Some(Endpoint::External(set)) => match (crate::audit::places::what(set), set.example()) {
+            Some(Endpoint::External(set)) => match (crate::places::what(set), set.example()) {
                 (Some(what), Some(address)) => format!("{address} ({what})"),
                 // What is left of the world between the blocks that somebody names is a list that no one reads.
                 (None, Some(address)) if set.ranges().take(4).count() > 3 => {
@@ -190,7 +190,7 @@ impl<'a> Evaluation<'a> {
     pub fn example(&self, id: EndpointId) -> String {
         match self.endpoint(id) {
             Some(Endpoint::External(set)) => match set.example() {
-                Some(address) => match crate::audit::places::what(set) {
+                Some(address) => match crate::places::what(set) {
                     Some(what) => format!("{address} ({what})"),
                     None => address.to_string(),
                 },

@@ -189,7 +189,7 @@ impl<'e> Worker<'e> {
         // Ingress of each destination of the block from every source, a source's entries side by side.
         let groups = core.source_groups;
         let mut ingress = vec![ALLOWED; members.len().saturating_mul(width).saturating_mul(groups)];
-        let mut rows: HashMap<Vec<(u32, bool)>, (usize, u32)> = HashMap::new();
+        let mut rows: HashMap<Vec<(u32, bool)>, usize> = HashMap::new();
         for group in 0..groups {
             rows.clear();
             for (column, target) in targets.iter().enumerate() {
@@ -206,7 +206,7 @@ impl<'e> Worker<'e> {
                         .saturating_mul(width)
                         .saturating_add(column)
                 };
-                if let Some((twin, _)) = rows.get(&key) {
+                if let Some(twin) = rows.get(&key) {
                     for source in 0..members.len() {
                         let same = ingress.get(at(source, *twin)).copied().unwrap_or(ALLOWED);
                         if let Some(slot) = ingress.get_mut(at(source, column)) {
@@ -221,7 +221,7 @@ impl<'e> Worker<'e> {
                         *slot = outcome;
                     }
                 }
-                rows.insert(key, (column, 0));
+                rows.insert(key, column);
             }
         }
         let mut known: HashMap<Vec<(u32, bool)>, Vec<OutcomeId>> = HashMap::new();

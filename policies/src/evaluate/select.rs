@@ -2,7 +2,7 @@
 
 use super::bits::{Bits, Tri};
 use super::endpoints::{Item, Shape};
-use crate::cluster::Cluster;
+use crate::cluster::{ADDED_BY_CONTROLLERS, Cluster};
 use crate::matching::{DomainPattern, Kind, LabelOwner, Match, Test};
 use crate::policy::{ClusterTier, Dialect};
 use crate::profile::{Fact, Profile};
@@ -10,20 +10,6 @@ use crate::sets::AddressSet;
 use crate::truth::{Doubt, Truth};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-/// Labels that controllers add to the pods they make, so that a template does not have them yet.
-const ADDED_BY_CONTROLLERS: &[&str] = &[
-    "apps.kubernetes.io/pod-index",
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-completion-index",
-    "batch.kubernetes.io/job-name",
-    "controller-revision-hash",
-    "controller-uid",
-    "job-name",
-    "pod-template-generation",
-    "pod-template-hash",
-    "statefulset.kubernetes.io/pod-name",
-];
 
 /// Postings of one label key: value → endpoints, ascending.
 type Postings<'a> = HashMap<&'a str, Vec<u32>>;
@@ -38,6 +24,8 @@ pub(super) struct Select<'a> {
     namespaces: BTreeMap<&'a str, Vec<u32>>,
     templates: Vec<u32>,
     host_pods: Vec<u32>,
+    /// Addresses of the API server, where the input has them.
+    kube_api: AddressSet,
     known: HashMap<(Match, Option<Dialect>), u32>,
     results: Vec<Tri>,
 }
@@ -58,6 +46,7 @@ impl<'a> Select<'a> {
             namespaces: BTreeMap::new(),
             templates: Vec::new(),
             host_pods: Vec::new(),
+            kube_api: crate::places::kube_api_addresses(cluster),
             known: HashMap::new(),
             results: Vec::new(),
         };
@@ -325,10 +314,10 @@ impl<'a> Select<'a> {
     }
 
     fn kube_api(&self, item: &Item<'_>) -> Truth {
-        let addresses = crate::audit::places::kube_api_addresses(self.cluster);
+        let addresses = &self.kube_api;
         match item.shape {
             Shape::Outside | Shape::ServiceAddress if !addresses.is_empty() => {
-                item.addresses.within(&addresses)
+                item.addresses.within(addresses)
             }
             Shape::Outside | Shape::ServiceAddress => Truth::No,
             Shape::Pod | Shape::Name => Truth::No,
@@ -341,7 +330,7 @@ impl<'a> Select<'a> {
                 match (control, addresses.is_empty()) {
                     (true, _) => Truth::Yes,
                     (false, true) => Truth::Unknown,
-                    (false, false) => item.addresses.within(&addresses),
+                    (false, false) => item.addresses.within(addresses),
                 }
             }
         }

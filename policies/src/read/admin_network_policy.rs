@@ -4,7 +4,6 @@ use std::convert::Infallible;
 
 use super::cluster_network_policy::priority;
 use super::cluster_rules::{Grammar, Port, is_stored, named_port, section, subject};
-use super::network_policy::is_port_name;
 use super::problems::{Problems, doubts, policy_ref};
 use super::{Document, Field, Object, ReadError, core, object};
 use crate::matching::{Match, TrafficMatch};
@@ -114,15 +113,7 @@ fn port(object: &Object<'_>, field: &Field<'_>, problems: &mut Problems) -> Opti
         found.push(Port::Number(TrafficMatch::Ports(protocol, PortSet::range(first, last))));
     }
     if let Some(name) = object.optional("namedPort") {
-        let text = problems.keep(name.string())?;
-        if !is_port_name(text) {
-            problems.invalid(
-                &name,
-                "the name of a port",
-                "a name has at most 15 of a-z, 0-9 and -, and a letter",
-            );
-        }
-        found.push(Port::Named(named_port(text)));
+        found.push(Port::Named(named_port(&name, problems)?));
     }
     // Beside a field that is not understood, which becomes a doubt, nothing else has to be there.
     if found.is_empty() && object.keys().next().is_some() {

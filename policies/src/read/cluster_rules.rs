@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::network_policy::is_port_name;
 use super::problems::{Problems, cidr, doubts};
 use super::selector::{all, label_selector, optional_selector};
 use super::{Document, Field, Node, Object};
@@ -333,9 +334,15 @@ fn domain(field: &Field<'_>, problems: &mut Problems) -> Option<DomainPattern> {
 }
 
 /// The port that a pod names so, whatever its protocol.
-pub(super) fn named_port(name: &str) -> TrafficMatch {
+pub(super) fn named_port(name: &Field<'_>, problems: &mut Problems) -> Option<TrafficMatch> {
+    let text = problems.keep(name.string())?;
+    if !is_port_name(text) {
+        let way_out = "a name has at most 15 of a-z, 0-9 and -, and a letter";
+        problems.invalid(name, "the name of a port", way_out);
+    }
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    TrafficMatch::OneOf(protocols.map(|protocol| TrafficMatch::NamedPort(protocol, name.into())).to_vec())
+    let each = protocols.map(|protocol| TrafficMatch::NamedPort(protocol, text.into()));
+    Some(TrafficMatch::OneOf(each.to_vec()))
 }
 
 fn one_of(mut each: Vec<Match>) -> Match {
