@@ -1,6 +1,6 @@
-//! How long to wait before the next try.
+//! How long to wait before the next try, and when to give up.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Exponential back-off with full jitter: each wait is drawn evenly from half of the current ceiling to all of it, so that a
 /// thousand workers that lost one broker do not come back in the same millisecond.
@@ -27,6 +27,41 @@ impl Backoff {
     /// Back to the first wait: something worked.
     pub const fn reset(&mut self) {
         self.ceiling = self.first;
+    }
+}
+
+/// The longest wait between two tries of a transfer.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Tries with a [`Backoff`] between them, until some time has passed in which nothing worked.
+#[derive(Debug)]
+pub struct Tries {
+    backoff: Backoff,
+    patience: Duration,
+    give_up: Option<Instant>,
+}
+
+impl Tries {
+    /// Tries for `patience` from now on, with waits up to `longest`.
+    pub fn new(longest: Duration, patience: Duration) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(100), longest);
+        Self { backoff, patience, give_up: Instant::now().checked_add(patience) }
+    }
+
+    /// Something worked: patience and waits start anew.
+    pub fn worked(&mut self) {
+        self.backoff.reset();
+        self.give_up = Instant::now().checked_add(self.patience);
+    }
+
+    /// Waits for the next try, and says whether there is one. The last one is made just before patience ends.
+    pub async fn again(&mut self) -> bool {
+        let left = self.give_up.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return false;
+        }
+        tokio::time::sleep(self.backoff.next_wait().min(left)).await;
+        true
     }
 }
 

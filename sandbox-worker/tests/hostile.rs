@@ -42,7 +42,7 @@ fn main() {
     let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let stage = Stage::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let mut failed = Vec::new();
+    let (mut passed, mut failed) = (0, Vec::new());
     for (name, test) in tests() {
         if !filters.is_empty() && !filters.iter().any(|f| name.contains(f.as_str())) {
             continue;
@@ -59,10 +59,14 @@ fn main() {
             if verdict.is_ok() { "ok" } else { "FAILED" },
             started.elapsed().as_millis()
         );
-        if verdict.is_err() {
-            failed.push(name);
+        match verdict {
+            Ok(()) => passed += 1,
+            Err(_) => failed.push(name),
         }
     }
+    // As libtest says it: `make test` adds these lines up.
+    let all = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!("test result: {all}. {passed} passed; {} failed; 0 ignored", failed.len());
     assert!(failed.is_empty(), "failed: {failed:?}");
 }
 
@@ -148,6 +152,7 @@ fn tests() -> Vec<(&'static str, Test)> {
         a_lost_lease_ends_the_codec_and_all_calls
         transfers_survive_a_broker_that_is_away_for_a_moment
         inputs_that_changed_or_vanished_fail_the_attempt
+        a_codec_that_waits_for_the_broker_is_not_stalled
         a_codec_that_cannot_be_started_is_the_workers_fault
         the_lease_loop_runs_attempts_until_it_is_drained_or_retired
         a_lease_that_comes_with_the_drain_is_given_back
@@ -442,6 +447,24 @@ async fn inputs_that_changed_or_vanished_fail_the_attempt(stage: &Stage) {
     let broker = self::broker();
     broker.state().read_errors.extend(std::iter::repeat_n(CallError::Unavailable("503".into()), 1000));
     assert_eq!(failure_of(stage, &broker, "honest", |_| ()).await, FailureCode::StorageError);
+}
+
+/// Longer away than a codec may do nothing: it is still the storage that failed, not the codec that stalled.
+async fn a_codec_that_waits_for_the_broker_is_not_stalled(stage: &Stage) {
+    for reads in [true, false] {
+        let broker = self::broker();
+        let away = std::iter::repeat_n(CallError::Unavailable("503".into()), 1000);
+        if reads {
+            broker.state().read_errors.extend(away);
+        } else {
+            broker.state().put_errors.extend(away);
+        }
+        let settings = Settings { retry_for: Duration::from_secs(3), ..stage.settings("honest") };
+        assert!(settings.retry_for > settings.stalled_after);
+        let (_stopper, shutdown) = shutdown::channel();
+        let outcome = run(Arc::clone(&broker), broker.lease(ONE_STREAM), &settings, shutdown).await;
+        assert!(matches!(&outcome, Outcome::Failed(f) if f.code == FailureCode::StorageError), "{outcome:?}");
+    }
 }
 
 async fn a_codec_that_cannot_be_started_is_the_workers_fault(stage: &Stage) {

@@ -45,11 +45,17 @@ impl Meters {
         self.fetched.fetch_add(bytes, Relaxed).saturating_add(bytes)
     }
 
+    /// Notes that a transfer failed and is tried again: while the broker is away, a codec that waits for its bytes is not
+    /// the one that stalls. A codec cannot keep itself alive by this, since each transfer gives up after a while.
+    pub fn tried_again(&self) {
+        self.alive();
+    }
+
     fn alive(&self) {
         self.signs_of_life.fetch_add(1, Relaxed);
     }
 
-    /// Changes whenever the codec did something.
+    /// Changes whenever the codec did something, or could not because a transfer has to be tried again.
     pub fn signs_of_life(&self) -> u64 {
         self.signs_of_life.load(Relaxed)
     }

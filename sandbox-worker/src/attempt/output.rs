@@ -6,7 +6,7 @@
 use crate::attempt::AbortOnDrop;
 use crate::attempt::meter::Meters;
 use crate::attempt::stop::Stop;
-use crate::backoff::Backoff;
+use crate::backoff::{LONGEST_WAIT, Tries};
 use crate::broker::{Broker, Grant};
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
@@ -101,19 +101,17 @@ impl<B: Broker> Uploads<B> {
     }
 
     async fn send(&self, output: u32, number: u32, bytes: Bytes, digest: &str) -> Result<(), Stop> {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        let give_up = Instant::now().checked_add(self.retry_for);
+        let mut tries = Tries::new(LONGEST_WAIT, self.retry_for);
         loop {
             let error = match self.broker.put_part(&self.grant, output, number, bytes.clone(), digest).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let out_of_time = give_up.is_none_or(|give_up| Instant::now() >= give_up);
-            if !error.is_transient() || out_of_time {
+            if !error.is_transient() || !tries.again().await {
                 return Err(Stop::of_call(&error, &format!("sending part {number} of output {output}")));
             }
+            self.meters.tried_again();
             tracing::debug!(output, part = number, %error, "a part is sent again");
-            tokio::time::sleep(backoff.next_wait()).await;
         }
     }
 }

@@ -4,14 +4,14 @@ use crate::attempt::AbortOnDrop;
 use crate::attempt::blocks::{BLOCK, BlockId, Blocks};
 use crate::attempt::meter::Meters;
 use crate::attempt::stop::Stop;
-use crate::backoff::Backoff;
+use crate::backoff::{LONGEST_WAIT, Tries};
 use crate::broker::{Body, Broker, CallError, Chunks, Grant};
 use bytes::{Bytes, BytesMut};
 use mpegflow_protocol::failure::FailureCode;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Blocks that a stream fetches ahead of the codec.
@@ -205,8 +205,7 @@ impl<B: Broker> Source<B> {
         sink: &mpsc::Sender<Result<Bytes, Stop>>,
     ) -> Result<Flow, Stop> {
         let mut cutter = Cutter { at: range.start, end: range.end, block: BytesMut::new() };
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        let mut give_up = Instant::now().checked_add(self.retry_for);
+        let mut tries = Tries::new(LONGEST_WAIT, self.retry_for);
         let failed = |e: &CallError| Stop::of_call(e, &format!("reading input {input}"));
         loop {
             let before = cutter.at;
@@ -218,17 +217,13 @@ impl<B: Broker> Source<B> {
                 },
                 Err(error) => error,
             };
-            if !error.is_transient() {
-                return Err(failed(&error));
-            }
             if cutter.at > before {
-                backoff.reset();
-                give_up = Instant::now().checked_add(self.retry_for);
+                tries.worked();
             }
-            if give_up.is_none_or(|give_up| Instant::now() >= give_up) {
+            if !error.is_transient() || !tries.again().await {
                 return Err(failed(&error));
             }
-            tokio::time::sleep(backoff.next_wait()).await;
+            self.meters.tried_again();
         }
     }
 

@@ -2,12 +2,12 @@
 
 use crate::attempt::log::Log;
 use crate::attempt::meter::Meters;
-use crate::backoff::Backoff;
+use crate::backoff::Tries;
 use crate::broker::{Broker, CallError, Grant};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::failure::Failure;
 use mpegflow_protocol::worker::{Complete, Fail, Heartbeat};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// The attempt succeeded.
@@ -47,13 +47,10 @@ async fn retried<F: Future<Output = Result<(), CallError>>>(
     within: Duration,
     mut call: impl FnMut() -> F,
 ) -> Result<(), CallError> {
-    let started = Instant::now();
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+    let mut tries = Tries::new(Duration::from_secs(3), within);
     loop {
         match call().await {
-            Err(error) if error.is_transient() && started.elapsed() < within => {
-                tokio::time::sleep(backoff.next_wait()).await;
-            }
+            Err(error) if error.is_transient() && tries.again().await => (),
             result => return result,
         }
     }
