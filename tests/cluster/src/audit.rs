@@ -1,0 +1,54 @@
+//! The API server's own record of requests: who wrote what.
+
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// What the API server is told to record: one line for each finished request that may write, without bodies.
+pub(crate) const POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted, Panic]
+rules:
+- level: Metadata
+  verbs: [create, update, patch, delete, deletecollection]
+";
+
+/// A request that may change something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Who.
+    pub user: String,
+    /// `create`, `update`, `patch`, `delete` or `deletecollection`.
+    pub verb: String,
+    /// Plural name, with the subresource behind a slash.
+    pub resource: String,
+    /// Namespace; empty for what has none.
+    pub namespace: String,
+    /// Name; empty where the server made it.
+    pub name: String,
+    /// The answer's status.
+    pub code: u64,
+}
+
+pub(crate) fn read(log: &Path) -> Vec<Write> {
+    let text = fs::read(log).unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .lines()
+        .filter_map(|line| write(&serde_json::from_str(line).ok()?))
+        .collect()
+}
+
+fn write(event: &Value) -> Option<Write> {
+    let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let subresource = text("/objectRef/subresource");
+    let resource = text("/objectRef/resource");
+    Some(Write {
+        user: text("/user/username"),
+        verb: text("/verb"),
+        resource: if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") },
+        namespace: text("/objectRef/namespace"),
+        name: text("/objectRef/name"),
+        code: event.pointer("/responseStatus/code").and_then(Value::as_u64)?,
+    })
+}
