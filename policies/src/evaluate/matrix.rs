@@ -4,8 +4,9 @@
 //! Nothing of the size of all pairs is kept: destinations are taken in blocks, and each pair of classes goes to a visitor or
 //! into a tally at once.
 
-use super::evaluation::{Core, Evaluation, verdict};
-use super::side::{ALLOWED, Change, Join, OutcomeId, START, Sides, StateId};
+use super::core::Core;
+use super::evaluation::Evaluation;
+use super::side::{ALLOWED, Change, Join, OutcomeId, START, Sides, StateId, verdict};
 use super::stages::side;
 use super::traffic_table::{ALL, NONE};
 use super::{ClassId, EndpointId, Verdict};

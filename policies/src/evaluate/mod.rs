@@ -7,10 +7,17 @@
 
 mod atoms;
 mod bits;
+mod classes;
+mod core;
 mod endpoints;
 mod evaluation;
+mod explanation;
 mod imagine;
+mod lower;
 mod matrix;
+mod names;
+mod port_names;
+mod run;
 mod select;
 mod side;
 mod stages;

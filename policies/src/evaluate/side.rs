@@ -4,6 +4,7 @@
 //! undecided. What is not known leaves a packet standing in several ways at once, so that a state covers every cluster that
 //! the input may describe.
 
+use super::Verdict;
 use super::traffic_table::{ALL, NONE, TrafficId, TrafficTable};
 use crate::policy::Action;
 use std::collections::HashMap;
@@ -228,6 +229,15 @@ impl Sides {
         let id = self.outcome_id(Outcome { allowed, denied, unknown });
         self.joins.insert((how, a, b), id);
         id
+    }
+}
+
+/// The verdict of an outcome.
+pub(super) fn verdict(table: &TrafficTable, outcome: Outcome) -> Verdict {
+    Verdict {
+        allowed: table.get(outcome.allowed),
+        denied: table.get(outcome.denied),
+        unknown: table.get(outcome.unknown),
     }
 }
 
