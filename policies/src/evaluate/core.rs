@@ -2,16 +2,17 @@
 
 use super::bits::Tri;
 use super::endpoints::{Item, Shape};
-use super::lower::{lower, source_atoms};
+use super::lower::{asks_for_names, lower, source_atoms};
+use super::one::One;
 use super::port_names::port_names;
 use super::select::Select;
 use super::side::{ALLOWED, Join, Outcome, OutcomeId, Sides, UNKNOWN};
 use super::stages::{CompiledRule, Expressions, Stage, stages};
 use super::traffic_table::{ALL, NONE, TrafficId, TrafficTable};
-use super::{ClassId, EndpointId, Options};
-use crate::cluster::Cluster;
+use super::{ClassId, EndpointId};
+use crate::cluster::ContainerPort;
 use crate::policy::{Dialect, Direction};
-use crate::profile::{Fact, Profile};
+use crate::profile::Fact;
 use crate::sets::{Protocol, Traffic};
 use crate::truth::Truth;
 use std::sync::{Mutex, PoisonError};
@@ -20,9 +21,8 @@ use std::sync::{Mutex, PoisonError};
 pub(super) struct Core {
     pub(super) stages: Vec<Stage>,
     pub(super) selections: Vec<Tri>,
-    /// For each traffic expression and port names of the destination, what it surely and possibly matches, for each group
-    /// of source ports.
-    pub(super) lowered: Vec<Vec<Vec<(TrafficId, TrafficId)>>>,
+    /// What each traffic expression surely and possibly matches.
+    pub(super) lowered: Vec<Lowered>,
     pub(super) shapes: Vec<Shape>,
     /// For each endpoint, the number of its table of port names; 0 is for who has none, 1 for whose are not known.
     pub(super) port_names: Vec<u32>,
@@ -43,10 +43,19 @@ pub(super) struct Core {
     pub(super) sides: Mutex<Sides>,
 }
 
+/// What a traffic expression surely and possibly matches, for each group of source ports.
+pub(super) enum Lowered {
+    /// Whatever the destination calls its ports.
+    Same(Vec<(TrafficId, TrafficId)>),
+    /// By the number of the destination's table of port names.
+    ByNames(Vec<Vec<(TrafficId, TrafficId)>>),
+}
+
 impl Core {
-    pub(super) fn new(cluster: &Cluster, profile: Profile, options: &Options, items: &[Item<'_>]) -> Self {
+    pub(super) fn new(one: One<'_>, items: &[Item<'_>]) -> Self {
+        let One { cluster, profile, .. } = one;
         let mut sides = Sides::new();
-        let mut select = Select::new(cluster, profile, &options.trusted_domains, items);
+        let mut select = Select::new(one, items);
         let mut expressions = Expressions::default();
         let stages = stages(cluster, profile, &mut select, &mut expressions);
         let selections = select.into_results();
@@ -54,22 +63,23 @@ impl Core {
 
         let atoms = source_atoms(&expressions);
         let (port_names, name_tables) = port_names(&expressions, items);
-        let lowered = expressions
+        let lowered: Vec<Lowered> = expressions
             .all
             .iter()
             .map(|(what, dialect)| {
-                name_tables
-                    .iter()
-                    .map(|ports| {
-                        (0..atoms.len())
-                            .map(|group| {
-                                let (lo, hi) =
-                                    lower(what, ports.as_deref(), &atoms, group, Some((*dialect, profile)));
-                                (sides.traffic.id(lo), sides.traffic.id(hi))
-                            })
-                            .collect()
-                    })
-                    .collect()
+                let mut table = |ports: Option<&[ContainerPort]>| -> Vec<(TrafficId, TrafficId)> {
+                    (0..atoms.len())
+                        .map(|group| {
+                            let (lo, hi) = lower(what, ports, &atoms, group, Some((*dialect, profile)));
+                            (sides.traffic.id(lo), sides.traffic.id(hi))
+                        })
+                        .collect()
+                };
+                if asks_for_names(what) {
+                    Lowered::ByNames(name_tables.iter().map(|ports| table(ports.as_deref())).collect())
+                } else {
+                    Lowered::Same(table(None))
+                }
             })
             .collect();
         let port_lanes = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
@@ -232,13 +242,14 @@ impl Core {
         destination: usize,
         group: usize,
     ) -> (TrafficId, TrafficId) {
-        let names = self.port_names.get(destination).copied().unwrap_or_default();
         let at = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-        self.lowered
-            .get(at(rule.traffic))
-            .and_then(|tables| tables.get(at(names)))
-            .and_then(|groups| groups.get(group))
-            .copied()
-            .unwrap_or((NONE, ALL))
+        let groups = match self.lowered.get(at(rule.traffic)) {
+            Some(Lowered::Same(groups)) => Some(groups),
+            Some(Lowered::ByNames(tables)) => {
+                tables.get(at(self.port_names.get(destination).copied().unwrap_or_default()))
+            }
+            None => None,
+        };
+        groups.and_then(|groups| groups.get(group)).copied().unwrap_or((NONE, ALL))
     }
 }

@@ -1,15 +1,16 @@
 //! A cluster under a profile, ready to be asked about one pair at a time.
 
 use super::core::Core;
-use super::endpoints::{Item, imagined, items};
+use super::endpoints::{Item, imagined, item, items, pod_space};
 use super::lower::lower;
-use super::select::Select;
+use super::one::One;
 use super::side::{Sides, verdict};
 use super::{ClassId, Endpoint, EndpointId, EvaluateError, Options, Verdict};
 use crate::cluster::Cluster;
 use crate::matching::{Match, TrafficMatch};
+use crate::places;
 use crate::profile::Profile;
-use crate::sets::Traffic;
+use crate::sets::{AddressSet, Traffic};
 use crate::truth::Truth;
 use std::net::IpAddr;
 use std::sync::{MutexGuard, PoisonError};
@@ -20,8 +21,11 @@ pub struct Evaluation<'a> {
     pub(super) profile: Profile,
     pub(super) core: Core,
     pub(super) endpoints: Vec<Endpoint>,
-    pub(super) options: Options,
-    imagined: Vec<Endpoint>,
+    options: Options,
+    /// Where pods without addresses may be.
+    pod_space: AddressSet,
+    /// Addresses of the API server, where the input has them.
+    kube_api: AddressSet,
 }
 
 impl<'a> Evaluation<'a> {
@@ -31,12 +35,14 @@ impl<'a> Evaluation<'a> {
     /// There are more endpoints than can be numbered.
     pub fn new(cluster: &'a Cluster, profile: Profile, options: Options) -> Result<Self, EvaluateError> {
         let made = imagined(cluster, &options);
+        let (pod_space, kube_api) = (pod_space(cluster, &options), places::kube_api_addresses(cluster));
         let (core, endpoints) = {
-            let items = items(cluster, profile, &options, &made)?;
-            let core = Core::new(cluster, profile, &options, &items);
+            let items = items(cluster, profile, &options, &pod_space, &made)?;
+            let one = One { cluster, profile, trusted: &options.trusted_domains, kube_api: &kube_api };
+            let core = Core::new(one, &items);
             (core, items.into_iter().map(|item| item.endpoint).collect())
         };
-        Ok(Self { cluster, profile, core, endpoints, options, imagined: made })
+        Ok(Self { cluster, profile, core, endpoints, options, pod_space, kube_api })
     }
 
     /// All endpoints.
@@ -128,7 +134,7 @@ impl<'a> Evaluation<'a> {
 
     /// Whether an intent's expression is about an endpoint.
     pub fn matches(&self, what: &Match, id: EndpointId) -> Truth {
-        self.with_item(id, |select, item| select.one(what, item, None)).unwrap_or(Truth::No)
+        self.item(id).map_or(Truth::No, |item| self.one().matches(what, &item, None))
     }
 
     /// What an intent's traffic surely and possibly is, towards a destination.
@@ -143,17 +149,21 @@ impl<'a> Evaluation<'a> {
         lower(what, ports, &[], 0, None)
     }
 
-    fn with_item<T>(&self, id: EndpointId, run: impl FnOnce(&Select<'_>, &Item<'_>) -> T) -> Option<T> {
-        let item = self.item(id)?;
-        let select = Select::new(self.cluster, self.profile, &self.options.trusted_domains, &[]);
-        Some(run(&select, &item))
+    pub(super) fn one(&self) -> One<'_> {
+        One {
+            cluster: self.cluster,
+            profile: self.profile,
+            trusted: &self.options.trusted_domains,
+            kube_api: &self.kube_api,
+        }
     }
 
     /// An endpoint with what selectors look at.
     pub(super) fn item(&self, id: EndpointId) -> Option<Item<'_>> {
         let shape = self.core.shapes.get(id.index()).copied()?;
         let endpoint = self.endpoint(id)?;
-        Some(super::endpoints::item(self.cluster, &self.options, &self.imagined, endpoint, shape))
+        let pod = if let Endpoint::Imagined(pod) = endpoint { Some(&**pod) } else { None };
+        Some(item(self.cluster, &self.pod_space, endpoint.clone(), shape, pod))
     }
 
     pub(super) fn sides(&self) -> MutexGuard<'_, Sides> {

@@ -1,7 +1,6 @@
 //! How a verdict on a pair came about: what each step decided, and what is not known.
 
 use super::evaluation::Evaluation;
-use super::select::Select;
 use super::side::verdict;
 use super::traffic_table::{NONE, TrafficId, TrafficTable};
 use super::{Effect, EndpointId, Explanation, Step};
@@ -119,7 +118,7 @@ impl Evaluation<'_> {
         into: &mut Vec<Doubt>,
     ) {
         let (Some(own), Some(other)) = (self.item(subject), self.item(peer)) else { return };
-        let select = Select::new(self.cluster, self.profile, &self.options.trusted_domains, &[]);
+        let one = self.one();
         let (own_name, other_name) = (self.name(subject), self.name(peer));
         for (policy, rule) in doubted {
             let Some(policy) = self.cluster.policies.get(*policy) else { continue };
@@ -138,7 +137,7 @@ impl Evaluation<'_> {
             }
             policy.doubts.iter().cloned().for_each(&mut push);
             let dialect = Some(policy.dialect);
-            select.doubts(&policy.subject, &own, dialect, &own_name, into);
+            one.doubts(&policy.subject, &own, dialect, &own_name, into);
             let section = match direction {
                 Direction::Ingress => policy.ingress.as_ref(),
                 Direction::Egress => policy.egress.as_ref(),
@@ -147,7 +146,7 @@ impl Evaluation<'_> {
             for rule in
                 rules.iter().enumerate().filter(|(i, _)| rule.is_none_or(|rule| rule == *i)).map(|(_, r)| r)
             {
-                select.doubts(&rule.peer, &other, dialect, &other_name, into);
+                one.doubts(&rule.peer, &other, dialect, &other_name, into);
                 traffic_doubts(&rule.traffic, into);
                 if rule.action == Action::Unknown {
                     let doubt = Doubt::at(

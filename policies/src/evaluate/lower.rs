@@ -101,3 +101,13 @@ pub(super) fn source_atoms(expressions: &Expressions) -> Vec<PortSet> {
     expressions.all.iter().for_each(|(what, _)| walk(what, &mut atoms));
     atoms
 }
+
+/// Whether what an expression matches depends on how the destination names its ports.
+pub(super) fn asks_for_names(what: &TrafficMatch) -> bool {
+    match what {
+        TrafficMatch::All(parts) | TrafficMatch::OneOf(parts) => parts.iter().any(asks_for_names),
+        TrafficMatch::Not(inner) => asks_for_names(inner),
+        TrafficMatch::NamedPort(..) => true,
+        _ => false,
+    }
+}

@@ -16,6 +16,7 @@ mod imagine;
 mod lower;
 mod matrix;
 mod names;
+mod one;
 mod port_names;
 mod run;
 mod select;

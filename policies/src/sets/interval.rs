@@ -167,7 +167,20 @@ impl<T: Point> Intervals<T> {
 
     /// Whether the two share a member.
     pub fn intersects(&self, other: &Self) -> bool {
-        !self.intersection(other).is_empty()
+        let (mut left, mut right) = (self.parts.as_slice(), other.parts.as_slice());
+        while let (Some(((a, b), after_left)), Some(((c, d), after_right))) =
+            (left.split_first(), right.split_first())
+        {
+            if a <= d && c <= b {
+                return true;
+            }
+            if b < d {
+                left = after_left;
+            } else {
+                right = after_right;
+            }
+        }
+        false
     }
 }
 
