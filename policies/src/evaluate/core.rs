@@ -1,5 +1,6 @@
 //! What does not borrow: everything that a verdict is computed from, and the outcome of one pair.
 
+use super::applied::Applied;
 use super::bits::Tri;
 use super::endpoints::{Item, Shape};
 use super::lower::{asks_for_names, lower, source_atoms};
@@ -30,6 +31,8 @@ pub(super) struct Core {
     pub(super) source_groups: usize,
     pub(super) classes: Vec<ClassId>,
     pub(super) class_members: Vec<Vec<EndpointId>>,
+    /// By direction and class, the steps that select it.
+    pub(super) applied: [Vec<Vec<Applied>>; 2],
     /// Protocols that NetworkPolicies apply to, surely and possibly.
     pub(super) network_policy_lanes: (TrafficId, TrafficId),
     pub(super) is_network_policy: Vec<bool>,
@@ -119,6 +122,7 @@ impl Core {
             source_groups: atoms.len(),
             classes: Vec::new(),
             class_members: Vec::new(),
+            applied: [Vec::new(), Vec::new()],
             network_policy_lanes,
             is_network_policy: cluster.policies.iter().map(|p| p.dialect == Dialect::NetworkPolicy).collect(),
             own_node_in: truth(Fact::OwnNodeIsLetIn),
@@ -129,6 +133,7 @@ impl Core {
             sides: Mutex::new(sides),
         };
         core.classify(items);
+        core.apply();
         core
     }
 

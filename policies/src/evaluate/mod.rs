@@ -5,6 +5,7 @@
 //! is undecided passes. Everything is three-valued: a packet may at each step be allowed, denied or still undecided, and what
 //! can end both ways is unknown.
 
+mod applied;
 mod atoms;
 mod bits;
 mod classes;
@@ -25,7 +26,7 @@ mod stages;
 mod traffic_table;
 
 pub use evaluation::Evaluation;
-pub use matrix::{Matrix, Tally};
+pub use matrix::{Matrix, Tally, Work};
 
 use crate::policy::Direction;
 use crate::sets::{AddressSet, Traffic};

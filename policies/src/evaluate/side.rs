@@ -7,7 +7,7 @@
 use super::Verdict;
 use super::traffic_table::{ALL, NONE, TrafficId, TrafficTable};
 use crate::policy::Action;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// The number of a state.
 pub(super) type StateId = u32;
@@ -83,12 +83,12 @@ pub(super) enum Join {
 pub(super) struct Sides {
     pub(super) traffic: TrafficTable,
     states: Vec<State>,
-    state_ids: HashMap<State, StateId>,
-    changes: HashMap<(StateId, Change), StateId>,
+    state_ids: FxHashMap<State, StateId>,
+    changes: FxHashMap<(StateId, Change), StateId>,
     outcomes: Vec<Outcome>,
-    outcome_ids: HashMap<Outcome, OutcomeId>,
-    ends: HashMap<StateId, OutcomeId>,
-    joins: HashMap<(Join, OutcomeId, OutcomeId), OutcomeId>,
+    outcome_ids: FxHashMap<Outcome, OutcomeId>,
+    ends: FxHashMap<StateId, OutcomeId>,
+    joins: FxHashMap<(Join, OutcomeId, OutcomeId), OutcomeId>,
 }
 
 impl Sides {
@@ -96,12 +96,12 @@ impl Sides {
         let mut sides = Self {
             traffic: TrafficTable::new(),
             states: Vec::new(),
-            state_ids: HashMap::new(),
-            changes: HashMap::new(),
+            state_ids: FxHashMap::default(),
+            changes: FxHashMap::default(),
             outcomes: Vec::new(),
-            outcome_ids: HashMap::new(),
-            ends: HashMap::new(),
-            joins: HashMap::new(),
+            outcome_ids: FxHashMap::default(),
+            ends: FxHashMap::default(),
+            joins: FxHashMap::default(),
         };
         sides.state_id(State { allowed: NONE, denied: NONE, passed: NONE, rest: ALL });
         sides.outcome_id(Outcome { allowed: ALL, denied: NONE, unknown: NONE });

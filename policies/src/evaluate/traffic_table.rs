@@ -1,6 +1,7 @@
 //! Traffic by number: each set is kept once, and what two of them give is computed once.
 
 use crate::sets::Traffic;
+use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 
 /// The number of a set of traffic.
@@ -16,7 +17,7 @@ pub(super) const ALL: TrafficId = 1;
 pub(super) struct TrafficTable {
     sets: Vec<Traffic>,
     ids: HashMap<Traffic, TrafficId>,
-    known: HashMap<(Op, TrafficId, TrafficId), TrafficId>,
+    known: FxHashMap<(Op, TrafficId, TrafficId), TrafficId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,7 +29,7 @@ enum Op {
 
 impl TrafficTable {
     pub(super) fn new() -> Self {
-        let mut table = Self { sets: Vec::new(), ids: HashMap::new(), known: HashMap::new() };
+        let mut table = Self { sets: Vec::new(), ids: HashMap::new(), known: FxHashMap::default() };
         table.id(Traffic::none());
         table.id(Traffic::all());
         table
@@ -74,6 +75,18 @@ impl TrafficTable {
             (a, NONE) => a,
             (a, b) if a == b => NONE,
             (a, b) => self.memo(Op::Difference, a, b),
+        }
+    }
+
+    /// Whether two sets share a packet. Remembers nothing: to ask costs no memory.
+    pub(super) fn intersects(&self, a: TrafficId, b: TrafficId) -> bool {
+        match (a, b) {
+            (NONE, _) | (_, NONE) => false,
+            (ALL, _) | (_, ALL) => true,
+            (a, b) => {
+                let set = |id: TrafficId| usize::try_from(id).ok().and_then(|id| self.sets.get(id));
+                a == b || set(a).zip(set(b)).is_some_and(|(a, b)| a.intersects(b))
+            }
         }
     }
 
