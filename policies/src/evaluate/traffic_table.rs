@@ -3,6 +3,7 @@
 use crate::sets::Traffic;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The number of a set of traffic.
 pub(super) type TrafficId = u32;
@@ -15,8 +16,8 @@ pub(super) const ALL: TrafficId = 1;
 /// Sets of traffic by number.
 #[derive(Debug, Clone)]
 pub(super) struct TrafficTable {
-    sets: Vec<Traffic>,
-    ids: HashMap<Traffic, TrafficId>,
+    sets: Vec<Arc<Traffic>>,
+    ids: HashMap<Arc<Traffic>, TrafficId>,
     known: FxHashMap<(Op, TrafficId, TrafficId), TrafficId>,
 }
 
@@ -41,14 +42,19 @@ impl TrafficTable {
             return *id;
         }
         let id = u32::try_from(self.sets.len()).unwrap_or(u32::MAX);
-        self.sets.push(traffic.clone());
+        let traffic = Arc::new(traffic);
+        self.sets.push(Arc::clone(&traffic));
         self.ids.insert(traffic, id);
         id
     }
 
     /// The set of a number.
     pub(super) fn get(&self, id: TrafficId) -> Traffic {
-        self.sets.get(usize::try_from(id).unwrap_or(usize::MAX)).cloned().unwrap_or_default()
+        self.set(id).map(|set| Traffic::clone(set)).unwrap_or_default()
+    }
+
+    fn set(&self, id: TrafficId) -> Option<&Arc<Traffic>> {
+        self.sets.get(usize::try_from(id).unwrap_or(usize::MAX))
     }
 
     pub(super) fn union(&mut self, a: TrafficId, b: TrafficId) -> TrafficId {
@@ -83,10 +89,7 @@ impl TrafficTable {
         match (a, b) {
             (NONE, _) | (_, NONE) => false,
             (ALL, _) | (_, ALL) => true,
-            (a, b) => {
-                let set = |id: TrafficId| usize::try_from(id).ok().and_then(|id| self.sets.get(id));
-                a == b || set(a).zip(set(b)).is_some_and(|(a, b)| a.intersects(b))
-            }
+            (a, b) => a == b || self.set(a).zip(self.set(b)).is_some_and(|(a, b)| a.intersects(b)),
         }
     }
 
@@ -94,11 +97,11 @@ impl TrafficTable {
         if let Some(id) = self.known.get(&(op, a, b)) {
             return *id;
         }
-        let (left, right) = (self.get(a), self.get(b));
+        let (Some(left), Some(right)) = (self.set(a), self.set(b)) else { return NONE };
         let set = match op {
-            Op::Union => left.union(&right),
-            Op::Intersection => left.intersection(&right),
-            Op::Difference => left.difference(&right),
+            Op::Union => left.union(right),
+            Op::Intersection => left.intersection(right),
+            Op::Difference => left.difference(right),
         };
         let id = self.id(set);
         self.known.insert((op, a, b), id);

@@ -106,6 +106,12 @@ impl<T: Point> Intervals<T> {
     /// What is in either.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
+        if self.is_empty() || other.is_full() {
+            return other.clone();
+        }
+        if other.is_empty() || self.is_full() {
+            return self.clone();
+        }
         Self::of(self.iter().chain(other.iter()))
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Order {
     pub(super) classes: Vec<usize>,
     /// Positions by class.
     pub(super) positions: Vec<usize>,
+    /// By position, how many pods are of the class.
+    pub(super) pods: Vec<u64>,
 }
 
 /// Classes whose side is the same towards everybody.
@@ -25,6 +27,8 @@ pub(super) struct Group {
     pub(super) subject: usize,
     /// Their positions.
     pub(super) members: Range<usize>,
+    /// How many pods they are.
+    pub(super) pods: u64,
 }
 
 /// What a side depends on: the steps that apply, the table of port names where rules ask for names, the shape.
@@ -44,7 +48,12 @@ impl Order {
                 members.push(at);
             }
         }
-        let mut order = Self { groups: Vec::new(), classes: Vec::new(), positions: vec![0; classes.len()] };
+        let mut order = Self {
+            groups: Vec::new(),
+            classes: Vec::new(),
+            positions: vec![0; classes.len()],
+            pods: Vec::new(),
+        };
         for members in members {
             let start = order.classes.len();
             let Some(first) = members.first().and_then(|class| classes.get(*class)) else { continue };
@@ -53,8 +62,12 @@ impl Order {
                     *position = order.classes.len();
                 }
                 order.classes.push(class);
+                order.pods.push(classes.get(class).map_or(0, |class| class.pods));
             }
-            order.groups.push(Group { subject: first.first, members: start..order.classes.len() });
+            let members = start..order.classes.len();
+            let pods = order.pods.get(members.clone()).unwrap_or_default();
+            let pods = pods.iter().fold(0u64, |sum, pods| sum.saturating_add(*pods));
+            order.groups.push(Group { subject: first.first, members, pods });
         }
         order
     }

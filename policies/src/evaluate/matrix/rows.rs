@@ -23,6 +23,9 @@ pub(super) struct Facing {
     tables: usize,
     /// Which peers are on their node's network.
     on_host: Vec<bool>,
+    /// A peer that is, and one that is not, where there are.
+    a_host_pod: Option<usize>,
+    a_pod: Option<usize>,
 }
 
 struct Seen {
@@ -65,8 +68,11 @@ impl Facing {
         let names: Vec<u32> =
             peers.iter().map(|peer| core.port_names.get(*peer).copied().unwrap_or_default()).collect();
         let tables = names.iter().max().map_or(1, |last| index(*last).saturating_add(1));
-        let on_host = peers.iter().map(|peer| core.shapes.get(*peer) == Some(&Shape::HostPod)).collect();
-        Self { direction, peers, seen, names, tables, on_host }
+        let is_host = |peer: &usize| core.shapes.get(*peer) == Some(&Shape::HostPod);
+        let on_host = peers.iter().map(is_host).collect();
+        let a_host_pod = peers.iter().copied().find(is_host);
+        let a_pod = peers.iter().copied().find(|peer| !is_host(peer));
+        Self { direction, peers, seen, names, tables, on_host, a_host_pod, a_pod }
     }
 }
 
@@ -104,23 +110,20 @@ impl<'c> Rows<'c> {
 
     /// A subject's answers towards the peers at these positions, in their order.
     pub(super) fn row(&mut self, facing: &Facing, subject: usize, at: Range<usize>, out: &mut [AnswerId]) {
+        let direction = facing.direction;
         if self.core.source_groups == 1 {
-            let mut outcomes = vec![ALLOWED; at.len()];
-            self.outcomes(facing, subject, at, 0, &mut outcomes);
-            let answers = self.answers.of(facing.direction);
-            for (slot, outcome) in out.iter_mut().zip(outcomes) {
-                *slot = answers.number(&[outcome]);
-            }
+            self.outcomes(facing, subject, at, 0, out, |rows, outcome| {
+                rows.answers.of(direction).number(&[outcome], &rows.sides)
+            });
             return;
         }
         let mut groups = vec![vec![ALLOWED; at.len()]; self.core.source_groups];
         for (group, outcomes) in groups.iter_mut().enumerate() {
-            self.outcomes(facing, subject, at.clone(), group, outcomes);
+            self.outcomes(facing, subject, at.clone(), group, outcomes, |_, outcome| outcome);
         }
-        let answers = self.answers.of(facing.direction);
         for (i, slot) in out.iter_mut().enumerate() {
             let own: Vec<OutcomeId> = groups.iter().filter_map(|outcomes| outcomes.get(i)).copied().collect();
-            *slot = answers.number(&own);
+            *slot = self.answers.of(direction).number(&own, &self.sides);
         }
     }
 
@@ -130,13 +133,15 @@ impl<'c> Rows<'c> {
         subject: usize,
         at: Range<usize>,
         group: usize,
-        out: &mut [OutcomeId],
+        out: &mut [u32],
+        number: impl Fn(&mut Self, OutcomeId) -> u32,
     ) {
         let core = self.core;
         let direction = facing.direction;
         if !core.is_subject(subject) {
             for (slot, peer) in out.iter_mut().zip(facing.peers.get(at).unwrap_or_default()) {
-                *slot = core.side(&mut self.sides, direction, subject, *peer, group);
+                let outcome = core.side(&mut self.sides, direction, subject, *peer, group);
+                *slot = number(self, outcome);
             }
             return;
         }
@@ -187,20 +192,27 @@ impl<'c> Rows<'c> {
             self.step_all(end);
         }
         self.step_all(Change::Finish);
-        // The outcome by state and by whether the peer is on its node's network: exemptions look at nothing else of a pod.
-        let mut ends = vec![u32::MAX; self.states.len().saturating_mul(2)];
-        let peers = at.clone().zip(&self.codes);
-        for (slot, (position, code)) in out.iter_mut().zip(peers) {
-            let on_host = facing.on_host.get(position) == Some(&true);
-            let known = ends.get_mut(index(*code).saturating_mul(2).saturating_add(usize::from(on_host)));
-            let Some(known) = known else { continue };
-            if *known == u32::MAX {
-                let state = self.states.get(index(*code)).copied().unwrap_or(START);
+        // By state, and by whether the peer is on its node's network: exemptions look at nothing else of a pod.
+        let [to_pods, to_host] = [facing.a_pod, facing.a_host_pod].map(|peer| {
+            let Some(peer) = peer else { return Vec::new() };
+            let states = self.states.clone();
+            let ends = states.into_iter().map(|state| {
                 let outcome = self.sides.end(state);
-                let peer = facing.peers.get(position).copied().unwrap_or(usize::MAX);
-                *known = core.exempted(&mut self.sides, direction, subject, peer, outcome);
+                let outcome = core.exempted(&mut self.sides, direction, subject, peer, outcome);
+                number(self, outcome)
+            });
+            ends.collect::<Vec<u32>>()
+        });
+        if to_host.is_empty() {
+            for (slot, code) in out.iter_mut().zip(&self.codes) {
+                *slot = to_pods.get(index(*code)).copied().unwrap_or(u32::MAX);
             }
-            *slot = *known;
+            return;
+        }
+        let on_host = facing.on_host.get(at).unwrap_or_default();
+        for ((slot, code), on_host) in out.iter_mut().zip(&self.codes).zip(on_host) {
+            let ends = if *on_host { &to_host } else { &to_pods };
+            *slot = ends.get(index(*code)).copied().unwrap_or(u32::MAX);
         }
     }
 
@@ -281,6 +293,9 @@ impl<'c> Rows<'c> {
             // Nobody's names matter, so that any destination will do.
             return self.step_all(change(subject, true));
         }
+        if seen.must.is_none() && !by_peer {
+            return self.rule_alike(&seen.may, at, change(subject, true));
+        }
         // One slot for each state, certainty and table of names.
         let tables = if by_peer { facing.tables } else { 1 };
         let variants = tables.saturating_mul(2);
@@ -310,6 +325,28 @@ impl<'c> Rows<'c> {
                 *code = to;
             }
         }
+        self.remap = remap;
+        self.steps = self.steps.saturating_add(steps);
+    }
+
+    /// A step that is the same for all the peers that it is about.
+    fn rule_alike(&mut self, peers: &Bits, at: &Range<usize>, change: Change) {
+        let mut remap = std::mem::take(&mut self.remap);
+        remap.clear();
+        remap.resize(self.states.len(), u32::MAX);
+        let mut codes = std::mem::take(&mut self.codes);
+        let mut steps = 0u64;
+        for position in peers.between(at.start, at.end) {
+            let Some(code) = codes.get_mut(position.wrapping_sub(at.start)) else { continue };
+            let Some(to) = remap.get_mut(index(*code)) else { continue };
+            if *to == u32::MAX {
+                let state = self.sides.step(self.state(*code), change);
+                *to = self.code(state);
+            }
+            *code = *to;
+            steps = steps.wrapping_add(1);
+        }
+        self.codes = codes;
         self.remap = remap;
         self.steps = self.steps.saturating_add(steps);
     }

@@ -11,12 +11,43 @@ use std::ops::Range;
 /// Bytes of the table of kinds, beyond which it is begun anew.
 const MOST_KINDS: usize = 32 << 20;
 
+/// Rows that are turned at once.
+const TURNED: usize = 16;
+
 /// What is between two pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Connected = 0,
     Unknown = 1,
     Separated = 2,
+}
+
+/// How many pairs are of each kind.
+#[derive(Debug, Default)]
+struct Counts {
+    connected: u64,
+    unknown: u64,
+    separated: u64,
+}
+
+impl Counts {
+    fn of(&mut self, kind: Kind) -> &mut u64 {
+        match kind {
+            Kind::Connected => &mut self.connected,
+            Kind::Unknown => &mut self.unknown,
+            Kind::Separated => &mut self.separated,
+        }
+    }
+
+    fn add(&mut self, kind: Kind, pairs: u64) {
+        let count = self.of(kind);
+        *count = count.saturating_add(pairs);
+    }
+
+    fn take(&mut self, kind: Kind, pairs: u64) {
+        let count = self.of(kind);
+        *count = count.saturating_sub(pairs);
+    }
 }
 
 /// Makes rows and looks at pairs of them.
@@ -35,21 +66,20 @@ type Runs = Vec<(AnswerId, u64)>;
 struct Column<'w> {
     /// Positions of the destinations.
     destinations: Range<usize>,
-    /// Answers of egress: for each group of sources the block's destinations.
+    /// Answers of egress: for each of the destinations all groups of sources.
     egress: &'w [AnswerId],
-    /// Width of the block, and where it starts.
-    width: usize,
-    start: usize,
+    /// How many groups of sources there are.
+    groups: usize,
     /// Answers of ingress, by position of the source.
     ingress: &'w [AnswerId],
+    /// Pods behind each of the destinations.
+    pods: &'w [u64],
 }
 
 impl Column<'_> {
-    fn egress(&self, source_group: usize) -> &[AnswerId] {
-        let first = source_group
-            .saturating_mul(self.width)
-            .saturating_add(self.destinations.start.saturating_sub(self.start));
-        self.egress.get(first..first.saturating_add(self.destinations.len())).unwrap_or_default()
+    /// Answers of a group of sources, one for each of the destinations.
+    fn egress(&self, source_group: usize) -> impl Iterator<Item = AnswerId> + '_ {
+        self.egress.iter().skip(source_group).step_by(self.groups).copied()
     }
 }
 
@@ -69,19 +99,35 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
         let start = groups.first().map_or(0, |group| group.members.start);
         let end = groups.last().map_or(0, |group| group.members.end);
         let width = end.saturating_sub(start);
-        let mut egress: Vec<AnswerId> = vec![0; width.saturating_mul(matrix.sources.groups.len())];
-        for (source, row) in matrix.sources.groups.iter().zip(egress.chunks_mut(width.max(1))) {
-            self.rows.row(&matrix.egress, source.subject, start..end, row);
+        let sources = &matrix.sources.groups;
+        // Turned, so that what a destination is asked for lies side by side; a few rows at a time, which a cache holds.
+        let mut egress: Vec<AnswerId> = vec![0; width.saturating_mul(sources.len())];
+        let mut rows: Vec<AnswerId> = vec![0; width.saturating_mul(TURNED)];
+        for (strip, some) in sources.chunks(TURNED).enumerate() {
+            for (source, row) in some.iter().zip(rows.chunks_mut(width.max(1))) {
+                self.rows.row(&matrix.egress, source.subject, start..end, row);
+            }
+            let first = strip.saturating_mul(TURNED);
+            for (column, to) in egress.chunks_mut(sources.len().max(1)).enumerate() {
+                let slots = to.get_mut(first..).unwrap_or_default();
+                for (slot, answer) in
+                    slots.iter_mut().zip(rows.iter().skip(column).step_by(width)).take(some.len())
+                {
+                    *slot = *answer;
+                }
+            }
         }
         let mut ingress: Vec<AnswerId> = vec![0; matrix.classes.len()];
         for group in groups {
             self.rows.row(&matrix.ingress, group.subject, 0..matrix.classes.len(), &mut ingress);
+            let turned = group.members.start.saturating_sub(start).saturating_mul(sources.len())
+                ..group.members.end.saturating_sub(start).saturating_mul(sources.len());
             let column = Column {
                 destinations: group.members.clone(),
-                egress: &egress,
-                width,
-                start,
+                egress: egress.get(turned).unwrap_or_default(),
+                groups: sources.len(),
                 ingress: &ingress,
+                pods: matrix.destinations.pods.get(group.members.clone()).unwrap_or_default(),
             };
             take(self, &column);
         }
@@ -89,42 +135,32 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
 
     /// Counts the pairs of a block.
     pub(super) fn tally(&mut self, block: Range<usize>, part: &mut Tally) {
-        let mut counts = [0u64; 3];
+        let mut counts = Counts::default();
         let mut runs: Runs = Vec::new();
         self.columns(block, |this, column| this.count(column, &mut runs, &mut counts));
-        let [connected, unknown, separated] = counts;
+        let Counts { connected, unknown, separated } = counts;
         part.connected = part.connected.saturating_add(connected);
         part.unknown = part.unknown.saturating_add(unknown);
         part.separated = part.separated.saturating_add(separated);
         part.pairs = part.pairs.saturating_add(connected).saturating_add(unknown).saturating_add(separated);
     }
 
-    fn count(&mut self, column: &Column<'_>, runs: &mut Runs, counts: &mut [u64; 3]) {
+    fn count(&mut self, column: &Column<'_>, runs: &mut Runs, counts: &mut Counts) {
         let matrix = self.matrix;
-        let pods = |class: Option<&usize>| {
-            class.and_then(|class| matrix.classes.get(*class)).map_or(0, |class| class.pods)
-        };
-        let mut add = |kind: Kind, pairs: u64| {
-            if let Some(count) = counts.get_mut(kind as usize) {
-                *count = count.saturating_add(pairs);
-            }
-        };
         for (number, sources) in matrix.sources.groups.iter().enumerate() {
             runs.clear();
-            let answers = column.ingress.get(sources.members.clone()).unwrap_or_default();
-            for (answer, class) in
-                answers.iter().zip(matrix.sources.classes.get(sources.members.clone()).unwrap_or_default())
-            {
-                let pods = pods(Some(class));
-                match runs.iter_mut().rev().take(4).find(|(same, _)| same == answer) {
-                    Some((_, sum)) => *sum = sum.saturating_add(pods),
-                    None => runs.push((*answer, pods)),
+            for (out, many) in column.egress(number).zip(column.pods) {
+                if self.rows.answers.egress.is_silent(out) {
+                    counts.add(Kind::Separated, sources.pods.saturating_mul(*many));
+                    continue;
                 }
-            }
-            for (out, position) in column.egress(number).iter().zip(column.destinations.clone()) {
-                let many = pods(matrix.destinations.classes.get(position));
+                if runs.is_empty() {
+                    let answers = column.ingress.get(sources.members.clone()).unwrap_or_default();
+                    let pods = matrix.sources.pods.get(sources.members.clone()).unwrap_or_default();
+                    gather(runs, answers, pods);
+                }
                 for (into, sum) in runs.iter() {
-                    add(self.kind(*out, *into), sum.saturating_mul(many));
+                    counts.add(self.kind(out, *into), sum.saturating_mul(*many));
                 }
             }
         }
@@ -139,12 +175,10 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
                 continue;
             }
             let group = matrix.sources.groups.partition_point(|group| group.members.end <= *source);
-            let out = column.egress(group).get(position.saturating_sub(column.destinations.start)).copied();
+            let out = column.egress(group).nth(position.saturating_sub(column.destinations.start));
             let (Some(out), Some(into)) = (out, column.ingress.get(*source).copied()) else { continue };
             let kind = self.kind(out, into);
-            if let Some(count) = counts.get_mut(kind as usize) {
-                *count = count.saturating_sub(own.pods);
-            }
+            counts.take(kind, own.pods);
         }
     }
 
@@ -215,12 +249,12 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
         };
         self.columns(block, |this, column| {
             for (number, sources) in matrix.sources.groups.iter().enumerate() {
-                for (out, position) in column.egress(number).iter().zip(column.destinations.clone()) {
+                for (out, position) in column.egress(number).zip(column.destinations.clone()) {
                     let to = member(matrix.destinations.classes.get(position));
                     for source in sources.members.clone() {
                         let Some(into) = column.ingress.get(source).copied() else { continue };
                         let from = member(matrix.sources.classes.get(source));
-                        let Some(outcome) = this.join(*out, into) else { continue };
+                        let Some(outcome) = this.join(out, into) else { continue };
                         let sides = &this.rows.sides;
                         let verdict = known
                             .entry(outcome)
@@ -242,6 +276,16 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
                 Some(before) => sides.join(Join::Pick, before, both),
             })
         })
+    }
+}
+
+/// Adds up the pods behind equal answers, as far as they stand near each other.
+fn gather(runs: &mut Runs, answers: &[AnswerId], pods: &[u64]) {
+    for (answer, pods) in answers.iter().zip(pods) {
+        match runs.iter_mut().rev().take(4).find(|(same, _)| same == answer) {
+            Some((_, sum)) => *sum = sum.saturating_add(*pods),
+            None => runs.push((*answer, *pods)),
+        }
     }
 }
 
