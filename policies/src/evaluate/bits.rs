@@ -61,17 +61,30 @@ impl Bits {
         bits
     }
 
-    /// Its numbers, ascending.
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.within(0, self.words.len())
+    /// How many numbers it has.
+    pub(super) fn count(&self) -> usize {
+        self.words.iter().map(|word| usize::try_from(word.count_ones()).unwrap_or(0)).sum()
     }
 
-    /// Its numbers from word `first` up to, without, word `end`; a word holds 64.
-    pub(super) fn within(&self, first: usize, end: usize) -> impl Iterator<Item = usize> + '_ {
-        let words = self.words.get(first..end.min(self.words.len())).unwrap_or_default();
+    /// Its numbers, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.between(0, self.len)
+    }
+
+    /// Its numbers from `start` up to, without, `end`; ascending.
+    pub(super) fn between(&self, start: usize, end: usize) -> impl Iterator<Item = usize> + '_ {
+        let first = start / 64;
+        let words = self.words.get(first..end.div_ceil(64).min(self.words.len())).unwrap_or_default();
+        let shift = |n: usize| u32::try_from(n % 64).unwrap_or(0);
         words.iter().enumerate().flat_map(move |(at, word)| {
             let base = first.saturating_add(at).saturating_mul(64);
             let mut rest = *word;
+            if base < start {
+                rest &= u64::MAX.wrapping_shl(shift(start));
+            }
+            if end.saturating_sub(base) < 64 {
+                rest &= !u64::MAX.wrapping_shl(shift(end));
+            }
             std::iter::from_fn(move || {
                 let bit = usize::try_from(rest.trailing_zeros()).ok().filter(|bit| *bit < 64)?;
                 rest &= rest.wrapping_sub(1);
@@ -146,6 +159,19 @@ mod tests {
             assert_eq!(full.iter().collect::<Vec<_>>(), (0..len).collect::<Vec<_>>());
             assert_eq!(full.complement(), Bits::empty(len));
         }
+    }
+
+    #[test]
+    fn the_numbers_between_two_are_those_and_no_others() {
+        let mut bits = Bits::empty(200);
+        [0, 5, 63, 64, 127, 128, 199].into_iter().for_each(|n| bits.set(n));
+        for start in 0..=200usize {
+            for end in start..=200 {
+                let wanted: Vec<_> = bits.iter().filter(|n| (start..end).contains(n)).collect();
+                assert_eq!(bits.between(start, end).collect::<Vec<_>>(), wanted, "{start}..{end}");
+            }
+        }
+        assert_eq!((bits.count(), Bits::full(130).count()), (7, 130));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::atoms::atoms;
 use super::imagine::imagine;
-use super::{Endpoint, EvaluateError, Options};
+use super::{Endpoint, EvaluateError, ImaginedPod, Options};
 use crate::cluster::{Cluster, ContainerPort, Labels};
 use crate::matching::Match;
 use crate::policy::Policy;
@@ -71,6 +71,15 @@ impl Addresses {
         }
     }
 
+    /// The addresses of who has nothing but single, known ones; none for all others.
+    pub(super) fn hosts(&self) -> Vec<IpAddr> {
+        let Self::All(own) = self else { return Vec::new() };
+        if own.ranges().any(|(first, last)| first != last) {
+            return Vec::new();
+        }
+        own.ranges().map(|(first, _)| first).collect()
+    }
+
     /// Whether they are in a set. Where an endpoint of several addresses is only in part, it is not known.
     pub(super) fn within(&self, set: &AddressSet) -> Truth {
         match self {
@@ -85,7 +94,7 @@ impl Addresses {
 }
 
 /// The imagined pods of an evaluation, kept apart so that items can borrow from them.
-pub(super) fn imagined(cluster: &Cluster, options: &Options) -> Vec<Endpoint> {
+pub(super) fn imagined(cluster: &Cluster, options: &Options) -> Vec<ImaginedPod> {
     if options.imagine { imagine(cluster) } else { Vec::new() }
 }
 
@@ -94,10 +103,10 @@ pub(super) fn items<'a>(
     cluster: &'a Cluster,
     profile: Profile,
     options: &Options,
-    imagined: &'a [Endpoint],
+    space: &AddressSet,
+    imagined: &'a [ImaginedPod],
 ) -> Result<Vec<Item<'a>>, EvaluateError> {
-    let space = pod_space(cluster, options);
-    let make = |endpoint, shape| item_in(cluster, &space, imagined, endpoint, shape);
+    let make = |endpoint, shape| item(cluster, space, endpoint, shape, None);
     let mut items = Vec::new();
     for (i, pod) in cluster.pods.iter().enumerate().filter(|(_, pod)| !pod.finished) {
         let shape = if pod.host_network { Shape::HostPod } else { Shape::Pod };
@@ -111,7 +120,11 @@ pub(super) fn items<'a>(
     if cluster.nodes.is_empty() {
         items.push(make(Endpoint::AnyNode, Shape::RemoteNode));
     }
-    items.extend(imagined.iter().map(|endpoint| make(endpoint.clone(), Shape::Pod)));
+    items.extend(
+        imagined.iter().map(|pod| {
+            item(cluster, space, Endpoint::Imagined(Box::new(pod.clone())), Shape::Pod, Some(pod))
+        }),
+    );
     items.extend(options.domains.iter().map(|domain| make(Endpoint::Domain(domain.clone()), Shape::Name)));
     outside(cluster, profile, options, &mut items, &make);
     if items.len() > MOST {
@@ -121,23 +134,13 @@ pub(super) fn items<'a>(
     }
 }
 
-/// One endpoint with what selectors look at.
+/// One endpoint with what selectors look at; `pod` is the imagined pod that it is, if it is one.
 pub(super) fn item<'a>(
     cluster: &'a Cluster,
-    options: &Options,
-    imagined: &'a [Endpoint],
-    endpoint: &Endpoint,
-    shape: Shape,
-) -> Item<'a> {
-    item_in(cluster, &pod_space(cluster, options), imagined, endpoint.clone(), shape)
-}
-
-fn item_in<'a>(
-    cluster: &'a Cluster,
     pod_space: &AddressSet,
-    imagined: &'a [Endpoint],
     endpoint: Endpoint,
     shape: Shape,
+    pod: Option<&'a ImaginedPod>,
 ) -> Item<'a> {
     let mut item = Item {
         endpoint,
@@ -181,14 +184,10 @@ fn item_in<'a>(
         }
         Endpoint::External(set) => item.addresses = Addresses::All(set.clone()),
         Endpoint::Domain(_) => item.addresses = Addresses::Some(AddressSet::full()),
-        Endpoint::Imagined(own) => {
+        Endpoint::Imagined(_) => {
             item.addresses = Addresses::Some(pod_space.clone());
             item.is_imagined = true;
-            let kept = imagined.iter().find_map(|other| match other {
-                Endpoint::Imagined(pod) if pod == own => Some(pod),
-                _ => None,
-            });
-            if let Some(pod) = kept {
+            if let Some(pod) = pod {
                 item.labels = Some(&pod.labels);
                 item.namespace = Some(&pod.namespace);
                 item.namespace_labels = Some(&pod.namespace_labels);
@@ -199,7 +198,7 @@ fn item_in<'a>(
 }
 
 /// Where a pod without an address may be: in the blocks that were named, in the nodes' if they have any, else anywhere.
-fn pod_space(cluster: &Cluster, options: &Options) -> AddressSet {
+pub(super) fn pod_space(cluster: &Cluster, options: &Options) -> AddressSet {
     if let Some(named) = &options.pod_cidrs {
         return named.clone();
     }

@@ -1,6 +1,6 @@
 //! Pods that could be: what a policy would let through if somebody made it.
 
-use super::{Endpoint, ImaginedPod};
+use super::ImaginedPod;
 use crate::cluster::{Cluster, Labels};
 use crate::matching::{LabelOwner, Match, Test};
 use crate::policy::Action;
@@ -14,7 +14,7 @@ const ELSEWHERE: &str = "a-new-namespace";
 
 /// One pod for each way in which a rule admits pods, one without labels in a new namespace, and one in each namespace of the
 /// input.
-pub(super) fn imagine(cluster: &Cluster) -> Vec<Endpoint> {
+pub(super) fn imagine(cluster: &Cluster) -> Vec<ImaginedPod> {
     let mut made: Vec<ImaginedPod> = Vec::new();
     let mut seen: BTreeSet<(Arc<str>, Labels, Labels)> = BTreeSet::new();
     let mut add = |pod: ImaginedPod| {
@@ -57,7 +57,7 @@ pub(super) fn imagine(cluster: &Cluster) -> Vec<Endpoint> {
             }
         }
     }
-    made.into_iter().map(|pod| Endpoint::Imagined(Box::new(pod))).collect()
+    made
 }
 
 fn pod(

@@ -5,19 +5,28 @@
 //! is undecided passes. Everything is three-valued: a packet may at each step be allowed, denied or still undecided, and what
 //! can end both ways is unknown.
 
+mod applied;
 mod atoms;
 mod bits;
+mod classes;
+mod core;
 mod endpoints;
 mod evaluation;
+mod explanation;
 mod imagine;
+mod lower;
 mod matrix;
+mod names;
+mod one;
+mod port_names;
+mod run;
 mod select;
 mod side;
 mod stages;
 mod traffic_table;
 
 pub use evaluation::Evaluation;
-pub use matrix::{Matrix, Tally};
+pub use matrix::{Matrix, Tally, Work};
 
 use crate::policy::Direction;
 use crate::sets::{AddressSet, Traffic};

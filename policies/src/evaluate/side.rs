@@ -4,9 +4,10 @@
 //! undecided. What is not known leaves a packet standing in several ways at once, so that a state covers every cluster that
 //! the input may describe.
 
+use super::Verdict;
 use super::traffic_table::{ALL, NONE, TrafficId, TrafficTable};
 use crate::policy::Action;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// The number of a state.
 pub(super) type StateId = u32;
@@ -82,12 +83,12 @@ pub(super) enum Join {
 pub(super) struct Sides {
     pub(super) traffic: TrafficTable,
     states: Vec<State>,
-    state_ids: HashMap<State, StateId>,
-    changes: HashMap<(StateId, Change), StateId>,
+    state_ids: FxHashMap<State, StateId>,
+    changes: FxHashMap<(StateId, Change), StateId>,
     outcomes: Vec<Outcome>,
-    outcome_ids: HashMap<Outcome, OutcomeId>,
-    ends: HashMap<StateId, OutcomeId>,
-    joins: HashMap<(Join, OutcomeId, OutcomeId), OutcomeId>,
+    outcome_ids: FxHashMap<Outcome, OutcomeId>,
+    ends: FxHashMap<StateId, OutcomeId>,
+    joins: FxHashMap<(Join, OutcomeId, OutcomeId), OutcomeId>,
 }
 
 impl Sides {
@@ -95,12 +96,12 @@ impl Sides {
         let mut sides = Self {
             traffic: TrafficTable::new(),
             states: Vec::new(),
-            state_ids: HashMap::new(),
-            changes: HashMap::new(),
+            state_ids: FxHashMap::default(),
+            changes: FxHashMap::default(),
             outcomes: Vec::new(),
-            outcome_ids: HashMap::new(),
-            ends: HashMap::new(),
-            joins: HashMap::new(),
+            outcome_ids: FxHashMap::default(),
+            ends: FxHashMap::default(),
+            joins: FxHashMap::default(),
         };
         sides.state_id(State { allowed: NONE, denied: NONE, passed: NONE, rest: ALL });
         sides.outcome_id(Outcome { allowed: ALL, denied: NONE, unknown: NONE });
@@ -228,6 +229,15 @@ impl Sides {
         let id = self.outcome_id(Outcome { allowed, denied, unknown });
         self.joins.insert((how, a, b), id);
         id
+    }
+}
+
+/// The verdict of an outcome.
+pub(super) fn verdict(table: &TrafficTable, outcome: Outcome) -> Verdict {
+    Verdict {
+        allowed: table.get(outcome.allowed),
+        denied: table.get(outcome.denied),
+        unknown: table.get(outcome.unknown),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::matching::TrafficMatch;
 use crate::policy::{Action, ClusterTier, Dialect, Direction, Place, Policy};
 use crate::profile::{Fact, Pipeline, Profile, Standing};
 use crate::truth::Truth;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// A stage: policies in bands; those of one band have no order among them.
@@ -64,18 +64,17 @@ pub(super) struct CompiledRule {
 #[derive(Debug, Default)]
 pub(super) struct Expressions {
     pub(super) all: Vec<(TrafficMatch, Dialect)>,
-    known: BTreeMap<(TrafficMatch, Dialect), u32>,
+    known: HashMap<Dialect, HashMap<TrafficMatch, u32>>,
 }
 
 impl Expressions {
     pub(super) fn number(&mut self, what: &TrafficMatch, dialect: Dialect) -> u32 {
-        let key = (what.clone(), dialect);
-        if let Some(number) = self.known.get(&key) {
+        if let Some(number) = self.known.get(&dialect).and_then(|known| known.get(what)) {
             return *number;
         }
         let number = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
-        self.all.push(key.clone());
-        self.known.insert(key, number);
+        self.all.push((what.clone(), dialect));
+        self.known.entry(dialect).or_default().insert(what.clone(), number);
         number
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::node::{At, Budget, Entry, Node, Value, quoted};
 use super::stream::{Piece, pieces};
-use super::{ReadError, ReadErrors, json, yaml};
+use super::{ReadError, ReadErrors, json, parallel, yaml};
 
 /// How much an [`Input`] may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,14 +162,14 @@ pub struct Documents {
 /// Everything that is wrong in any text: what is not UTF-8, YAML or JSON, what is no Kubernetes object, objects that are
 /// there twice, and exceeded limits. After a limit, nothing more is read.
 pub fn documents(input: &Input) -> Result<Documents, ReadErrors> {
-    let mut reader = Reader {
-        limits: input.limits,
-        budget: Budget::new(input.limits.nodes),
-        read: Documents::default(),
-        errors: ReadErrors::none(),
+    let mut reader = Reader { limits: input.limits, read: Documents::default(), errors: ReadErrors::none() };
+    let ahead = parse_ahead(input);
+    let mut parser = match ahead {
+        Some(trees) => Parser::Ahead(trees.into_iter()),
+        None => Parser::Here(Budget::new(input.limits.nodes)),
     };
     for source in &input.sources {
-        if reader.source(source) == Next::Stop {
+        if reader.source(source, &mut parser) == Next::Stop {
             break;
         }
     }
@@ -178,9 +178,56 @@ pub fn documents(input: &Input) -> Result<Documents, ReadErrors> {
     errors.or(read)
 }
 
+/// The trees of a piece, or why there are none.
+pub(super) type Trees = Result<Vec<Node>, ReadError>;
+
+/// Where the trees of the next piece come from.
+enum Parser {
+    /// They were parsed already, in the order of the pieces.
+    Ahead(std::vec::IntoIter<Trees>),
+    /// They are parsed now.
+    Here(Budget),
+}
+
+impl Parser {
+    fn next(&mut self, source: &Source, piece: Piece<'_>) -> Trees {
+        match self {
+            Self::Here(budget) => parse(source, piece, budget),
+            Self::Ahead(trees) => trees.next().unwrap_or_else(|| {
+                Err(ReadError::new(At::whole(&source.name), "a piece of this text was not parsed"))
+            }),
+        }
+    }
+
+    fn is_exhausted(&self) -> bool {
+        matches!(self, Self::Here(budget) if budget.is_exhausted())
+    }
+}
+
+/// All pieces of all texts, parsed on all cores. `None` where that does not pay, or the limit on nodes is used up: then the
+/// reader finds the place where it is.
+fn parse_ahead(input: &Input) -> Option<Vec<Trees>> {
+    let all: Vec<(&Source, Piece<'_>)> = input
+        .sources
+        .iter()
+        .filter_map(|source| Some((source, source.text().ok()?)))
+        .flat_map(|(source, text)| pieces(text).map(move |piece| (source, piece)))
+        .collect();
+    if all.len() > input.limits.documents {
+        return None;
+    }
+    parallel::map(&all, input.limits.nodes, |(source, piece), budget| parse(source, *piece, budget))
+}
+
+impl Source {
+    /// The text; a byte order mark is no content.
+    fn text(&self) -> Result<&str, std::str::Utf8Error> {
+        std::str::from_utf8(&self.bytes).map(|text| text.strip_prefix('\u{feff}').unwrap_or(text))
+    }
+}
+
 struct Reader {
     limits: Limits,
-    budget: Budget,
     read: Documents,
     errors: ReadErrors,
 }
@@ -199,24 +246,23 @@ struct Parent {
 }
 
 impl Reader {
-    fn source(&mut self, source: &Source) -> Next {
-        let text = match std::str::from_utf8(&source.bytes) {
-            // A byte order mark is no content.
-            Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+    fn source(&mut self, source: &Source, parser: &mut Parser) -> Next {
+        let text = match source.text() {
+            Ok(text) => text,
             Err(error) => {
                 self.errors.push(not_utf8(source, error.valid_up_to()));
                 return Next::GoOn;
             }
         };
         for piece in pieces(text) {
-            if self.piece(source, piece) == Next::Stop {
+            if self.piece(source, piece, parser) == Next::Stop {
                 return Next::Stop;
             }
         }
         Next::GoOn
     }
 
-    fn piece(&mut self, source: &Source, piece: Piece<'_>) -> Next {
+    fn piece(&mut self, source: &Source, piece: Piece<'_>, parser: &mut Parser) -> Next {
         if piece.bad_separator {
             let at =
                 At { file: Arc::clone(&source.name), line: piece.first_line.saturating_sub(1), column: 1 };
@@ -224,7 +270,7 @@ impl Reader {
                 ReadError::new(at, "a document that begins on the line of its `---` is lost to kubectl");
             self.errors.push(error.hint("begin it on the next line"));
         }
-        match parse(source, piece, &mut self.budget) {
+        match parser.next(source, piece) {
             Ok(nodes) => {
                 for node in nodes {
                     if self.node(source, piece.origin, node, None) == Next::Stop {
@@ -237,9 +283,12 @@ impl Reader {
                     error = error.hint("if this is a template of Helm, audit what `helm template` prints");
                 }
                 self.errors.push(error);
+                if parser.is_exhausted() {
+                    return Next::Stop;
+                }
             }
         }
-        if self.budget.is_empty() { Next::Stop } else { Next::GoOn }
+        Next::GoOn
     }
 
     /// One object, or a list of them. Recursion is bounded by the depth of a tree.

@@ -29,6 +29,7 @@ mod admin_network_policy;
 mod cluster_network_policy;
 mod cluster_rules;
 mod network_policy;
+mod parallel;
 mod problems;
 mod selector;
 mod stream;

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How deep maps and lists may nest, aliases followed. Kubernetes' own types stay below 40.
 pub const MAX_DEPTH: usize = 128;
@@ -154,6 +155,9 @@ pub(crate) fn quoted(text: &str) -> String {
 pub(crate) struct Budget {
     /// Nodes that may still be made.
     nodes: usize,
+    /// Where more come from, if this is one of several that share a limit.
+    pool: Option<Arc<AtomicUsize>>,
+    exhausted: bool,
     shared: HashSet<Arc<str>>,
 }
 
@@ -164,17 +168,44 @@ pub(crate) struct TooManyNodes;
 impl Budget {
     /// Texts longer than this are not shared: they are seldom equal.
     const LONGEST_SHARED: usize = 64;
+    /// Nodes that are drawn from a shared limit at once.
+    const DRAWN: usize = 4_096;
     /// Distinct texts that are remembered.
     const MOST_SHARED: usize = 1 << 16;
 
     pub(crate) fn new(nodes: usize) -> Self {
-        Self { nodes, shared: HashSet::new() }
+        Self { nodes, pool: None, exhausted: false, shared: HashSet::new() }
+    }
+
+    /// One of several that share a limit: it draws nodes by the thousand, so that the limit may seem used up a little early.
+    pub(crate) fn drawing_on(pool: Arc<AtomicUsize>) -> Self {
+        Self { pool: Some(pool), ..Self::new(0) }
     }
 
     /// Counts one node.
     pub(crate) fn spend(&mut self) -> Result<(), TooManyNodes> {
-        self.nodes = self.nodes.checked_sub(1).ok_or(TooManyNodes)?;
-        Ok(())
+        if self.nodes == 0 {
+            self.draw();
+        }
+        match self.nodes.checked_sub(1) {
+            Some(left) => {
+                self.nodes = left;
+                Ok(())
+            }
+            None => {
+                self.exhausted = true;
+                Err(TooManyNodes)
+            }
+        }
+    }
+
+    fn draw(&mut self) {
+        let Some(pool) = &self.pool else { return };
+        let drawn = |left: usize| left.min(Self::DRAWN);
+        let taken = pool.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            Some(left.saturating_sub(drawn(left)))
+        });
+        self.nodes = taken.map_or(0, drawn);
     }
 
     /// Nodes that may still be made.
@@ -187,9 +218,9 @@ impl Budget {
         self.nodes = nodes;
     }
 
-    /// Whether the limit is used up.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.nodes == 0
+    /// Whether somebody asked for more than there was.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.exhausted
     }
 
     /// The text, shared with an earlier equal one.

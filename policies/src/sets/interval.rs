@@ -106,6 +106,12 @@ impl<T: Point> Intervals<T> {
     /// What is in either.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
+        if self.is_empty() || other.is_full() {
+            return other.clone();
+        }
+        if other.is_empty() || self.is_full() {
+            return self.clone();
+        }
         Self::of(self.iter().chain(other.iter()))
     }
 
@@ -167,7 +173,20 @@ impl<T: Point> Intervals<T> {
 
     /// Whether the two share a member.
     pub fn intersects(&self, other: &Self) -> bool {
-        !self.intersection(other).is_empty()
+        let (mut left, mut right) = (self.parts.as_slice(), other.parts.as_slice());
+        while let (Some(((a, b), after_left)), Some(((c, d), after_right))) =
+            (left.split_first(), right.split_first())
+        {
+            if a <= d && c <= b {
+                return true;
+            }
+            if b < d {
+                left = after_left;
+            } else {
+                right = after_right;
+            }
+        }
+        false
     }
 }
 
