@@ -62,6 +62,16 @@ impl Helm {
         command.output().expect("helm runs")
     }
 
+    /// Runs it against a cluster, which must work.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn on(self, kubeconfig: &Path, args: &[&str]) {
+        let kubeconfig = kubeconfig.display().to_string();
+        let output = self.run(&[args, &["-n", "mpegflow", "--kubeconfig", &kubeconfig]].concat());
+        assert!(output.status.success(), "{self:?} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// `helm template mpegflow CHART -n mpegflow -f FILE…`, and the settings after it.
     ///
     /// # Errors

@@ -67,3 +67,13 @@ fn the_recipe_for_flux_renders_and_is_proved() {
     assert_eq!(release["metadata"]["namespace"], of_kind("Namespace")["metadata"]["name"]);
     renders_and_is_proved(&release["spec"]["values"]);
 }
+
+#[test]
+fn the_guides_least_values_render_and_are_proved() {
+    let guide = chart_folder().parent().unwrap().join("docs/install.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let block = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let values: Value = serde_saphyr::from_str(&block.replace("sha256:\u{2026}", &digest)).unwrap();
+    renders_and_is_proved(&values);
+}
