@@ -5,7 +5,8 @@ mod objects_args;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mpegflow_broker::embedded::{self, Config, Opened};
-use mpegflow_broker::store::postgres::{DatabaseConfig, DatabaseUrl, UrlSource};
+use mpegflow_broker::store::Store as _;
+use mpegflow_broker::store::postgres::{DatabaseConfig, DatabaseUrl, PostgresStore, UrlSource};
 use mpegflow_protocol::ids::PoolName;
 use objects_args::ObjectsArgs;
 use std::io::Write as _;
@@ -87,6 +88,9 @@ enum Command {
         #[command(flatten)]
         objects: Box<ObjectsArgs>,
     },
+    /// Bring the tables of a PostgreSQL database up to date, and do nothing else. A broker does it at its start, too; before an
+    /// upgrade, this is how to find out whether it can be done.
+    Migrate,
     /// API keys of tenants.
     #[command(subcommand)]
     ApiKey(ApiKey),
@@ -152,6 +156,13 @@ async fn run(args: Args) -> anyhow::Result<()> {
             config.lease = std::time::Duration::from_secs(lease);
             config.objects = objects.open(&config.data_dir).await?;
             serve(config).await
+        }
+        Command::Migrate => {
+            let database = config.database.context("migrate needs --database-url or --database-url-file; a file in the data folder is brought up to date whenever it is opened")?;
+            let store =
+                PostgresStore::open(database).await.context("cannot bring the database up to date")?;
+            store.close().await;
+            Ok(())
         }
         Command::ApiKey(ApiKey::Create { tenant, label, out }) => {
             anyhow::ensure!(

@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Presets(Presets),
     /// Prove what pods can reach, from manifests or a live cluster
     Audit(Box<Audit>),
+    /// Make the Secrets that an installation in a cluster starts with, where they are not there
+    FirstStart(Box<FirstStart>),
     /// Say which lock, library or right is missing on this machine
     Doctor(Doctor),
     /// Print the completions of a shell
@@ -468,6 +470,50 @@ Exit codes: 0 it passes, 1 it does not, 2 unknown, 3 bad input.")]
         #[arg(long, value_enum, value_name = "FORMAT")]
         format: Option<AuditFormat>,
     },
+}
+
+/// See [`Command::FirstStart`].
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  mpegflow first-start --namespace mpegflow --identity mpegflow-identity --api-key mpegflow-api-key \\
+      --join default=mpegflow-join-default --broker mpegflow-broker:8443 \\
+      --database-url postgres://mpegflow@db.example.com/mpegflow --database-password-file password
+
+The chart runs it as a Job. What is there is left as it is.")]
+pub(crate) struct FirstStart {
+    /// Namespace of the Secrets
+    #[arg(long, value_name = "NAME")]
+    pub(crate) namespace: String,
+    /// Secret for the broker's authority and the key of its capabilities
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) identity: String,
+    /// Secret for the API key
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) api_key: String,
+    /// Tenant of the API key, made where there is none of that name
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) tenant: String,
+    /// A pool and the Secret for its join file (repeatable)
+    #[arg(long, value_name = "POOL=SECRET")]
+    pub(crate) join: Vec<crate::commands::first_start::JoinSecret>,
+    /// The worker API's address, as workers reach it
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) broker: String,
+    /// Folder for keys on their way
+    #[arg(long, value_name = "DIR", default_value_os_t = crate::commands::first_start::scratch())]
+    pub(crate) data: PathBuf,
+    /// The broker's PostgreSQL database, without a password; a file in the data folder where it is left out
+    #[arg(long, value_name = "URL", conflicts_with = "database_url_file", value_parser = mpegflow_broker::store::postgres::DatabaseUrl::parse_without_password)]
+    pub(crate) database_url: Option<mpegflow_broker::store::postgres::DatabaseUrl>,
+    /// File with the database's URL, which may hold a password
+    #[arg(long, value_name = "FILE")]
+    pub(crate) database_url_file: Option<PathBuf>,
+    /// File with the database's password
+    #[arg(long, value_name = "FILE")]
+    pub(crate) database_password_file: Option<PathBuf>,
+    /// Most connections to the database
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub(crate) database_connections: u32,
 }
 
 /// See [`Command::Doctor`].

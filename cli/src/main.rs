@@ -103,6 +103,7 @@ async fn run(cli: Cli, ui: Ui) -> Result<u8, Failed> {
         Command::Download(args) => commands::download::run(args, ui).await,
         Command::Jobs(args) => commands::jobs::run(args, ui).await,
         Command::Presets(args) => commands::presets::run(args, ui).await,
+        Command::FirstStart(args) => commands::first_start::run(&args).await,
         Command::Doctor(args) => commands::doctor::run(&args, ui),
         Command::Completions(args) => {
             clap_complete::generate(args.shell, &mut args::visible(), "mpegflow", &mut std::io::stdout());

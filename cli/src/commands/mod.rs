@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod doctor;
 pub(crate) mod download;
+pub(crate) mod first_start;
 pub(crate) mod jobs;
 pub(crate) mod play;
 pub(crate) mod presets;

@@ -1,0 +1,80 @@
+//! Values that cannot be meant are refused before anything is installed, by a message that names them.
+
+use mpegflow_chart_tests::{Helm, chart_folder, values_file};
+
+/// Settings over the evaluation's values, and words of the refusal.
+const BAD: &[(&str, &[&str])] = &[
+    // The schema: unknown names, types, shapes, ranges.
+    ("brokr={}", &["brokr"]),
+    ("broker.replicas=2", &["replicas"]),
+    ("broker.leaseSeconds=1", &["leaseSeconds"]),
+    ("broker.leaseSeconds=\"15\"", &["leaseSeconds"]),
+    ("broker.listen=\"127.0.0.1\"", &["listen"]),
+    ("broker.service.clusterIP=\"broker.example\"", &["clusterIP"]),
+    ("images.broker.digest=\"sha256:short\"", &["digest"]),
+    ("images.broker.repository=\"Upper/Case\"", &["repository"]),
+    ("pools=[{\"name\":\"default\"}]", &["resources"]),
+    (
+        "pools=[{\"name\":\"Upper\",\"resources\":{\"cpu\":1,\"memory\":\"1Gi\",\"scratch\":\"1Gi\"}}]",
+        &["name"],
+    ),
+    (
+        "pools=[{\"name\":\"a\",\"resources\":{\"cpu\":1,\"memory\":\"lots\",\"scratch\":\"1Gi\"}}]",
+        &["memory"],
+    ),
+    (
+        "pools=[{\"name\":\"a\",\"hostNetwork\":true,\"resources\":{\"cpu\":1,\"memory\":\"1Gi\",\"scratch\":\"1Gi\"}}]",
+        &["hostNetwork"],
+    ),
+    ("networkPolicy.dialects=[\"weave\"]", &["dialects"]),
+    ("networkPolicy.publicFrom=[{}]", &["publicFrom"]),
+    ("database.addresses=[{\"cidr\":\"0.0.0.0/0\",\"port\":5432}]", &["addresses"]),
+    ("database.addresses=[{\"cidr\":\"10.0.0.0/8\"}]", &["port"]),
+    ("database.url=\"postgres://u:secret@db.example/d\"", &["url"]),
+    ("database.connections=0", &["connections"]),
+    ("postgresql.existingSecret=\"UPPER\"", &["existingSecret"]),
+    // Values that need each other.
+    ("postgresql.existingSecret=\"\"", &["postgresql.existingSecret is empty", "makes no passwords"]),
+    ("postgresql.enabled=false", &["database.url is empty", "postgres://USER@HOST"]),
+    ("database={\"url\":\"postgres://u@db.example/d\"}", &["postgresql.enabled and database.url"]),
+    (
+        "pools=[{\"name\":\"a\",\"resources\":{\"cpu\":1,\"memory\":\"1Gi\",\"scratch\":\"1Gi\"}}]",
+        &["pools has a", "would wait for ever"],
+    ),
+    ("broker.service.clusterIP=\"\"", &["broker.service.clusterIP is empty", "no DNS"]),
+    ("objects.s3.bucket=\"media\"", &["objects.s3.existingSecret is empty"]),
+    ("objects.s3={\"bucket\":\"media\",\"existingSecret\":\"s\"}", &["objects.s3.addresses is empty"]),
+    ("objects.s3.kmsKey=\"k\"", &["objects.s3.kmsKey needs objects.s3.encryption: kms"]),
+    ("firstStart.enabled=false", &["broker.identity.existingSecret is empty"]),
+    ("ingress.enabled=true", &["ingress.host is empty"]),
+    ("ingress={\"enabled\":true,\"host\":\"h.example\"}", &["ingress.tlsSecret is empty"]),
+    (
+        "ingress={\"enabled\":true,\"host\":\"h.example\",\"tlsSecret\":\"t\"}",
+        &["networkPolicy.publicFrom is empty"],
+    ),
+    ("gateway.enabled=true", &["gateway.parentRefs is empty"]),
+    ("metrics.serviceMonitor.enabled=true", &["networkPolicy.metricsFrom is empty"]),
+];
+
+#[test]
+fn each_bad_value_is_refused_by_name() {
+    let chart = chart_folder().join("mpegflow");
+    for helm in Helm::ALL {
+        for (setting, words) in BAD {
+            let error = helm.template(&chart, &[&values_file("evaluation")], &[setting]).expect_err(setting);
+            for word in *words {
+                assert!(error.contains(word), "{helm:?} {setting}: {word:?} is not in\n{error}");
+            }
+            assert!(!error.contains("nil pointer"), "{helm:?} {setting}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_pool_of_a_name_twice_is_refused() {
+    let pool = r#"{"name":"default","resources":{"cpu":1,"memory":"1Gi","scratch":"1Gi"}}"#;
+    let chart = chart_folder().join("mpegflow");
+    let error =
+        Helm::V4.template(&chart, &[&values_file("evaluation")], &[&format!("pools=[{pool},{pool}]")]);
+    assert!(error.unwrap_err().contains("pools has default twice"));
+}

@@ -1,0 +1,163 @@
+//! What helm makes of the chart: the same in both versions, as reviewed, and in terms that the programs know.
+
+use mpegflow_chart_tests::{Helm, chart_folder, images, pods, readme, values_file, violations};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+const VALUES: [&str; 3] = ["evaluation", "production", "dedicated"];
+
+#[test]
+fn both_versions_of_helm_render_what_was_reviewed() {
+    for name in VALUES {
+        let [v3, v4] = Helm::ALL.map(|helm| helm.install(&values_file(name)).text);
+        assert!(v3 == v4, "helm 3 and helm 4 differ for {name}");
+        insta::assert_snapshot!(name, v4);
+    }
+}
+
+#[test]
+fn both_versions_of_helm_find_nothing_to_lint() {
+    for helm in Helm::ALL {
+        for name in VALUES {
+            let file = values_file(name).display().to_string();
+            let output = helm.run(&["lint", "--strict", "mpegflow", "-f", &file]);
+            assert!(output.status.success(), "{helm:?} {name}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+}
+
+#[test]
+fn rendering_twice_gives_the_same_and_asks_no_cluster() {
+    let once = Helm::V4.install(&values_file("evaluation")).text;
+    assert_eq!(once, Helm::V4.install(&values_file("evaluation")).text);
+    for entry in std::fs::read_dir(chart_folder().join("mpegflow/templates")).unwrap().flatten() {
+        if entry.path().is_file() {
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            for word in [
+                "lookup ",
+                "randAlpha",
+                "randNumeric",
+                "randBytes",
+                "genCA",
+                "genPrivateKey",
+                "uuidv4",
+                "now |",
+            ] {
+                assert!(!text.contains(word), "{:?} uses {word}", entry.file_name());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_pod_is_restricted() {
+    for name in VALUES {
+        let pods = pods(&Helm::V4.install(&values_file(name)).objects);
+        assert!(pods.len() >= 4, "{name} has {} pods", pods.len());
+        for (whose, pod) in pods {
+            assert_eq!(violations(&pod), [""; 0], "{name}: {whose}");
+            assert_eq!(pod["automountServiceAccountToken"], false, "{name}: {whose}");
+            for container in pod["containers"].as_array().unwrap() {
+                assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "{name}: {whose}");
+                assert!(
+                    container["resources"]["limits"]["memory"].is_string(),
+                    "{name}: {whose} has no memory limit"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_secret_is_rendered_and_none_is_an_argument_or_a_variable() {
+    for name in VALUES {
+        let rendered = Helm::V4.install(&values_file(name));
+        for object in &rendered.objects {
+            assert_ne!(object["kind"], "Secret", "{name}");
+        }
+        for (whose, pod) in pods(&rendered.objects) {
+            for container in pod["containers"].as_array().unwrap() {
+                for variable in container["env"].as_array().into_iter().flatten() {
+                    assert!(variable["valueFrom"].is_null(), "{name}: {whose} has {variable}");
+                }
+                assert!(container["envFrom"].is_null(), "{name}: {whose}");
+            }
+        }
+    }
+}
+
+/// The words after `--` in a text.
+fn flags(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    words.filter_map(|word| word.strip_prefix("--")).map(str::to_owned).collect()
+}
+
+/// What a program of ours says of a command.
+fn help(program: &str, command: &str) -> String {
+    let exe = std::env::current_exe().unwrap();
+    let program: PathBuf = exe.parent().unwrap().parent().unwrap().join(program);
+    assert!(program.exists(), "{} is missing: run `cargo build --workspace --bins` first", program.display());
+    let mut call = Command::new(program);
+    if !command.is_empty() {
+        call.arg(command);
+    }
+    let output = call.arg("--help").output().unwrap();
+    assert!(output.status.success(), "{command} is no command");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn every_argument_is_one_that_the_program_knows() {
+    let mut seen = 0;
+    for name in VALUES {
+        for (whose, pod) in pods(&Helm::V4.install(&values_file(name)).objects) {
+            for (image, args) in images(&pod) {
+                let program = match image.split(['@', ':']).next().unwrap().rsplit('/').next().unwrap() {
+                    "broker" => "mpegflow-broker",
+                    "worker" => "mpegflow-worker",
+                    "cli" => "mpegflow",
+                    _ => continue,
+                };
+                let command = args.first().filter(|arg| !arg.starts_with('-')).map_or("", String::as_str);
+                let known = flags(&help(program, command));
+                for arg in args.iter().filter_map(|arg| arg.strip_prefix("--")) {
+                    let flag = arg.split('=').next().unwrap();
+                    assert!(known.contains(flag), "{name}: {whose}: `{program} {command}` has no --{flag}");
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen > 60, "only {seen} arguments were looked at");
+}
+
+#[test]
+fn alerts_and_dashboard_use_metrics_that_the_broker_has() {
+    let source = chart_folder().parent().unwrap().join("broker/src/http/metrics.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    // A registered name is a literal of its own; a counter's is written with `_total`.
+    let literals: BTreeSet<&str> = source.split('"').skip(1).step_by(2).collect();
+    let is_counter = |name: &str| {
+        source.lines().any(|line| line.contains(&format!("\"{name}\"")) && line.contains("load(&counters."))
+    };
+    let rendered = Helm::V4.install(&values_file("production")).text;
+    let words = rendered.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let used: BTreeSet<&str> = words.filter_map(|word| word.strip_prefix("mpegflow_")).collect();
+    assert!(used.len() >= 10, "{used:?}");
+    for name in used {
+        let base = name.strip_suffix("_total").unwrap_or(name);
+        assert!(literals.contains(base), "no metric mpegflow_{name}");
+        assert_eq!(
+            is_counter(base),
+            name.ends_with("_total"),
+            "mpegflow_{name}: counters end in _total, gauges do not"
+        );
+    }
+}
+
+#[test]
+fn the_readme_has_every_value_as_it_is() {
+    let written = std::fs::read_to_string(chart_folder().join("mpegflow/README.md")).unwrap();
+    assert!(written == readme(), "chart/mpegflow/README.md is not up to date: run tools/chart-readme");
+}
