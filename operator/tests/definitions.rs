@@ -1,5 +1,12 @@
 //! The definitions: committed, bounded, and each rule lets through and refuses what it should. The API server's own answer to
 //! the same cases is in `cluster/definitions.rs`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
 
 #[path = "support/rules.rs"]
 mod rules;

@@ -1,8 +1,14 @@
 //! A queue in a real Redis, read by a real KEDA, through its metrics adapter and a real HPA, onto a WorkerPool and our
 //! Deployment: 0 → N → 0, and what stays while Redis is away.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
 
 #[path = "support/rules.rs"]
-#[allow(dead_code, reason = "only the smallest object is wanted of it")]
 mod rules;
 
 use kube::Api;

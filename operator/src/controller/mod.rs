@@ -75,13 +75,13 @@ pub async fn run(client: Client, settings: Settings, instance: String, stop: Can
         .reconcile_on(pools_to_look_at(looked, pool_store))
         .reconcile_all_on(changes(world))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
-        .run(pool::reconcile, |pool, error, context| pool::retry(pool, error, context), Arc::clone(&context))
+        .run(pool::reconcile, pool::retry, Arc::clone(&context))
         .for_each(|_| std::future::ready(()));
     let tenants = Controller::for_stream(tenants, tenant_store)
         .with_config(config)
         .reconcile_on(received(tenants_looked).map(|name: String| ObjectRef::new(&name)))
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(tenant::reconcile, |tenant, error, context| tenant::retry(tenant, error, context), context)
+        .run(tenant::reconcile, tenant::retry, context)
         .for_each(|_| std::future::ready(()));
     tokio::join!(pools, tenants);
     tasks.shutdown().await;

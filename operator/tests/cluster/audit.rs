@@ -1,9 +1,12 @@
 //! `mpegflow audit` of what the operator applied.
 
+use crate::faults::definition;
 use crate::support::{Shared, condition, turn};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use mpegflow_operator::crd::Dialect;
 use mpegflow_operator::desired::Kind;
 use mpegflow_policies::audit::{self, Request, intent};
 use mpegflow_policies::profile::{Cni, Profile};
@@ -30,9 +33,9 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("mpegflow.io", "v1alpha1", "WorkerPool"),
 ];
 
-async fn read_cluster(shared: &Shared) -> mpegflow_policies::cluster::Cluster {
+async fn read_cluster(shared: &Shared, kinds: &[(&str, &str, &str)]) -> mpegflow_policies::cluster::Cluster {
     let mut input = Input::new(Limits::default());
-    for (group, version, kind) in KINDS {
+    for (group, version, kind) in kinds {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::all_with(shared.cluster.client(), &resource);
         let items: Vec<Value> = api
@@ -68,6 +71,24 @@ fn prove(cluster: &mpegflow_policies::cluster::Cluster, cni: Cni) -> audit::Outc
         flows: &[],
     })
     .unwrap()
+}
+
+/// Proved, and by what the operator made around the pods: without that the same cluster is not.
+fn is_proved(cluster: &mpegflow_policies::cluster::Cluster, cni: Cni) {
+    let outcome = prove(cluster, cni);
+    let found: Vec<_> =
+        outcome.findings.iter().map(|found| (found.id, &found.object, &found.reason)).collect();
+    assert_eq!(
+        outcome.proved,
+        Truth::Yes,
+        "{cni:?}: {}\n{:#?}\n{found:#?}",
+        outcome.sentence,
+        outcome.intents
+    );
+    assert!(outcome.intents[0].pods >= 2, "{:?}", outcome.intents);
+    let mut without = cluster.clone();
+    without.policies.clear();
+    assert_eq!(prove(&without, cni).proved, Truth::No, "{cni:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,21 +132,37 @@ async fn a_pool_becomes_objects_that_the_audit_proves() {
     let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(shared.cluster.client());
     let addresses = json!({ "status": { "addresses": [{ "type": "InternalIP", "address": "10.200.0.2" }] } });
     nodes.patch_status("worker-1", &PatchParams::default(), &Patch::Merge(addresses)).await.unwrap();
-    let cluster = read_cluster(shared).await;
-    nodes.delete("worker-1", &DeleteParams::default()).await.unwrap();
-    // The same cluster without what the operator made around the pods: the proof must rest on it.
-    let mut without = cluster.clone();
-    without.policies.clear();
-    for cni in [Cni::Calico, Cni::Cilium] {
-        let outcome = prove(&cluster, cni);
-        assert_eq!(outcome.proved, Truth::Yes, "{cni:?}: {}\n{:#?}", outcome.sentence, outcome.findings);
-        assert!(outcome.intents[0].pods >= 2, "{:?}", outcome.intents);
-        assert_eq!(prove(&without, cni).proved, Truth::No, "{cni:?}");
-    }
+
+    // NetworkPolicy alone, on a CNI that does with it what the specification says.
+    let cluster = read_cluster(shared, KINDS).await;
+    is_proved(&cluster, Cni::Calico);
     // A CNI that nobody names may let traffic to a pod's own node pass; nothing else is open.
     let unnamed = prove(&cluster, Cni::Generic);
     assert_eq!(unnamed.proved, Truth::Unknown);
     assert!(unnamed.sentence.contains("a pod's own node"), "{}", unnamed.sentence);
+
+    // And with Cilium's own kind beside it.
+    shared
+        .cluster
+        .apply(&definition("cilium.io", "v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies"))
+        .await;
+    until("Cilium's policy is there", || async {
+        shared
+            .pools("media")
+            .get("proved")
+            .await
+            .ok()?
+            .status?
+            .policies
+            .contains(&Dialect::Cilium)
+            .then_some(())
+    })
+    .await;
+    let kinds = [KINDS, &[("cilium.io", "v2", "CiliumNetworkPolicy")]].concat();
+    is_proved(&read_cluster(shared, &kinds).await, Cni::Cilium);
+    nodes.delete("worker-1", &DeleteParams::default()).await.unwrap();
+    let definitions: Api<CustomResourceDefinition> = Api::all(shared.cluster.client());
+    definitions.delete("ciliumnetworkpolicies.cilium.io", &DeleteParams::default()).await.unwrap();
 
     let writes = shared.writes_since(before);
     let of_pool: Vec<_> = writes.iter().filter(|w| w.namespace == "media").collect();

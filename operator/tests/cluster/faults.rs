@@ -8,7 +8,7 @@ use mpegflow_test_cluster::until;
 use serde_json::{Value, json};
 
 /// A definition of a kind that a cluster may not know, without its schema.
-fn definition(group: &str, version: &str, kind: &str, plural: &str) -> String {
+pub(crate) fn definition(group: &str, version: &str, kind: &str, plural: &str) -> String {
     let singular = kind.to_lowercase();
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

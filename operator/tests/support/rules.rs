@@ -1,4 +1,5 @@
 //! Every CEL rule of the definitions, with an object that it lets through and one that it refuses.
+#![allow(dead_code, unreachable_pub, reason = "each test takes its part of it")]
 
 use serde_json::{Map, Value, json};
 
