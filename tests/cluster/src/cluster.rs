@@ -117,6 +117,12 @@ impl Cluster {
         self.dir.path().join("kubeconfig")
     }
 
+    /// Makes a folder with a certificate for names, its key, and the CA: `tls.crt`, `tls.key`, `ca.crt`. It is good for
+    /// servers and clients.
+    pub fn issue(&self, dir: &Path, names: &[&str]) {
+        self.pki.issue(dir, names);
+    }
+
     /// A folder that goes with the cluster.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -21,6 +21,7 @@
 
 mod audit;
 mod cluster;
+mod keda;
 mod objects;
 mod pki;
 mod process;

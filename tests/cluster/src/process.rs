@@ -61,6 +61,14 @@ impl Process {
         self.ended.exists()
     }
 
+    /// The program's process id, as long as it runs.
+    pub fn pid(&self) -> Option<u32> {
+        let guard = self.guard.id();
+        // The guard starts the program first.
+        let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();

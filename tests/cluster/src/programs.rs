@@ -9,6 +9,11 @@ use std::process::Command;
 /// # Panics
 /// It cannot be built; the output says why.
 pub fn program(module: &str, name: &str) -> PathBuf {
+    directory(module, name)
+}
+
+/// The same for a folder of such a module.
+pub(crate) fn directory(module: &str, name: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/cluster-programs");
     let output = Command::new(&script).arg(module).output();
     let output = output.unwrap_or_else(|e| panic!("{} cannot be run: {e}", script.display()));

@@ -1,0 +1,11 @@
+//! What is read of and written to the API server.
+
+mod broker;
+mod kinds;
+mod objects;
+mod seen;
+
+pub use broker::{BrokerError, broker, read};
+pub use kinds::known;
+pub use objects::{ApplyError, Objects, Written};
+pub use seen::{Seen, Versions};

@@ -1,0 +1,76 @@
+//! What the reconcilers share.
+
+use crate::cluster::{Objects, Versions};
+use crate::crd::{Tenant, WorkerPool};
+use crate::desired::World;
+use crate::settings::Settings;
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::Store;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// First and longest wait after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(300));
+/// Objects whose failures are counted; beyond it a failure waits the longest.
+const MOST_FAILING: usize = 50_000;
+
+/// What the reconcilers share.
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) objects: Objects,
+    pub(super) versions: Arc<Versions>,
+    pub(super) settings: Settings,
+    /// The cluster around the pools, or why it cannot be used: a sentence.
+    pub(super) world: watch::Receiver<Result<World, String>>,
+    pub(super) pools: Store<WorkerPool>,
+    pub(super) tenants: Store<Tenant>,
+    pub(super) recorder: Recorder,
+    failures: Mutex<HashMap<(String, String), u32>>,
+}
+
+impl Context {
+    pub(super) fn new(
+        client: Client,
+        settings: Settings,
+        world: watch::Receiver<Result<World, String>>,
+        (pools, tenants): (Store<WorkerPool>, Store<Tenant>),
+        instance: &str,
+    ) -> Self {
+        let versions = Arc::new(Versions::default());
+        let reporter =
+            Reporter { controller: crate::settings::MANAGER.into(), instance: Some(instance.to_owned()) };
+        Self {
+            objects: Objects::new(client.clone(), Arc::clone(&versions)),
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            versions,
+            settings,
+            world,
+            pools,
+            tenants,
+            failures: Mutex::default(),
+        }
+    }
+
+    /// How long to wait after one more failure of an object: twice as long each time.
+    pub(super) fn failed(&self, namespace: &str, name: &str) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (namespace.to_owned(), name.to_owned());
+        if failures.len() >= MOST_FAILING && !failures.contains_key(&key) {
+            return BACKOFF.1;
+        }
+        let count = failures.entry(key).or_default();
+        let wait = BACKOFF.0.saturating_mul(1_u32.checked_shl(*count).unwrap_or(u32::MAX)).min(BACKOFF.1);
+        *count = count.saturating_add(1).min(16);
+        wait
+    }
+
+    /// An object is well, or gone.
+    pub(super) fn succeeded(&self, namespace: &str, name: &str) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+}

@@ -1,0 +1,352 @@
+//! One pool: from its objects in the cluster to the ones it needs, from the beginning each time.
+
+use super::context::Context;
+use super::status::{Applied, Rollout, Standing, status};
+use crate::cluster::ApplyError;
+use crate::crd::{LastScale, WorkerPool};
+use crate::desired::{self, Child, Kind, Replicas};
+use crate::settings::MANAGER;
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType};
+use kube::runtime::finalizer::{self, finalizer};
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Keeps a pool until its last pod has gone: policies outlive what they stand around.
+pub const FINALIZER: &str = "mpegflow.io/drain";
+/// How often a pool is looked at that drains, or is larger than was asked for.
+const AGAIN: Duration = Duration::from_secs(10);
+/// How often any pool is looked at, should every watch have missed something. It costs one request, and no write.
+const RESYNC: Duration = Duration::from_secs(900);
+/// The same while it is being deleted; pods that go say so through their Deployment no longer.
+const DRAINING: Duration = Duration::from_secs(2);
+
+/// Why a pool is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// An object of it.
+    #[error("{0}")]
+    Apply(#[from] ApplyError),
+    /// The API server.
+    #[error("the API server refused")]
+    Kube(#[from] kube::Error),
+    /// The cluster cannot be used as it is.
+    #[error("{0}")]
+    World(String),
+    /// Setting or taking away the finalizer.
+    #[error("the finalizer")]
+    Finalizer(#[source] Box<finalizer::Error<Self>>),
+}
+
+/// Reconciles a pool.
+///
+/// # Errors
+/// What is to be tried again.
+pub(super) async fn reconcile(pool: Arc<WorkerPool>, context: Arc<Context>) -> Result<Action, PoolError> {
+    let namespace = pool.namespace().unwrap_or_default();
+    let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &namespace);
+    let name = pool.name_any();
+    let done = finalizer(&api, FINALIZER, pool, |event| async {
+        match event {
+            finalizer::Event::Apply(pool) => apply(&pool, &context).await,
+            finalizer::Event::Cleanup(pool) => drain(&pool, &context).await,
+        }
+    })
+    .await;
+    match done {
+        Ok(action) => {
+            context.succeeded(&namespace, &name);
+            Ok(action)
+        }
+        Err(finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error)) => Err(error),
+        Err(error) => Err(PoolError::Finalizer(Box::new(error))),
+    }
+}
+
+async fn apply(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError> {
+    let world = context.world.borrow().clone();
+    let world = match world {
+        Ok(world) => world,
+        Err(why) => {
+            report(pool, context, &Standing::Failing("NoBroker".into(), why.clone()), None).await?;
+            return Err(PoolError::World(why));
+        }
+    };
+    if let Err((reason, message)) = tenant_allows(pool, context) {
+        report(pool, context, &Standing::Stalled(reason.into(), message), None).await?;
+        return Ok(Action::await_change());
+    }
+    let children = match desired::children(pool, &context.settings, &world) {
+        Ok(children) => children,
+        Err(refused) => {
+            let standing = Standing::Stalled(refused.reason().into(), refused.to_string());
+            report(pool, context, &standing, None).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    match put(pool, context, &children).await {
+        Ok((applied, scaled)) => {
+            let held = applied.held.is_some();
+            report(pool, context, &Standing::Applied(applied), scaled).await?;
+            Ok(Action::requeue(if held { AGAIN } else { RESYNC }))
+        }
+        Err(error) => {
+            // A conflict is over when it is tried again; to write it down would be noise.
+            if !is_conflict(&error) {
+                report(pool, context, &standing(&error), None).await?;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Everything around the pods first. If any of it fails, no pod is made, and what runs stays as it is.
+async fn put(
+    pool: &WorkerPool,
+    context: &Context,
+    children: &[Child],
+) -> Result<(Applied, Option<LastScale>), ApplyError> {
+    let namespace = pool.namespace().unwrap_or_default();
+    let mut deployment = None;
+    for child in children {
+        match child.kind {
+            Kind::Deployment => deployment = Some(child),
+            Kind::ScaledObject => {}
+            _ => {
+                context.objects.ensure(&namespace, child).await?;
+            }
+        }
+    }
+    let mut applied = Applied {
+        replicas: 0,
+        held: None,
+        rollout: Rollout::default(),
+        policies: desired::dialects(children),
+        autoscaled: children.iter().any(|child| child.kind == Kind::ScaledObject),
+    };
+    let mut scaled = None;
+    if let Some(deployment) = deployment {
+        let live = context.objects.get(Kind::Deployment, &namespace, &deployment.name).await?;
+        let is_new = live.is_none();
+        let current = live.as_ref().and_then(|live| live.pointer("/spec/replicas")).and_then(Value::as_i64);
+        let current = current.and_then(|count| i32::try_from(count).ok()).unwrap_or_default();
+        let replicas = replicas(pool, context, current).await?;
+        let child = deployment.clone().with_replicas(replicas.count);
+        let written = context.objects.mend(&namespace, &child, live).await?;
+        applied.replicas = replicas.count;
+        applied.held = replicas.held;
+        applied.rollout = Rollout::of(&written.object);
+        if replicas.count != current && !is_new {
+            scaled = Some(last_scale(pool, current, replicas));
+        }
+    }
+    for child in children.iter().filter(|child| child.kind == Kind::ScaledObject) {
+        context.objects.ensure(&namespace, child).await?;
+    }
+    prune(pool, context, children).await?;
+    Ok((applied, scaled))
+}
+
+async fn replicas(pool: &WorkerPool, context: &Context, current: i32) -> Result<Replicas, ApplyError> {
+    let wanted = desired::wanted(&pool.spec.scale);
+    let started = if wanted < current { started(pool, context, false).await? } else { 0 };
+    Ok(Replicas::decide(current, wanted, started))
+}
+
+async fn started(pool: &WorkerPool, context: &Context, any: bool) -> Result<i32, ApplyError> {
+    let namespace = pool.namespace().unwrap_or_default();
+    let selector: Vec<String> =
+        desired::selector(pool).iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let counted = context.objects.pods(&namespace, &selector.join(","), any).await;
+    counted.map_err(|source| ApplyError::Refused {
+        kind: Kind::Deployment,
+        name: desired::name(pool),
+        source,
+    })
+}
+
+fn last_scale(pool: &WorkerPool, from: i32, replicas: Replicas) -> LastScale {
+    let scale = &pool.spec.scale;
+    let reason = match replicas.held {
+        Some(held) => format!("{} wanted, {} have started and stay", held.wanted, held.started),
+        None => format!("{} wanted, within {} and {}", scale.replicas, scale.min, scale.max),
+    };
+    LastScale { from, to: replicas.count, reason, time: now().to_string() }
+}
+
+/// Takes away policies of kinds that are no longer wanted, and a ScaledObject where nothing scales any more.
+async fn prune(pool: &WorkerPool, context: &Context, children: &[Child]) -> Result<(), ApplyError> {
+    let known = match &*context.world.borrow() {
+        Ok(world) => world.kinds.clone(),
+        Err(_) => return Ok(()),
+    };
+    let status = pool.status.clone().unwrap_or_default();
+    let had = |kind| match kind {
+        Kind::CiliumNetworkPolicy => status.policies.contains(&crate::crd::Dialect::Cilium),
+        Kind::CalicoNetworkPolicy => status.policies.contains(&crate::crd::Dialect::Calico),
+        Kind::ScaledObject => status.autoscaled,
+        _ => false,
+    };
+    let namespace = pool.namespace().unwrap_or_default();
+    for kind in known {
+        if had(kind) && !children.iter().any(|child| child.kind == kind) {
+            let uid = pool.uid().unwrap_or_default();
+            context.objects.delete(kind, &namespace, &desired::name(pool), &uid).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends the pool's pods while their policies stay. Nothing of it needs that it was ever applied.
+async fn drain(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError> {
+    let namespace = pool.namespace().unwrap_or_default();
+    let name = desired::name(pool);
+    let uid = pool.uid().unwrap_or_default();
+    let knows_keda =
+        context.world.borrow().as_ref().is_ok_and(|world| world.kinds.contains(&Kind::ScaledObject));
+    if knows_keda {
+        context.objects.delete(Kind::ScaledObject, &namespace, &name, &uid).await?;
+    }
+    context.objects.delete(Kind::Deployment, &namespace, &name, &uid).await?;
+    let pods = started(pool, context, true).await?;
+    if pods == 0 {
+        return Ok(Action::await_change());
+    }
+    report(pool, context, &Standing::Draining(pods), None).await?;
+    Err(PoolError::World(format!("{pods} pods still drain")))
+}
+
+/// Whether the tenant that a pool names lets it work for it. Absence means no.
+pub(super) fn tenant_allows(pool: &WorkerPool, context: &Context) -> Result<(), (&'static str, String)> {
+    let Some(name) = &pool.spec.tenant else { return Ok(()) };
+    let tenant = context.tenants.get(&kube::runtime::reflector::ObjectRef::new(name));
+    let Some(tenant) = tenant else {
+        return Err(("NoTenant", format!("there is no Tenant {name}")));
+    };
+    let (namespace, pool) = (pool.namespace().unwrap_or_default(), pool.name_any());
+    if tenant.spec.allows(&namespace, &pool) {
+        return Ok(());
+    }
+    let message =
+        format!("the Tenant {name} does not allow this pool: add {namespace}/{pool} to its allowedPools");
+    Err(("NotAllowed", message))
+}
+
+/// What the API server says, as an error of its own (500), to an object with a field of another type.
+const NOT_TYPED: &str = "failed to create typed patch object";
+
+fn standing(error: &ApplyError) -> Standing {
+    match error {
+        ApplyError::Taken(taken) => Standing::Stalled("NameTaken".into(), taken.to_string()),
+        ApplyError::Refused { source, .. } => {
+            let message = match source {
+                kube::Error::Api(status) => format!("{error}: {}", status.message),
+                _ => error.to_string(),
+            };
+            match source {
+                // Somebody must change the pool, or the cluster's rules.
+                kube::Error::Api(status)
+                    if matches!(status.code, 400 | 403 | 422) || status.message.contains(NOT_TYPED) =>
+                {
+                    Standing::Stalled("Refused".into(), message)
+                }
+                kube::Error::Api(_) => Standing::Failing("Retrying".into(), message),
+                // What the network says differs each time; it would be a write each time.
+                _ => {
+                    Standing::Failing("Retrying".into(), format!("{error}: the API server cannot be reached"))
+                }
+            }
+        }
+    }
+}
+
+fn is_conflict(error: &ApplyError) -> bool {
+    matches!(error, ApplyError::Refused { source: kube::Error::Api(status), .. } if status.code == 409)
+}
+
+/// Writes the status if it says anything new, and an event if the reason is new.
+async fn report(
+    pool: &WorkerPool,
+    context: &Context,
+    standing: &Standing,
+    scaled: Option<LastScale>,
+) -> Result<(), PoolError> {
+    let now = now();
+    let status = status(pool, standing, scaled.clone(), now);
+    if pool.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let namespace = pool.namespace().unwrap_or_default();
+    let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({ "status": status });
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    match api.patch_status(&pool.name_any(), &params, &Patch::Merge(patch)).await {
+        Ok(_) => {}
+        // It was deleted meanwhile.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    tell(pool, context, standing, scaled).await;
+    Ok(())
+}
+
+/// Events are for people; one that is lost costs nothing.
+async fn tell(pool: &WorkerPool, context: &Context, standing: &Standing, scaled: Option<LastScale>) {
+    let reason_before =
+        pool.status.as_ref().and_then(|status| status.conditions.first()).map(|c| c.reason.clone());
+    let event = match (standing, scaled) {
+        (_, Some(scale)) => Some((
+            EventType::Normal,
+            "Scaled".to_owned(),
+            format!("from {} to {} workers: {}", scale.from, scale.to, scale.reason),
+        )),
+        (Standing::Applied(_), None) if reason_before.is_none() => {
+            Some((EventType::Normal, "Applied".into(), "all objects are in place".into()))
+        }
+        (Standing::Stalled(reason, message) | Standing::Failing(reason, message), None)
+            if reason_before.as_ref() != Some(reason) =>
+        {
+            Some((EventType::Warning, reason.clone(), message.clone()))
+        }
+        (Standing::Draining(_), None) if reason_before.as_deref() != Some("Draining") => {
+            Some((EventType::Normal, "Draining".into(), "the pool is deleted once its pods have gone".into()))
+        }
+        _ => None,
+    };
+    let Some((type_, reason, note)) = event else { return };
+    let event = Event {
+        type_,
+        reason,
+        note: Some(note.chars().take(1000).collect()),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, &pool.object_ref(&())).await {
+        tracing::debug!(%error, pool = pool.name_any(), "an event was not recorded");
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// When to try again, with more and more patience.
+pub(super) fn retry(pool: Arc<WorkerPool>, error: &PoolError, context: Arc<Context>) -> Action {
+    let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+    if pool.metadata.deletion_timestamp.is_some() && matches!(error, PoolError::World(_)) {
+        return Action::requeue(DRAINING);
+    }
+    let wait = context.failed(&namespace, &name);
+    tracing::warn!(
+        namespace,
+        pool = name,
+        error = super::chain(error),
+        wait_ms = wait.as_millis(),
+        "tried again later"
+    );
+    Action::requeue(wait)
+}

@@ -1,0 +1,149 @@
+//! A pool's status from what was found. Pure.
+
+use crate::crd::{Condition, ConditionStatus, Dialect, LastScale, WorkerPool, WorkerPoolStatus};
+use crate::desired::Held;
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// How a pool stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Its objects are in place.
+    Applied(Applied),
+    /// Somebody must mend something before anything happens: reason and sentence.
+    Stalled(String, String),
+    /// Something failed, and is tried again: reason and sentence.
+    Failing(String, String),
+    /// It is being deleted, and so many pods still drain.
+    Draining(i32),
+}
+
+/// A pool whose objects are in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Applied {
+    /// Replicas that the Deployment was given.
+    pub(super) replicas: i32,
+    /// Why these are more than were asked for.
+    pub(super) held: Option<Held>,
+    /// What the Deployment says.
+    pub(super) rollout: Rollout,
+    /// Kinds of policies around it.
+    pub(super) policies: Vec<Dialect>,
+    /// Whether there is a ScaledObject.
+    pub(super) autoscaled: bool,
+}
+
+/// What a Deployment's status says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Rollout {
+    pub(super) is_observed: bool,
+    pub(super) replicas: i32,
+    pub(super) updated: i32,
+    pub(super) ready: i32,
+}
+
+impl Rollout {
+    /// Reads it of a Deployment.
+    pub(super) fn of(deployment: &Value) -> Self {
+        let number = |path: &str| deployment.pointer(path).and_then(Value::as_i64).unwrap_or_default();
+        let small = |path: &str| i32::try_from(number(path)).unwrap_or(i32::MAX);
+        Self {
+            is_observed: number("/status/observedGeneration") >= number("/metadata/generation"),
+            replicas: small("/status/replicas"),
+            updated: small("/status/updatedReplicas"),
+            ready: small("/status/readyReplicas"),
+        }
+    }
+}
+
+/// The status that a pool should have now. What did not change keeps its time.
+pub(super) fn status(
+    pool: &WorkerPool,
+    standing: &Standing,
+    last_scale: Option<LastScale>,
+    now: Timestamp,
+) -> WorkerPoolStatus {
+    let old = pool.status.clone().unwrap_or_default();
+    let generation = pool.metadata.generation.unwrap_or_default();
+    let mut status = WorkerPoolStatus { observed_generation: Some(generation), ..old.clone() };
+    status.selector = Some(
+        crate::desired::selector(pool)
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect::<Vec<_>>()
+            .join(","),
+    );
+    if let Standing::Applied(applied) = standing {
+        status.replicas = applied.rollout.replicas;
+        status.ready_replicas = applied.rollout.ready;
+        status.policies.clone_from(&applied.policies);
+        status.autoscaled = applied.autoscaled;
+    }
+    if last_scale.is_some() {
+        status.last_scale = last_scale;
+    }
+    let held = match standing {
+        Standing::Applied(applied) => applied.held,
+        _ => None,
+    };
+    let (ready, reconciling, stalled) = facts(standing);
+    let condition = |kind: &str, (status, reason, message): (ConditionStatus, String, String)| {
+        Condition::new(kind, status, (&reason, &message), generation, now, &old.conditions)
+    };
+    status.conditions =
+        vec![condition("Ready", ready), condition("Reconciling", reconciling), condition("Stalled", stalled)];
+    status.conditions.push(condition("ScaleInHeld", scale_in(held)));
+    status
+}
+
+type Fact = (ConditionStatus, String, String);
+
+fn scale_in(held: Option<Held>) -> Fact {
+    match held {
+        Some(Held { wanted, started }) => (
+            ConditionStatus::True,
+            "WorkersHaveStarted".into(),
+            format!(
+                "{wanted} workers are wanted and {started} have started; nobody can say yet which of these are idle, so they stay. \
+                 Delete a pod to let it drain"
+            ),
+        ),
+        None => (ConditionStatus::False, "NothingHeld".into(), String::new()),
+    }
+}
+
+fn facts(standing: &Standing) -> (Fact, Fact, Fact) {
+    use ConditionStatus::{False, True};
+    let fact = |status, reason: &str, message: &str| (status, reason.to_owned(), message.to_owned());
+    match standing {
+        Standing::Applied(applied) => {
+            let rollout = applied.rollout;
+            let wanted = applied.replicas;
+            let is_done = rollout.is_observed
+                && rollout.replicas == wanted
+                && rollout.updated == wanted
+                && rollout.ready >= wanted;
+            let (reason, message) = match (is_done, wanted) {
+                (true, 0) => ("ScaledToZero", "all objects are in place, and no worker is wanted".to_owned()),
+                (true, _) => {
+                    ("WorkersReady", format!("all objects are in place, and {wanted} workers are ready"))
+                }
+                (false, _) => ("WorkersStarting", format!("{} of {wanted} workers are ready", rollout.ready)),
+            };
+            let ready = fact(if is_done { True } else { False }, reason, &message);
+            let reconciling = fact(if is_done { False } else { True }, reason, &message);
+            (ready, reconciling, fact(False, "Applied", ""))
+        }
+        Standing::Stalled(reason, message) => {
+            (fact(False, reason, message), fact(False, reason, ""), fact(True, reason, message))
+        }
+        Standing::Failing(reason, message) => {
+            (fact(False, reason, message), fact(True, reason, message), fact(False, reason, ""))
+        }
+        Standing::Draining(pods) => {
+            let message =
+                format!("{pods} pods are at their last task; policies stay until the last has gone");
+            (fact(False, "Draining", &message), fact(True, "Draining", &message), fact(False, "Draining", ""))
+        }
+    }
+}

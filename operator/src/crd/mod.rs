@@ -1,0 +1,18 @@
+//! The custom resources: `Tenant` and `WorkerPool` of `mpegflow.io/v1alpha1`. What may be written is said here once: types,
+//! bounds and CEL rules become the definitions under chart/mpegflow-crds, and the API server enforces them.
+
+mod condition;
+mod manifest;
+mod tenant;
+mod worker_pool;
+
+pub use condition::{Condition, ConditionStatus};
+pub use manifest::{definitions, to_yaml};
+pub use tenant::{
+    ObjectStore, Quotas, SecretReference, Tenant, TenantSpec, TenantStatus, Webhook, WebhookEvent,
+};
+pub use worker_pool::{
+    Access, Class, Dialect, Encoder, Fallback, FallbackBehavior, Gpu, Isolation, IsolationLevel, LastScale,
+    LockProfile, Operator, Quantity, Resources, Scale, Storage, Toleration, TolerationEffect, TopologySpread,
+    WhenUnsatisfiable, WorkerPool, WorkerPoolSpec, WorkerPoolStatus,
+};
