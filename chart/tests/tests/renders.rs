@@ -169,13 +169,19 @@ fn the_operator_has_the_rights_that_its_own_tests_run_it_with() {
     let committed = chart_folder().parent().unwrap().join("operator/rbac.yaml");
     let committed = std::fs::read_to_string(committed).unwrap();
     let copy = std::fs::read_to_string(chart_folder().join("mpegflow/files/operator-rules.yaml")).unwrap();
-    assert!(committed.contains(&copy), "files/operator-rules.yaml is not the rules of operator/rbac.yaml: copy them");
+    assert!(
+        committed.contains(&copy),
+        "files/operator-rules.yaml is not the rules of operator/rbac.yaml: copy them"
+    );
     let committed: Vec<Value> =
         committed.split("\n---\n").map(|part| serde_saphyr::from_str(part).unwrap()).collect();
     let rendered = Helm::V4.install(&values_file("operator")).objects;
     for (kind, name) in [("ClusterRole", "mpegflow-mpegflow-operator"), ("Role", "mpegflow-operator")] {
         let theirs = committed.iter().find(|object| object["kind"] == kind).unwrap();
-        let ours = rendered.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name).unwrap();
+        let ours = rendered
+            .iter()
+            .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+            .unwrap();
         assert_eq!(ours["rules"], theirs["rules"], "{kind}");
     }
 }
