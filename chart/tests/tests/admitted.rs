@@ -31,8 +31,11 @@ fn is_foreign(object: &Value) -> bool {
 async fn dry_run(cluster: &Cluster, object: &Value) -> kube::Result<DynamicObject> {
     let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
     let version = GroupVersionKind::try_from(object.types.as_ref().unwrap()).unwrap();
-    let (resource, _) = discovery::pinned_kind(&cluster.client(), &version).await.unwrap();
-    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client(), "mpegflow", &resource);
+    let (resource, capabilities) = discovery::pinned_kind(&cluster.client(), &version).await.unwrap();
+    let api: Api<DynamicObject> = match capabilities.scope {
+        discovery::Scope::Namespaced => Api::namespaced_with(cluster.client(), "mpegflow", &resource),
+        discovery::Scope::Cluster => Api::all_with(cluster.client(), &resource),
+    };
     let mut how = PatchParams::apply("helm").force();
     how.dry_run = true;
     // Strict: a field that the server does not know is an error, as with helm 4.
@@ -60,7 +63,7 @@ async fn a_real_api_server_admits_the_chart_and_the_first_start_makes_its_secret
     let cluster = Cluster::start(Options::default()).await;
     cluster.apply(NAMESPACE).await;
 
-    for name in ["evaluation", "production", "dedicated"] {
+    for name in ["evaluation", "production", "dedicated", "operator"] {
         let rendered = Helm::V4.install(&values_file(name));
         // A pod is refused while its account is not there, also in a dry run.
         for object in rendered.objects.iter().filter(|object| object["kind"] == "ServiceAccount") {

@@ -21,6 +21,7 @@ fn the_list_of_each_images_files_is_exactly_what_its_programs_need() {
         ("worker", &["mpegflow-worker", "mpegflow-codec"][..]),
         ("broker", &["mpegflow-broker"]),
         ("cli", &["mpegflow"]),
+        ("operator", &["mpegflow-operator"]),
     ] {
         let output = Command::new(images().join("closure"))
             .args(programs.iter().map(|name| program(name)))
@@ -36,7 +37,7 @@ fn the_list_of_each_images_files_is_exactly_what_its_programs_need() {
 
 #[test]
 fn no_program_but_the_codec_has_ffmpeg_in_its_image() {
-    for image in ["broker", "cli"] {
+    for image in ["broker", "cli", "operator"] {
         let listed = std::fs::read_to_string(images().join(format!("{image}.files"))).unwrap();
         assert!(!listed.contains("libav") && listed.lines().count() <= 6, "{image}: {listed}");
     }
@@ -46,8 +47,8 @@ fn no_program_but_the_codec_has_ffmpeg_in_its_image() {
 fn the_final_images_start_from_nothing_and_run_as_nobody() {
     let text = std::fs::read_to_string(images().join("Dockerfile")).unwrap();
     let stages: Vec<&str> = text.split("\nFROM ").skip(1).collect();
-    assert!(stages.len() == 4 && stages[0].starts_with("${BASE} AS libraries"), "{text}");
-    for (stage, image) in stages[1..].iter().zip(["worker", "broker", "cli"]) {
+    assert!(stages.len() == 5 && stages[0].starts_with("${BASE} AS libraries"), "{text}");
+    for (stage, image) in stages[1..].iter().zip(["worker", "broker", "cli", "operator"]) {
         assert!(stage.starts_with(&format!("scratch AS {image}\n")), "{stage}");
         assert!(stage.contains("\nUSER 65532:65532\n") && !stage.contains("RUN"), "{stage}");
     }

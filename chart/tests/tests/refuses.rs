@@ -46,6 +46,8 @@ const BAD: &[(&str, &[&str])] = &[
     ("objects.s3={\"bucket\":\"media\",\"existingSecret\":\"s\"}", &["objects.s3.addresses is empty"]),
     ("objects.s3.kmsKey=\"k\"", &["objects.s3.kmsKey needs objects.s3.encryption: kms"]),
     ("firstStart.enabled=false", &["broker.identity.existingSecret is empty"]),
+    ("operator.replicas=0", &["replicas"]),
+    ("operator.depth.tls=true", &["operator.depth.redis is empty"]),
     ("ingress.enabled=true", &["ingress.host is empty"]),
     ("ingress={\"enabled\":true,\"host\":\"h.example\"}", &["ingress.tlsSecret is empty"]),
     (

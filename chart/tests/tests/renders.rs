@@ -1,11 +1,12 @@
 //! What helm makes of the chart: the same in both versions, as reviewed, and in terms that the programs know.
 
 use mpegflow_chart_tests::{Helm, chart_folder, images, pods, readme, values_file, violations};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-const VALUES: [&str; 3] = ["evaluation", "production", "dedicated"];
+const VALUES: [&str; 4] = ["evaluation", "production", "dedicated", "operator"];
 
 #[test]
 fn both_versions_of_helm_render_what_was_reviewed() {
@@ -117,6 +118,7 @@ fn every_argument_is_one_that_the_program_knows() {
                     "broker" => "mpegflow-broker",
                     "worker" => "mpegflow-worker",
                     "cli" => "mpegflow",
+                    "operator" => "mpegflow-operator",
                     _ => continue,
                 };
                 let command = args.first().filter(|arg| !arg.starts_with('-')).map_or("", String::as_str);
@@ -160,4 +162,26 @@ fn alerts_and_dashboard_use_metrics_that_the_broker_has() {
 fn the_readme_has_every_value_as_it_is() {
     let written = std::fs::read_to_string(chart_folder().join("mpegflow/README.md")).unwrap();
     assert!(written == readme(), "chart/mpegflow/README.md is not up to date: run tools/chart-readme");
+}
+
+#[test]
+fn the_operator_has_the_rights_that_its_own_tests_run_it_with() {
+    let committed = chart_folder().parent().unwrap().join("operator/rbac.yaml");
+    let committed = std::fs::read_to_string(committed).unwrap();
+    let copy = std::fs::read_to_string(chart_folder().join("mpegflow/files/operator-rules.yaml")).unwrap();
+    assert!(
+        committed.contains(&copy),
+        "files/operator-rules.yaml is not the rules of operator/rbac.yaml: copy them"
+    );
+    let committed: Vec<Value> =
+        committed.split("\n---\n").map(|part| serde_saphyr::from_str(part).unwrap()).collect();
+    let rendered = Helm::V4.install(&values_file("operator")).objects;
+    for (kind, name) in [("ClusterRole", "mpegflow-mpegflow-operator"), ("Role", "mpegflow-operator")] {
+        let theirs = committed.iter().find(|object| object["kind"] == kind).unwrap();
+        let ours = rendered
+            .iter()
+            .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+            .unwrap();
+        assert_eq!(ours["rules"], theirs["rules"], "{kind}");
+    }
 }
