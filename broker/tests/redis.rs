@@ -143,12 +143,15 @@ async fn keda_reads_queued_and_running_and_its_account_sees_nothing_else() {
     queue.settled(&ended, None, Time(0)).await.unwrap();
     assert_eq!(keda(&["eval", KEDA, "1", depth]), "2");
 
+    queue.remove(None, &[TaskId::from_u128(2), TaskId::from_u128(3)]).await.unwrap();
+    assert_eq!(keda(&["eval", KEDA, "1", depth]), "0", "a key that is not there");
     let refused = |answer: String| {
         assert!(
             answer.contains("NOPERM")
                 || answer.contains("No permissions")
                 || answer.contains("no permissions")
-                || answer.contains("can't run"),
+                || answer.contains("can't run")
+                || answer.contains("can't access"),
             "{answer}"
         )
     };
@@ -228,4 +231,45 @@ async fn a_server_that_hangs_costs_callers_a_moment_and_then_nothing() {
     assert!(at_once >= 40, "{at_once}");
     server.signal("CONT");
     eventually("it goes on", async || take(&queue).await == Some(TaskId::from_u128(1))).await;
+}
+
+/// An authority, and a key with its certificate for this machine: PEM files in the folder.
+fn authority(dir: &std::path::Path) -> [std::path::PathBuf; 3] {
+    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let leaf = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
+    let files = ["ca.pem", "server.pem", "server.key"].map(|name| dir.join(name));
+    for (file, text) in files.iter().zip([ca.pem(), leaf.pem(), key.serialize_pem()]) {
+        std::fs::write(file, text).unwrap();
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_trusts_the_authority_that_is_named_and_no_other() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [ca, certificate, key] = authority(dir.path());
+    let [wrong, ..] = authority(other.path());
+    let port = redis_server::free_port().to_string();
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let settings = [
+        ["--tls-port".to_owned(), port.clone()],
+        ["--tls-cert-file".to_owned(), text(&certificate)],
+        ["--tls-key-file".to_owned(), text(&key)],
+        ["--tls-ca-cert-file".to_owned(), text(&ca)],
+        ["--tls-auth-clients".to_owned(), "no".to_owned()],
+    ];
+    let settings: Vec<&str> = settings.iter().flatten().map(String::as_str).collect();
+    let server = Server::start(&settings);
+    let mut config = config(&format!("rediss://127.0.0.1:{port}"));
+    for (named, trusted) in [(Some(ca), true), (Some(wrong), false), (None, false)] {
+        config.ca_file = named;
+        let queue = RedisQueue::new(config.clone());
+        let offered = queue.offer(&[ready(1)], Time(0)).await;
+        assert_eq!(offered.is_ok(), trusted, "{offered:?}");
+    }
+    assert_eq!(server.cli(&["hlen", "{mpegflow:default}:depth"]), "1");
 }

@@ -42,13 +42,16 @@ const KEYS: [&str; 9] = ["depth", "ready", "later", "later_of", "active", "idle"
 pub fn keda_user(prefix: &str, pool: &PoolName, password: &str) -> Vec<String> {
     let mut rules: Vec<String> =
         ["reset", "on"].map(str::to_owned).into_iter().chain([format!(">{password}")]).collect();
-    rules.push(format!("%R~{}", key(prefix, pool, "depth")));
+    // Not %R~: EVAL wants a key for writing too. No command here writes, and a script may run no others. LLEN is what KEDA takes of
+    // a key that is not there.
+    rules.push(format!("~{}", key(prefix, pool, "depth")));
     // What its library says when it connects. Not CLIENT SETINFO, which Redis 7.0 does not know: libraries go on without.
     rules.extend(
         [
             "-@all",
             "+type",
             "+hlen",
+            "+llen",
             "+eval",
             "+evalsha",
             "+ping",
