@@ -30,6 +30,7 @@ bench:
 	@tools/setup bench
 	@cargo build --quiet --release --workspace --bins
 	@tests/bench/run
+	@tests/bench/queue/run
 
 lint:
 	@tools/setup lint

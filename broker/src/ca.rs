@@ -93,11 +93,7 @@ impl Ca {
             move |source| CaError::File { path, source }
         };
         make_private_dir(dir).map_err(file(dir))?;
-        let (key, certificate) = if key_path.exists() && certificate_path.exists() {
-            let key = std::fs::read_to_string(&key_path).map_err(file(&key_path))?;
-            let certificate = std::fs::read_to_string(&certificate_path).map_err(file(&certificate_path))?;
-            (KeyPair::from_pem(&key).map_err(certificate_error("read the CA's key"))?, certificate)
-        } else {
+        if !(key_path.exists() && certificate_path.exists()) {
             let key = KeyPair::generate().map_err(certificate_error("make the CA's key"))?;
             let certificate =
                 ca_params().self_signed(&key).map_err(certificate_error("make the CA's certificate"))?;
@@ -105,8 +101,22 @@ impl Ca {
             write_private(&key_path, key.serialize_pem().as_bytes()).map_err(file(&key_path))?;
             write_private(&certificate_path, certificate.pem().as_bytes())
                 .map_err(file(&certificate_path))?;
-            (key, certificate.pem())
+        }
+        Self::read(dir)
+    }
+
+    /// The authority kept in this folder, of which nothing is changed: it may be mounted for reading alone.
+    ///
+    /// # Errors
+    /// The folder does not hold one.
+    pub fn read(dir: &Path) -> Result<Self, CaError> {
+        let (key_path, certificate_path) = (dir.join("ca.key"), dir.join("ca.pem"));
+        let read = |path: &Path| {
+            let failed = |source| CaError::File { path: path.to_owned(), source };
+            std::fs::read_to_string(path).map_err(failed)
         };
+        let key = KeyPair::from_pem(&read(&key_path)?).map_err(certificate_error("read the CA's key"))?;
+        let certificate = read(&certificate_path)?;
         let issuer = Issuer::from_ca_cert_pem(&certificate, key)
             .map_err(certificate_error("read the CA's certificate"))?;
         Ok(Self { issuer, certificate })

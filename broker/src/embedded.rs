@@ -2,13 +2,14 @@
 
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
-use crate::engine::{Engine, Parts, Quotas, SecretError};
+use crate::engine::{Engine, Leadership, Parts, Quotas, SecretError};
 use crate::http::{metrics, public, serve, worker};
 use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
 use crate::objects::{ObjectError, Objects};
 use crate::plan::Settings;
-use crate::queue::MemoryQueue;
+use crate::queue::redis::{RedisConfig, RedisQueue, RedisUrlError};
+use crate::queue::{MemoryQueue, Queue};
 use crate::secret;
 use crate::store::postgres::{DatabaseConfig, PostgresStore};
 use crate::store::sqlite::SqliteStore;
@@ -24,11 +25,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Leases are looked at this often.
 const TICK: Duration = Duration::from_millis(500);
+/// Ticks from one claim to the lead to the next: several in a term.
+const STAND_EVERY: u32 = 4;
 /// The queue is compared with the store this often.
 const RECONCILE: Duration = Duration::from_secs(10);
 /// Files that nothing needs are removed this often.
@@ -61,6 +65,13 @@ pub struct Config {
     pub objects: Option<Arc<dyn Objects>>,
     /// PostgreSQL, in place of a file in the data folder.
     pub database: Option<DatabaseConfig>,
+    /// Redis, in place of an index in this process.
+    pub redis: Option<RedisConfig>,
+    /// A folder with the authority and the capabilities' key, which replicas share; else they are in the data folder.
+    pub identity: Option<PathBuf>,
+    /// A worker's connection is closed after the answer that follows this: the next one may go to another broker, so that
+    /// brokers that are new get their share.
+    pub connection_age: Duration,
 }
 
 impl std::fmt::Debug for Config {
@@ -91,6 +102,9 @@ impl Config {
             extra_routes: None,
             objects: None,
             database: None,
+            redis: None,
+            identity: None,
+            connection_age: Duration::from_secs(300),
         }
     }
 }
@@ -131,6 +145,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("cannot use the database")]
     Store(#[from] StoreError),
+    /// Redis cannot be reached as it is said.
+    #[error("cannot use Redis' address")]
+    Redis(#[from] RedisUrlError),
     /// Storage cannot be used.
     #[error("cannot use the objects' folder")]
     Objects(#[from] ObjectError),
@@ -175,8 +192,20 @@ impl Opened {
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let dir = &config.data_dir;
         ca::make_private_dir(dir).map_err(|source| StartError::Data { path: dir.clone(), source })?;
-        let ca = Arc::new(Ca::open(&dir.join("ca"))?);
-        let key = capability_key(&dir.join("capability.key"))?;
+        let (ca, key) = match &config.identity {
+            None => (Ca::open(&dir.join("ca"))?, capability_key(&dir.join("capability.key"))?),
+            Some(shared) => {
+                // Made here, each replica would have its own, and refuse the others' workers.
+                let needed = ["ca/ca.key", "ca/ca.pem", "capability.key"].map(|name| shared.join(name));
+                if let Some(missing) = needed.into_iter().find(|path| !path.exists()) {
+                    let reason =
+                        "it is missing; `mpegflow-broker identity create` makes a whole folder".into();
+                    return Err(StartError::Key { path: missing, reason });
+                }
+                (Ca::read(&shared.join("ca"))?, capability_key(&shared.join("capability.key"))?)
+            }
+        };
+        let ca = Arc::new(ca);
         let (store, clock): (Arc<dyn Store>, Arc<dyn Clock>) = match &config.database {
             None => (Arc::new(SqliteStore::open(&dir.join("broker.db")).await?), Arc::new(SystemClock)),
             Some(database) => {
@@ -190,9 +219,16 @@ impl Opened {
             Some(objects) => Arc::clone(objects),
             None => Arc::new(LocalObjects::open(dir.join("objects")).await?),
         };
+        let queue: Arc<dyn Queue> = match &config.redis {
+            None => Arc::new(MemoryQueue::default()),
+            Some(redis) => {
+                redis.check()?;
+                Arc::new(RedisQueue::new(redis.clone()))
+            }
+        };
         let engine = Arc::new(Engine::new(Parts {
             store,
-            queue: Arc::new(MemoryQueue::default()),
+            queue,
             objects,
             clock,
             capabilities: Capabilities::new(&key),
@@ -217,6 +253,26 @@ impl Opened {
     pub async fn close(self) {
         self.engine.store().close().await;
     }
+}
+
+/// Makes what replicas share: an authority and the capabilities' key, in a folder of their own.
+///
+/// # Errors
+/// Something is there already, or cannot be written.
+pub fn create_identity(dir: &Path) -> Result<(), StartError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        |source| StartError::Data { path, source }
+    };
+    ca::make_private_dir(dir).map_err(failed(dir))?;
+    let key = dir.join("capability.key");
+    for path in [&dir.join("ca"), &key] {
+        if path.exists() {
+            return Err(failed(path)(io::ErrorKind::AlreadyExists.into()));
+        }
+    }
+    Ca::open(&dir.join("ca"))?;
+    capability_key(&key).map(drop)
 }
 
 /// The file with what a worker needs to join.
@@ -270,10 +326,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = lock(dir)?;
     let opened = Opened::open(&config).await?;
     let engine = Arc::clone(&opened.engine);
-    // Before anything is served: what a crash left over, and what was ready then.
-    let swept = engine.sweep_orphans().await?;
-    tracing::debug!(?swept, "orphans");
-    engine.reconcile().await?;
+    if config.redis.is_none() {
+        // An index in this process is empty now; one that brokers share is the leader's to repair.
+        engine.reconcile().await?;
+    }
 
     let listen = |address: SocketAddr| async move {
         let bound = TcpListener::bind(address).await.and_then(|l| l.local_addr().map(|a| (l, a)));
@@ -294,7 +350,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(serve::run(public_listener, None, public_routes, limits, stop.clone()));
     let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca));
     // A supervisor keeps its connection over a long encode.
-    let worker_limits = serve::Limits { head: Duration::from_secs(90), ..limits };
+    let worker_limits = serve::Limits { head: Duration::from_secs(90), age: config.connection_age, ..limits };
     tasks.spawn(serve::run(worker_listener, Some(tls), worker_routes, worker_limits, stop.clone()));
     let mut metrics_address = None;
     if let Some((listener, address)) = metrics_listener {
@@ -303,7 +359,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let limits = serve::Limits { connections: 16, ..limits };
         tasks.spawn(serve::run(listener, None, routes, limits, stop.clone()));
     }
-    tasks.spawn(housekeeping(engine, stop.clone()));
+    tasks.spawn(housekeeping(engine, config.redis.is_some(), stop.clone()));
     Ok(Running {
         opened,
         public: public_address,
@@ -428,19 +484,40 @@ fn capability_key(path: &Path) -> Result<[u8; 32], StartError> {
     }
 }
 
-async fn housekeeping(engine: Arc<Engine>, stop: CancellationToken) {
+/// What each broker does for itself, and what only the one that leads does for all.
+async fn housekeeping(engine: Arc<Engine>, shared_index: bool, stop: CancellationToken) {
+    let mut leader = Leadership::new("housekeeping");
     let mut tick = tokio::time::interval(TICK);
-    let mut reconcile = tokio::time::interval(RECONCILE);
     let mut sweep = tokio::time::interval(SWEEP);
-    for timer in [&mut tick, &mut reconcile, &mut sweep] {
+    let mut reconcile = Instant::now();
+    for timer in [&mut tick, &mut sweep] {
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     }
+    let mut ticks = 0_u32;
     loop {
         let (what, result) = tokio::select! {
-            _ = tick.tick() => ("expire leases", tend(&engine).await),
-            _ = reconcile.tick() => ("reconcile the queue", engine.reconcile().await),
-            _ = sweep.tick() => ("sweep", sweep_all(&engine).await),
-            () = stop.cancelled() => return,
+            _ = tick.tick() => {
+                ticks = ticks.wrapping_add(1);
+                if ticks % STAND_EVERY == 1 {
+                    ("lead", stand(&engine, &mut leader, &mut reconcile).await)
+                } else {
+                    ("tend to leases", tend(&engine, &leader).await)
+                }
+            },
+            () = tokio::time::sleep_until(reconcile) => {
+                let began = Instant::now();
+                // Without a shared index every broker has its own, and each may lack what another put into its own.
+                let led = !shared_index || leader.holds(&engine).await.unwrap_or(false);
+                let result = if led { engine.reconcile().await.map(drop) } else { Ok(()) };
+                // A long queue is not compared all the time.
+                reconcile = after(RECONCILE.max(began.elapsed().saturating_mul(20)));
+                ("reconcile the queue", result)
+            }
+            _ = sweep.tick() => ("sweep", sweep_all(&engine, &leader).await),
+            () = stop.cancelled() => {
+                leader.resign(&engine).await;
+                return;
+            }
         };
         if let Err(e) = result {
             tracing::error!(error = %e, "cannot {what}");
@@ -448,15 +525,37 @@ async fn housekeeping(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
+fn after(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or(now)
+}
+
+async fn stand(engine: &Engine, leader: &mut Leadership, reconcile: &mut Instant) -> Result<(), StoreError> {
+    if leader.stand(engine).await? {
+        // What the one before did not get to do, and what a crash left over.
+        *reconcile = Instant::now();
+        let swept = engine.sweep_orphans().await?;
+        tracing::debug!(?swept, "orphans");
+    }
+    engine.hear_of_ends().await
+}
+
 /// Each of these stands on its own: one that fails keeps no other from its turn.
-async fn tend(engine: &Engine) -> Result<(), StoreError> {
+async fn tend(engine: &Engine, leader: &Leadership) -> Result<(), StoreError> {
+    if !leader.holds(engine).await? {
+        return Ok(());
+    }
     let expired = engine.expire().await.map(drop);
     let relayed = engine.relay().await.map(drop);
     let sequenced = engine.sequence().await.map(drop);
-    expired.and(relayed).and(sequenced)
+    let repaired = engine.reconcile_if_lost().await;
+    expired.and(relayed).and(sequenced).and(repaired)
 }
 
-async fn sweep_all(engine: &Engine) -> Result<(), StoreError> {
+async fn sweep_all(engine: &Engine, leader: &Leadership) -> Result<(), StoreError> {
+    if !leader.holds(engine).await? {
+        return Ok(());
+    }
     let prepared = engine.store().prepare().await;
     engine.sweep().await.map(drop).and(prepared)
 }

@@ -1,14 +1,17 @@
 //! `mpegflow-broker`: wiring.
 
 mod objects_args;
+mod redis_args;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mpegflow_broker::embedded::{self, Config, Opened};
+use mpegflow_broker::queue::{self, MAX_WEIGHT};
 use mpegflow_broker::store::Store as _;
 use mpegflow_broker::store::postgres::{DatabaseConfig, DatabaseUrl, PostgresStore, UrlSource};
 use mpegflow_protocol::ids::PoolName;
 use objects_args::ObjectsArgs;
+use redis_args::RedisArgs;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +27,11 @@ struct Args {
     data: PathBuf,
     #[command(flatten)]
     database: Database,
+    #[command(flatten)]
+    redis: RedisArgs,
+    /// Folder with the authority and the capabilities' key that replicas share; else they are in the data folder.
+    #[arg(long, global = true, value_name = "DIR")]
+    identity: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -85,6 +93,9 @@ enum Command {
         /// Seconds a lease lives without a heartbeat.
         #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=600), value_name = "SECONDS")]
         lease: u64,
+        /// Seconds after which a worker's connection is closed with its next answer, so that workers spread over replicas.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "SECONDS")]
+        connection_age: u64,
         #[command(flatten)]
         objects: Box<ObjectsArgs>,
     },
@@ -97,6 +108,42 @@ enum Command {
     /// Join tokens of workers.
     #[command(subcommand)]
     JoinToken(JoinToken),
+    /// Tenants.
+    #[command(subcommand)]
+    Tenant(Tenant),
+    /// What replicas share.
+    #[command(subcommand)]
+    Identity(Identity),
+    /// Prints the ACL lines of Redis for the account that brokers use and for the one that KEDA reads a pool's depth with. Each
+    /// has PASSWORD in place of a password.
+    RedisAcl {
+        /// The pool whose depth KEDA reads.
+        #[arg(long, default_value = "default", value_name = "NAME")]
+        pool: PoolName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Identity {
+    /// Make an authority and the capabilities' key, for `--identity` of every replica.
+    Create {
+        /// Folder to make, mode 0700.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Tenant {
+    /// Sets a tenant's share of every pool; 100 unless it was set. Counts within half a minute.
+    Weight {
+        /// The tenant's name.
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        /// Twice this is twice the slot-seconds.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)), value_name = "NUMBER")]
+        weight: u32,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,13 +194,28 @@ fn main() -> anyhow::Result<()> {
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut config = Config::new(args.data);
     config.database = args.database.config()?;
+    config.redis = args.redis.config()?;
+    config.identity = args.identity;
+    anyhow::ensure!(
+        config.redis.is_none() || config.database.is_some(),
+        "brokers that share an index in Redis share a database: --redis-url needs --database-url or --database-url-file"
+    );
     match args.command {
-        Command::Serve { listen, worker_listen, metrics_listen, worker_name, lease, objects } => {
+        Command::Serve {
+            listen,
+            worker_listen,
+            metrics_listen,
+            worker_name,
+            lease,
+            connection_age,
+            objects,
+        } => {
             config.public = listen;
             config.worker = worker_listen;
             config.metrics = metrics_listen;
             config.worker_names = worker_name;
             config.lease = std::time::Duration::from_secs(lease);
+            config.connection_age = std::time::Duration::from_secs(connection_age);
             config.objects = objects.open(&config.data_dir).await?;
             serve(config).await
         }
@@ -179,6 +241,23 @@ async fn run(args: Args) -> anyhow::Result<()> {
             let opened = Opened::open(&config).await?;
             embedded::write_join_file(&opened, &broker, &pool, &out).await?;
             opened.close().await;
+            Ok(())
+        }
+        Command::Tenant(Tenant::Weight { tenant, weight }) => {
+            let opened = Opened::open(&config).await?;
+            let known = opened.engine().store().set_tenant_weight(&tenant, weight).await?;
+            opened.close().await;
+            anyhow::ensure!(known, "there is no tenant of that name; `api-key create` makes one");
+            Ok(())
+        }
+        Command::Identity(Identity::Create { out }) => Ok(embedded::create_identity(&out)?),
+        Command::RedisAcl { pool } => {
+            let prefix = config.redis.map_or_else(|| redis_args::PREFIX.to_owned(), |redis| redis.prefix);
+            let mut out = std::io::stdout();
+            let broker = queue::redis::broker_user(&prefix, "PASSWORD").join(" ");
+            writeln!(out, "ACL SETUSER mpegflow-broker {broker}")?;
+            let keda = queue::redis::keda_user(&prefix, &pool, "PASSWORD").join(" ");
+            writeln!(out, "ACL SETUSER mpegflow-keda-{pool} {keda}")?;
             Ok(())
         }
         Command::JoinToken(JoinToken::Revoke { pool }) => {

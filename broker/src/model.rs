@@ -312,6 +312,8 @@ pub struct ReadyTask {
     pub tenant: TenantId,
     /// Which pool does it.
     pub pool: PoolName,
+    /// Its place among its tenant's, 0 to 9; 9 goes first.
+    pub priority: u8,
     /// Not before.
     pub not_before: Time,
 }

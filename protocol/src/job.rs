@@ -28,6 +28,9 @@ pub struct JobSpec {
     /// Changes to the preset's video.
     #[serde(default)]
     pub video: VideoOptions,
+    /// Which of the tenant's jobs go first.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
     /// The tenant's own id for this job, 1 to 128 characters, given back unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
@@ -42,6 +45,28 @@ pub struct JobSpec {
 pub enum InputRef {
     /// A finished upload of the same tenant.
     Upload(UploadId),
+}
+
+/// A job's place among its tenant's: 9 goes first, 0 last. It takes nothing from another tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = u8, default = 5)]
+pub struct Priority(pub u8);
+
+impl Priority {
+    /// The first to go.
+    pub const HIGHEST: Self = Self(9);
+
+    /// Whether it is what a job has that says nothing.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(5)
+    }
 }
 
 /// A set of decoders and demuxers. Each adds attack surface, so the wider one is asked for by name.
@@ -94,6 +119,9 @@ impl JobSpec {
         {
             return wrong("video.segment_seconds", format!("{s} is not from 2 to 10"));
         }
+        if spec.priority > Priority::HIGHEST {
+            return wrong("priority", format!("{} is not from 0 to 9", spec.priority.0));
+        }
         if let Some(id) = &spec.external_id
             && !crate::text::is_label(id, MAX_LABEL_CHARS)
         {
@@ -130,6 +158,7 @@ mod tests {
         let spec = parse(r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web"}"#).unwrap();
         assert_eq!(spec.decoders, DecoderSet::Core);
         assert_eq!(spec.video, VideoOptions::default());
+        assert_eq!(spec.priority, Priority(5));
     }
 
     #[test]

@@ -125,6 +125,7 @@ fn plan(clip: &Path) -> EncodeTask {
         preset: "web".into(),
         decoders: DecoderSet::Core,
         video: VideoOptions::default(),
+        priority: Default::default(),
         external_id: None,
         labels: Default::default(),
     };

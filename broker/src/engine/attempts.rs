@@ -16,11 +16,12 @@ use mpegflow_protocol::worker::{Heartbeat, HeartbeatReply, InputSlot, Lease};
 use mpegflow_protocol::{limits, text};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Attempts that one identity may hold at once: a stolen key must not be able to empty its tenant's queue.
 const MAX_LIVE_PER_WORKER: u32 = 8;
+/// A waiting poll looks again after this long, whatever it has heard.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Waiting at most this long for an earlier write of the same output to end.
 const WRITER_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -128,15 +129,14 @@ impl Engine {
         loop {
             // Before looking, so that what is offered meanwhile is not missed.
             changes.mark_unchanged();
-            if self.draining.load(Ordering::Relaxed) {
+            if self.draining.is_cancelled() {
                 return Ok(LeaseAnswer::Idle);
             }
             let record = self.store.worker(worker).await?.ok_or(CallError::UnknownWorker)?;
             let next = if self.store.live_of_worker(worker).await? >= MAX_LIVE_PER_WORKER {
                 None
             } else {
-                let now = self.now();
-                match self.queue.take(&record.pool, record.tenant, now).await {
+                match self.next_for(&record).await? {
                     Take::Task(ready) => {
                         if let Some(lease) = self.lease_heard(worker, ready).await? {
                             return Ok(LeaseAnswer::Lease(Box::new(lease)));
@@ -145,16 +145,23 @@ impl Engine {
                     }
                     // Its own tenant has nothing at all; whoever asked to wait is not made to.
                     Take::OtherTenant => return Ok(LeaseAnswer::Retire),
-                    Take::Empty(next) => next.map(|time| Duration::from_millis(now.until_ms(time).max(10))),
+                    Take::Empty(next) => {
+                        next.map(|time| Duration::from_millis(self.now().until_ms(time).max(10)))
+                    }
                 }
             };
             let left = wait.saturating_sub(asked_at.elapsed());
             if left.is_zero() {
                 return Ok(LeaseAnswer::Idle);
             }
-            let nap = next.map_or(left, |next| next.min(left));
-            // Which of the two woke us does not matter: the loop looks again.
-            let _ = tokio::time::timeout(nap, changes.changed()).await;
+            // A wake-up that got lost, with its connection or with its sender, costs no more than this.
+            let nap = next.map_or(LOOK_AGAIN, |next| next.min(LOOK_AGAIN)).min(left);
+            // Which of them woke us does not matter: the loop looks again.
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = self.draining.cancelled() => {}
+                () = tokio::time::sleep(nap) => {}
+            }
         }
     }
 
@@ -211,16 +218,19 @@ impl Engine {
             Ok(leased) => leased,
             Err(e) => {
                 // Not lost: the reconciler would find it, but that takes seconds.
-                self.queue.offer(ready.clone()).await;
+                self.offer(std::slice::from_ref(ready)).await;
                 return Err(e.into());
             }
         };
         match leased {
             Leased::Granted(attempt) => Ok(Some(self.render_lease(&attempt))),
-            Leased::Gone => Ok(None),
+            Leased::Gone => {
+                self.told(self.queue.remove(Some(&ready.pool), &[ready.task]).await);
+                Ok(None)
+            }
             // Another poll of the same identity was faster.
             Leased::OtherTenant | Leased::TooMany => {
-                self.queue.offer(ready.clone()).await;
+                self.offer(std::slice::from_ref(ready)).await;
                 Ok(None)
             }
         }
@@ -398,7 +408,7 @@ impl Engine {
         Ok(HeartbeatReply {
             lease_ms: u32::try_from(now.until_ms(deadline)).unwrap_or(u32::MAX),
             cancel: state == JobState::Canceling,
-            drain: self.draining.load(Ordering::Relaxed),
+            drain: self.draining.is_cancelled(),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{CallError, Engine};
 use crate::state::Ending;
-use crate::store::{Deleted, LeaseIs, StoreError};
+use crate::store::{LeaseIs, StoreError};
 use mpegflow_protocol::ids::{AttemptId, UploadId};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -46,17 +46,6 @@ impl Engine {
         Ok(ended)
     }
 
-    /// Offers every ready task to the queue: at the start, and against whatever the queue may have lost.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn reconcile(&self) -> Result<(), StoreError> {
-        for ready in self.store.ready_tasks().await? {
-            self.queue.offer(ready).await;
-        }
-        Ok(())
-    }
-
     /// Tells the queue what moves have made ready, here or on another broker that may have ended before it could; how many.
     ///
     /// # Errors
@@ -69,10 +58,14 @@ impl Engine {
                 return Ok(told);
             }
             let ids: Vec<u64> = notes.iter().map(|note| note.id).collect();
-            for ready in notes.into_iter().filter_map(|note| note.ready) {
-                self.queue.offer(ready).await;
-                told = told.saturating_add(1);
+            let ready: Vec<_> = notes.into_iter().filter_map(|note| note.ready).collect();
+            // One that is there may have been taken meanwhile: what is known stays as it is.
+            if let Err(e) = self.queue.restore(&ready, &[], self.now()).await {
+                // They are told when it answers again.
+                self.told(Err(e));
+                return Ok(told);
             }
+            told = told.saturating_add(u64::try_from(ready.len()).unwrap_or(u64::MAX));
             // After the queue has them: told twice is told once, not told is lost until the next reconcile.
             self.store.relayed(&ids).await?;
         }
@@ -92,6 +85,19 @@ impl Engine {
         }
     }
 
+    /// Ends the streams of attempts that have ended by another broker. Each broker does this for its own.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn hear_of_ends(&self) -> Result<(), StoreError> {
+        // A call that looked an attempt up just before it ended may also have made its entry again.
+        let claims = self.live.claims();
+        if !claims.is_empty() {
+            self.store.ended(&claims).await?.into_iter().for_each(|attempt| self.live.end(attempt));
+        }
+        Ok(())
+    }
+
     /// Removes files of attempts that nothing needs, idle uploads, and old idempotency keys.
     ///
     /// # Errors
@@ -109,16 +115,10 @@ impl Engine {
                 }
             }
         }
-        // A call that looked an attempt up just before it ended may have made its entry again.
-        for claim in self.live.claims() {
-            if self.store.live_attempt(&claim).await?.is_none() {
-                self.live.end(claim.attempt);
-            }
-        }
         let now = self.now();
         let idle = u64::try_from(IDLE_UPLOAD.as_millis()).unwrap_or(u64::MAX);
         for (tenant, upload) in self.store.idle_uploads(now.minus_ms(idle)).await? {
-            if self.store.delete_upload(tenant, upload).await? == Deleted::Done {
+            if self.store.delete_idle_upload(upload, now.minus_ms(idle)).await? {
                 swept.uploads = swept.uploads.saturating_add(1);
                 if let Err(e) = self.objects.remove_upload(tenant, upload).await {
                     tracing::warn!(error = %e, %upload, "cannot remove an idle upload");
@@ -130,8 +130,8 @@ impl Engine {
         Ok(swept)
     }
 
-    /// Removes files that no row knows: what a crash between a file and its row, or a deletion and its file, left over.
-    /// Only while nothing is written, before anything is served.
+    /// Removes files that no row knows: what a crash between a file and its row, or a deletion and its file, left over. A row is
+    /// written before its first byte and read here after the files were listed, so that nothing new is taken for left over.
     ///
     /// # Errors
     /// The store failed.
@@ -147,9 +147,10 @@ impl Engine {
                 swept.attempts = swept.attempts.saturating_add(1);
             }
         }
+        let uploads = self.objects.uploads().await.unwrap_or_default();
         let known: HashSet<UploadId> =
             self.store.all_uploads().await?.into_iter().map(|(_, id)| id).collect();
-        for (tenant, upload) in self.objects.uploads().await.unwrap_or_default() {
+        for (tenant, upload) in uploads {
             if !known.contains(&upload) && self.objects.remove_upload(tenant, upload).await.is_ok() {
                 swept.uploads = swept.uploads.saturating_add(1);
             }

@@ -7,8 +7,8 @@ use crate::plan::graph;
 use crate::plan::presets::PresetName;
 use crate::secret::fresh_id;
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
-use mpegflow_protocol::api::{Job, JobPage, JobState};
-use mpegflow_protocol::ids::{JobId, PoolName, TenantId};
+use mpegflow_protocol::api::{Job, JobPage, JobState, TaskState};
+use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
 use mpegflow_protocol::job::{InputRef, JobSpec};
 use mpegflow_protocol::{text, to_json};
 use std::ops::Range;
@@ -117,8 +117,10 @@ impl Engine {
         };
         match self.store.submit(&new, once, now).await? {
             Once::Done(Submitted::Created) => {
-                let ready = crate::model::ReadyTask { task: new.task_id, tenant, pool, not_before: now };
-                self.queue.offer(ready).await;
+                let priority = new.spec.priority.0;
+                let ready =
+                    crate::model::ReadyTask { task: new.task_id, tenant, pool, priority, not_before: now };
+                self.offer(std::slice::from_ref(&ready)).await;
                 self.live.tell(Notice::Stored(tenant));
                 Ok(answer)
             }
@@ -175,9 +177,23 @@ impl Engine {
             Once::Done(Canceled::NotFound) => return Err(JobError::NotFound),
             Once::Done(Canceled::AlreadyFinal(state)) => return Err(JobError::Final(state)),
             Once::Replay(_) => {}
-            Once::Done(Canceled::Now | Canceled::Soon) => self.live.tell(Notice::Stored(tenant)),
+            Once::Done(Canceled::Now | Canceled::Soon) => {
+                self.live.tell(Notice::Stored(tenant));
+                self.unqueue(tenant, id).await?;
+            }
         }
         self.job(tenant, id).await
+    }
+
+    /// Takes a canceled job's tasks out of the index.
+    async fn unqueue(&self, tenant: TenantId, id: JobId) -> Result<(), JobError> {
+        let Some(view) = self.store.job(tenant, id).await? else { return Ok(()) };
+        let canceled = view.tasks.iter().filter(|task| task.state == TaskState::Canceled);
+        let canceled: Vec<TaskId> = canceled.map(|task| task.id).collect();
+        if !canceled.is_empty() {
+            self.told(self.queue.remove(None, &canceled).await);
+        }
+        Ok(())
     }
 
     /// A committed object of the tenant's job.

@@ -1,16 +1,20 @@
 //! What the broker does for tenants and for workers, over the traits. Knows neither HTTP nor SQL.
 
 mod attempts;
+mod dispatch;
 mod housekeeping;
 mod jobs;
+mod leader;
 mod live;
 mod render;
 mod settle;
 mod uploads;
 
 pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};
+pub use dispatch::Repaired;
 pub use housekeeping::Swept;
 pub use jobs::{JobError, SubmitError};
+pub use leader::Leadership;
 pub use live::{Notice, Subscription};
 pub use uploads::UploadError;
 
@@ -23,8 +27,9 @@ use crate::store::{ApiKeyRecord, Store, StoreError};
 use live::LiveMap;
 use mpegflow_protocol::ids::{KeyId, PoolName, TenantId};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// What a tenant may have at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +105,7 @@ pub struct Engine {
     quotas: Quotas,
     live: LiveMap,
     writing: uploads::Writing,
-    draining: AtomicBool,
+    draining: CancellationToken,
     counters: Counters,
 }
 
@@ -124,7 +129,7 @@ impl Engine {
             quotas: parts.quotas,
             live: LiveMap::default(),
             writing: uploads::Writing::default(),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
             counters: Counters::default(),
         }
     }
@@ -154,9 +159,9 @@ impl Engine {
         self.live.len()
     }
 
-    /// Gives no more leases; heartbeats answer that workers are to drain.
+    /// Gives no more leases and ends the polls that wait for one; heartbeats answer that workers are to drain.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.cancel();
     }
 
     /// The tenant of a key; `None` for a wrong one.

@@ -110,9 +110,8 @@ impl Engine {
         let settled = self.store.settle(claim, evidence, lease, now, fresh_id(), &decide).await?;
         let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };
         self.live.end(claim.attempt);
-        if let Some(ready) = &outcome.ready {
-            self.queue.offer(ready.clone()).await;
-        }
+        // At the time of now, not of the decision: the calls in between took some.
+        self.told(self.queue.settled(&outcome.ended, outcome.ready.as_ref(), self.now()).await);
         self.live.tell(Notice::Stored(outcome.tenant));
         let counter = match (ending, &outcome.decision.task) {
             (_, TaskMove::Succeed { .. }) => Some(&self.counters.attempts_succeeded),

@@ -4,12 +4,13 @@ use super::{Counters, Engine, render};
 use crate::model::UploadRecord;
 use crate::objects::{Body, Key, ObjectError};
 use crate::secret::fresh_id;
-use crate::store::{Announced, Deleted, Idempotency, NewUpload, Once, StoreError};
+use crate::store::{Announced, Deleted, Idempotency, NewUpload, Once, Store, StoreError};
 use mpegflow_protocol::api::{CreateUpload, Upload};
 use mpegflow_protocol::ids::{TenantId, UploadId};
 use mpegflow_protocol::{limits, text, to_json};
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What is written before the store is told: what a crash can cost of an upload.
 const STEP: u64 = 32 << 20;
@@ -84,7 +85,45 @@ impl Drop for Writer<'_> {
     }
 }
 
+/// How long a broker that is gone keeps others from going on with an upload.
+const WRITER_TTL_MS: u64 = 15_000;
+const RENEW: Duration = Duration::from_secs(4);
+
+/// The right to write one upload among all brokers, renewed until this ends.
+struct Elsewhere {
+    store: Arc<dyn Store>,
+    id: UploadId,
+    holder: String,
+    renewal: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        self.renewal.abort();
+        let (store, id, holder) = (Arc::clone(&self.store), self.id, std::mem::take(&mut self.holder));
+        // Not given back, it ends by itself.
+        tokio::spawn(async move { store.wrote_upload(id, &holder).await });
+    }
+}
+
 impl Engine {
+    async fn begin_elsewhere(&self, id: UploadId) -> Result<Elsewhere, UploadError> {
+        // One for each call, so that what an earlier call gives back late is not this one's.
+        let holder = uuid::Uuid::new_v4().to_string();
+        if !self.store.write_upload(id, &holder, WRITER_TTL_MS).await? {
+            return Err(UploadError::Busy);
+        }
+        let (store, named) = (Arc::clone(&self.store), holder.clone());
+        let renewal = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(RENEW).await;
+                // Whoever has lost it finds the count moved, and stops.
+                let _ = store.write_upload(id, &named, WRITER_TTL_MS).await;
+            }
+        });
+        Ok(Elsewhere { store: Arc::clone(&self.store), id, holder, renewal })
+    }
+
     /// Announces an upload; the answer as JSON, and whether it is new.
     ///
     /// # Errors
@@ -154,6 +193,7 @@ impl Engine {
     ) -> Result<Upload, UploadError> {
         let mut upload = self.store.upload(tenant, id).await?.ok_or(UploadError::NotFound)?;
         let _writer = self.writing.begin(id).ok_or(UploadError::Busy)?;
+        let _elsewhere = self.begin_elsewhere(id).await?;
         // Read again: another writer may have just ended.
         upload = self.store.upload(tenant, id).await?.unwrap_or(upload);
         if offset != upload.received {
@@ -205,6 +245,7 @@ impl Engine {
     pub async fn delete_upload(&self, tenant: TenantId, id: UploadId) -> Result<(), UploadError> {
         self.store.upload(tenant, id).await?.ok_or(UploadError::NotFound)?;
         let _writer = self.writing.begin(id).ok_or(UploadError::Busy)?;
+        let _elsewhere = self.begin_elsewhere(id).await?;
         match self.store.delete_upload(tenant, id).await? {
             Deleted::NotFound => return Err(UploadError::NotFound),
             Deleted::InUse => return Err(UploadError::InUse),

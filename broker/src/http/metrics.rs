@@ -54,11 +54,12 @@ async fn registry(engine: &Engine) -> Result<Registry, crate::store::StoreError>
         "Live leases",
         gauge(u64::try_from(engine.live_leases()).unwrap_or(u64::MAX)),
     );
-    for (pool, depth) in engine.queue().depth().await {
+    // An index that does not answer says nothing; the rest is still told.
+    for (pool, depth) in engine.queue().depth().await.unwrap_or_default() {
         let labels = [("pool".to_owned().into(), pool.to_string().into())].into_iter();
         registry.sub_registry_with_labels(labels).register(
             "queue_depth",
-            "Tasks that wait for a worker",
+            "Tasks that wait for a worker or run",
             gauge(depth),
         );
     }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -33,6 +33,8 @@ pub struct Limits {
     pub head: Duration,
     /// Time in which a peer has to take some bytes that wait for it.
     pub write_stall: Duration,
+    /// A connection of this age, more or less, is closed with its next answer.
+    pub age: Duration,
     /// Time that requests under way get at the end.
     pub drain: Duration,
 }
@@ -43,6 +45,7 @@ impl Default for Limits {
             connections: 1_024,
             head: Duration::from_secs(30),
             write_stall: Duration::from_secs(60),
+            age: Duration::from_secs(3_600),
             drain: Duration::from_secs(5),
         }
     }
@@ -122,6 +125,7 @@ async fn http<S>(stream: S, peer: TlsPeer, router: Router, limits: Limits, stop:
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (since, age) = (Instant::now(), about(limits.age));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let router = router.clone();
         request.extensions_mut().insert(peer.clone());
@@ -139,7 +143,7 @@ where
             let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
             let answer: Result<_, std::convert::Infallible> = router.oneshot(request.map(Body::new)).await;
             answer.map(|mut response| {
-                if chunked {
+                if chunked || since.elapsed() >= age {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 response
@@ -164,6 +168,12 @@ where
     if let Err(e) = result {
         tracing::debug!(error = %e, "a connection ended");
     }
+}
+
+/// Up to a quarter less: connections that were made together do not end together.
+fn about(age: Duration) -> Duration {
+    let spread = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+    age.saturating_sub(age.saturating_mul(spread).checked_div(1_024).unwrap_or_default())
 }
 
 /// Whether the body is framed by chunks and by nothing else.

@@ -8,6 +8,7 @@ pub mod sqlite;
 use crate::model::{
     Claim, JobView, LiveAttempt, NewTask, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
 };
+use crate::queue::RunningTask;
 use crate::state::{Decision, Snapshot};
 use async_trait::async_trait;
 use mpegflow_protocol::api::JobState;
@@ -196,6 +197,8 @@ pub enum Settled {
 /// What the end of an attempt changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
+    /// The task whose attempt it was.
+    pub ended: RunningTask,
     /// The job.
     pub job: JobId,
     /// Its tenant.
@@ -278,6 +281,11 @@ pub trait Store: Send + Sync + 'static {
     /// Revokes a key; whether there was one.
     async fn revoke_api_key(&self, id: KeyId, now: Time) -> Result<bool, StoreError>;
 
+    /// Sets a tenant's share of every pool; whether there is such a tenant.
+    async fn set_tenant_weight(&self, name: &str, weight: u32) -> Result<bool, StoreError>;
+    /// The weights of tenants that have another than [`crate::queue::DEFAULT_WEIGHT`].
+    async fn tenant_weights(&self) -> Result<Vec<(TenantId, u32)>, StoreError>;
+
     // --- workers
 
     /// Adds a join token by its SHA-256.
@@ -315,6 +323,8 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_upload(&self, tenant: TenantId, id: UploadId) -> Result<Deleted, StoreError>;
     /// Unfinished uploads that nothing was added to since `before`.
     async fn idle_uploads(&self, before: Time) -> Result<Vec<(TenantId, UploadId)>, StoreError>;
+    /// Deletes an upload that is still as [`Self::idle_uploads`] found it; whether it was.
+    async fn delete_idle_upload(&self, id: UploadId, before: Time) -> Result<bool, StoreError>;
     /// Every upload there is, for the sweep of files without one.
     async fn all_uploads(&self) -> Result<Vec<(TenantId, UploadId)>, StoreError>;
 
@@ -360,6 +370,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every ready task: the queue is made from this.
     async fn ready_tasks(&self) -> Result<Vec<ReadyTask>, StoreError>;
+    /// Every task that a worker has.
+    async fn running_tasks(&self) -> Result<Vec<RunningTask>, StoreError>;
+    /// Ready tasks of a pool that may start by `now`, of the tenant or of all, oldest first: for dispatch without an index.
+    async fn ready_for(
+        &self,
+        pool: &PoolName,
+        tenant: Option<TenantId>,
+        now: Time,
+        limit: u32,
+    ) -> Result<Vec<ReadyTask>, StoreError>;
     /// Leases a ready task to a worker: a new epoch, a live attempt, the worker bound to the tenant.
     async fn lease(&self, new: &NewLease) -> Result<Leased, StoreError>;
     /// A live attempt, if the claim is its own.
@@ -427,6 +447,44 @@ pub trait Store: Send + Sync + 'static {
     async fn prepare(&self) -> Result<(), StoreError> {
         Ok(())
     }
+    // --- many brokers on one store; with one alone it always leads and always writes
+
+    /// Takes or keeps a duty for `ttl_ms`: its epoch, one higher with every change of hands, or `None` while another has it.
+    async fn lead(&self, duty: &str, holder: &str, ttl_ms: u64) -> Result<Option<u64>, StoreError> {
+        let _ = (duty, holder, ttl_ms);
+        Ok(Some(1))
+    }
+    /// Whether nobody has taken the duty since it was taken with that epoch.
+    async fn leads(&self, duty: &str, epoch: u64) -> Result<bool, StoreError> {
+        let _ = (duty, epoch);
+        Ok(true)
+    }
+    /// Gives a duty back, so that the next one need not wait until it ends.
+    async fn resign(&self, duty: &str, holder: &str) -> Result<(), StoreError> {
+        let _ = (duty, holder);
+        Ok(())
+    }
+    /// Takes or keeps the right to write an upload for `ttl_ms`; whether nobody else has it.
+    async fn write_upload(&self, id: UploadId, holder: &str, ttl_ms: u64) -> Result<bool, StoreError> {
+        let _ = (id, holder, ttl_ms);
+        Ok(true)
+    }
+    /// Gives the right to write an upload back.
+    async fn wrote_upload(&self, id: UploadId, holder: &str) -> Result<(), StoreError> {
+        let _ = (id, holder);
+        Ok(())
+    }
+    /// Those of the claims whose attempts have ended, here or by another broker.
+    async fn ended(&self, claims: &[Claim]) -> Result<Vec<AttemptId>, StoreError> {
+        let mut ended = Vec::new();
+        for claim in claims {
+            if self.live_attempt(claim).await?.is_none() {
+                ended.push(claim.attempt);
+            }
+        }
+        Ok(ended)
+    }
+
     /// Answers at all.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Jobs by state, for the metrics.

@@ -140,7 +140,7 @@ async fn a_crash_at_any_point_is_healed_and_the_job_finishes_once() {
 
 #[tokio::test]
 async fn a_lost_worker_is_fenced_and_another_finishes() {
-    let world = world_with(|c| c.lease = Duration::from_millis(600)).await;
+    let world = world_with(|c| c.lease = Duration::from_secs(2)).await;
     let tenant = world.tenant("a").await;
     let job = submit(&tenant, b"x").await;
     let (lost, other) = (world.worker().await, world.worker().await);

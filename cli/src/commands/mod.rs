@@ -56,6 +56,7 @@ impl JobTemplate {
                 preset: options.preset.clone().unwrap_or_else(|| "web".into()),
                 decoders: if options.legacy_decoders { DecoderSet::Legacy } else { DecoderSet::Core },
                 video: VideoOptions { max_height: options.max_height, segment_seconds: None },
+                priority: Default::default(),
                 external_id: None,
                 labels: file.and_then(label).map(|name| (NAME.to_owned(), name)).into_iter().collect(),
             }),

@@ -3,10 +3,11 @@
 use super::{PostgresStore, sql};
 use crate::model::Time;
 use crate::model::{Claim, LiveAttempt, Part, ReadyTask};
+use crate::queue::RunningTask;
 use crate::store::row::{self, Cells, signed};
 use crate::store::{Expired, Leased, NewLease, Recorded, StoreError};
 use mpegflow_protocol::api::JobState;
-use mpegflow_protocol::ids::{AttemptId, TenantId, WorkerId};
+use mpegflow_protocol::ids::{AttemptId, PoolName, TenantId, WorkerId};
 use sqlx::postgres::PgRow;
 
 /// Ready tasks that are read at once: far more than a queue index holds.
@@ -27,8 +28,46 @@ pub(super) fn ready_task(row: &PgRow, task: &str) -> Result<ReadyTask, StoreErro
         task: cells.id(task)?,
         tenant: cells.id("tenant")?,
         pool: cells.pool("pool")?,
+        priority: priority(&cells)?,
         not_before: cells.time("not_before")?,
     })
+}
+
+fn priority(cells: &Cells<'_, PgRow>) -> Result<u8, StoreError> {
+    let found = cells.number("priority")?;
+    u8::try_from(found).map_err(|_| StoreError::Row { table: "tasks", reason: format!("priority {found}") })
+}
+
+pub(super) async fn ready_for(
+    store: &PostgresStore,
+    pool: &PoolName,
+    tenant: Option<TenantId>,
+    now: Time,
+    limit: u32,
+) -> Result<Vec<ReadyTask>, StoreError> {
+    let mut conn = store.conn().await?;
+    let rows = store
+        .sql(sql::READY_FOR)
+        .bind(pool.as_str())
+        .bind(tenant.map(|tenant| tenant.to_string()))
+        .bind(now.0)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *conn)
+        .await?;
+    conn.done().await?;
+    rows.iter().map(|row| ready_task(row, "id")).collect()
+}
+
+pub(super) async fn running(store: &PostgresStore) -> Result<Vec<RunningTask>, StoreError> {
+    let mut conn = store.conn().await?;
+    let rows = store.sql(sql::RUNNING_TASKS).bind(MOST_READY).fetch_all(&mut *conn).await?;
+    conn.done().await?;
+    rows.iter()
+        .map(|row| {
+            let cells = Cells::of("tasks", row);
+            Ok(RunningTask { task: cells.id("id")?, tenant: cells.id("tenant")?, pool: cells.pool("pool")? })
+        })
+        .collect()
 }
 
 pub(super) async fn lease(store: &PostgresStore, new: &NewLease) -> Result<Leased, StoreError> {

@@ -56,6 +56,7 @@ pub(super) async fn submit(
         .bind(plan_json(&new.task))
         .bind(signed(new.task.wall_ms))
         .bind(json(&Tries::default()))
+        .bind(i64::from(new.spec.priority.0))
         .execute(&mut *conn)
         .await?;
     uploads::keep(store, &mut conn, new.tenant, once, &new.answer, now).await?;

@@ -15,6 +15,7 @@ mod jobs;
 mod migrate;
 mod partitions;
 mod renew;
+mod replicas;
 mod settle;
 mod sql;
 mod sweep;
@@ -32,6 +33,7 @@ use crate::audit::verify::{Finding, Verified, Verifier};
 use crate::model::{
     Claim, JobView, LiveAttempt, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
 };
+use crate::queue::RunningTask;
 use crate::store::row::Cells;
 use crate::store::{
     Announced, ApiKeyRecord, Canceled, Decide, Deleted, Expired, Garbage, Idempotency, LeaseIs, Leased,
@@ -265,6 +267,14 @@ impl Store for PostgresStore {
         tenants::revoke_key(self, id, now).await
     }
 
+    async fn set_tenant_weight(&self, name: &str, weight: u32) -> Result<bool, StoreError> {
+        tenants::set_weight(self, name, weight).await
+    }
+
+    async fn tenant_weights(&self) -> Result<Vec<(TenantId, u32)>, StoreError> {
+        tenants::weights(self).await
+    }
+
     async fn add_join_token(&self, sha256: [u8; 32], pool: &PoolName, now: Time) -> Result<(), StoreError> {
         tenants::add_join_token(self, sha256, pool, now).await
     }
@@ -317,6 +327,10 @@ impl Store for PostgresStore {
 
     async fn idle_uploads(&self, before: Time) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
         uploads::idle(self, before).await
+    }
+
+    async fn delete_idle_upload(&self, id: UploadId, before: Time) -> Result<bool, StoreError> {
+        uploads::delete_idle(self, id, before).await
     }
 
     async fn all_uploads(&self) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
@@ -372,6 +386,20 @@ impl Store for PostgresStore {
 
     async fn ready_tasks(&self) -> Result<Vec<ReadyTask>, StoreError> {
         dispatch::ready(self).await
+    }
+
+    async fn running_tasks(&self) -> Result<Vec<RunningTask>, StoreError> {
+        dispatch::running(self).await
+    }
+
+    async fn ready_for(
+        &self,
+        pool: &PoolName,
+        tenant: Option<TenantId>,
+        now: Time,
+        limit: u32,
+    ) -> Result<Vec<ReadyTask>, StoreError> {
+        dispatch::ready_for(self, pool, tenant, now, limit).await
     }
 
     async fn lease(&self, new: &NewLease) -> Result<Leased, StoreError> {
@@ -459,6 +487,30 @@ impl Store for PostgresStore {
 
     async fn prepare(&self) -> Result<(), StoreError> {
         partitions::prepare(self).await
+    }
+
+    async fn lead(&self, duty: &str, holder: &str, ttl_ms: u64) -> Result<Option<u64>, StoreError> {
+        replicas::lead(self, duty, holder, ttl_ms).await
+    }
+
+    async fn leads(&self, duty: &str, epoch: u64) -> Result<bool, StoreError> {
+        replicas::leads(self, duty, epoch).await
+    }
+
+    async fn resign(&self, duty: &str, holder: &str) -> Result<(), StoreError> {
+        replicas::resign(self, duty, holder).await
+    }
+
+    async fn write_upload(&self, id: UploadId, holder: &str, ttl_ms: u64) -> Result<bool, StoreError> {
+        replicas::write_upload(self, id, holder, ttl_ms).await
+    }
+
+    async fn wrote_upload(&self, id: UploadId, holder: &str) -> Result<(), StoreError> {
+        replicas::wrote_upload(self, id, holder).await
+    }
+
+    async fn ended(&self, claims: &[Claim]) -> Result<Vec<AttemptId>, StoreError> {
+        replicas::ended(self, claims).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 
 use super::{PostgresStore, jobs, sql};
 use crate::model::{Claim, ManifestEntry, ReadyTask, TaskRecord, Time, Tries};
+use crate::queue::RunningTask;
 use crate::state::{self, Decision, JobMove, Snapshot, TaskMove};
 use crate::store::row::{self, Cells, json, ordinal, plan_json, signed, word};
 use crate::store::{Decide, LeaseIs, Outcome, Settled, StoreError};
@@ -41,9 +42,12 @@ pub(super) async fn settle(
                     (_, TaskMove::Retry { not_before, .. }) => Some((snapshot.task.id, *not_before)),
                     _ => None,
                 };
-                let ready = ready.map(|(task, not_before)| ReadyTask { task, tenant, pool, not_before });
+                let priority = snapshot.job.spec.priority.0;
+                let ended = RunningTask { task: snapshot.task.id, tenant, pool: pool.clone() };
+                let ready =
+                    ready.map(|(task, not_before)| ReadyTask { task, tenant, pool, priority, not_before });
                 let state = decision.job_state(snapshot.job.state);
-                return Ok(Settled::Done(Box::new(Outcome { job, tenant, state, ready, decision })));
+                return Ok(Settled::Done(Box::new(Outcome { ended, job, tenant, state, ready, decision })));
             }
             Applied::Stale => return Ok(Settled::Stale),
             Applied::Moved => {}
@@ -171,6 +175,7 @@ async fn apply(store: &PostgresStore, m: &Move<'_>) -> Result<Applied, StoreErro
         .bind(kinds)
         .bind(states)
         .bind(failures)
+        .bind(i64::from(snapshot.job.spec.priority.0))
         .fetch_one(&mut *conn)
         .await?;
     conn.done().await?;

@@ -126,7 +126,7 @@ statements! {
     /// The attempt: 8 state, 9 the caller's now, 10 failure, 11 evidence.
     /// The task: 12 state, 13 not before, 14 memory class, 15 tries, 16 last failure, 17 result, 18 digests, 19 evidence.
     /// The job: 20 state, 21 failure, 22 finished at, 23 media, 24 stage. The upload: 25 quarantined.
-    /// The next task: 26 id or null, 27 kind, 28 ordinal, 29 plan, 30 wall time, 31 tries.
+    /// The next task: 26 id or null, 27 kind, 28 ordinal, 29 plan, 30 wall time, 31 tries, 42 priority.
     /// The manifest: 32 names, 33 attempts, 34 outputs, 35 sizes, 36 parts, 37 digests, 38 content types.
     /// Events: 39 kinds, 40 states, 41 failures.
     SETTLE = concat!("
@@ -152,8 +152,8 @@ statements! {
             FROM fenced f WHERE t.id = f.task
             RETURNING t.id, t.state
         ), next AS (
-            INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before)
-            SELECT $26::text, f.job, f.tenant, f.pool, $27::text, $28::bigint, $29::text, $30::bigint, 'ready', $31::text, $9 FROM fenced f WHERE $26::text IS NOT NULL
+            INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before, priority)
+            SELECT $26::text, f.job, f.tenant, f.pool, $27::text, $28::bigint, $29::text, $30::bigint, 'ready', $31::text, $9, $42::bigint FROM fenced f WHERE $26::text IS NOT NULL
             RETURNING id
         ), moved AS (
             UPDATE jobs j SET state = $20, failure = $21, finished_at = $22, media = coalesce($23, j.media), stage = $24,
@@ -192,7 +192,7 @@ statements! {
             SELECT 1 FROM jobs WHERE tenant = $1 AND state IN ('queued', 'running', 'canceling') LIMIT $2
         ) unfinished";
     /// 1 job, 2 tenant, 3 upload, 4 input size, 5 spec, 6 pool, 7 now, 8 stage, 9 task, 10 kind, 11 ordinal, 12 plan,
-    /// 13 wall time, 14 tries.
+    /// 13 wall time, 14 tries, 15 priority.
     SUBMIT = "
         WITH job AS (
             INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, stage, created_at)
@@ -202,8 +202,8 @@ statements! {
         ), ready AS (
             INSERT INTO outbox (task) VALUES ($9)
         )
-        INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before)
-        VALUES ($9, $1, $2, $6, $10, $11, $12, $13, 'ready', $14, $7)";
+        INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before, priority)
+        VALUES ($9, $1, $2, $6, $10, $11, $12, $13, 'ready', $14, $7, $15)";
     /// 1 tenant, 2 job.
     JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2";
     /// 1 tenant, 2 job.
@@ -235,7 +235,16 @@ statements! {
     /// Jobs by state.
     COUNT_JOBS = "SELECT state, count(*) AS n FROM jobs GROUP BY state";
     /// 1 most.
-    READY = "SELECT id, tenant, pool, not_before FROM tasks WHERE state = 'ready' ORDER BY not_before, id LIMIT $1";
+    READY = "SELECT id, tenant, pool, priority, not_before FROM tasks WHERE state = 'ready' ORDER BY not_before, id LIMIT $1";
+
+    /// 1 pool, 2 tenant or null, 3 now, 4 most.
+    READY_FOR = "
+        SELECT id, tenant, pool, priority, not_before FROM tasks
+        WHERE state = 'ready' AND pool = $1 AND ($2::text IS NULL OR tenant = $2) AND not_before <= $3
+        ORDER BY not_before, id LIMIT $4";
+    /// 1 most.
+    RUNNING_TASKS = "
+        SELECT t.id, t.tenant, t.pool FROM leases l JOIN tasks t ON t.id = l.task WHERE t.state = 'running' LIMIT $1";
 
     // --- uploads
 
@@ -258,6 +267,10 @@ statements! {
     DELETE_UPLOAD = "DELETE FROM uploads WHERE tenant = $1 AND id = $2";
     /// 1 before.
     IDLE_UPLOADS = "SELECT tenant, id FROM uploads WHERE received < size AND touched_at < $1 LIMIT 1000";
+    /// 1 id, 2 before.
+    DELETE_IDLE = "
+        WITH writer AS (DELETE FROM upload_writers WHERE upload = $1)
+        DELETE FROM uploads WHERE id = $1 AND received < size AND touched_at < $2";
     /// All of them.
     ALL_UPLOADS = "SELECT tenant, id FROM uploads";
 
@@ -271,6 +284,10 @@ statements! {
         INSERT INTO chains (tenant, hash) SELECT id, $4 FROM added";
     /// 1 name.
     TENANT = "SELECT id FROM tenants WHERE name = $1";
+    /// 1 name, 2 weight.
+    SET_WEIGHT = "UPDATE tenants SET weight = $2 WHERE name = $1";
+    /// Those that differ from the default.
+    WEIGHTS = "SELECT id, weight FROM tenants WHERE weight <> 100";
     /// 1 id, 2 tenant, 3 label, 4 digest, 5 now.
     ADD_KEY = "INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at) VALUES ($1, $2, $3, $4, $5)";
     /// 1 id.
@@ -309,11 +326,41 @@ statements! {
     FORGET = "DELETE FROM idempotency WHERE created_at < $1";
     /// 1 most.
     OUTBOX = "
-        SELECT o.id, t.id AS task, t.tenant, t.pool, t.not_before
+        SELECT o.id, t.id AS task, t.tenant, t.pool, t.priority, t.not_before
         FROM outbox o LEFT JOIN tasks t ON t.id = o.task AND t.state = 'ready'
         ORDER BY o.id LIMIT $1";
     /// 1 ids.
     RELAYED = "DELETE FROM outbox WHERE id = ANY ($1::bigint[])";
+    // --- many brokers
+
+    /// 1 duty, 2 holder, 3 for how long in ms.
+    LEAD = "
+        INSERT INTO leaders AS l (duty, holder, epoch, until)
+        VALUES ($1, $2, 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $3)
+        ON CONFLICT (duty) DO UPDATE
+            SET holder = excluded.holder, until = excluded.until,
+                epoch = l.epoch + CASE WHEN l.holder = excluded.holder THEN 0 ELSE 1 END
+            WHERE l.holder = excluded.holder OR l.until <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+        RETURNING epoch";
+    /// 1 duty, 2 epoch.
+    LEADS = "
+        SELECT 1 AS leads FROM leaders
+        WHERE duty = $1 AND epoch = $2 AND until > (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    /// 1 duty, 2 holder.
+    RESIGN = "UPDATE leaders SET until = 0 WHERE duty = $1 AND holder = $2";
+    /// 1 upload, 2 holder, 3 for how long in ms.
+    WRITE_UPLOAD = "
+        INSERT INTO upload_writers AS w (upload, holder, until)
+        VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $3)
+        ON CONFLICT (upload) DO UPDATE SET holder = excluded.holder, until = excluded.until
+            WHERE w.holder = excluded.holder OR w.until <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    /// 1 upload, 2 holder.
+    WROTE_UPLOAD = "DELETE FROM upload_writers WHERE upload = $1 AND holder = $2";
+    /// 1 attempts.
+    ENDED = "
+        SELECT a.attempt FROM unnest($1::text[]) AS a (attempt)
+        WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = a.attempt)";
+
     // --- chains
 
     /// 1 tenant.

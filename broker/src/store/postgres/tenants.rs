@@ -54,6 +54,22 @@ pub(super) async fn revoke_key(store: &PostgresStore, id: KeyId, now: Time) -> R
     Ok(store.change(store.sql(sql::REVOKE_KEY).bind(id.to_string()).bind(now.0)).await? == 1)
 }
 
+pub(super) async fn set_weight(store: &PostgresStore, name: &str, weight: u32) -> Result<bool, StoreError> {
+    Ok(store.change(store.sql(sql::SET_WEIGHT).bind(name).bind(i64::from(weight))).await? == 1)
+}
+
+pub(super) async fn weights(store: &PostgresStore) -> Result<Vec<(TenantId, u32)>, StoreError> {
+    let mut conn = store.conn().await?;
+    let rows = store.sql(sql::WEIGHTS).fetch_all(&mut *conn).await?;
+    conn.done().await?;
+    rows.iter()
+        .map(|row| {
+            let cells = Cells::of("tenants", row);
+            Ok((cells.id("id")?, cells.small("weight")?))
+        })
+        .collect()
+}
+
 pub(super) async fn add_join_token(
     store: &PostgresStore,
     sha256: [u8; 32],

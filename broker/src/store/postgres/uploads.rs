@@ -136,6 +136,14 @@ pub(super) async fn idle(
     pairs(&rows)
 }
 
+pub(super) async fn delete_idle(
+    store: &PostgresStore,
+    id: UploadId,
+    before: Time,
+) -> Result<bool, StoreError> {
+    Ok(store.change(store.sql(sql::DELETE_IDLE).bind(id.to_string()).bind(before.0)).await? == 1)
+}
+
 pub(super) async fn all(store: &PostgresStore) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
     let mut conn = store.conn().await?;
     let rows = store.sql(sql::ALL_UPLOADS).fetch_all(&mut *conn).await?;

@@ -2,27 +2,65 @@
 
 use super::{SqliteStore, jobs};
 use crate::model::{Claim, LiveAttempt, Part, ReadyTask, Time, Tries};
+use crate::queue::RunningTask;
 use crate::state;
 use crate::store::row::{self, Cells, LIVE, json, signed};
 use crate::store::{Expired, Leased, NewLease, Recorded, StoreError};
 use mpegflow_protocol::api::{EventKind, JobState};
-use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, WorkerId};
+use mpegflow_protocol::ids::{AttemptId, JobId, PoolName, TenantId, WorkerId};
+use sqlx::sqlite::SqliteRow;
 
 pub(super) async fn ready(store: &SqliteStore) -> Result<Vec<ReadyTask>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, tenant, pool, not_before FROM tasks WHERE state = 'ready' ORDER BY not_before, id",
+        "SELECT id, tenant, pool, priority, not_before FROM tasks WHERE state = 'ready' ORDER BY not_before, id",
     )
     .fetch_all(&store.readers)
     .await?;
+    rows.iter().map(ready_task).collect()
+}
+
+fn ready_task(row: &SqliteRow) -> Result<ReadyTask, StoreError> {
+    let cells = Cells::of("tasks", row);
+    let priority = cells.number("priority")?;
+    Ok(ReadyTask {
+        task: cells.id("id")?,
+        tenant: cells.id("tenant")?,
+        pool: cells.pool("pool")?,
+        priority: u8::try_from(priority)
+            .map_err(|_| StoreError::Row { table: "tasks", reason: format!("priority {priority}") })?,
+        not_before: cells.time("not_before")?,
+    })
+}
+
+pub(super) async fn ready_for(
+    store: &SqliteStore,
+    pool: &PoolName,
+    tenant: Option<TenantId>,
+    now: Time,
+    limit: u32,
+) -> Result<Vec<ReadyTask>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, tenant, pool, priority, not_before FROM tasks
+         WHERE state = 'ready' AND pool = ?1 AND (?2 IS NULL OR tenant = ?2) AND not_before <= ?3
+         ORDER BY not_before, id LIMIT ?4",
+    )
+    .bind(pool.as_str())
+    .bind(tenant.map(|tenant| tenant.to_string()))
+    .bind(now.0)
+    .bind(limit)
+    .fetch_all(&store.readers)
+    .await?;
+    rows.iter().map(ready_task).collect()
+}
+
+pub(super) async fn running(store: &SqliteStore) -> Result<Vec<RunningTask>, StoreError> {
+    let rows = sqlx::query("SELECT id, tenant, pool FROM tasks WHERE state = 'running'")
+        .fetch_all(&store.readers)
+        .await?;
     rows.iter()
         .map(|row| {
             let cells = Cells::of("tasks", row);
-            Ok(ReadyTask {
-                task: cells.id("id")?,
-                tenant: cells.id("tenant")?,
-                pool: cells.pool("pool")?,
-                not_before: cells.time("not_before")?,
-            })
+            Ok(RunningTask { task: cells.id("id")?, tenant: cells.id("tenant")?, pool: cells.pool("pool")? })
         })
         .collect()
 }

@@ -8,6 +8,7 @@ use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::failure::Failure;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
+use mpegflow_protocol::job::Priority;
 
 const UNFINISHED: &str =
     "SELECT count(*) AS n FROM jobs WHERE tenant = ? AND state IN ('queued', 'running', 'canceling')";
@@ -53,7 +54,7 @@ pub(super) async fn submit(
     .bind(now.0)
     .execute(&mut *tx)
     .await?;
-    add_task(&mut tx, new.task_id, new.id, new.tenant, &new.pool, &new.task, now).await?;
+    add_task(&mut tx, new.task_id, new.id, new.tenant, &new.pool, &new.task, new.spec.priority, now).await?;
     add_event(&mut tx, new.tenant, new.id, EventKind::Created, JobState::Queued, Stage::default(), None, now)
         .await?;
     uploads::keep(&mut tx, new.tenant, once, &new.answer, now).await?;
@@ -61,6 +62,7 @@ pub(super) async fn submit(
     Ok(Once::Done(Submitted::Created))
 }
 
+#[expect(clippy::too_many_arguments, reason = "one argument for each column")]
 pub(super) async fn add_task(
     tx: &mut Tx,
     id: TaskId,
@@ -68,11 +70,12 @@ pub(super) async fn add_task(
     tenant: TenantId,
     pool: &PoolName,
     task: &NewTask,
+    priority: Priority,
     now: Time,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, state, tries, not_before)
-         VALUES (?, ?, ?, ?, ?, ?, ?, 'ready', ?, ?)",
+        "INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, state, tries, not_before, priority)
+         VALUES (?, ?, ?, ?, ?, ?, ?, 'ready', ?, ?, ?)",
     )
     .bind(id.to_string())
     .bind(job.to_string())
@@ -83,6 +86,7 @@ pub(super) async fn add_task(
     .bind(plan_json(task))
     .bind(json(&Tries::default()))
     .bind(now.0)
+    .bind(priority.0)
     .execute(&mut **tx)
     .await?;
     Ok(())

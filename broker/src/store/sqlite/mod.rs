@@ -10,6 +10,7 @@ mod uploads;
 use crate::model::{
     Claim, JobView, LiveAttempt, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
 };
+use crate::queue::RunningTask;
 use crate::store::{
     Announced, ApiKeyRecord, Canceled, Decide, Deleted, Expired, Garbage, Idempotency, LeaseIs, Leased,
     NewJob, NewLease, NewUpload, Once, Recorded, Settled, Store, StoreError, Submitted,
@@ -103,6 +104,14 @@ impl Store for SqliteStore {
         tenants::revoke_key(self, id, now).await
     }
 
+    async fn set_tenant_weight(&self, name: &str, weight: u32) -> Result<bool, StoreError> {
+        tenants::set_weight(self, name, weight).await
+    }
+
+    async fn tenant_weights(&self) -> Result<Vec<(TenantId, u32)>, StoreError> {
+        tenants::weights(self).await
+    }
+
     async fn add_join_token(&self, sha256: [u8; 32], pool: &PoolName, now: Time) -> Result<(), StoreError> {
         tenants::add_join_token(self, sha256, pool, now).await
     }
@@ -155,6 +164,10 @@ impl Store for SqliteStore {
 
     async fn idle_uploads(&self, before: Time) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
         uploads::idle(self, before).await
+    }
+
+    async fn delete_idle_upload(&self, id: UploadId, before: Time) -> Result<bool, StoreError> {
+        uploads::delete_idle(self, id, before).await
     }
 
     async fn all_uploads(&self) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
@@ -210,6 +223,20 @@ impl Store for SqliteStore {
 
     async fn ready_tasks(&self) -> Result<Vec<ReadyTask>, StoreError> {
         dispatch::ready(self).await
+    }
+
+    async fn running_tasks(&self) -> Result<Vec<RunningTask>, StoreError> {
+        dispatch::running(self).await
+    }
+
+    async fn ready_for(
+        &self,
+        pool: &PoolName,
+        tenant: Option<TenantId>,
+        now: Time,
+        limit: u32,
+    ) -> Result<Vec<ReadyTask>, StoreError> {
+        dispatch::ready_for(self, pool, tenant, now, limit).await
     }
 
     async fn lease(&self, new: &NewLease) -> Result<Leased, StoreError> {

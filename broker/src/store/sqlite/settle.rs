@@ -2,6 +2,7 @@
 
 use super::{SqliteStore, Tx, jobs};
 use crate::model::{Claim, ManifestEntry, ReadyTask, Time};
+use crate::queue::RunningTask;
 use crate::state::{self, Decision, JobMove, Snapshot, TaskMove};
 use crate::store::row::{Cells, json, signed};
 use crate::store::{Decide, LeaseIs, Outcome, Settled, StoreError};
@@ -44,8 +45,9 @@ pub(super) async fn settle(
     let snapshot = Snapshot { job, tasks, task, attempt: claim.attempt };
     let decision = decide(&snapshot);
 
+    let ended = RunningTask { task: task_id, tenant, pool: pool.clone() };
     end_attempt(&mut tx, claim, evidence, &decision, now).await?;
-    let mut ready = move_task(&mut tx, task_id, tenant, &pool, claim, &decision).await?;
+    let mut ready = move_task(&mut tx, &ended, snapshot.job.spec.priority.0, claim, &decision).await?;
     if let Some(next) = move_job(&mut tx, &snapshot, &decision, &pool, next_task, now).await? {
         ready = Some(next);
     }
@@ -57,7 +59,7 @@ pub(super) async fn settle(
         jobs::add_event(&mut tx, tenant, job_id, kind, told, stage, failure.as_ref(), now).await?;
     }
     tx.commit().await?;
-    Ok(Settled::Done(Box::new(Outcome { job: job_id, tenant, state, ready, decision })))
+    Ok(Settled::Done(Box::new(Outcome { ended, job: job_id, tenant, state, ready, decision })))
 }
 
 async fn end_attempt(
@@ -88,12 +90,12 @@ async fn end_attempt(
 
 async fn move_task(
     tx: &mut Tx,
-    task: TaskId,
-    tenant: TenantId,
-    pool: &PoolName,
+    ended: &RunningTask,
+    priority: u8,
     claim: &Claim,
     decision: &Decision,
 ) -> Result<Option<ReadyTask>, StoreError> {
+    let task = ended.task;
     let failure = decision.failure.as_ref().map(json);
     match &decision.task {
         TaskMove::Succeed { result, outputs, evidence } => {
@@ -121,7 +123,8 @@ async fn move_task(
             .bind(task.to_string())
             .execute(&mut **tx)
             .await?;
-            Ok(Some(ReadyTask { task, tenant, pool: pool.clone(), not_before: *not_before }))
+            let RunningTask { task, tenant, pool } = ended.clone();
+            Ok(Some(ReadyTask { task, tenant, pool, priority, not_before: *not_before }))
         }
         TaskMove::Fail | TaskMove::Cancel => {
             let state = if matches!(decision.task, TaskMove::Fail) { "failed" } else { "canceled" };
@@ -156,9 +159,14 @@ async fn move_job(
                     .execute(&mut **tx)
                     .await?;
             }
-            jobs::add_task(tx, next_task, job.id, job.tenant, pool, task, now).await?;
-            ready =
-                Some(ReadyTask { task: next_task, tenant: job.tenant, pool: pool.clone(), not_before: now });
+            jobs::add_task(tx, next_task, job.id, job.tenant, pool, task, job.spec.priority, now).await?;
+            ready = Some(ReadyTask {
+                task: next_task,
+                tenant: job.tenant,
+                pool: pool.clone(),
+                priority: job.spec.priority.0,
+                not_before: now,
+            });
             return Ok(ready);
         }
         JobMove::Commit(entries) => {

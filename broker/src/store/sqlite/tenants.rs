@@ -64,6 +64,28 @@ pub(super) async fn revoke_key(store: &SqliteStore, id: KeyId, now: Time) -> Res
     Ok(done.rows_affected() == 1)
 }
 
+pub(super) async fn set_weight(store: &SqliteStore, name: &str, weight: u32) -> Result<bool, StoreError> {
+    let mut tx = store.write().await?;
+    let done = sqlx::query("UPDATE tenants SET weight = ? WHERE name = ?")
+        .bind(weight)
+        .bind(name)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn weights(store: &SqliteStore) -> Result<Vec<(TenantId, u32)>, StoreError> {
+    let rows =
+        sqlx::query("SELECT id, weight FROM tenants WHERE weight <> 100").fetch_all(&store.readers).await?;
+    rows.iter()
+        .map(|row| {
+            let cells = Cells::of("tenants", row);
+            Ok((cells.id("id")?, cells.small("weight")?))
+        })
+        .collect()
+}
+
 pub(super) async fn add_join_token(
     store: &SqliteStore,
     sha256: [u8; 32],

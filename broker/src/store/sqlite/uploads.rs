@@ -150,6 +150,17 @@ pub(super) async fn idle(store: &SqliteStore, before: Time) -> Result<Vec<(Tenan
     pairs(&rows)
 }
 
+pub(super) async fn delete_idle(store: &SqliteStore, id: UploadId, before: Time) -> Result<bool, StoreError> {
+    let mut tx = store.write().await?;
+    let done = sqlx::query("DELETE FROM uploads WHERE id = ? AND received < size AND touched_at < ?")
+        .bind(id.to_string())
+        .bind(before.0)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(done.rows_affected() == 1)
+}
+
 pub(super) async fn all(store: &SqliteStore) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
     let rows = sqlx::query("SELECT tenant, id FROM uploads").fetch_all(&store.readers).await?;
     pairs(&rows)

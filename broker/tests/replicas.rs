@@ -1,0 +1,389 @@
+//! Several brokers on one PostgreSQL, one Redis and one bucket: as processes that are killed, and in this one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod common;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/redis.rs"]
+mod redis_server;
+#[path = "support/s3.rs"]
+mod s3;
+
+use common::*;
+use mpegflow_broker::engine::Leadership;
+use mpegflow_protocol::api::{Job, JobState, Upload};
+use mpegflow_protocol::worker::TaskProgress;
+use mpegflow_protocol::worker::{HeartbeatReply, JoinFile, LeaseReply};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const BROKER: &str = env!("CARGO_BIN_EXE_mpegflow-broker");
+
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// What replicas share.
+struct Site {
+    dir: tempfile::TempDir,
+    _database: postgres::Database,
+    redis: redis_server::Server,
+    s3: s3::Server,
+    credentials: PathBuf,
+    url: PathBuf,
+    key: String,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let database = postgres::database().await;
+        let redis = redis_server::Server::start(&["--requirepass", "swordfish"]);
+        std::fs::write(dir.path().join("redis-password"), "swordfish\n").unwrap();
+        let s3 = s3::Server::start(s3::Kind::Versitygw);
+        let credentials = dir.path().join("credentials");
+        let text =
+            format!("[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n", s3.user, s3.password);
+        std::fs::write(&credentials, text).unwrap();
+        let url = dir.path().join("database-url");
+        std::fs::write(&url, database.url()).unwrap();
+        let made = Command::new(BROKER)
+            .args(["identity", "create", "--out"])
+            .arg(dir.path().join("identity"))
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let mut site = Self { dir, _database: database, redis, s3, credentials, url, key: String::new() };
+        let file = site.dir.path().join("key");
+        site.admin(&["api-key", "create", "--tenant", "a", "--out", file.to_str().unwrap()]);
+        site.key = std::fs::read_to_string(&file).unwrap().trim().to_owned();
+        site
+    }
+
+    fn command(&self, data: &str) -> Command {
+        let mut command = Command::new(BROKER);
+        command.arg("--data").arg(self.dir.path().join(data));
+        command.arg("--identity").arg(self.dir.path().join("identity"));
+        command.arg("--database-url-file").arg(&self.url);
+        command.args(["--redis-url", &self.redis.url()]);
+        command.arg("--redis-password-file").arg(self.dir.path().join("redis-password"));
+        command
+    }
+
+    fn admin(&self, args: &[&str]) {
+        let done = self.command("admin").args(args).stderr(Stdio::null()).status().unwrap();
+        assert!(done.success(), "{args:?}");
+    }
+
+    async fn replica(&self, name: &str) -> Replica {
+        let (public, worker) = (free(), free());
+        let log = self.dir.path().join(format!("{name}.log"));
+        let child = self
+            .command(name)
+            .args(["serve", "--lease", "3", "--connection-age", "2"])
+            .args(["--listen", &public.to_string(), "--worker-listen", &worker.to_string()])
+            .args(["--s3-bucket", s3::BUCKET, "--s3-path-style", "--s3-endpoint", &self.s3.endpoint()])
+            .arg("--s3-credentials")
+            .arg(&self.credentials)
+            .env("RUST_LOG", "debug")
+            .env("NO_COLOR", "1")
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let replica = Replica { child, public, worker, log };
+        eventually("it serves", async || tokio::net::TcpStream::connect(public).await.is_ok()).await;
+        replica
+    }
+
+    fn tenant(&self, replica: &Replica) -> Client {
+        Client::new(format!("http://{}", replica.public), None, None)
+            .with("authorization", format!("Bearer {}", self.key))
+    }
+
+    fn join_file(&self, replica: &Replica) -> JoinFile {
+        let out = self.dir.path().join("join");
+        let _ = std::fs::remove_file(&out);
+        self.admin(&[
+            "join-token",
+            "create",
+            "--broker",
+            &replica.worker.to_string(),
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap()
+    }
+}
+
+struct Replica {
+    child: Child,
+    public: SocketAddr,
+    worker: SocketAddr,
+    log: PathBuf,
+}
+
+impl Replica {
+    fn signal(&self, name: &str) {
+        assert!(
+            Command::new("kill")
+                .arg(format!("-{name}"))
+                .arg(self.child.id().to_string())
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The same worker, at another replica.
+fn at(worker: &Worker, join: &JoinFile, replica: &Replica) -> Worker {
+    Worker {
+        id: worker.id,
+        client: Client::new(
+            format!("https://{}", replica.worker),
+            Some(&join.ca),
+            Some((&worker.certificate, &worker.key)),
+        ),
+        certificate: worker.certificate.clone(),
+        key: worker.key.clone(),
+    }
+}
+
+async fn lease(worker: &Worker) -> mpegflow_protocol::worker::Lease {
+    for _ in 0..30 {
+        if let LeaseReply::Lease(lease) = worker.ask(1_000).await {
+            return *lease;
+        }
+    }
+    panic!("no lease");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_killed_in_the_middle_of_an_upload_and_of_an_attempt_is_made_up_for_by_the_other() {
+    let site = Site::new().await;
+    let (mut one, two) = (site.replica("one").await, site.replica("two").await);
+    let (here, there) = (site.tenant(&one), site.tenant(&two));
+
+    // An upload that is being sent to the first when that dies goes on at the second.
+    let bytes: Vec<u8> = (0..20_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let created: Upload =
+        here.call("POST", "/v1/uploads", format!(r#"{{"size":{}}}"#, bytes.len())).await.json();
+    let path = format!("/v1/uploads/{}", created.id);
+    let sent = here.call("PUT", &format!("{path}?offset=0"), bytes[..9 << 20].to_vec()).await;
+    assert_eq!(sent.status, 200, "{}", sent.text());
+    // Somebody is writing at the first: the second refuses.
+    let mut socket = tokio::net::TcpStream::connect(one.public).await.unwrap();
+    let head = format!(
+        "PUT {path}?offset={} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\nthe start",
+        9 << 20,
+        site.key,
+        11 << 20
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
+    let go_on = async || {
+        let upload: Upload = there.get(&path).await.json();
+        there
+            .call(
+                "PUT",
+                &format!("{path}?offset={}", upload.offset),
+                bytes[upload.offset as usize..].to_vec(),
+            )
+            .await
+    };
+    eventually("the first writes", async || there.call("DELETE", &path, "").await.status == 409).await;
+    let refused = there.call("PUT", &format!("{path}?offset={}", 9 << 20), "x").await;
+    assert_eq!(refused.problem(), "upload_busy");
+    one.kill();
+    let mut finished = go_on().await;
+    for _ in 0..60 {
+        if finished.status == 200 {
+            break;
+        }
+        assert_eq!(finished.problem(), "upload_busy");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        finished = go_on().await;
+    }
+    let upload: Upload = finished.json();
+    assert_eq!(upload.offset, bytes.len() as u64);
+
+    // An attempt that was leased by one replica goes on at another when that dies.
+    let mut one = site.replica("three").await;
+    let job: Job = there.call("POST", "/v1/jobs", spec(&upload)).await.json();
+    let join = site.join_file(&one);
+    let worker = Worker::enroll(&join, one.worker).await;
+    let probe = lease(&worker).await;
+    assert_eq!(worker.read(&probe, 0).await, bytes);
+    one.kill();
+    let worker = at(&worker, &join, &two);
+    assert_eq!(worker.read(&probe, 0).await, bytes);
+    assert_eq!(worker.beat(&probe, TaskProgress::default()).await.status, 200);
+    assert_eq!(worker.finish(&probe).await.status, 204);
+    for _ in 0..3 {
+        assert_eq!(worker.finish(&lease(&worker).await).await.status, 204);
+    }
+    let job = show(&there, &job).await;
+    assert_eq!((job.state, job.outputs.len()), (JobState::Succeeded, 11));
+    assert!(job.tasks.iter().all(|task| task.attempts == 1));
+    for output in &job.outputs {
+        assert_eq!(output_digest(&[&there.get(&output.url).await.body]).digest, output.digest);
+    }
+    // Neither log nor command line has a secret in it.
+    for replica in [&two, &one] {
+        let log = std::fs::read_to_string(&replica.log).unwrap();
+        for secret in ["swordfish", &site.s3.password, &site.key, &join.token, &probe.capability] {
+            assert!(!log.contains(secret), "{}", replica.log.display());
+        }
+    }
+    let line = std::fs::read(format!("/proc/{}/cmdline", two.child.id())).unwrap();
+    assert!(!String::from_utf8_lossy(&line).contains("swordfish"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_at_one_replica_reaches_the_attempt_at_another_and_its_events_are_heard_at_both() {
+    let site = Site::new().await;
+    let (one, two) = (site.replica("one").await, site.replica("two").await);
+    let (here, there) = (site.tenant(&one), site.tenant(&two));
+    let job = submit(&here, b"x").await;
+    let join = site.join_file(&one);
+    let worker = Worker::enroll(&join, one.worker).await;
+    let held = lease(&worker).await;
+
+    let stream = there.open("GET", &format!("/v1/events?job={}", job.id), "").await;
+    let heard = tokio::spawn(async move {
+        http_body_util::BodyExt::collect(stream.into_body()).await.unwrap().to_bytes()
+    });
+    let answer = there.call("POST", &format!("/v1/jobs/{}/cancel", job.id), "").await;
+    assert_eq!(answer.json::<Job>().state, JobState::Canceling);
+    let beat: HeartbeatReply = worker.beat(&held, TaskProgress::default()).await.json();
+    assert!(beat.cancel);
+    assert_eq!(worker.end(&held, "release", vec![]).await.status, 204);
+    // Ended at the first, heard at the second, whose stream ends with the job.
+    let heard = tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap().unwrap();
+    let heard = String::from_utf8_lossy(&heard);
+    for event in ["event: canceling", "event: finished"] {
+        assert!(heard.contains(event), "{heard}");
+    }
+    assert_eq!(show(&there, &job).await.state, JobState::Canceled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_upgrade_fails_no_request_and_connections_move_to_the_new_replica() {
+    let site = Site::new().await;
+    let (one, two) = (site.replica("one").await, site.replica("two").await);
+    let join = site.join_file(&one);
+    let worker = Worker::enroll(&join, one.worker).await;
+    // A poll that waits at the one that goes is answered, not cut.
+    let polled = tokio::spawn(async move { worker.ask(20_000).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    one.signal("TERM");
+    assert!(matches!(polled.await.unwrap(), LeaseReply::Idle {}));
+    // Whoever leads now, jobs go on at once.
+    let worker = Worker::enroll(&join, two.worker).await;
+    let tenant = site.tenant(&two);
+    let job = submit(&tenant, b"x").await;
+    let mut closed = false;
+    for _ in 0..4 {
+        assert_eq!(worker.finish(&lease(&worker).await).await.status, 204);
+    }
+    assert_eq!(show(&tenant, &job).await.state, JobState::Succeeded);
+    for _ in 0..40 {
+        let answer = worker.client.call("POST", "/worker/v1/lease", r#"{"wait_ms":0}"#).await;
+        assert_eq!(answer.status, 200);
+        closed |= answer.headers.get("connection").is_some_and(|value| value == "close");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(closed, "a connection of two seconds' age is closed with an answer");
+}
+
+/// Two brokers in this process, on one database and one local folder.
+async fn two_in_one() -> (World, mpegflow_broker::embedded::Running) {
+    let database = postgres::database().await;
+    let identity = tempfile::tempdir().unwrap();
+    let shared = identity.path().join("identity");
+    mpegflow_broker::embedded::create_identity(&shared).unwrap();
+    let mut world = common::world_with(|config| {
+        config.database = Some(database.config());
+        config.identity = Some(shared.clone());
+    })
+    .await;
+    let mut config = world.config.clone();
+    config.data_dir = world.dir.path().join("other");
+    let other = mpegflow_broker::embedded::start(config).await.unwrap();
+    world.kept = Some(Box::new((database, identity)));
+    (world, other)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_paused_leads_no_more_and_changes_nothing() {
+    let (world, other) = two_in_one().await;
+    let (one, two) = (world.broker().engine(), other.engine());
+    let (mut first, mut second) = (Leadership::new("test"), Leadership::new("test"));
+    assert!(first.stand(one).await.unwrap());
+    assert!(!first.stand(one).await.unwrap(), "it goes on");
+    assert!(!second.stand(two).await.unwrap());
+    assert!(first.holds(one).await.unwrap() && !second.holds(two).await.unwrap());
+    // Paused past its term.
+    eventually_long("the second takes over", async || second.stand(two).await.unwrap()).await;
+    assert!(second.holds(two).await.unwrap() && !first.holds(one).await.unwrap());
+    assert!(!first.stand(one).await.unwrap());
+    // Given back, it is free at once, with a higher epoch still.
+    second.resign(two).await;
+    assert!(first.stand(one).await.unwrap());
+    assert!(!second.holds(two).await.unwrap());
+
+    // What a sweep found idle and somebody has gone on with since is not deleted.
+    let tenant = world.tenant("a").await;
+    let created: Upload = tenant.call("POST", "/v1/uploads", r#"{"size":2}"#).await.json();
+    let later = one.now().plus_ms(60_000);
+    assert_eq!(one.store().idle_uploads(later).await.unwrap().len(), 1);
+    let path = format!("/v1/uploads/{}", created.id);
+    assert_eq!(tenant.call("PUT", &format!("{path}?offset=0"), "xy").await.status, 200);
+    assert!(!one.store().delete_idle_upload(created.id, later).await.unwrap());
+    assert_eq!(tenant.get(&path).await.status, 200);
+    other.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_is_not_whole_is_not_made_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = mpegflow_broker::embedded::Config::new(dir.path().join("data"));
+    let shared = dir.path().join("identity");
+    config.identity = Some(shared.clone());
+    let error = mpegflow_broker::embedded::start(config.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("identity create"), "{error}");
+    mpegflow_broker::embedded::create_identity(&shared).unwrap();
+    std::fs::remove_file(shared.join("capability.key")).unwrap();
+    let error = mpegflow_broker::embedded::start(config).await.unwrap_err().to_string();
+    assert!(error.contains("capability.key"), "{error}");
+    assert!(mpegflow_broker::embedded::create_identity(&shared).is_err(), "nothing is written over");
+}
+
+async fn eventually_long(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..600 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("not within 60 s: {what}");
+}
