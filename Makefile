@@ -1,7 +1,7 @@
 # Each target does its own set-up on a fresh Debian 12 machine; see tools/setup.
 #   make run [INPUT=clip.mov] [OUT=dir]   transcode a clip end to end, locked, and say where the result is
 #   make test                             every test that needs no cluster node
-#   make bench                            the comparison tables, side by side with the peers
+#   make bench [ONLY=audit] [RUNS=3]      the comparison tables, side by side with the peers; ONLY: these subjects
 #   make lint                             rustfmt, clippy, cargo-deny
 #   make fmt                              format the code
 #   make fuzz [SECONDS=30]                each parser's fuzz target for that long
@@ -29,8 +29,7 @@ test:
 bench:
 	@tools/setup bench
 	@cargo build --quiet --release --workspace --bins
-	@tests/bench/run
-	@tests/bench/queue/run
+	@tests/bench/run $(ONLY)
 
 lint:
 	@tools/setup lint

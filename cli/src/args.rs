@@ -446,6 +446,22 @@ Exit codes: 0 nothing became reachable, 1 something did, 2 something may have, 3
         #[arg(long, value_enum, value_name = "FORMAT")]
         format: Option<AuditFormat>,
     },
+    /// How many pairs of pods can exchange packets, cannot, or may
+    #[command(after_help = "Examples:
+  mpegflow audit pairs manifests/ --cni cilium
+  mpegflow audit pairs --cluster --output json
+
+Pods that no policy tells apart are one kind; a workload's template stands for two pods.
+Exit codes: 0 counted, 3 bad input.")]
+    Pairs {
+        #[command(flatten)]
+        input: AuditSource,
+        #[command(flatten)]
+        world: AuditWorld,
+        /// `table` or `json`
+        #[arg(long, value_enum, value_name = "FORMAT")]
+        format: Option<AuditFormat>,
+    },
     /// Why a packet passes or does not, rule by rule
     #[command(after_help = "Examples:
   mpegflow audit explain media/worker mpegflow/broker 8443 manifests/

@@ -1,48 +1,52 @@
 //! `make bench`: side by side with the peers, in one run on one machine, as a table and as JSON.
 //!
-//! | comparison | ours | peer |
+//! | subject | ours | peer |
 //! |---|---|---|
 //! | `encode` | `mpegflow transcode`: broker, supervisor, four locked processes, checked HLS | `ffmpeg` making the same renditions as HLS |
 //! | `start` | exec, locks, one frame decoded and encoded | `bwrap --unshare-all` around `ffmpeg` doing the same |
+//! | `audit` | `mpegflow audit pairs`: manifests on disk to what passes between all pairs of pods | cyclonus and netpol-analyzer on the same files |
 //!
-//! Machines are shared and noisy: runs alternate, and what counts is the ratio of the medians. CPU is user and system time of
-//! the command and every process it started.
+//! `bench NAME…` runs some of them, `RUNS=5` each more often. Machines are shared and noisy: runs alternate, and what counts is
+//! the ratio of the medians. CPU is user and system time of the command and every process it started.
+//!
+//! A subject is a file here with `run(runs) -> Value`: its name, and metrics that each have what was measured, a goal, a unit,
+//! `ours`, and where there is a peer `peer` and `ratio` (ours by the peer's). It is entered in [`SUBJECTS`] and nowhere else.
 
-use mpegflow_broker::plan::{Settings, graph};
-use mpegflow_lockdown::supervise::Supervised;
-use mpegflow_protocol::codec::FromCodec;
-use mpegflow_protocol::ids::UploadId;
-use mpegflow_protocol::job::{DecoderSet, InputRef, JobSpec, VideoOptions};
-use mpegflow_protocol::media::MediaInfo;
-use mpegflow_protocol::task::{EncodeTask, EncoderSpeed, ProbeTask, Rung, TaskResult, TaskSpec, VideoEncode};
-use mpegflow_tests::codec_session::Session;
-use mpegflow_tests::{media, program};
-use serde_json::{Value, json};
-use std::fmt::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+mod audit;
+mod encode;
+mod measure;
+mod start;
 
-/// One run of one side.
-#[derive(Clone, Copy)]
-struct Cost {
-    wall: Duration,
-    cpu: Duration,
-}
+use serde_json::Value;
+
+/// What can be measured.
+const SUBJECTS: [(&str, fn(usize) -> Value); 3] =
+    [("encode", encode::run), ("start", start::run), ("audit", audit::run)];
 
 fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let known: Vec<&str> = SUBJECTS.iter().map(|(name, _)| *name).collect();
+    if let Some(name) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
+        eprintln!("bench: there is no {name:?}; there are {}", known.join(", "));
+        std::process::exit(2);
+    }
     let runs: usize = std::env::var("RUNS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
-    let rows = vec![encode(runs), start(runs * 7)];
-    println!("\n{:<8} {:<44} {:>9} {:>9} {:>7}  goal", "", "", "ours", "peer", "ratio");
+    let chosen = SUBJECTS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name));
+    let rows: Vec<Value> = chosen.map(|(_, run)| run(runs.max(1))).collect();
+    println!("\n{:<8} {:<58} {:>10} {:>10} {:>8}  goal", "", "", "ours", "peer", "ratio");
+    let number = |value: &Value, digits: usize| match value.as_f64() {
+        Some(number) => format!("{number:.digits$}"),
+        None => "-".into(),
+    };
     for row in &rows {
         for metric in row["metrics"].as_array().unwrap() {
             println!(
-                "{:<8} {:<44} {:>9.3} {:>9.3} {:>7.3}  {}",
+                "{:<8} {:<58} {:>10} {:>10} {:>8}  {}",
                 row["name"].as_str().unwrap(),
                 metric["what"].as_str().unwrap(),
-                metric["ours"].as_f64().unwrap(),
-                metric["peer"].as_f64().unwrap(),
-                metric["ratio"].as_f64().unwrap(),
+                number(&metric["ours"], 3),
+                number(&metric["peer"], 3),
+                number(&metric["ratio"], 4),
                 metric["goal"].as_str().unwrap(),
             );
         }
@@ -50,224 +54,4 @@ fn main() {
     let file = mpegflow_tests::target_folder().join("bench.json");
     std::fs::write(&file, serde_json::to_vec_pretty(&rows).unwrap()).unwrap();
     println!("\nas JSON: {}", file.display());
-}
-
-fn measure(command: &mut Command) -> Cost {
-    let started = Instant::now();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
-    let exit = Supervised::adopt(child).wait().unwrap();
-    let wall = started.elapsed();
-    assert!(exit.status.success(), "{command:?}: {:?}", exit.status);
-    Cost { wall, cpu: exit.cpu }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn compare(what: &str, goal: &str, ours: &[Cost], peer: &[Cost], of: fn(&Cost) -> Duration) -> Value {
-    let seconds = |costs: &[Cost]| costs.iter().map(|c| of(c).as_secs_f64()).collect::<Vec<_>>();
-    let (all_ours, all_peer) = (seconds(ours), seconds(peer));
-    let (ours, peer) = (median(all_ours.clone()), median(all_peer.clone()));
-    json!({ "what": what, "goal": goal, "unit": "seconds", "ours": ours, "peer": peer, "ratio": ours / peer,
-            "all_ours": all_ours, "all_peer": all_peer })
-}
-
-// === encode
-
-fn encode(runs: usize) -> Value {
-    // Film grain over motion: neither so easy that start-up dominates nor so hard that nothing else shows.
-    let clip = media::ffmpeg(
-        "bench-720p-30s.mp4",
-        "-f lavfi -i testsrc2=size=1280x720:rate=30:duration=30,noise=alls=8:allf=t \
-         -f lavfi -i sine=frequency=440:beep_factor=4:sample_rate=48000:duration=30 \
-         -c:v libx264 -preset veryfast -crf 20 -pix_fmt yuv420p -c:a aac -ac 2",
-    );
-    let task = plan(&clip);
-    let folder = tempfile::tempdir().unwrap();
-    let (mut ours, mut peer) = (Vec::new(), Vec::new());
-    for run in 0..runs {
-        let out = folder.path().join(format!("ours-{run}"));
-        ours.push(measure(
-            Command::new(program("mpegflow"))
-                .args(["--quiet", "transcode"])
-                .arg(&clip)
-                .arg("--out")
-                .arg(&out),
-        ));
-        let out = folder.path().join(format!("peer-{run}"));
-        std::fs::create_dir(&out).unwrap();
-        peer.push(measure(&mut ffmpeg(&task, &clip, &out)));
-        println!(
-            "encode {}/{runs}: ours {:.1} s, ffmpeg {:.1} s",
-            run + 1,
-            ours[run].wall.as_secs_f64(),
-            peer[run].wall.as_secs_f64()
-        );
-    }
-    let rungs: Vec<String> =
-        task.video.iter().flat_map(|v| &v.rungs).map(|r| format!("{}x{}", r.width, r.height)).collect();
-    json!({ "name": "encode", "clip": "1280x720, 30 s", "renditions": rungs, "runs": runs, "metrics": [
-        compare("CPU s, 30 s of 720p to a ladder and AAC", "<= 1.05", &ours, &peer, |c| c.cpu),
-        compare("wall s, the same", "<= 1.05", &ours, &peer, |c| c.wall),
-    ]})
-}
-
-/// The encode that the broker plans for the clip, from a probe by a locked codec.
-fn plan(clip: &Path) -> EncodeTask {
-    let bytes = std::fs::read(clip).unwrap();
-    let size = bytes.len() as u64;
-    let upload = UploadId::from_u128(1);
-    let spec = JobSpec {
-        version: 1,
-        input: InputRef::Upload(upload),
-        preset: "web".into(),
-        decoders: DecoderSet::Core,
-        video: VideoOptions::default(),
-        priority: Default::default(),
-        external_id: None,
-        labels: Default::default(),
-    };
-    let settings = Settings { threads: threads(), ..Settings::default() };
-    match graph::encode(&spec, &probe(bytes), upload, size, settings).unwrap().spec {
-        TaskSpec::Encode(task) => task,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn threads() -> u32 {
-    std::thread::available_parallelism().unwrap().get() as u32
-}
-
-fn probe(bytes: Vec<u8>) -> MediaInfo {
-    let mut session = Session::start(&program("mpegflow-codec"), &[], 0);
-    assert!(matches!(session.prepare(1), Some(FromCodec::Locked(_))));
-    let ended = session.work(TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Core }), vec![bytes]);
-    match ended.frames.into_iter().last() {
-        Some(FromCodec::Done(result)) => match *result {
-            TaskResult::Probe(probe) => probe.media,
-            other => panic!("{other:?}"),
-        },
-        other => panic!("{other:?} {}", ended.log),
-    }
-}
-
-fn speed(speed: EncoderSpeed) -> &'static str {
-    match speed {
-        EncoderSpeed::Ultrafast => "ultrafast",
-        EncoderSpeed::Veryfast => "veryfast",
-        EncoderSpeed::Fast => "fast",
-        EncoderSpeed::Medium => "medium",
-    }
-}
-
-/// ffmpeg by hand: one decode, the same rungs with the same x264 settings, the same audio, HLS over single fragmented files.
-fn ffmpeg(task: &EncodeTask, clip: &Path, out: &Path) -> Command {
-    let video = task.video.as_ref().unwrap();
-    let count = video.rungs.len();
-    let mut graph = format!("[0:v]split={count}");
-    (0..count).for_each(|n| write!(graph, "[s{n}]").unwrap());
-    for (n, rung) in video.rungs.iter().enumerate() {
-        write!(graph, ";[s{n}]scale={}:{}:flags=bicubic,setsar=1[v{n}]", rung.width, rung.height).unwrap();
-    }
-    let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-v", "error", "-threads", &threads().to_string(), "-i"]).arg(clip);
-    command.args(["-filter_complex", &graph]);
-    let mut streams = Vec::new();
-    for (n, rung) in video.rungs.iter().enumerate() {
-        command.args(["-map", &format!("[v{n}]")]);
-        for (option, value) in [
-            ("c", "libx264".to_owned()),
-            ("preset", speed(rung.speed).into()),
-            ("crf", format!("{:.1}", f64::from(rung.crf_tenths) / 10.0)),
-            ("maxrate", rung.max_bit_rate.to_string()),
-            ("bufsize", rung.buffer_bits.to_string()),
-            ("profile", "high".into()),
-            ("pix_fmt", "yuv420p".into()),
-            ("sc_threshold", "0".into()),
-            ("threads", threads().to_string()),
-            ("force_key_frames", format!("expr:gte(t,n_forced*{})", f64::from(task.segment_ms) / 1000.0)),
-        ] {
-            command.args([format!("-{option}:v:{n}"), value]);
-        }
-        streams.push(format!("v:{n},agroup:a"));
-    }
-    for audio in &task.audio {
-        command.args(["-map", "0:a:0", "-c:a", "aac", "-b:a", &audio.bit_rate.to_string()]);
-        command.args(["-ar", &audio.sample_rate.to_string(), "-ac", &audio.channels.to_string()]);
-        streams.push("a:0,agroup:a,default:yes".into());
-    }
-    command.args([
-        "-f",
-        "hls",
-        "-hls_segment_type",
-        "fmp4",
-        "-hls_flags",
-        "single_file",
-        "-hls_playlist_type",
-        "vod",
-    ]);
-    command.args([
-        "-hls_time",
-        &format!("{}", f64::from(task.segment_ms) / 1000.0),
-        "-master_pl_name",
-        "master.m3u8",
-    ]);
-    command.args(["-var_stream_map", &streams.join(" ")]).arg(out.join("s%v.m3u8"));
-    command
-}
-
-// === start
-
-fn start(runs: usize) -> Value {
-    let clip = media::ffmpeg(
-        "one-frame.mp4",
-        "-f lavfi -i testsrc2=size=320x240:rate=25:duration=0.04 -c:v libx264 -preset veryfast -pix_fmt yuv420p",
-    );
-    let bytes = std::fs::read(&clip).unwrap();
-    let task = TaskSpec::Encode(EncodeTask {
-        decoders: DecoderSet::Core,
-        segment_ms: 4000,
-        video: Some(VideoEncode {
-            stream: 0,
-            rotation: 0,
-            mirrored: false,
-            max_frame_rate: 60,
-            rungs: vec![Rung {
-                output: 0,
-                width: 320,
-                height: 240,
-                crf_tenths: 230,
-                max_bit_rate: 1_000_000,
-                buffer_bits: 2_000_000,
-                speed: EncoderSpeed::Ultrafast,
-            }],
-        }),
-        audio: Vec::new(),
-        expected_duration_ms: None,
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let (mut ours, mut peer) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        let started = Instant::now();
-        let mut session = Session::start(&program("mpegflow-codec"), &[], 1);
-        assert!(matches!(session.prepare(1), Some(FromCodec::Locked(_))));
-        let ended = session.work(task.clone(), vec![bytes.clone()]);
-        ours.push(Cost { wall: started.elapsed(), cpu: Duration::ZERO });
-        assert!(ended.status.success() && !ended.outputs[0].is_empty(), "{}", ended.log);
-        let out = folder.path().join("out.mp4");
-        let mut command = Command::new("bwrap");
-        command
-            .args(["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--bind"])
-            .arg(folder.path())
-            .arg(folder.path());
-        command.args(["ffmpeg", "-nostdin", "-v", "error", "-y", "-threads", "1", "-i"]).arg(&clip);
-        command.args(["-c:v", "libx264", "-preset", "ultrafast", "-crf", "23", "-threads", "1"]);
-        command.args(["-movflags", "frag_keyframe+empty_moov+default_base_moof"]).arg(&out);
-        peer.push(measure(&mut command));
-    }
-    json!({ "name": "start", "runs": runs, "metrics": [
-        compare("wall s, exec to one frame out", "< 0.5", &ours, &peer, |c| c.wall),
-    ]})
 }

@@ -4,6 +4,7 @@
 mod cluster;
 mod explain;
 mod input;
+mod pairs;
 
 use crate::args::{Audit, AuditCommand, AuditFormat, AuditSource, AuditWorld};
 use crate::exit::{Exit, Failed};
@@ -27,6 +28,10 @@ pub(crate) async fn run(args: Audit, ui: Ui) -> Result<u8, Failed> {
     match args.command {
         None => audit(args, ui).await,
         Some(AuditCommand::Diff { old, new, world, format }) => diff(&old, &new, &world, format, ui),
+        Some(AuditCommand::Pairs { input, world, format }) => {
+            let read = gather(&input, &world, ui).await?;
+            pairs::run(&read, &world, is_json(format, ui), ui)
+        }
         Some(AuditCommand::Explain { source, destination, port, input, world, format }) => {
             let read = gather(&input, &world, ui).await?;
             explain::run(&read, &world, [&source, &destination, &port], is_json(format, ui), ui)

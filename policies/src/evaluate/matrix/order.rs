@@ -27,8 +27,6 @@ pub(super) struct Group {
     pub(super) subject: usize,
     /// Their positions.
     pub(super) members: Range<usize>,
-    /// How many pods they are.
-    pub(super) pods: u64,
 }
 
 /// What a side depends on: the steps that apply, the table of port names where rules ask for names, the shape.
@@ -65,9 +63,7 @@ impl Order {
                 order.pods.push(classes.get(class).map_or(0, |class| class.pods));
             }
             let members = start..order.classes.len();
-            let pods = order.pods.get(members.clone()).unwrap_or_default();
-            let pods = pods.iter().fold(0u64, |sum, pods| sum.saturating_add(*pods));
-            order.groups.push(Group { subject: first.first, members, pods });
+            order.groups.push(Group { subject: first.first, members });
         }
         order
     }

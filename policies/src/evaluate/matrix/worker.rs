@@ -147,23 +147,29 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
 
     fn count(&mut self, column: &Column<'_>, runs: &mut Runs, counts: &mut Counts) {
         let matrix = self.matrix;
+        let sum = |pods: &[u64]| pods.iter().fold(0u64, |sum, pods| sum.saturating_add(*pods));
+        let mut own = Counts::default();
         for (number, sources) in matrix.sources.groups.iter().enumerate() {
-            runs.clear();
+            let answers = column.ingress.get(sources.members.clone()).unwrap_or_default();
+            let pods = matrix.sources.pods.get(sources.members.clone()).unwrap_or_default();
+            self.gather(runs, answers, pods);
+            if runs.is_empty() {
+                continue;
+            }
             for (out, many) in column.egress(number).zip(column.pods) {
                 if self.rows.answers.egress.is_silent(out) {
-                    counts.add(Kind::Separated, sources.pods.saturating_mul(*many));
                     continue;
                 }
-                if runs.is_empty() {
-                    let answers = column.ingress.get(sources.members.clone()).unwrap_or_default();
-                    let pods = matrix.sources.pods.get(sources.members.clone()).unwrap_or_default();
-                    gather(runs, answers, pods);
-                }
                 for (into, sum) in runs.iter() {
-                    counts.add(self.kind(out, *into), sum.saturating_mul(*many));
+                    own.add(self.kind(out, *into), sum.saturating_mul(*many));
                 }
             }
         }
+        counts.add(Kind::Connected, own.connected);
+        counts.add(Kind::Unknown, own.unknown);
+        // The rest, of which most was not looked at: one side or the other lets nothing pass.
+        let pairs = sum(&matrix.sources.pods).saturating_mul(sum(column.pods));
+        counts.add(Kind::Separated, pairs.saturating_sub(own.connected).saturating_sub(own.unknown));
         // No pod is its own other end. A template stands for several pods, any other pod for itself.
         for position in column.destinations.clone() {
             let Some(class) = matrix.destinations.classes.get(position).copied() else { continue };
@@ -179,6 +185,20 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
             let (Some(out), Some(into)) = (out, column.ingress.get(*source).copied()) else { continue };
             let kind = self.kind(out, into);
             counts.take(kind, own.pods);
+        }
+    }
+
+    /// Adds up the pods behind equal answers, as far as they stand near each other, and leaves out those that let nothing pass.
+    fn gather(&self, runs: &mut Runs, answers: &[AnswerId], pods: &[u64]) {
+        runs.clear();
+        for (answer, pods) in answers.iter().zip(pods) {
+            if self.rows.answers.ingress.is_silent(*answer) {
+                continue;
+            }
+            match runs.iter_mut().rev().take(4).find(|(same, _)| same == answer) {
+                Some((_, sum)) => *sum = sum.saturating_add(*pods),
+                None => runs.push((*answer, *pods)),
+            }
         }
     }
 
@@ -276,16 +296,6 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
                 Some(before) => sides.join(Join::Pick, before, both),
             })
         })
-    }
-}
-
-/// Adds up the pods behind equal answers, as far as they stand near each other.
-fn gather(runs: &mut Runs, answers: &[AnswerId], pods: &[u64]) {
-    for (answer, pods) in answers.iter().zip(pods) {
-        match runs.iter_mut().rev().take(4).find(|(same, _)| same == answer) {
-            Some((_, sum)) => *sum = sum.saturating_add(*pods),
-            None => runs.push((*answer, *pods)),
-        }
     }
 }
 

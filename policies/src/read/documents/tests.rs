@@ -326,3 +326,26 @@ fn json_value() -> impl Strategy<Value = serde_json::Value> {
         ]
     })
 }
+
+#[test]
+fn what_is_read_on_all_cores_is_what_is_read_on_one() {
+    let text = |broken: Option<usize>| -> String {
+        let object = |i: usize| format!("---\napiVersion: v1\nkind: P\nmetadata: {{name: n{i}}}\n");
+        (0..400).map(|i| if Some(i) == broken { "---\na: [\n".into() } else { object(i) }).collect()
+    };
+    // An object has five nodes. The least that is enough for one reader is drawn by the first of several, so that the others
+    // find nothing and the reader goes on alone.
+    let read = |broken, nodes| {
+        let mut input = Input::new(Limits { nodes, ..Limits::default() });
+        input.add("y", text(broken)).unwrap();
+        documents(&input)
+    };
+    let all = read(None, 1 << 20).unwrap();
+    assert_eq!(all.documents.len(), 400);
+    assert_eq!(read(None, 2_000).unwrap(), all);
+    assert!(read(None, 1_999).unwrap_err().to_string().contains("limit on nodes"));
+    for broken in [0, 17, 399] {
+        let (one, several) = (read(Some(broken), 2_000), read(Some(broken), 1 << 20));
+        assert_eq!(one.unwrap_err().to_string(), several.unwrap_err().to_string());
+    }
+}
