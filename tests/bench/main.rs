@@ -11,10 +11,11 @@
 use mpegflow_broker::plan::{Settings, graph};
 use mpegflow_lockdown::supervise::Supervised;
 use mpegflow_protocol::codec::FromCodec;
+use mpegflow_protocol::encoder::{EncoderSpeed, Tuning, VideoCodec};
 use mpegflow_protocol::ids::UploadId;
-use mpegflow_protocol::job::{DecoderSet, InputRef, JobSpec, VideoOptions};
+use mpegflow_protocol::job::{AudioOptions, DecoderSet, InputRef, JobSpec, ThumbnailOptions, VideoOptions};
 use mpegflow_protocol::media::MediaInfo;
-use mpegflow_protocol::task::{EncodeTask, EncoderSpeed, ProbeTask, Rung, TaskResult, TaskSpec, VideoEncode};
+use mpegflow_protocol::task::{EncodeTask, ProbeTask, Rung, TaskResult, TaskSpec, VideoEncode};
 use mpegflow_tests::codec_session::Session;
 use mpegflow_tests::{media, program};
 use serde_json::{Value, json};
@@ -125,6 +126,9 @@ fn plan(clip: &Path) -> EncodeTask {
         preset: "web".into(),
         decoders: DecoderSet::Core,
         video: VideoOptions::default(),
+        audio: AudioOptions::default(),
+        thumbnails: ThumbnailOptions { enabled: Some(false), ..ThumbnailOptions::default() },
+        allow_partial: false,
         external_id: None,
         labels: Default::default(),
     };
@@ -142,7 +146,8 @@ fn threads() -> u32 {
 fn probe(bytes: Vec<u8>) -> MediaInfo {
     let mut session = Session::start(&program("mpegflow-codec"), &[], 0);
     assert!(matches!(session.prepare(1), Some(FromCodec::Locked(_))));
-    let ended = session.work(TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Core }), vec![bytes]);
+    let ended =
+        session.work(TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Core, partial: false }), vec![bytes]);
     match ended.frames.into_iter().last() {
         Some(FromCodec::Done(result)) => match *result {
             TaskResult::Probe(probe) => probe.media,
@@ -158,6 +163,7 @@ fn speed(speed: EncoderSpeed) -> &'static str {
         EncoderSpeed::Veryfast => "veryfast",
         EncoderSpeed::Fast => "fast",
         EncoderSpeed::Medium => "medium",
+        EncoderSpeed::Slow => "slow",
     }
 }
 
@@ -233,18 +239,24 @@ fn start(runs: usize) -> Value {
             rotation: 0,
             mirrored: false,
             max_frame_rate: 60,
+            deinterlace: true,
+            poster: None,
+            sprites: None,
             rungs: vec![Rung {
                 output: 0,
+                codec: VideoCodec::H264,
                 width: 320,
                 height: 240,
                 crf_tenths: 230,
                 max_bit_rate: 1_000_000,
                 buffer_bits: 2_000_000,
                 speed: EncoderSpeed::Ultrafast,
+                tuning: Tuning::default(),
             }],
         }),
         audio: Vec::new(),
         expected_duration_ms: None,
+        partial: false,
     });
     let folder = tempfile::tempdir().unwrap();
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
