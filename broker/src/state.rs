@@ -288,12 +288,12 @@ fn judge(
         }
         (TaskSpec::Encode(task), TaskResult::Encode(result)) => {
             verify::encode(task, result, outputs)?;
-            let next = graph::package(task, result, outputs, snapshot.attempt, media, settings)?;
+            let next = graph::package(&job.spec, task, result, outputs, snapshot.attempt, media, settings)?;
             Ok(JobMove::Next { task: Box::new(next), media: None })
         }
         (TaskSpec::Package(task), TaskResult::Package(result)) => {
             verify::package(task, result, outputs)?;
-            let next = graph::check(task, outputs, snapshot.attempt, media, settings)?;
+            let next = graph::check(&job.spec, task, outputs, snapshot.attempt, media, settings)?;
             Ok(JobMove::Next { task: Box::new(next), media: None })
         }
         (TaskSpec::Check(task), TaskResult::Check(result)) => {

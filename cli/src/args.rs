@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Play(Play),
     /// Run a broker and workers on this machine, with a page and an API
     Serve(Serve),
+    /// Make one picture of a video, as `ffmpeg -ss … -frames:v 1` does, from inside the locked process
+    Thumbnail(Thumbnail),
     /// Say what a file is, as ffprobe does, from inside the locked process
     Probe(Probe),
     /// Send a file to a broker
@@ -90,7 +92,8 @@ pub(crate) enum Command {
   mpegflow transcode in.mp4 --out dist/
   mpegflow transcode in.mov --out dist/ --max-height 720
   mpegflow transcode old.wmv --out dist/ --legacy-decoders
-  mpegflow transcode in.mp4 --out dist/ --spec job.json   # a job spec without its `input`
+  mpegflow transcode in.mp4 --out dist/ --spec job.yaml   # a job spec without its `input`
+  mpegflow transcode in.mp4 --out dist/ --preset mp4     # `mpegflow presets` explains each
   mpegflow play dist/
 
 Nothing appears in the output folder before everything is there and verified.
@@ -116,12 +119,15 @@ pub(crate) struct JobOptions {
     /// What to make; `mpegflow presets` lists a broker's [default: web]
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
-    /// A job spec in JSON (version 1), instead of the options beside this one
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "legacy_decoders", "max_height"])]
+    /// A job spec in YAML or JSON (version 1), instead of the options beside this one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "legacy_decoders", "max_height", "allow_partial"])]
     pub(crate) spec: Option<PathBuf>,
     /// Also accept the formats of the past (wmv, flv, 3gp, avi, mpeg…): more attack surface, behind the same locks
     #[arg(long)]
     pub(crate) legacy_decoders: bool,
+    /// Take a file that is cut off as far as it goes, rather than fail
+    #[arg(long)]
+    pub(crate) allow_partial: bool,
     /// Height of the highest rendition in pixels: even, 144 to 2160
     #[arg(long, value_name = "PIXELS")]
     pub(crate) max_height: Option<u32>,
@@ -179,6 +185,32 @@ pub(crate) struct Serve {
     pub(crate) metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) local: LocalOptions,
+}
+
+/// See [`Command::Thumbnail`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow thumbnail in.mp4 poster.jpg
+  mpegflow thumbnail in.mp4 poster.jpg --at 12 --max-height 360")]
+pub(crate) struct Thumbnail {
+    /// The video
+    pub(crate) input: PathBuf,
+    /// The JPEG to make
+    pub(crate) picture: PathBuf,
+    /// Which moment, in seconds from the start [default: a tenth of the duration]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) at: Option<u32>,
+    /// Height of the picture at most, in pixels: even, 144 to 2160
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) max_height: Option<u32>,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Also accept the formats of the past
+    #[arg(long)]
+    pub(crate) legacy_decoders: bool,
+    #[command(flatten)]
+    pub(crate) libexec: Libexec,
 }
 
 /// See [`Command::Probe`].
@@ -316,8 +348,12 @@ pub(crate) enum Jobs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mpegflow presets
+  mpegflow presets --local
   MPEGFLOW_URL=https://media.example.com mpegflow presets --output json")]
 pub(crate) struct Presets {
+    /// Those of this program's own `transcode`, without asking a broker
+    #[arg(long)]
+    pub(crate) local: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

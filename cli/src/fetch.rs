@@ -30,7 +30,8 @@ pub(crate) async fn fetch(
     }
     bar.finish_and_clear();
     let report = Report { mpegflow: env!("CARGO_PKG_VERSION").into(), source, job: without_tags(job) };
-    write_page(&dir, &report).map_err(|e| Failed::file("write", &dir, &e))
+    let plays = job.outputs.iter().any(|output| output.name == "master.m3u8");
+    write_page(&dir, &report, plays).map_err(|e| Failed::file("write", &dir, &e))
 }
 
 /// The job without the tags of its input: the folder is made to be published, and phones write the place and the device there.
@@ -43,8 +44,11 @@ fn without_tags(job: &Job) -> Job {
     job
 }
 
-fn write_page(dir: &Path, report: &Report) -> io::Result<()> {
+fn write_page(dir: &Path, report: &Report, plays: bool) -> io::Result<()> {
     write(&dir.join(REPORT), &serde_json::to_vec_pretty(report)?)?;
+    if !plays {
+        return Ok(());
+    }
     write(&dir.join(PAGE), web::PLAY_HTML.as_bytes())?;
     let player = dir.join(PLAYER);
     fs::create_dir(&player)?;

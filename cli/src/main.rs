@@ -25,6 +25,7 @@ mod summary;
 mod ui;
 mod web;
 mod workers;
+mod yaml;
 
 use args::{Cli, Command};
 use clap::Parser as _;
@@ -99,6 +100,7 @@ async fn run(cli: Cli, ui: Ui) -> Result<u8, Failed> {
         Command::Play(args) => commands::play::run(args, ui).await,
         Command::Serve(args) => commands::serve::run(args, ui).await,
         Command::Probe(args) => commands::probe::run(args, ui, verbose).await,
+        Command::Thumbnail(args) => commands::thumbnail::run(args, ui, verbose).await,
         Command::Upload(args) => commands::upload::run(args, ui).await,
         Command::Download(args) => commands::download::run(args, ui).await,
         Command::Jobs(args) => commands::jobs::run(args, ui).await,

@@ -15,12 +15,23 @@ pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
     let name = |output: &mpegflow_protocol::api::Output| {
         format!("{} {}", clean(stem(&output.name), 40), bytes(output.size))
     };
-    let renditions: Vec<String> = media("video/").chain(media("audio/")).map(name).collect();
+    let renditions: Vec<String> =
+        media("video/").chain(media("audio/")).chain(media("image/")).map(name).collect();
+    let has = |end: &str| job.outputs.iter().any(|output| output.name.ends_with(end));
+    let kind = if has(".m3u8") {
+        "HLS and DASH"
+    } else if has(".mp4") {
+        "MP4"
+    } else if has(".m4a") {
+        "sound"
+    } else {
+        "pictures"
+    };
     let total = job.outputs.iter().fold(0_u64, |sum, output| sum.saturating_add(output.size));
     let length = job.media.as_ref().and_then(|m| m.duration_ms).map(Duration::from_millis);
     let mut text = match length {
-        Some(length) => format!("{} of HLS, {}", duration(length), bytes(total)),
-        None => format!("HLS, {}", bytes(total)),
+        Some(length) => format!("{} of {kind}, {}", duration(length), bytes(total)),
+        None => format!("{kind}, {}", bytes(total)),
     };
     if !renditions.is_empty() {
         text = format!("{text} ({})", renditions.join(", "));
@@ -130,7 +141,7 @@ mod tests {
     fn the_summary_says_what_came_out_and_how_fast() {
         assert_eq!(
             made(&job([2, 2]), Some(Duration::from_secs(30))),
-            "1:00 min of HLS, 1.00 KiB (720p 1000 B), in 30.0 s = 2.0× real time"
+            "1:00 min of HLS and DASH, 1.00 KiB (720p 1000 B), in 30.0 s = 2.0× real time"
         );
     }
 

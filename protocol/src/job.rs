@@ -31,6 +31,15 @@ pub struct JobSpec {
     /// Which of the tenant's jobs go first.
     #[serde(default, skip_serializing_if = "Priority::is_default")]
     pub priority: Priority,
+    /// Changes to the preset's sound.
+    #[serde(default)]
+    pub audio: AudioOptions,
+    /// Changes to the preset's pictures.
+    #[serde(default)]
+    pub thumbnails: ThumbnailOptions,
+    /// Take an input that is cut off as far as it goes, rather than fail.
+    #[serde(default)]
+    pub allow_partial: bool,
     /// The tenant's own id for this job, 1 to 128 characters, given back unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
@@ -86,10 +95,74 @@ pub enum DecoderSet {
 pub struct VideoOptions {
     /// Height of the highest rung in pixels, 144 to 2160, even. A portrait picture is measured by its width.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 144, maximum = 2160, multiple_of = 2)]
     pub max_height: Option<u32>,
     /// Seconds in a segment, 2 to 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 2, maximum = 10)]
     pub segment_seconds: Option<u32>,
+    /// Frames per second that are not exceeded, 1 to 60; frames above are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 60)]
+    pub max_frame_rate: Option<u32>,
+    /// Whether frames that the source marks as interlaced are made progressive; true where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deinterlace: Option<bool>,
+    /// Expert options of the encoder, such as `crf=20:preset=slow:tune=film`: `crf` and `preset` for every codec; `tune`,
+    /// `bframes`, `ref`, `aq-mode` and `rc-lookahead` for H.264 and H.265; `lag-in-frames` for VP9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
+    pub encoder: Option<String>,
+}
+
+/// Changes to a preset's sound.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AudioOptions {
+    /// Which audio tracks of the input are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracks: Option<AudioTracks>,
+    /// Thousands of bits per second of a stereo track, 32 to 320; mono takes half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 32, maximum = 320)]
+    pub bit_rate_kbps: Option<u32>,
+    /// Channels at most, 1 or 2; more are mixed down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 2)]
+    pub max_channels: Option<u32>,
+}
+
+/// Which audio tracks of an input are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AudioTracks {
+    /// Every track, the default one first, four at most.
+    All,
+    /// The one that the input marks as default, else the first.
+    Default,
+    /// None.
+    None,
+}
+
+/// Changes to a preset's pictures.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ThumbnailOptions {
+    /// Whether a poster and a sprite sheet are made; true where nothing is said and the preset makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Which moment the poster shows, in seconds from the start; a tenth of the duration where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 86400)]
+    pub poster_seconds: Option<u32>,
+    /// Seconds between the sprite sheet's tiles, 1 to 600; more where there would be over 100 tiles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 600)]
+    pub interval_seconds: Option<u32>,
+    /// Long side of a tile in pixels, even, 64 to 320.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 64, maximum = 320, multiple_of = 2)]
+    pub tile_size: Option<u32>,
 }
 
 impl JobSpec {
@@ -121,6 +194,36 @@ impl JobSpec {
         }
         if spec.priority > Priority::HIGHEST {
             return wrong("priority", format!("{} is not from 0 to 9", spec.priority.0));
+        }
+        for (field, value, range, even) in [
+            ("video.max_frame_rate", spec.video.max_frame_rate, 1..=60, false),
+            ("audio.bit_rate_kbps", spec.audio.bit_rate_kbps, 32..=320, false),
+            ("audio.max_channels", spec.audio.max_channels, 1..=2, false),
+            ("thumbnails.poster_seconds", spec.thumbnails.poster_seconds, 0..=86_400, false),
+            ("thumbnails.interval_seconds", spec.thumbnails.interval_seconds, 1..=600, false),
+            ("thumbnails.tile_size", spec.thumbnails.tile_size, 64..=320, true),
+        ] {
+            if let Some(v) = value
+                && (!range.contains(&v) || (even && !v.is_multiple_of(2)))
+            {
+                let kind = if even { "an even number" } else { "a number" };
+                return wrong(field, format!("{v} is not {kind} from {} to {}", range.start(), range.end()));
+            }
+        }
+        if spec.thumbnails.enabled == Some(false)
+            && (spec.thumbnails.poster_seconds.is_some()
+                || spec.thumbnails.interval_seconds.is_some()
+                || spec.thumbnails.tile_size.is_some())
+        {
+            return wrong(
+                "thumbnails.enabled",
+                "it is false, and other fields of `thumbnails` ask for pictures".into(),
+            );
+        }
+        if spec.audio.tracks == Some(AudioTracks::None)
+            && (spec.audio.bit_rate_kbps.is_some() || spec.audio.max_channels.is_some())
+        {
+            return wrong("audio.tracks", "it is none, and other fields of `audio` ask for sound".into());
         }
         if let Some(id) = &spec.external_id
             && !crate::text::is_label(id, MAX_LABEL_CHARS)

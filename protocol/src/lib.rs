@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`ids`] | every boundary | text from anyone → typed ids |
 //! | [`job`] | tenant → broker | the tenant's job spec |
+//! | [`encoder`] | tenant → broker → codec | what may be asked of an encoder |
 //! | [`task`] | broker → supervisor → codec | the plan of one task; and its result on the way back |
 //! | [`media`] | codec → supervisor → broker | what a hostile file claims about itself |
 //! | [`failure`] | codec → supervisor → broker → tenant | why an attempt or a job failed |
@@ -18,6 +19,7 @@
 
 pub mod api;
 pub mod codec;
+pub mod encoder;
 pub mod evidence;
 pub mod failure;
 pub mod ids;

@@ -3,6 +3,7 @@
 //! A task names inputs and outputs by position only. What lies behind a position (a key, a URL, a tenant) is the broker's
 //! secret; the codec and the supervisor never learn it.
 
+use crate::encoder::{EncoderSpeed, Tuning, VideoCodec};
 use crate::job::DecoderSet;
 use crate::media::MediaInfo;
 use serde::{Deserialize, Serialize};
@@ -13,9 +14,10 @@ use serde::{Deserialize, Serialize};
 pub enum TaskSpec {
     /// Describe input 0. No outputs.
     Probe(ProbeTask),
-    /// Decode input 0 once and encode it to every rung and audio rendition; output *n* is one fragmented MP4 track.
+    /// Decode input 0 once and encode it to every rung, audio rendition and still; output *n* is one fragmented MP4 track,
+    /// or one JPEG picture.
     Encode(EncodeTask),
-    /// Turn encoded tracks (input *n*) into CMAF tracks and playlists.
+    /// Turn encoded tracks and stills (input *n*) into what a player fetches: CMAF tracks with their manifests, or one file.
     Package(PackageTask),
     /// Read the packaged objects as a player would and compare them with what was planned. No outputs.
     Check(CheckTask),
@@ -39,6 +41,9 @@ impl TaskSpec {
 pub struct ProbeTask {
     /// Decoders and demuxers that may touch the input.
     pub decoders: DecoderSet,
+    /// An input that is cut off is described as far as it goes.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 /// See [`TaskSpec::Encode`].
@@ -56,6 +61,9 @@ pub struct EncodeTask {
     pub audio: Vec<AudioEncode>,
     /// Duration the probe found, for progress; milliseconds.
     pub expected_duration_ms: Option<u64>,
+    /// An input that is cut off is encoded as far as it goes, rather than refused.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 /// Video of an [`EncodeTask`]: one decode, several rungs.
@@ -70,42 +78,74 @@ pub struct VideoEncode {
     pub mirrored: bool,
     /// Frames closer together than this rate allows are dropped; frames per second.
     pub max_frame_rate: u32,
-    /// The rungs, widest first.
+    /// Frames that the source marks as interlaced are made progressive.
+    #[serde(default)]
+    pub deinterlace: bool,
+    /// The rungs, widest first; none where only stills are made.
     pub rungs: Vec<Rung>,
+    /// A picture that stands for the whole.
+    #[serde(default)]
+    pub poster: Option<PosterEncode>,
+    /// Small pictures from all over it.
+    #[serde(default)]
+    pub sprites: Option<SpritesEncode>,
 }
 
-/// One video rendition of a ladder: H.264 High, 8-bit 4:2:0, square pixels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A JPEG of the first frame shown at or after a time, or of the last frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rung {
+pub struct PosterEncode {
     /// Position of its output.
     pub output: u32,
     /// Width of the upright picture in pixels, even.
     pub width: u32,
     /// Height of the upright picture in pixels, even.
     pub height: u32,
-    /// x264 constant rate factor, in tenths (230 = 23.0).
+    /// Milliseconds from the start.
+    pub at_ms: u64,
+}
+
+/// One JPEG of many small pictures in rows, the first one top left. Tile *k* shows the frame at *k* intervals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpritesEncode {
+    /// Position of its output.
+    pub output: u32,
+    /// Width of a tile in pixels, even.
+    pub tile_width: u32,
+    /// Height of a tile in pixels, even.
+    pub tile_height: u32,
+    /// Tiles in a row.
+    pub columns: u32,
+    /// Rows of the sheet.
+    pub rows: u32,
+    /// Milliseconds between tiles.
+    pub interval_ms: u32,
+}
+
+/// One video rendition of a ladder: 8-bit 4:2:0, square pixels, limited range.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rung {
+    /// Position of its output.
+    pub output: u32,
+    /// What it is coded in.
+    pub codec: VideoCodec,
+    /// Width of the upright picture in pixels, even.
+    pub width: u32,
+    /// Height of the upright picture in pixels, even.
+    pub height: u32,
+    /// Constant rate factor of the codec's own scale, in tenths (230 = 23.0).
     pub crf_tenths: u32,
     /// Most bits per second over the buffer.
     pub max_bit_rate: u32,
     /// Rate-control buffer in bits.
     pub buffer_bits: u32,
-    /// x264 preset.
+    /// How much work goes into a bit.
     pub speed: EncoderSpeed,
-}
-
-/// An x264 preset that a plan may name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EncoderSpeed {
-    /// x264 `ultrafast`.
-    Ultrafast,
-    /// x264 `veryfast`.
-    Veryfast,
-    /// x264 `fast`.
-    Fast,
-    /// x264 `medium`.
-    Medium,
+    /// What else was asked of the encoder.
+    #[serde(default)]
+    pub tuning: Tuning,
 }
 
 /// One audio rendition: AAC-LC.
@@ -124,14 +164,92 @@ pub struct AudioEncode {
     pub channels: u32,
 }
 
-/// See [`TaskSpec::Package`]. Output 0 is the HLS multivariant playlist.
+/// See [`TaskSpec::Package`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackageTask {
-    /// The tracks. Video first, widest first.
+    /// The CMAF tracks. Video first, widest first.
     pub tracks: Vec<PackageTrack>,
     /// Length of a segment in milliseconds.
     pub segment_ms: u32,
+    /// Positions of the outputs that list the CMAF tracks; there where the tracks are.
+    pub manifests: Option<Manifests>,
+    /// One file of several tracks, if any.
+    pub file: Option<PackageFile>,
+    /// Pictures.
+    pub stills: Vec<PackageStill>,
+}
+
+/// Positions of the two manifests of one CMAF set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifests {
+    /// HLS multivariant playlist.
+    pub hls: u32,
+    /// DASH media presentation description.
+    pub dash: u32,
+}
+
+/// An MP4 file with its index first, so that it plays while it is fetched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageFile {
+    /// Position of its output.
+    pub output: u32,
+    /// Its name, such as `video.mp4`.
+    pub uri: String,
+    /// Its tracks, in order.
+    pub tracks: Vec<FileTrack>,
+}
+
+/// One track of a [`PackageFile`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileTrack {
+    /// Position of its input: a fragmented MP4 with one track.
+    pub input: u32,
+    /// What it must be.
+    pub expect: ExpectTrack,
+    /// ISO 639-2 language of an audio track, where known.
+    pub language: Option<String>,
+}
+
+/// One JPEG of a [`PackageTask`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageStill {
+    /// Position of its input.
+    pub input: u32,
+    /// Position of its output.
+    pub output: u32,
+    /// Its name, such as `poster.jpg`.
+    pub uri: String,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Position of the output that takes the WebVTT index of a sprite sheet, and what is in it.
+    pub index: Option<(u32, SpriteIndex)>,
+}
+
+/// Which tile of a sprite sheet stands for which time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpriteIndex {
+    /// The index's name, such as `sprites.vtt`.
+    pub uri: String,
+    /// Width of a tile in pixels.
+    pub tile_width: u32,
+    /// Height of a tile in pixels.
+    pub tile_height: u32,
+    /// Tiles in a row.
+    pub columns: u32,
+    /// Tiles there are.
+    pub tiles: u32,
+    /// Milliseconds between tiles.
+    pub interval_ms: u32,
+    /// Milliseconds of the whole.
+    pub duration_ms: u64,
 }
 
 /// One track of a [`PackageTask`].
@@ -158,8 +276,10 @@ pub struct PackageTrack {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum ExpectTrack {
-    /// H.264 with this picture and, within one, this many frames.
+    /// Video with this picture and, within one, this many frames.
     Video {
+        /// What it is coded in.
+        codec: VideoCodec,
         /// Width in pixels.
         width: u32,
         /// Height in pixels.
@@ -180,16 +300,68 @@ pub enum ExpectTrack {
     },
 }
 
-/// See [`TaskSpec::Check`]. Input 0 is the multivariant playlist; then, for each track, its playlist and its media.
+impl ExpectTrack {
+    /// Duration the encode task counted, in milliseconds.
+    pub const fn duration_ms(&self) -> u64 {
+        match self {
+            Self::Video { duration_ms, .. } | Self::Audio { duration_ms, .. } => *duration_ms,
+        }
+    }
+}
+
+/// See [`TaskSpec::Check`]. Whatever is an input must be named here once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckTask {
-    /// The tracks that must be there, and nothing else.
+    /// The CMAF tracks that must be there, and nothing else.
     pub tracks: Vec<CheckTrack>,
     /// Length of a segment in milliseconds.
     pub segment_ms: u32,
     /// Duration of the source in milliseconds, where the probe found one.
     pub source_duration_ms: Option<u64>,
+    /// Positions of the manifests among the inputs; there where the CMAF tracks are.
+    pub manifests: Option<Manifests>,
+    /// The one file, if any.
+    pub file: Option<CheckFile>,
+    /// The pictures.
+    pub stills: Vec<CheckStill>,
+}
+
+impl CheckTask {
+    /// Name and expectation of every track, in the order of [`CheckResult::tracks`].
+    pub fn expected(&self) -> impl Iterator<Item = (&str, &ExpectTrack)> {
+        let cmaf = self.tracks.iter().map(|t| (t.media_uri.as_str(), &t.expect));
+        let file = self.file.iter().flat_map(|f| f.tracks.iter().map(|t| (f.uri.as_str(), t)));
+        cmaf.chain(file)
+    }
+}
+
+/// The file of a [`CheckTask`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckFile {
+    /// Its position among the inputs.
+    pub input: u32,
+    /// Its name.
+    pub uri: String,
+    /// Its tracks, in order.
+    pub tracks: Vec<ExpectTrack>,
+}
+
+/// A picture of a [`CheckTask`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckStill {
+    /// Its position among the inputs.
+    pub input: u32,
+    /// Its name.
+    pub uri: String,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Position of its index among the inputs, and what must be in it.
+    pub index: Option<(u32, SpriteIndex)>,
 }
 
 /// One track of a [`CheckTask`].
@@ -263,9 +435,9 @@ pub struct EncodeResult {
 pub struct EncodedTrack {
     /// Position of the output.
     pub output: u32,
-    /// Video frames, or audio samples per channel.
+    /// Video frames, audio samples per channel, or pictures of a still.
     pub units: u64,
-    /// Duration in milliseconds.
+    /// Duration in milliseconds; of a still, that of the video it is from.
     pub duration_ms: u64,
     /// Bytes written.
     pub bytes: u64,
@@ -275,8 +447,20 @@ pub struct EncodedTrack {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackageResult {
-    /// One for each track, in the task's order.
+    /// One for each CMAF track, in the task's order.
     pub tracks: Vec<PackagedTrack>,
+    /// The file, where one was planned.
+    pub file: Option<PackagedFile>,
+}
+
+/// The file of a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackagedFile {
+    /// Bytes of it.
+    pub bytes: u64,
+    /// Duration of the longest track in milliseconds.
+    pub duration_ms: u64,
 }
 
 /// One track of a package.
@@ -303,7 +487,7 @@ pub struct PackagedTrack {
 pub struct CheckResult {
     /// Everything that is wrong, at most 16 entries of at most 256 characters; empty when the output may be committed.
     pub problems: Vec<String>,
-    /// One for each track, in the task's order.
+    /// One for each CMAF track and then for each track of the file, in the task's order.
     pub tracks: Vec<CheckedTrack>,
 }
 

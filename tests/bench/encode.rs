@@ -4,9 +4,10 @@ use super::measure::{compare, measure};
 use mpegflow_broker::plan::{Settings, graph};
 use mpegflow_protocol::codec::FromCodec;
 use mpegflow_protocol::ids::UploadId;
-use mpegflow_protocol::job::{DecoderSet, InputRef, JobSpec, VideoOptions};
+use mpegflow_protocol::encoder::EncoderSpeed;
+use mpegflow_protocol::job::{AudioOptions, DecoderSet, InputRef, JobSpec, ThumbnailOptions, VideoOptions};
 use mpegflow_protocol::media::MediaInfo;
-use mpegflow_protocol::task::{EncodeTask, EncoderSpeed, ProbeTask, TaskResult, TaskSpec};
+use mpegflow_protocol::task::{EncodeTask, ProbeTask, TaskResult, TaskSpec};
 use mpegflow_tests::codec_session::Session;
 use mpegflow_tests::{media, program};
 use serde_json::{Value, json};
@@ -63,6 +64,9 @@ fn plan(clip: &Path) -> EncodeTask {
         preset: "web".into(),
         decoders: DecoderSet::Core,
         video: VideoOptions::default(),
+        audio: AudioOptions::default(),
+        thumbnails: ThumbnailOptions { enabled: Some(false), ..ThumbnailOptions::default() },
+        allow_partial: false,
         priority: Default::default(),
         external_id: None,
         labels: Default::default(),
@@ -81,7 +85,7 @@ fn threads() -> u32 {
 fn probe(bytes: Vec<u8>) -> MediaInfo {
     let mut session = Session::start(&program("mpegflow-codec"), &[], 0);
     assert!(matches!(session.prepare(1), Some(FromCodec::Locked(_))));
-    let ended = session.work(TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Core }), vec![bytes]);
+    let ended = session.work(TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Core, partial: false }), vec![bytes]);
     match ended.frames.into_iter().last() {
         Some(FromCodec::Done(result)) => match *result {
             TaskResult::Probe(probe) => probe.media,
@@ -97,6 +101,7 @@ fn speed(speed: EncoderSpeed) -> &'static str {
         EncoderSpeed::Veryfast => "veryfast",
         EncoderSpeed::Fast => "fast",
         EncoderSpeed::Medium => "medium",
+        EncoderSpeed::Slow => "slow",
     }
 }
 

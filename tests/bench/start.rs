@@ -2,8 +2,9 @@
 
 use super::measure::{Cost, compare, measure};
 use mpegflow_protocol::codec::FromCodec;
+use mpegflow_protocol::encoder::{EncoderSpeed, Tuning, VideoCodec};
 use mpegflow_protocol::job::DecoderSet;
-use mpegflow_protocol::task::{EncodeTask, EncoderSpeed, Rung, TaskSpec, VideoEncode};
+use mpegflow_protocol::task::{EncodeTask, Rung, TaskSpec, VideoEncode};
 use mpegflow_tests::codec_session::Session;
 use mpegflow_tests::{media, program};
 use serde_json::{Value, json};
@@ -26,18 +27,24 @@ pub(super) fn run(runs: usize) -> Value {
             rotation: 0,
             mirrored: false,
             max_frame_rate: 60,
+            deinterlace: true,
+            poster: None,
+            sprites: None,
             rungs: vec![Rung {
                 output: 0,
+                codec: VideoCodec::H264,
                 width: 320,
                 height: 240,
                 crf_tenths: 230,
                 max_bit_rate: 1_000_000,
                 buffer_bits: 2_000_000,
                 speed: EncoderSpeed::Ultrafast,
+                tuning: Tuning::default(),
             }],
         }),
         audio: Vec::new(),
         expected_duration_ms: None,
+        partial: false,
     });
     let folder = tempfile::tempdir().unwrap();
     let (mut ours, mut peer) = (Vec::new(), Vec::new());

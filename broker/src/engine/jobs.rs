@@ -4,7 +4,7 @@ use super::{Engine, Notice, render};
 use crate::model::{JobRecord, JobView, ManifestEntry};
 use crate::objects::{Bytestream, Key, ObjectError};
 use crate::plan::graph;
-use crate::plan::presets::PresetName;
+use crate::plan::presets::{Contradiction, PresetName};
 use crate::secret::fresh_id;
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{Job, JobPage, JobState, TaskState};
@@ -19,6 +19,9 @@ pub enum SubmitError {
     /// There is no such preset.
     #[error("there is no preset `{0}`")]
     UnknownPreset(String),
+    /// A field does not go with the preset.
+    #[error("a field does not go with the preset")]
+    Contradiction(#[source] Contradiction),
     /// The tenant has no such upload.
     #[error("there is no such upload")]
     NoUpload,
@@ -73,8 +76,9 @@ impl Engine {
         spec: JobSpec,
         once: Option<&Idempotency>,
     ) -> Result<Vec<u8>, SubmitError> {
-        PresetName::find(&spec.preset)
+        let preset = PresetName::find(&spec.preset)
             .ok_or_else(|| SubmitError::UnknownPreset(text::clean(&spec.preset, 64)))?;
+        preset.check(&spec).map_err(SubmitError::Contradiction)?;
         let InputRef::Upload(upload) = spec.input;
         let now = self.now();
         // The plan needs the size; the transaction looks at the upload again.

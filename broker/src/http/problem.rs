@@ -265,6 +265,7 @@ impl From<SubmitError> for Problem {
                     .detail(format!("There is no preset `{name}`; there are: {}.", known.join(", ")))
                     .field("preset")
             }
+            SubmitError::Contradiction(c) => Self::new(Kind::InvalidField).detail(c.to_string()).field(c.field),
             SubmitError::NoUpload => Self::new(Kind::UnknownUpload).detail("There is no such upload.").field("input.upload"),
             SubmitError::Unfinished => Self::new(Kind::UploadUnfinished)
                 .detail("Send the rest of the upload first.")

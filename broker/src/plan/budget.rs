@@ -2,6 +2,7 @@
 //! must never meet these limits.
 
 use mpegflow_protocol::codec::ProcessLimits;
+use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::limits::{MAX_DURATION_MS, MAX_PARTS, PART_SIZE};
 
 const GIB: u64 = 1 << 30;
@@ -11,6 +12,9 @@ const HOUR_MS: u64 = 3_600_000;
 const MAX_OBJECT: u64 = PART_SIZE.saturating_mul(MAX_PARTS as u64);
 /// A playlist of the longest track has 43,200 entries of about 60 bytes.
 pub const PLAYLIST_BYTES: u64 = 16 * MIB;
+
+/// A JPEG of 8192 × 4352 pixels at the quality that is used.
+pub const STILL_BYTES: u64 = 32 * MIB;
 
 /// Memory classes: after an out-of-memory failure a task is tried once more in the next one.
 pub const MEMORY_CLASSES: u32 = 2;
@@ -55,15 +59,30 @@ pub fn probe(size: u64, threads: u32) -> Budget {
 }
 
 /// An encode. `source_pixels` is the decoded picture, `rung_pixels` the sum over the ladder; 0 without video.
-pub fn encode(duration_ms: Option<u64>, source_pixels: u64, rung_pixels: u64, threads: u32) -> Budget {
-    // x264's look-ahead and reference frames of a 1080p ladder take about 1.5 GiB of address space.
+pub fn encode(
+    codec: VideoCodec,
+    duration_ms: Option<u64>,
+    source_pixels: u64,
+    rung_pixels: u64,
+    threads: u32,
+) -> Budget {
+    // x264's look-ahead and reference frames of a 1080p ladder take about 1.5 GiB of address space; the newer encoders look
+    // further ahead at larger blocks.
+    let (memory, slowness) = match codec {
+        VideoCodec::H264 => (1, 1),
+        VideoCodec::Hevc => (2, 4),
+        VideoCodec::Vp9 => (2, 6),
+        VideoCodec::Av1 => (3, 6),
+    };
     let address_space = if source_pixels.max(rung_pixels / 2) > 1920 * 1200 { 6 * GIB } else { 3 * GIB };
     let full_hd = (rung_pixels.saturating_add(source_pixels) / (1920 * 1080)).saturating_add(1);
     let wall_ms = match duration_ms {
-        Some(ms) => ms.saturating_mul(30).saturating_mul(full_hd).saturating_add(HOUR_MS / 2),
+        Some(ms) => {
+            ms.saturating_mul(30).saturating_mul(full_hd).saturating_mul(slowness).saturating_add(HOUR_MS / 2)
+        }
         None => 12 * HOUR_MS,
     };
-    Budget::new(address_space, wall_ms, threads)
+    Budget::new(address_space.saturating_mul(memory), wall_ms, threads)
 }
 
 /// Packaging and checking read and write each byte about once.

@@ -4,16 +4,20 @@ use super::ladder;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::media::{AudioInfo, MediaInfo, StreamInfo, StreamKind, VideoInfo};
 
+/// Audio tracks that are kept at most.
+pub const MAX_AUDIO_TRACKS: usize = 4;
+
 /// The streams that are used; at least one is there.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Chosen<'a> {
     /// The pictures, if any.
     pub video: Option<(&'a StreamInfo, &'a VideoInfo)>,
-    /// The sound, if any.
-    pub audio: Option<(&'a StreamInfo, &'a AudioInfo)>,
+    /// The sound: the default track first, at most [`MAX_AUDIO_TRACKS`].
+    pub audio: Vec<(&'a StreamInfo, &'a AudioInfo)>,
 }
 
-/// Chooses one video and one audio stream: the one marked as default, else the first.
+/// Chooses one video stream, the one marked as default, else the first, and the audio streams that can be decoded, in the same
+/// order of preference.
 ///
 /// # Errors
 /// [`FailureCode::NoStreams`], [`FailureCode::InputIsImage`], or [`FailureCode::DecoderNotAllowed`] where the allowed set is
@@ -22,8 +26,11 @@ pub fn choose(media: &MediaInfo) -> Result<Chosen<'_>, Failure> {
     let videos = || media.streams.iter().filter_map(|s| s.video().map(|v| (s, v)));
     let audios = || media.streams.iter().filter_map(|s| s.audio().map(|a| (s, a)));
     let video = prefer_default(videos().filter(|(s, v)| s.decodable && ladder::display(v).is_some()));
-    let audio = prefer_default(audios().filter(|(s, a)| s.decodable && a.channels > 0 && a.sample_rate > 0));
-    if video.is_none() && audio.is_none() {
+    let usable = |(s, a): &(&StreamInfo, &AudioInfo)| s.decodable && a.channels > 0 && a.sample_rate > 0;
+    let first = prefer_default(audios().filter(usable));
+    let others = audios().filter(usable).filter(|(s, _)| first.is_none_or(|(f, _)| f.index != s.index));
+    let audio: Vec<_> = first.into_iter().chain(others).take(MAX_AUDIO_TRACKS).collect();
+    if video.is_none() && audio.is_empty() {
         return Err(nothing(media));
     }
     // A video whose decoder is not allowed must not quietly become an audio file.
@@ -32,13 +39,13 @@ pub fn choose(media: &MediaInfo) -> Result<Chosen<'_>, Failure> {
     {
         return Err(not_allowed(stream));
     }
-    if audio.is_none()
+    if audio.is_empty()
         && let Some((stream, _)) = audios().find(|(s, _)| !s.decodable)
     {
         return Err(not_allowed(stream));
     }
     // FFmpeg's demuxers for single pictures are called image2 and, by content, png_pipe, jpeg_pipe and so on.
-    if audio.is_none() && (media.format.ends_with("_pipe") || media.format.starts_with("image2")) {
+    if audio.is_empty() && (media.format.ends_with("_pipe") || media.format.starts_with("image2")) {
         return Err(Failure::new(FailureCode::InputIsImage, FailureCode::InputIsImage.help()));
     }
     Ok(Chosen { video, audio })
@@ -140,19 +147,19 @@ mod tests {
         let cover = StreamInfo { attached_picture: true, ..stream("video", true, true) };
         let found = |streams| {
             choose(&media("mov", streams))
-                .map(|c| (c.video.map(|v| v.0.index), c.audio.map(|a| a.0.index)))
+                .map(|c| (c.video.map(|v| v.0.index), c.audio.iter().map(|a| a.0.index).collect::<Vec<_>>()))
                 .map_err(|f| f.code)
         };
         use FailureCode::{DecoderNotAllowed, NoStreams};
         for (streams, expected) in [
             (
                 vec![stream("video", true, false), stream("audio", true, false), stream("audio", true, true)],
-                Ok((Some(0), Some(2))),
+                Ok((Some(0), vec![2, 1])),
             ),
-            (vec![stream("audio", true, false), stream("audio", true, false)], Ok((None, Some(0)))),
-            (vec![stream("video", true, false), stream("subtitle", true, true)], Ok((Some(0), None))),
-            (vec![cover.clone(), stream("audio", true, false)], Ok((None, Some(1)))),
-            (vec![stream("audio", false, true), stream("audio", true, false)], Ok((None, Some(1)))),
+            (vec![stream("audio", true, false), stream("audio", true, false)], Ok((None, vec![0, 1]))),
+            (vec![stream("video", true, false), stream("subtitle", true, true)], Ok((Some(0), vec![]))),
+            (vec![cover.clone(), stream("audio", true, false)], Ok((None, vec![1]))),
+            (vec![stream("audio", false, true), stream("audio", true, false)], Ok((None, vec![1]))),
             (vec![cover], Err(NoStreams)),
             (vec![], Err(NoStreams)),
             (vec![stream("subtitle", false, false)], Err(NoStreams)),

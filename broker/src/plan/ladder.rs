@@ -1,5 +1,6 @@
 //! The ladder: which pictures are made of a source, and with how many bits.
 
+use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::job::VideoOptions;
 use mpegflow_protocol::limits::{MAX_FRAME_SIDE, MAX_RUNGS};
 use mpegflow_protocol::media::VideoInfo;
@@ -94,6 +95,26 @@ pub fn bit_rate(width: u32, height: u32, frame_rate: f64) -> u32 {
     whole(bits / 1000.0).saturating_mul(1000)
 }
 
+/// The same for a codec that needs fewer bits than H.264 for the same picture.
+pub fn for_codec(h264_bit_rate: u32, codec: VideoCodec) -> u32 {
+    let percent = match codec {
+        VideoCodec::H264 => 100,
+        VideoCodec::Hevc | VideoCodec::Vp9 => 70,
+        VideoCodec::Av1 => 55,
+    };
+    (h264_bit_rate / 100).saturating_mul(percent)
+}
+
+/// The constant rate factor that looks alike in each codec, in tenths of its own scale.
+pub const fn crf_tenths(codec: VideoCodec) -> u32 {
+    match codec {
+        VideoCodec::H264 => 230,
+        VideoCodec::Hevc => 260,
+        VideoCodec::Vp9 => 320,
+        VideoCodec::Av1 => 350,
+    }
+}
+
 /// Rounds to the nearest even number, down at a tie, at least 2.
 fn even(value: f64) -> u32 {
     whole((value / 2.0 - 0.01).round()).saturating_mul(2).max(2)
@@ -129,7 +150,7 @@ mod tests {
     }
 
     fn sizes(video: &VideoInfo, max_height: Option<u32>) -> Vec<String> {
-        let options = VideoOptions { max_height, segment_seconds: None };
+        let options = VideoOptions { max_height, ..VideoOptions::default() };
         ladder(display(video).unwrap(), frame_rate(video), &options)
             .iter()
             .map(|s| format!("{}x{}", s.width, s.height))

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`presets`] | which presets there are |
 //! | [`ladder`] | the video renditions: sizes and bit rates |
+//! | [`stills`] | poster and sprite sheet |
 //! | [`choose`] | which streams of the input are used |
 //! | [`budget`] | memory, CPU, time and bytes a task may use |
 //! | [`graph`] | the tasks of a job, each from the results before it |
@@ -14,14 +15,15 @@ pub mod choose;
 pub mod graph;
 pub mod ladder;
 pub mod presets;
+pub mod stills;
 pub mod verify;
 
-use mpegflow_protocol::task::EncoderSpeed;
+use mpegflow_protocol::encoder::EncoderSpeed;
 
 /// What the operator of the broker decides about every plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// x264 preset of every rung.
+    /// How much work goes into every rung, where the job does not say.
     pub x264: EncoderSpeed,
     /// Threads of a codec process.
     pub threads: u32,

@@ -4,7 +4,7 @@
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::limits::{MAX_DURATION_MS, MAX_SEGMENTS};
 use mpegflow_protocol::task::{
-    CheckResult, CheckTask, EncodeResult, EncodeTask, ExpectTrack, PackageResult, PackageTask,
+    CheckResult, CheckTask, EncodeResult, EncodeTask, ExpectTrack, PackageResult, PackageTask, VideoEncode,
 };
 use mpegflow_protocol::text;
 use mpegflow_protocol::worker::OutputDigest;
@@ -25,9 +25,12 @@ fn near(a: u64, b: u64) -> bool {
 /// # Errors
 /// [`FailureCode::OutputRejected`] with what is wrong.
 pub fn encode(task: &EncodeTask, result: &EncodeResult, received: &[OutputDigest]) -> Result<(), Failure> {
-    let rungs = task.video.iter().flat_map(|v| &v.rungs).count();
-    if result.tracks.len() != rungs.saturating_add(task.audio.len()) || result.tracks.len() != received.len()
-    {
+    let video = |v: &VideoEncode| {
+        let stills = usize::from(v.poster.is_some()).saturating_add(usize::from(v.sprites.is_some()));
+        v.rungs.len().saturating_add(stills)
+    };
+    let planned = task.video.as_ref().map_or(0, video).saturating_add(task.audio.len());
+    if result.tracks.len() != planned || result.tracks.len() != received.len() {
         return rejected("the encode did not make the tracks that were planned");
     }
     for (position, output) in received.iter().enumerate() {
@@ -64,6 +67,12 @@ pub fn encode(task: &EncodeTask, result: &EncodeResult, received: &[OutputDigest
             return rejected("there are more frames than the frame rate's cap allows");
         }
     }
+    if let Some(sprites) = task.video.as_ref().and_then(|v| v.sprites.as_ref()) {
+        let most = u64::from(sprites.columns).saturating_mul(u64::from(sprites.rows));
+        if result.tracks.iter().any(|t| t.output == sprites.output && t.units > most) {
+            return rejected("the sprite sheet has more tiles than room");
+        }
+    }
     Ok(())
 }
 
@@ -83,10 +92,11 @@ pub fn package(task: &PackageTask, result: &PackageResult, received: &[OutputDig
         if size != Some(track.bytes) {
             return rejected(format!("{} does not have the bytes that were reported", plan.media_uri));
         }
-        let (prefix, duration_ms) = match plan.expect {
-            ExpectTrack::Video { duration_ms, .. } => ("avc1.", duration_ms),
-            ExpectTrack::Audio { duration_ms, .. } => ("mp4a.", duration_ms),
+        let prefix = match plan.expect {
+            ExpectTrack::Video { codec, .. } => codec.codecs_prefix(),
+            ExpectTrack::Audio { .. } => "mp4a.",
         };
+        let duration_ms = plan.expect.duration_ms();
         let segments = usize::try_from(track.segments).unwrap_or(usize::MAX);
         if segments == 0 || segments > MAX_SEGMENTS {
             return rejected(format!("{} has {segments} segments", plan.media_uri));
@@ -101,7 +111,21 @@ pub fn package(task: &PackageTask, result: &PackageResult, received: &[OutputDig
             return rejected(format!("{} is not the codec that was planned", plan.media_uri));
         }
     }
-    Ok(())
+    match (&task.file, &result.file) {
+        (None, None) => Ok(()),
+        (Some(plan), Some(file)) => {
+            let size = usize::try_from(plan.output).ok().and_then(|n| received.get(n)).map(|o| o.size);
+            let duration_ms = plan.tracks.iter().map(|t| t.expect.duration_ms()).max().unwrap_or(0);
+            if size != Some(file.bytes) {
+                return rejected(format!("{} does not have the bytes that were reported", plan.uri));
+            }
+            if !near(file.duration_ms, duration_ms) {
+                return rejected(format!("{} lasts {} ms, not {duration_ms} ms", plan.uri, file.duration_ms));
+            }
+            Ok(())
+        }
+        _ => rejected("the package does not have the file that was planned"),
+    }
 }
 
 /// Verifies a check against its plan.
@@ -116,30 +140,21 @@ pub fn check(task: &CheckTask, result: &CheckResult) -> Result<(), Failure> {
         };
         return rejected(format!("The check found: {}{more}", text::clean(problem, 256)));
     }
-    if result.tracks.len() != task.tracks.len() {
+    if result.tracks.len() != task.expected().count() {
         return rejected("the check did not look at every track");
     }
-    for (plan, track) in task.tracks.iter().zip(&result.tracks) {
-        let duration_ms = match plan.expect {
-            ExpectTrack::Video { duration_ms, frames, .. } => {
-                if track.packets.abs_diff(frames) > 1 {
-                    return rejected(format!(
-                        "{} has {} frames, not {frames}",
-                        plan.media_uri, track.packets
-                    ));
-                }
-                duration_ms
-            }
-            ExpectTrack::Audio { duration_ms, .. } => duration_ms,
-        };
+    for ((name, expect), track) in task.expected().zip(&result.tracks) {
+        let duration_ms = expect.duration_ms();
+        if let ExpectTrack::Video { frames, .. } = expect
+            && track.packets.abs_diff(*frames) > 1
+        {
+            return rejected(format!("{name} has {} frames, not {frames}", track.packets));
+        }
         if track.packets == 0 || track.frames_decoded == 0 {
-            return rejected(format!("nothing could be decoded from {}", plan.media_uri));
+            return rejected(format!("nothing could be decoded from {name}"));
         }
         if !near(track.duration_ms, duration_ms) {
-            return rejected(format!(
-                "{} lasts {} ms, not {duration_ms} ms",
-                plan.media_uri, track.duration_ms
-            ));
+            return rejected(format!("{name} lasts {} ms, not {duration_ms} ms", track.duration_ms));
         }
     }
     Ok(())

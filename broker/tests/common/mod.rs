@@ -400,8 +400,12 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
         TaskSpec::Encode(task) => {
             let rungs = task.video.iter().flat_map(|v| &v.rungs).map(|r| (r.output, 300));
             let audio = task.audio.iter().map(|a| (a.output, 441_000));
+            let stills = task.video.iter().flat_map(|v| {
+                v.poster.iter().map(|p| (p.output, 1)).chain(v.sprites.iter().map(|s| (s.output, 2)))
+            });
             let tracks = rungs
                 .chain(audio)
+                .chain(stills)
                 .map(|(output, units)| EncodedTrack {
                     output,
                     units,
@@ -430,10 +434,16 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
                 peak_bit_rate: 1,
                 average_bit_rate: 1,
             };
-            TaskResult::Package(PackageResult { tracks: task.tracks.iter().map(track).collect() })
+            TaskResult::Package(PackageResult {
+                tracks: task.tracks.iter().map(track).collect(),
+                file: task.file.as_ref().map(|f| mpegflow_protocol::task::PackagedFile {
+                    bytes: outputs[f.output as usize].size,
+                    duration_ms: DURATION_MS,
+                }),
+            })
         }
         TaskSpec::Check(task) => {
-            let tracks = task.tracks.iter().map(|_| CheckedTrack {
+            let tracks = task.expected().map(|_| CheckedTrack {
                 packets: 300,
                 frames_decoded: 10,
                 duration_ms: DURATION_MS,

@@ -9,6 +9,7 @@ pub(crate) mod play;
 pub(crate) mod presets;
 pub(crate) mod probe;
 pub(crate) mod serve;
+pub(crate) mod thumbnail;
 pub(crate) mod transcode;
 pub(crate) mod upload;
 
@@ -18,7 +19,9 @@ use crate::exit::{Exit, Failed};
 use crate::ui::Ui;
 use mpegflow_protocol::api::{Job, JobState, Upload};
 use mpegflow_protocol::ids::{JobId, UploadId};
-use mpegflow_protocol::job::{DecoderSet, InputRef, JobSpec, MAX_LABEL_CHARS, VideoOptions};
+use mpegflow_protocol::job::{
+    AudioOptions, DecoderSet, InputRef, JobSpec, MAX_LABEL_CHARS, ThumbnailOptions, VideoOptions,
+};
 use mpegflow_protocol::limits::MAX_API_BODY;
 use mpegflow_protocol::text::clean;
 use std::io::Read as _;
@@ -55,8 +58,11 @@ impl JobTemplate {
                 input: InputRef::Upload(upload),
                 preset: options.preset.clone().unwrap_or_else(|| "web".into()),
                 decoders: if options.legacy_decoders { DecoderSet::Legacy } else { DecoderSet::Core },
-                video: VideoOptions { max_height: options.max_height, segment_seconds: None },
+                video: VideoOptions { max_height: options.max_height, ..VideoOptions::default() },
+                audio: AudioOptions::default(),
+                thumbnails: ThumbnailOptions::default(),
                 priority: Default::default(),
+                allow_partial: options.allow_partial,
                 external_id: None,
                 labels: file.and_then(label).map(|name| (NAME.to_owned(), name)).into_iter().collect(),
             }),
@@ -86,10 +92,17 @@ fn read_spec(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>, 
     if text.len() > MAX_API_BODY {
         return Err(bad(format!("a job spec has at most {MAX_API_BODY} bytes")));
     }
-    let spec: serde_json::Map<_, _> = serde_json::from_slice(&text).map_err(|e| {
-        bad(format!("not a JSON object: {e}"))
-            .help("The shortest is {\"version\": 1, \"preset\": \"web\"}. YAML is not read.")
-    })?;
+    // YAML reads most of JSON, but says less well where it is broken.
+    let json = text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+    let read: Result<serde_json::Value, String> = if json {
+        serde_json::from_slice(&text).map_err(|e| format!("not JSON: {e}"))
+    } else {
+        std::str::from_utf8(&text).map_err(|_| "not text".to_owned()).and_then(crate::yaml::parse)
+    };
+    let serde_json::Value::Object(spec) = read.map_err(bad)? else {
+        return Err(bad("not a map of fields".into())
+            .help("The shortest has two lines: `version: 1` and `preset: web`; docs/job-v1.schema.json has all fields."));
+    };
     if spec.contains_key("input") {
         return Err(bad("it has an `input`, but that is given on the command line".into())
             .help("Leave `input` out of the file."));
@@ -165,8 +178,9 @@ mod tests {
         for (text, part) in [
             (r#"{"version":1,"preset":"web","video":{"crf":1}}"#, "video.crf"),
             (r#"{"version":1,"preset":"web","input":{"upload":"x"}}"#, "`input`"),
-            ("version: 1\npreset: web", "not a JSON object"),
-            ("[]", "not a JSON object"),
+            ("version: 1\npreset: web\nvideo: {crf: 1}", "video.crf"),
+            ("version: 1\nversion: 2", "line 2"),
+            ("[]", "not a map"),
             (r#"{"preset":"web"}"#, "version"),
         ] {
             let Err(failed) = spec_file(text) else { panic!("{text} was taken") };

@@ -4,11 +4,16 @@ use crate::args::Presets;
 use crate::client::Client;
 use crate::exit::Failed;
 use crate::ui::{Tone, Ui};
+use mpegflow_broker::plan::presets::PresetName;
 use mpegflow_protocol::text::clean;
 
 /// Runs the command.
 pub(crate) async fn run(args: Presets, ui: Ui) -> Result<(), Failed> {
-    let presets = Client::from_connection(&args.connection)?.presets().await?;
+    let presets = if args.local {
+        PresetName::ALL.iter().map(|preset| preset.describe()).collect()
+    } else {
+        Client::from_connection(&args.connection)?.presets().await?
+    };
     if ui.json {
         ui.json(&presets, true);
         return Ok(());

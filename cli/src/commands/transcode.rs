@@ -125,7 +125,9 @@ fn report(job: &Job, target: &Target, wall: Duration, ui: Ui) {
     ui.line(format!("{} {}", label("made"), ui.tone(Tone::Good, &summary::made(job, Some(wall)))));
     ui.line(format!("{} {}", label("in"), target.path().display()));
     ui.line(format!("{} {}", label("isolated"), summary::isolation(job)));
-    ui.line(format!("{} mpegflow play {}", label("play"), quoted(target.path())));
+    if job.outputs.iter().any(|output| output.name == "master.m3u8") {
+        ui.line(format!("{} mpegflow play {}", label("play"), quoted(target.path())));
+    }
 }
 
 fn millis(time: Duration) -> u64 {

@@ -1,7 +1,10 @@
 //! The check task: reads what was packaged as a player would, and compares it with what was planned. It shares with the
 //! packager neither the writing of playlists nor that of boxes.
 
+mod dash;
+mod file;
 mod samples;
+mod stills;
 mod tracks;
 
 use crate::control::Control;
@@ -12,6 +15,7 @@ use crate::source::Inputs;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::limits;
 use mpegflow_protocol::task::{CheckResult, CheckTask, CheckTrack, CheckedTrack, ExpectTrack};
+use tracks::Found;
 
 /// Entries in a report.
 const MAX_PROBLEMS: usize = 16;
@@ -47,33 +51,50 @@ impl Problems {
 /// # Errors
 /// Only where the check itself could not be done; what is wrong with the objects is in the report.
 pub(crate) fn run(task: &CheckTask, inputs: &Inputs, control: &Control) -> Result<CheckResult, Failure> {
-    if task.tracks.is_empty()
-        || task.tracks.len() > limits::MAX_INPUTS
-        || inputs.count() != expected_inputs(task)
+    let expected = expected_inputs(task);
+    if expected == 0
+        || expected > limits::MAX_INPUTS
+        || inputs.count() != expected
+        || task.tracks.is_empty() != task.manifests.is_none()
     {
         return Err(Failure::new(FailureCode::WorkerError, "the plan's tracks and inputs do not fit"));
     }
     let mut problems = Problems::default();
-    let mut codecs = Vec::new();
-    let mut peaks = Vec::new();
-    let mut checked = Vec::new();
+    let mut all = Vec::new();
     let mut frames = 0u64;
+    let mut progress = |ms| {
+        frames = frames.saturating_add(1);
+        control.progress(frames, ms);
+    };
     for track in &task.tracks {
-        let found = tracks::check(track, task.segment_ms, inputs, &mut problems, &mut |ms| {
-            frames = frames.saturating_add(1);
-            control.progress(frames, ms);
-        })?;
-        codecs.push(found.codecs);
-        peaks.push(found.largest_rate);
-        checked.push(found.counted);
+        all.push(tracks::check(track, task.segment_ms, inputs, &mut problems, &mut progress)?);
     }
-    multivariant(task, inputs, &codecs, &peaks, &mut problems)?;
+    if let Some(manifests) = task.manifests {
+        multivariant(task, inputs, manifests.hls, &all, &mut problems)?;
+        dash::check(task, inputs, manifests.dash, &all, &mut problems)?;
+    }
+    let mut checked: Vec<CheckedTrack> = all.into_iter().map(|f| f.counted).collect();
+    if let Some(file) = &task.file {
+        checked.extend(file::check(file, inputs, &mut problems, &mut progress)?);
+    }
+    for still in &task.stills {
+        stills::check(still, inputs, &mut problems)?;
+    }
     durations(task, &checked, &mut problems);
     Ok(CheckResult { problems: problems.0, tracks: checked })
 }
 
+/// Every input is named by the plan once.
 fn expected_inputs(task: &CheckTask) -> usize {
-    task.tracks.len().saturating_mul(2).saturating_add(1)
+    let stills =
+        task.stills.iter().fold(0usize, |n, s| n.saturating_add(1).saturating_add(s.index.iter().count()));
+    let lists = if task.manifests.is_some() { 2usize } else { 0 };
+    task.tracks
+        .len()
+        .saturating_mul(2)
+        .saturating_add(lists)
+        .saturating_add(usize::from(task.file.is_some()))
+        .saturating_add(stills)
 }
 
 /// Reads a whole playlist; a longer one than may be is a problem, a failing socket a failure.
@@ -88,12 +109,12 @@ fn text(inputs: &Inputs, number: u32) -> Result<Result<Vec<u8>, String>, Failure
 fn multivariant(
     task: &CheckTask,
     inputs: &Inputs,
-    codecs: &[Option<String>],
-    peaks: &[u64],
+    input: u32,
+    found: &[Found],
     problems: &mut Problems,
 ) -> Result<(), Failure> {
     const NAME: &str = "multivariant playlist";
-    let list = match text(inputs, 0)?.and_then(|t| hls::multivariant(&t)) {
+    let list = match text(inputs, input)?.and_then(|t| hls::multivariant(&t)) {
         Ok(list) => list,
         Err(what) => {
             problems.add(NAME, what);
@@ -116,11 +137,8 @@ fn multivariant(
     }
     for variant in &list.variants {
         let Some(index) = task.tracks.iter().position(|t| t.playlist_uri == variant.uri) else { continue };
-        let (Some(track), Some(codec), Some(peak)) =
-            (task.tracks.get(index), codecs.get(index), peaks.get(index))
-        else {
-            continue;
-        };
+        let (Some(track), Some(found)) = (task.tracks.get(index), found.get(index)) else { continue };
+        let (codec, peak) = (&found.codecs, &found.largest_rate);
         let name = format!("variant {}", variant.uri);
         if let ExpectTrack::Video { width, height, .. } = track.expect
             && variant.size != Some((width, height))
@@ -151,10 +169,9 @@ fn multivariant(
 /// Rungs of one ladder last equally long, and the longest track as long as the source.
 fn durations(task: &CheckTask, checked: &[CheckedTrack], problems: &mut Problems) {
     let video: Vec<u64> = task
-        .tracks
-        .iter()
+        .expected()
         .zip(checked)
-        .filter(|(t, _)| matches!(t.expect, ExpectTrack::Video { .. }))
+        .filter(|((_, expect), _)| matches!(expect, ExpectTrack::Video { .. }))
         .map(|(_, c)| c.duration_ms)
         .collect();
     if let (Some(shortest), Some(longest)) = (video.iter().min(), video.iter().max())

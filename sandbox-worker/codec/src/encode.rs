@@ -33,6 +33,7 @@ use crate::rotate::Turn;
 use crate::rung::{self, Shared, Work};
 use crate::sound::{self, Rendered, Setup};
 use crate::source::{self, Inputs};
+use crate::stills;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::limits;
 use mpegflow_protocol::task::{EncodeResult, EncodeTask, EncodedTrack, VideoEncode};
@@ -58,7 +59,7 @@ pub(crate) struct Given<'a> {
 /// # Errors
 /// The first failing step; a rendition's own failure before the decoding side's.
 pub(crate) fn run(task: &EncodeTask, given: Given<'_>) -> Result<EncodeResult, Failure> {
-    let mut demuxer = source::open(given.inputs, 0, task.decoders)?;
+    let mut demuxer = source::open(given.inputs, 0, task.decoders, task.partial)?;
     log::forget();
     let planned = Planned::check(task, &demuxer)?;
     demuxer.select(&planned.indices());
@@ -95,8 +96,9 @@ impl Planned {
         };
         let video = task.video.as_ref().map(|v| get(v.stream, Kind::Video)).transpose()?;
         let audio = task.audio.iter().map(|a| get(a.stream, Kind::Audio)).collect::<Result<Vec<_>, _>>()?;
-        let too_many =
-            task.video.as_ref().is_some_and(|v| v.rungs.is_empty() || v.rungs.len() > limits::MAX_RUNGS);
+        let too_many = task.video.as_ref().is_some_and(|v| {
+            (v.rungs.is_empty() && stills::planned(v).next().is_none()) || v.rungs.len() > limits::MAX_RUNGS
+        });
         if too_many || audio.len() > limits::MAX_RUNGS || (video.is_none() && audio.is_empty()) {
             return Err(Failure::new(FailureCode::WorkerError, "the plan has no renditions, or too many"));
         }
@@ -252,6 +254,16 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             self.rungs.push(thread);
             senders.push(sender);
         }
+        for still in stills::planned(plan) {
+            let output = given.outputs.take(still.output())?;
+            let (sender, receiver) = sync_channel(2);
+            let thread = std::thread::Builder::new()
+                .name("still".into())
+                .spawn_scoped(scope, move || stills::run(still, turn, output, &receiver))
+                .map_err(no_thread)?;
+            self.rungs.push(thread);
+            senders.push(sender);
+        }
         self.video = Some(Pictures::new(
             *index,
             stream.time_base,
@@ -259,6 +271,7 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             open_decoder(&self.demuxer, *index, stream, self.task, given.threads)?,
             Clock::new(self.task.segment_ms, plan.max_frame_rate),
             senders,
+            plan.deinterlace,
         )?);
         Ok(())
     }
@@ -304,7 +317,12 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             inside,
             broke: self.broke,
         };
-        ending.judge()?;
+        if self.task.partial {
+            // What is missing at the end was allowed for; damage in what is there was not.
+            ending.judge().inspect_err(|f| log::line(&format!("taken as far as it goes: {f}"))).ok();
+        } else {
+            ending.judge()?;
+        }
         tallies.iter().try_for_each(|(what, tally)| tally.judge(what))?;
         tracks.sort_by_key(|t| t.output);
         let errors = tallies.iter().fold(0u64, |sum, (_, t)| sum.saturating_add(t.all_errors()));

@@ -4,12 +4,14 @@
 //! no metadata that came from the source), and each fragment's byte range is known as it is written.
 
 use crate::ff::frame::Color;
+use crate::track::Reference;
+use mpegflow_protocol::encoder::VideoCodec;
 
 /// What a track is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Track {
-    /// H.264. `delay` is how many ticks before the first picture is shown decoding has to begin, for its order differs.
-    Video { width: u16, height: u16, configuration: Vec<u8>, color: Color, delay: u32 },
+    /// Pictures. `delay` is how many ticks before the first picture is shown decoding has to begin, for its order differs.
+    Video { codec: VideoCodec, width: u16, height: u16, configuration: Vec<u8>, color: Color, delay: u32 },
     /// AAC-LC. `priming` samples come before the first that is heard.
     Audio { rate: u32, channels: u16, configuration: Vec<u8>, priming: u32, bit_rate: u32 },
 }
@@ -36,7 +38,7 @@ impl Track {
     }
 }
 
-fn boxed(out: &mut Vec<u8>, kind: &[u8; 4], body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn boxed(out: &mut Vec<u8>, kind: &[u8; 4], body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(kind);
@@ -47,22 +49,28 @@ fn boxed(out: &mut Vec<u8>, kind: &[u8; 4], body: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-fn full(out: &mut Vec<u8>, kind: &[u8; 4], version: u8, flags: u32, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn full(
+    out: &mut Vec<u8>,
+    kind: &[u8; 4],
+    version: u8,
+    flags: u32,
+    body: impl FnOnce(&mut Vec<u8>),
+) {
     boxed(out, kind, |out| {
         u32s(out, &[u32::from(version) << 24 | flags & 0x00ff_ffff]);
         body(out);
     });
 }
 
-fn u16s(out: &mut Vec<u8>, values: &[u16]) {
+pub(crate) fn u16s(out: &mut Vec<u8>, values: &[u16]) {
     values.iter().for_each(|v| out.extend_from_slice(&v.to_be_bytes()));
 }
 
-fn u32s(out: &mut Vec<u8>, values: &[u32]) {
+pub(crate) fn u32s(out: &mut Vec<u8>, values: &[u32]) {
     values.iter().for_each(|v| out.extend_from_slice(&v.to_be_bytes()));
 }
 
-const MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
+pub(crate) const MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
 
 /// `ftyp` and `moov`. All times are zero: the same track always has the same header.
 pub(crate) fn init(track: &Track, timescale: u32) -> Vec<u8> {
@@ -138,32 +146,44 @@ fn trak(o: &mut Vec<u8>, track: &Track, timescale: u32) {
     });
 }
 
-fn entry(o: &mut Vec<u8>, track: &Track) {
+pub(crate) fn entry(o: &mut Vec<u8>, track: &Track) {
     match track {
-        Track::Video { width, height, configuration, color, .. } => boxed(o, b"avc1", |o| {
-            u16s(o, &[0, 0, 0, 1, 0, 0]);
-            u32s(o, &[0, 0, 0]);
-            u16s(o, &[*width, *height]);
-            u32s(o, &[0x48_0000, 0x48_0000, 0]);
-            u16s(o, &[1]);
-            o.extend_from_slice(&[0; 32]);
-            u16s(o, &[24, 0xffff]);
-            boxed(o, b"avcC", |o| o.extend_from_slice(configuration));
-            boxed(o, b"pasp", |o| u32s(o, &[1, 1]));
-            boxed(o, b"colr", |o| {
-                o.extend_from_slice(b"nclx");
-                let byte = |v: u32| u16::try_from(v).unwrap_or(2);
-                u16s(o, &[byte(color.primaries), byte(color.transfer), byte(color.matrix)]);
-                // Limited range.
-                o.push(0);
-            });
-        }),
+        Track::Video { codec, width, height, configuration, color, .. } => {
+            boxed(o, entry_names(*codec).0, |o| {
+                u16s(o, &[0, 0, 0, 1, 0, 0]);
+                u32s(o, &[0, 0, 0]);
+                u16s(o, &[*width, *height]);
+                u32s(o, &[0x48_0000, 0x48_0000, 0]);
+                u16s(o, &[1]);
+                o.extend_from_slice(&[0; 32]);
+                u16s(o, &[24, 0xffff]);
+                boxed(o, entry_names(*codec).1, |o| o.extend_from_slice(configuration));
+                boxed(o, b"pasp", |o| u32s(o, &[1, 1]));
+                boxed(o, b"colr", |o| {
+                    o.extend_from_slice(b"nclx");
+                    let byte = |v: u32| u16::try_from(v).unwrap_or(2);
+                    u16s(o, &[byte(color.primaries), byte(color.transfer), byte(color.matrix)]);
+                    // Limited range.
+                    o.push(0);
+                });
+            })
+        }
         Track::Audio { rate, channels, configuration, bit_rate, .. } => boxed(o, b"mp4a", |o| {
             u16s(o, &[0, 0, 0, 1, 0, 0, 0, 0, *channels, 16, 0, 0]);
             // 16.16; rates above 65535 do not fit and are told by the configuration alone.
             u32s(o, &[u32::from(u16::try_from(*rate).unwrap_or(0)) << 16]);
             full(o, b"esds", 0, 0, |o| descriptors(o, configuration, *bit_rate));
         }),
+    }
+}
+
+/// The sample entry and its configuration box.
+fn entry_names(codec: VideoCodec) -> (&'static [u8; 4], &'static [u8; 4]) {
+    match codec {
+        VideoCodec::H264 => (b"avc1", b"avcC"),
+        VideoCodec::Hevc => (b"hvc1", b"hvcC"),
+        VideoCodec::Vp9 => (b"vp09", b"vpcC"),
+        VideoCodec::Av1 => (b"av01", b"av1C"),
     }
 }
 
@@ -178,6 +198,32 @@ fn descriptors(o: &mut Vec<u8>, configuration: &[u8], bit_rate: u32) {
     o.extend_from_slice(&[5, asc]);
     o.extend_from_slice(configuration);
     o.extend_from_slice(&[6, 1, 2]);
+}
+
+/// `sidx`: length and duration of each segment behind it (ISO/IEC 14496-12, 8.16.3). `None` where something does not fit.
+pub(crate) fn index(timescale: u32, segments: &[Reference], end: i64) -> Option<Vec<u8>> {
+    let count = u16::try_from(segments.len()).ok()?;
+    let mut rows = Vec::with_capacity(segments.len());
+    let ends = segments.iter().skip(1).map(|s| s.start).chain([end]);
+    for (segment, end) in segments.iter().zip(ends) {
+        let bytes = u32::try_from(segment.bytes).ok().filter(|b| *b < 1 << 31)?;
+        let duration = u32::try_from(end.checked_sub(segment.start)?).ok().filter(|d| *d > 0)?;
+        // Each starts with a picture that needs no other.
+        rows.push([bytes, duration, 0x9000_0000]);
+    }
+    let mut out = Vec::new();
+    full(&mut out, b"sidx", 1, 0, |o| {
+        u32s(o, &[1, timescale, 0, 0, 0, 0]);
+        u16s(o, &[0, count]);
+        rows.iter().for_each(|row| u32s(o, row));
+    });
+    Some(out)
+}
+
+/// Bytes of the fragment that [`fragment`] writes for so many samples of so many bytes.
+pub(crate) fn fragment_bytes(track: &Track, samples: u64, payload: u64) -> u64 {
+    let (head, row) = if matches!(track, Track::Video { .. }) { (96u64, 16) } else { (100, 8) };
+    head.saturating_add(samples.saturating_mul(row)).saturating_add(payload)
 }
 
 /// One fragment's `moof` and the head of its `mdat`. The samples come in decoding order, `next` is the decoding time behind
@@ -235,11 +281,13 @@ mod tests {
     fn the_same_samples_give_the_same_bytes_and_times_must_go_up() {
         let color = Color { primaries: 1, transfer: 1, matrix: 1 };
         let configuration = vec![1, 100, 0, 30];
-        let track = Track::Video { width: 64, height: 48, configuration, color, delay: 3000 };
+        let codec = VideoCodec::H264;
+        let track = Track::Video { codec, width: 64, height: 48, configuration, color, delay: 3000 };
         assert_eq!(init(&track, 90_000), init(&track, 90_000));
         let sample = |time, decode| Sample { time, decode, size: 10, key: time == 0 };
         let good = [sample(0, -3000), sample(6000, 0), sample(3000, 3000)];
-        assert!(fragment(&track, 1, &good, 6000).is_some());
+        let bytes = fragment(&track, 1, &good, 6000).unwrap().len() as u64;
+        assert_eq!(bytes + 30, fragment_bytes(&track, 3, 30));
         assert!(fragment(&track, 1, &good, 3000).is_none());
         assert!(fragment(&track, 1, &[sample(0, 0), sample(0, 0)], 9000).is_none());
         assert!(fragment(&track, 1, &[sample(0, -3001)], 9000).is_none());

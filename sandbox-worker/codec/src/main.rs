@@ -3,19 +3,26 @@
 //! One process does one task: it reads what the locks need, locks itself, says so, is looked at from outside, is told the
 //! task, and ends. It knows "input 0" and "output 1", never a name, a key or an address.
 
+mod bitstream;
 mod caps;
 mod check;
 mod clock;
 mod control;
+mod convert;
 mod damage;
 mod decoders;
+mod deinterlace;
 mod encode;
 mod ff;
 mod fmp4;
+mod fragments;
 mod hls;
 mod input;
+mod jpeg;
 mod jumps;
 mod lock;
+mod mp4;
+mod mpd;
 mod nal;
 mod output;
 mod package;
@@ -27,7 +34,8 @@ mod rung;
 mod sniff;
 mod sound;
 mod source;
-mod tail;
+mod stills;
+mod tone;
 mod track;
 
 use control::Control;

@@ -9,7 +9,7 @@ const SPS: u8 = 7;
 const PPS: u8 = 8;
 
 /// The units of a byte stream with start codes.
-fn units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     // A unit starts after 00 00 01; zeros before the next start code belong to the code.
     let mut starts = Vec::new();
     let mut at = 0usize;

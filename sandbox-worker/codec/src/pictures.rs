@@ -3,6 +3,7 @@
 use crate::caps::{self, Meter};
 use crate::clock::{Clock, VIDEO_SCALE, Verdict};
 use crate::damage::Tally;
+use crate::deinterlace::Deinterlacer;
 use crate::ff::decoder::{self, Decoder};
 use crate::ff::frame::Frame;
 use crate::ff::packet::Packet;
@@ -27,6 +28,8 @@ pub(crate) struct Pictures {
     frame: Frame,
     meter: Meter,
     tally: Tally,
+    /// There where interlaced frames are made progressive.
+    deinterlacer: Option<Deinterlacer>,
 }
 
 /// The rungs or renditions are gone; their own failure says why.
@@ -64,6 +67,7 @@ impl Pictures {
         decoder: Decoder,
         clock: Clock,
         senders: Vec<SyncSender<Work>>,
+        deinterlace: bool,
     ) -> Result<Self, Failure> {
         Ok(Self {
             stream,
@@ -76,6 +80,7 @@ impl Pictures {
             senders,
             dropped: 0,
             tally: Tally::default(),
+            deinterlacer: deinterlace.then(Deinterlacer::default),
         })
     }
 
@@ -113,6 +118,12 @@ impl Pictures {
             self.failed_once()?;
         }
         self.take_frames(input_len)?;
+        if packet.is_none()
+            && let Some(last) =
+                self.deinterlacer.as_mut().map(Deinterlacer::flush).transpose().map_err(memory)?.flatten()
+        {
+            self.place(&last)?;
+        }
         // Some decoders report a refusal as success without a frame.
         Ok(refused()?)
     }
@@ -144,9 +155,21 @@ impl Pictures {
         if self.frame.is_concealed() {
             self.tally.concealed = self.tally.concealed.saturating_add(1);
         }
+        let Some(deinterlacer) = self.deinterlacer.as_mut() else {
+            let frame = self.frame.share().map_err(memory)?;
+            self.frame.clear();
+            return self.place(&frame);
+        };
+        let finished = deinterlacer.push(self.frame.share().map_err(memory)?).map_err(memory)?;
+        self.frame.clear();
+        finished.iter().try_for_each(|frame| self.place(frame))
+    }
+
+    /// Gives a frame its place on the timeline and hands it to every rung.
+    fn place(&mut self, frame: &Frame) -> Result<(), Stop> {
         let to_ticks = |t: i64| rescale(t, self.time_base, (1, VIDEO_SCALE));
-        let time = self.frame.best_time().map(|t| to_ticks(t).saturating_sub(self.start));
-        match self.clock.place(time, to_ticks(self.frame.duration())) {
+        let time = frame.best_time().map(|t| to_ticks(t).saturating_sub(self.start));
+        match self.clock.place(time, to_ticks(frame.duration())) {
             Verdict::Drop => self.dropped = self.dropped.saturating_add(1),
             Verdict::Keep { time, key } => {
                 if rescale(time, (1, VIDEO_SCALE), (1, 1_000)) > caps::MAX_DURATION_MS {
@@ -154,15 +177,17 @@ impl Pictures {
                     return Err(Failure::new(code, code.help()).into());
                 }
                 for sender in &self.senders {
-                    let frame = self.frame.share();
-                    let frame = frame.map_err(|e| Failure::new(FailureCode::OutOfMemory, e.to_string()))?;
+                    let frame = frame.share().map_err(memory)?;
                     sender.send(Work::Frame { frame, time, key }).map_err(|_| Gone)?;
                 }
             }
         }
-        self.frame.clear();
         Ok(())
     }
+}
+
+fn memory(error: AvError) -> Failure {
+    Failure::new(FailureCode::OutOfMemory, error.to_string())
 }
 
 /// The failure for what a decoder was refused, if it was.

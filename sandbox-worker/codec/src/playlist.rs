@@ -10,6 +10,8 @@ pub(crate) struct Listed {
     pub(crate) media_uri: String,
     pub(crate) playlist_uri: String,
     pub(crate) init_bytes: u64,
+    /// Bytes of the index between the header and the first segment.
+    pub(crate) index_bytes: u64,
     pub(crate) segments: Vec<Segment>,
     /// Ticks per second of the segments' times.
     pub(crate) timescale: u32,
@@ -21,7 +23,7 @@ pub(crate) struct Listed {
 #[derive(Debug, Clone)]
 pub(crate) enum ListedKind {
     Video { width: u32, height: u32, frames: u64 },
-    Audio { channels: u32, language: Option<String> },
+    Audio { channels: u32, rate: u32, language: Option<String> },
 }
 
 /// Bit rates as HLS defines them, in bits per second.
@@ -43,6 +45,11 @@ impl Listed {
     /// Milliseconds of the whole track.
     pub(crate) fn duration_ms(&self) -> u64 {
         self.ticks().saturating_mul(1_000).checked_div(u64::from(self.timescale)).unwrap_or(0)
+    }
+
+    /// Microseconds of the whole track.
+    pub(crate) fn micros_in_all(&self) -> u64 {
+        rounded(self.ticks().saturating_mul(1_000_000), u64::from(self.timescale))
     }
 
     /// The target duration: no segment is longer, rounded to seconds.
@@ -115,7 +122,7 @@ pub(crate) fn multivariant(tracks: &[Listed]) -> String {
     // Without video the renditions are the variants themselves.
     if has_video {
         for (index, track) in audio.iter().enumerate() {
-            let ListedKind::Audio { channels, language } = &track.kind else { continue };
+            let ListedKind::Audio { channels, language, .. } = &track.kind else { continue };
             let _ = write!(
                 out,
                 "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"audio\",NAME=\"Audio {}\"",
@@ -187,7 +194,7 @@ pub(crate) fn is_plain_uri(uri: &str) -> bool {
 }
 
 /// RFC 5646 wants the two-letter code where there is one; MP4 and Matroska store three letters.
-fn language_tag(iso639_2: &str) -> Option<&str> {
+pub(crate) fn language_tag(iso639_2: &str) -> Option<&str> {
     const SHORT: [(&str, &str); 30] = [
         ("eng", "en"),
         ("deu", "de"),
@@ -239,6 +246,7 @@ mod tests {
             media_uri: "v.mp4".into(),
             playlist_uri: "v.m3u8".into(),
             init_bytes: 700,
+            index_bytes: 0,
             segments: vec![
                 segment(0, 250_000, 180_000),
                 segment(1, 500_000, 360_000),
@@ -264,7 +272,7 @@ mod tests {
     #[test]
     fn playlists_are_written_out_as_players_expect() {
         let video = track(ListedKind::Video { width: 640, height: 360, frames: 123 });
-        let mut sound = track(ListedKind::Audio { channels: 2, language: Some("deu".into()) });
+        let mut sound = track(ListedKind::Audio { channels: 2, rate: 48_000, language: Some("deu".into()) });
         sound.codecs = "mp4a.40.2".into();
         sound.playlist_uri = "a.m3u8".into();
         let list = video.media_playlist();

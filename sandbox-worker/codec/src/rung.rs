@@ -1,19 +1,18 @@
-//! One rung of the ladder: scale, turn, encode, write; on a thread of its own.
+//! One rung of the ladder: convert, encode, write; on a thread of its own.
 
+use crate::bitstream;
 use crate::clock::VIDEO_SCALE;
-use crate::ff::AvError;
-use crate::ff::encoder::{Encoder, H264};
-use crate::ff::frame::{Color, Frame, Picture};
-use crate::ff::names;
+use crate::convert::{Converter, Purpose, failed};
+use crate::ff::encoder::{Encoder, Video};
+use crate::ff::frame::{Frame, Picture};
 use crate::ff::packet::Packet;
-use crate::ff::scale::Scaler;
 use crate::fmp4::Track;
-use crate::nal;
 use crate::output::Output;
 use crate::rotate::Turn;
 use crate::track::TrackWriter;
+use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::failure::{Failure, FailureCode};
-use mpegflow_protocol::task::{EncodedTrack, EncoderSpeed, Rung};
+use mpegflow_protocol::task::{EncodedTrack, Rung};
 use std::sync::mpsc::Receiver;
 
 /// What a rung is fed.
@@ -63,14 +62,8 @@ pub(crate) fn run(
 
 struct Encoding {
     number: u32,
-    turn: Turn,
-    /// Size before the turn.
-    width: u32,
-    height: u32,
-    color: Color,
-    scaler: Option<Scaler>,
-    scaled: Option<Frame>,
-    turned: Option<Frame>,
+    codec: VideoCodec,
+    converter: Converter,
     encoder: Encoder,
     packet: Packet,
     /// Until the first packet says how far decoding runs ahead.
@@ -81,19 +74,15 @@ struct Encoding {
 
 impl Encoding {
     fn open(rung: &Rung, shared: Shared, picture: &Picture, output: Output) -> Result<Self, Failure> {
-        let color = resolved(picture);
-        let preset = match rung.speed {
-            EncoderSpeed::Ultrafast => "ultrafast",
-            EncoderSpeed::Veryfast => "veryfast",
-            EncoderSpeed::Fast => "fast",
-            EncoderSpeed::Medium => "medium",
-        };
         let side = |v: u32| u16::try_from(v).ok().filter(|v| *v >= 2 && v % 2 == 0);
         let (Some(width), Some(height)) = (side(rung.width), side(rung.height)) else {
             let what = format!("a rung of {} × {} pixels cannot be made", rung.width, rung.height);
             return Err(Failure::new(FailureCode::WorkerError, what));
         };
-        let encoder = Encoder::h264(&H264 {
+        let converter = Converter::new(shared.turn, rung.width, rung.height, Purpose::Video, picture);
+        let color = converter.color();
+        let encoder = Encoder::video(&Video {
+            codec: rung.codec,
             width: rung.width,
             height: rung.height,
             timescale: VIDEO_SCALE,
@@ -102,28 +91,18 @@ impl Encoding {
             crf_tenths: rung.crf_tenths,
             max_bit_rate: rung.max_bit_rate,
             buffer_bits: rung.buffer_bits,
-            preset,
+            speed: rung.speed,
+            tuning: rung.tuning,
             threads: shared.threads,
         })
-        .map_err(|e| failed("the H.264 encoder could not be opened", e))?;
-        let track = Track::Video {
-            width,
-            height,
-            configuration: nal::configuration(encoder.extradata())?,
-            color,
-            delay: 0,
-        };
-        let (width, height) =
-            if shared.turn.swaps() { (rung.height, rung.width) } else { (rung.width, rung.height) };
+        .map_err(|e| failed(&format!("the {} encoder could not be opened", rung.codec.as_str()), e))?;
+        let configuration =
+            bitstream::configuration(rung.codec, encoder.extradata(), (width, height), color)?;
+        let track = Track::Video { codec: rung.codec, width, height, configuration, color, delay: 0 };
         Ok(Self {
             number: rung.output,
-            turn: shared.turn,
-            width,
-            height,
-            color,
-            scaler: None,
-            scaled: None,
-            turned: None,
+            codec: rung.codec,
+            converter,
             encoder,
             packet: Packet::new().map_err(|e| failed("a packet", e))?,
             header: Some((track, output)),
@@ -133,68 +112,26 @@ impl Encoding {
     }
 
     fn encode(&mut self, frame: &Frame, time: i64, key: bool) -> Result<(), Failure> {
-        let mut picture = self.converted(frame)?;
+        let mut picture = self.converter.run(frame)?;
         picture.strip();
+        picture.set_progressive();
         picture.set_pts(time);
         picture.set_key(key);
         let sent = self.encoder.send(Some(&picture));
-        sent.map_err(|e| failed("the H.264 encoder refused a frame", e))?;
+        sent.map_err(|e| failed("the encoder refused a frame", e))?;
         drop(picture);
         self.frames = self.frames.saturating_add(1);
         self.drain()
     }
 
-    /// The picture as the encoder takes it. The buffers of scaling and turning are used again as soon as x264 has copied
-    /// them, which it does before `send` returns.
-    fn converted(&mut self, frame: &Frame) -> Result<Frame, Failure> {
-        let picture = frame.picture();
-        let size = (i32::try_from(self.width).ok(), i32::try_from(self.height).ok());
-        let as_is = picture.format == names::YUV420P
-            && !picture.full_range
-            && (Some(picture.width), Some(picture.height)) == size
-            && resolved(&picture).matrix == self.color.matrix;
-        let upright_already = self.turn.is_none();
-        if as_is && upright_already {
-            return frame.share().map_err(|e| failed("a frame", e));
-        }
-        if !as_is {
-            if !self.scaler.as_ref().is_some_and(|s| s.takes(&picture)) {
-                let matrices = (resolved(&picture).matrix, self.color.matrix);
-                let scaler = Scaler::new(picture, self.width, self.height, matrices).map_err(|_| {
-                    let name = names::pixel_format_name(picture.format).unwrap_or_else(|| "unknown".into());
-                    Failure::new(
-                        FailureCode::InputCorrupt,
-                        format!("pictures in the format {name} cannot be scaled"),
-                    )
-                })?;
-                self.scaler = Some(scaler);
-            }
-            let target = reusable(&mut self.scaled, self.width, self.height)?;
-            let scaler =
-                self.scaler.as_mut().ok_or_else(|| Failure::new(FailureCode::WorkerError, "no scaler"))?;
-            scaler.run(frame, target).map_err(|e| failed("a picture could not be scaled", e))?;
-        }
-        let source = if as_is { Some(frame) } else { self.scaled.as_ref() };
-        let (Some(source), false) = (source, upright_already) else {
-            let scaled =
-                self.scaled.as_ref().ok_or_else(|| Failure::new(FailureCode::WorkerError, "no picture"))?;
-            return scaled.share().map_err(|e| failed("a frame", e));
-        };
-        let (width, height) =
-            if self.turn.swaps() { (self.height, self.width) } else { (self.width, self.height) };
-        let target = reusable(&mut self.turned, width, height)?;
-        let to_usize = |v: u32| usize::try_from(v).unwrap_or(0);
-        self.turn
-            .run(source, target, to_usize(self.width), to_usize(self.height))
-            .ok_or_else(|| Failure::new(FailureCode::WorkerError, "a picture could not be turned"))?;
-        target.share().map_err(|e| failed("a frame", e))
-    }
-
     fn drain(&mut self) -> Result<(), Failure> {
-        while self.encoder.receive(&mut self.packet).map_err(|e| failed("the H.264 encoder failed", e))? {
+        while self.encoder.receive(&mut self.packet).map_err(|e| failed("the encoder failed", e))? {
             let (Some(time), Some(decode)) = (self.packet.pts(), self.packet.dts()) else {
-                return Err(Failure::new(FailureCode::WorkerError, "the H.264 encoder gave no times"));
+                return Err(Failure::new(FailureCode::WorkerError, "the encoder gave no times"));
             };
+            // These two hide reordered pictures inside their packets.
+            let in_order = matches!(self.codec, VideoCodec::Vp9 | VideoCodec::Av1);
+            let decode = if in_order { time } else { decode };
             if let Some((mut track, output)) = self.header.take() {
                 if let Track::Video { delay, .. } = &mut track {
                     *delay = u32::try_from(time.saturating_sub(decode)).unwrap_or(0);
@@ -208,14 +145,14 @@ impl Encoding {
                 writer.cut((time, decode))?;
             }
             let data = self.packet.data();
-            writer.add((time, decode), key, |out| nal::append_with_lengths(data, out))?;
+            writer.add((time, decode), key, |out| bitstream::append(self.codec, data, out))?;
             self.packet.clear();
         }
         Ok(())
     }
 
     fn finish(mut self, end: i64) -> Result<EncodedTrack, Failure> {
-        self.encoder.send(None).map_err(|e| failed("the H.264 encoder could not be flushed", e))?;
+        self.encoder.send(None).map_err(|e| failed("the encoder could not be flushed", e))?;
         self.drain()?;
         let Some(writer) = self.writer.as_mut() else {
             return Err(Failure::new(FailureCode::NoFrames, FailureCode::NoFrames.help()));
@@ -226,30 +163,4 @@ impl Encoding {
         let duration_ms = ticks / 90;
         Ok(EncodedTrack { output: self.number, units: self.frames, duration_ms, bytes: writer.written() })
     }
-}
-
-fn reusable(slot: &mut Option<Frame>, width: u32, height: u32) -> Result<&mut Frame, Failure> {
-    if !slot.as_ref().is_some_and(Frame::is_writable) {
-        *slot = Some(Frame::yuv420p(width, height).map_err(|e| failed("memory for a picture", e))?);
-    }
-    slot.as_mut().ok_or_else(|| Failure::new(FailureCode::OutOfMemory, "no memory for a picture"))
-}
-
-fn failed(what: &str, error: AvError) -> Failure {
-    let code = if error == AvError::NO_MEMORY { FailureCode::OutOfMemory } else { FailureCode::WorkerError };
-    Failure::new(code, format!("{what}: {error}"))
-}
-
-/// The colour coding to write. Where the source says nothing, what players assume is written down: BT.601 for standard
-/// definition, BT.709 above. It is fixed by the source's size, so a small rung of a large source is not taken for BT.601.
-fn resolved(picture: &Picture) -> Color {
-    let color = picture.color;
-    // 0 is RGB, 3 reserved, 8 YCgCo, which 8-bit 4:2:0 players do not take.
-    let matrix_known = matches!(color.matrix, 1 | 4..=7 | 9 | 10);
-    if matrix_known {
-        return color;
-    }
-    let guess = if picture.height <= 576 && matches!(color.matrix, 2) { 6 } else { 1 };
-    let or_guess = |v: u32| if matches!(v, 0 | 2 | 3) { guess } else { v };
-    Color { primaries: or_guess(color.primaries), transfer: or_guess(color.transfer), matrix: guess }
 }

@@ -38,11 +38,11 @@ impl Inputs {
     }
 }
 
-/// Opens a tenant's file.
+/// Opens a tenant's file; one that is cut off only where `partial` allows it.
 ///
 /// # Errors
 /// One documented failure for each way in which it is no recording, or not an allowed one.
-pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet) -> Result<Demuxer, Failure> {
+pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet, partial: bool) -> Result<Demuxer, Failure> {
     let mut head = inputs.get(number)?;
     let format = sniff::choose(&mut head, set)?;
     let cut = match format {
@@ -51,7 +51,7 @@ pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet) -> Result<Demu
         "mpegts" => sniff::ts_is_truncated(&mut inputs.get(number)?.small_reads()),
         _ => None,
     };
-    if let Some(what) = cut {
+    if let Some(what) = cut.filter(|_| !partial) {
         return Err(Failure::new(FailureCode::InputTruncated, what));
     }
     let mut demuxer = Demuxer::open(Box::new(inputs.get(number)?), format, &decoders::whitelist(set))

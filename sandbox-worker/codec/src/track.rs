@@ -19,6 +19,15 @@ pub(crate) struct Segment {
     pub(crate) end: i64,
 }
 
+/// What an index says of a segment that is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reference {
+    /// Its length in bytes.
+    pub(crate) bytes: u64,
+    /// When it starts, in ticks.
+    pub(crate) start: i64,
+}
+
 /// A track being written.
 pub(crate) struct TrackWriter {
     track: Track,
@@ -39,6 +48,18 @@ impl TrackWriter {
         output.append(&header)?;
         let init_bytes = output.written();
         Ok(Self { track, output, init_bytes, samples: Vec::new(), payload: Vec::new(), segments: Vec::new() })
+    }
+
+    /// Writes the index of segments that are to follow, the last of which ends at `end`; gives its length in bytes.
+    ///
+    /// # Errors
+    /// The output's; segments that do not fit an index.
+    pub(crate) fn index(&mut self, timescale: u32, segments: &[Reference], end: i64) -> Result<u64, Failure> {
+        let index = fmp4::index(timescale, segments, end).ok_or_else(|| {
+            Failure::new(FailureCode::OutputRejected, "the segments of a track do not fit its index")
+        })?;
+        self.output.append(&index)?;
+        Ok(index.len() as u64)
     }
 
     /// Whether the segment being filled has nothing in it yet.

@@ -178,6 +178,11 @@ pub const ALLOW: &[Allowed] = allowed! {
     clock_gettime SYS_clock_gettime ANY, Seen::Only("a clock that the vDSO cannot read, such as CPU time"), "time";
     gettimeofday SYS_gettimeofday ANY, Seen::Only("a clock source that the vDSO cannot read"), "time; x264";
 
+    clock_nanosleep SYS_clock_nanosleep &[&[
+        is(0, Width::Int, libc::CLOCK_REALTIME as u64),
+        is(1, Width::Int, 0),
+    ]], Seen::Only("H.265"), "usleep: x265 sleeps until a picture's turn comes. For a length of time only, never until a moment";
+
     getpid SYS_getpid ANY, Seen::Only("abort"), "abort, and seeds";
     gettid SYS_gettid ANY, Seen::Only("abort"), "abort";
     prctl SYS_prctl &[&[is(0, Width::Int, libc::PR_SET_NAME as u64)]], TRACED, "names threads, and nothing else";

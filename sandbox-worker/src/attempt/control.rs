@@ -242,7 +242,7 @@ mod tests {
     use mpegflow_protocol::job::DecoderSet;
     use mpegflow_protocol::task::{CheckResult, CheckTask, EncodeResult, ProbeTask};
 
-    const SPEC: TaskSpec = TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Core });
+    const SPEC: TaskSpec = TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Core, partial: false });
 
     fn accept(frames: Vec<FromCodec>) -> Result<Said, Stop> {
         let mut order = FrameOrder::default();
@@ -304,7 +304,14 @@ mod tests {
 
     #[test]
     fn only_a_codec_that_reads_what_another_made_may_reject_it() {
-        let check = TaskSpec::Check(CheckTask { tracks: vec![], segment_ms: 1, source_duration_ms: None });
+        let check = TaskSpec::Check(CheckTask {
+            tracks: vec![],
+            segment_ms: 1,
+            source_duration_ms: None,
+            manifests: None,
+            file: None,
+            stills: vec![],
+        });
         let rejected = || Failure::new(FailureCode::OutputRejected, "why");
         assert_eq!(claimable(rejected(), &check), Ok(rejected()));
         assert!(claimable(rejected(), &SPEC).is_err());

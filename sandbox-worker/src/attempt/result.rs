@@ -54,6 +54,11 @@ pub fn checked(
                     return lie("a codec string that is none".into());
                 }
             }
+            match (&package.file, &task.file) {
+                (None, None) => {}
+                (Some(file), Some(planned)) if size_of(planned.output) == Some(file.bytes) => {}
+                _ => return lie("another file than was planned".into()),
+            }
             Ok(TaskResult::Package(package))
         }
         (TaskResult::Check(mut check), TaskSpec::Check(task)) => {
@@ -61,9 +66,10 @@ pub fn checked(
                 return lie(format!("{} problems", check.problems.len()));
             }
             // A check that found a problem may have stopped there.
-            let whole = check.tracks.len() == task.tracks.len();
-            if check.tracks.len() > task.tracks.len() || (check.problems.is_empty() && !whole) {
-                return lie(format!("{} tracks of {}", check.tracks.len(), task.tracks.len()));
+            let planned = task.expected().count();
+            let whole = check.tracks.len() == planned;
+            if check.tracks.len() > planned || (check.problems.is_empty() && !whole) {
+                return lie(format!("{} tracks of {planned}", check.tracks.len()));
             }
             for problem in &mut check.problems {
                 *problem = text::clean(problem, MAX_PROBLEM_CHARS);
@@ -107,6 +113,7 @@ mod tests {
             video: None,
             audio: vec![],
             expected_duration_ms: None,
+            partial: false,
         });
         let digest = |size| OutputDigest { size, parts: 1, digest: String::new() };
         let outputs = [digest(10), digest(20)];
@@ -120,7 +127,14 @@ mod tests {
 
     #[test]
     fn a_checks_problems_are_bounded_and_cleaned() {
-        let spec = TaskSpec::Check(CheckTask { tracks: vec![], segment_ms: 4000, source_duration_ms: None });
+        let spec = TaskSpec::Check(CheckTask {
+            tracks: vec![],
+            segment_ms: 4000,
+            source_duration_ms: None,
+            manifests: None,
+            file: None,
+            stills: vec![],
+        });
         let check = |problems: Vec<String>| {
             checked(TaskResult::Check(CheckResult { problems, tracks: vec![] }), &spec, &[], &[])
         };

@@ -78,6 +78,7 @@ impl MemoryBroker {
                 video: None,
                 audio: vec![],
                 expected_duration_ms: None,
+                partial: false,
             }),
             inputs: state
                 .inputs

@@ -1,16 +1,17 @@
 //! The samples of one track: counted, placed in their segments, and a few segments decoded.
 
 use super::Problems;
+use crate::bitstream::{self, SampleKind};
 use crate::ff::decoder::Decoder;
 use crate::ff::demux::{Demuxer, Kind, Stream};
 use crate::ff::frame::Frame;
 use crate::ff::packet::Packet;
 use crate::ff::{AvError, rescale};
+use crate::fragments;
 use crate::hls::Media;
-use crate::nal::{self, SampleKind};
 use crate::package::asc_facts;
 use crate::source::{self, Inputs};
-use crate::tail;
+use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::task::{CheckTrack, ExpectTrack};
 
@@ -55,14 +56,14 @@ pub(super) fn check(
         }
     };
     let mut counted = Counted::default();
-    match header(track, &stream) {
+    match header(&track.expect, &stream) {
         Ok(codecs) => counted.codecs = Some(codecs),
         Err(what) => {
             problems.add(name, what);
             return Ok(counted);
         }
     }
-    let Some(tail) = tail::last_duration(&mut inputs.get(track.media_input)?.small_reads())? else {
+    let Some(tail) = fragments::last_duration(&mut inputs.get(track.media_input)?.small_reads())? else {
         problems.add(name, "its last fragment cannot be read");
         return Ok(counted);
     };
@@ -96,20 +97,21 @@ pub(super) fn check(
     Ok(counted)
 }
 
-/// The track's header against the plan; gives its codec string.
-fn header(track: &CheckTrack, stream: &Stream) -> Result<String, String> {
-    match (&track.expect, stream.kind) {
-        (ExpectTrack::Video { width, height, .. }, Kind::Video) if stream.codec == "h264" => {
+/// A track's header against the plan; gives its codec string.
+pub(super) fn header(expect: &ExpectTrack, stream: &Stream) -> Result<String, String> {
+    match (expect, stream.kind) {
+        (ExpectTrack::Video { codec, width, height, .. }, Kind::Video) if stream.codec == codec.as_str() => {
             if (u32::try_from(stream.width), u32::try_from(stream.height)) != (Ok(*width), Ok(*height)) {
                 return Err(format!("it is {} × {} pixels", stream.width, stream.height));
             }
             // High, or what of it a fast preset uses; all decode with a High decoder.
-            match stream.extradata.get(1) {
-                Some(66 | 77 | 100) => {
-                    nal::codec_string(&stream.extradata).ok_or_else(|| "no codec string".into())
-                }
-                other => Err(format!("its H.264 profile is {other:?}")),
+            if *codec == VideoCodec::H264 && !matches!(stream.extradata.get(1), Some(66 | 77 | 100)) {
+                return Err(format!("its H.264 profile is {:?}", stream.extradata.get(1)));
             }
+            let small = |v: &u32| u16::try_from(*v).unwrap_or(0);
+            let size = (small(width), small(height));
+            let stored = bitstream::stored_configuration(*codec, &stream.extradata, size, stream.color);
+            bitstream::codec_string(*codec, &stored).ok_or_else(|| "no codec string".into())
         }
         (ExpectTrack::Audio { sample_rate, channels, .. }, Kind::Audio) if stream.codec == "aac" => {
             match asc_facts(&stream.extradata) {
@@ -121,7 +123,21 @@ fn header(track: &CheckTrack, stream: &Stream) -> Result<String, String> {
     }
 }
 
+/// The decoder that a track's samples are tried with.
+pub(super) fn decoder(expect: &ExpectTrack, demuxer: &Demuxer, stream: usize) -> Result<Decoder, String> {
+    let name = match expect {
+        ExpectTrack::Video { codec: VideoCodec::Av1, .. } => "libdav1d",
+        ExpectTrack::Video { codec, .. } => codec.as_str(),
+        ExpectTrack::Audio { .. } => "aac",
+    };
+    let mut decoder = Decoder::open(demuxer, stream, name, 1).map_err(|e| format!("no decoder: {e}"))?;
+    decoder.be_strict();
+    Ok(decoder)
+}
+
 struct Reader<'a> {
+    expect: &'a ExpectTrack,
+    codec: Option<VideoCodec>,
     list: &'a Media,
     base: (i32, i32),
     size: Option<(i32, i32)>,
@@ -147,14 +163,16 @@ struct Sampled {
 }
 
 impl<'a> Reader<'a> {
-    fn new(track: &CheckTrack, list: &'a Media, stream: &Stream, tail: i64) -> Result<Self, Failure> {
-        let size = match track.expect {
-            ExpectTrack::Video { width, height, .. } => {
-                Some((i32::try_from(width).unwrap_or(0), i32::try_from(height).unwrap_or(0)))
+    fn new(track: &'a CheckTrack, list: &'a Media, stream: &Stream, tail: i64) -> Result<Self, Failure> {
+        let (codec, size) = match track.expect {
+            ExpectTrack::Video { codec, width, height, .. } => {
+                (Some(codec), Some((i32::try_from(width).unwrap_or(0), i32::try_from(height).unwrap_or(0))))
             }
-            ExpectTrack::Audio { .. } => None,
+            ExpectTrack::Audio { .. } => (None, None),
         };
         Ok(Self {
+            expect: &track.expect,
+            codec,
             list,
             base: stream.time_base,
             size,
@@ -182,8 +200,10 @@ impl<'a> Reader<'a> {
         let index = self.list.segments.partition_point(|s| s.offset.saturating_add(s.bytes) <= position);
         if self.segment != Some(index) {
             self.begin(index, pts, packet, demuxer)?;
-        } else if self.size.is_some() && nal::sample_kind(packet.data()).is_none() {
-            return Err(format!("sample {number} is not H.264"));
+        } else if let Some(codec) = self.codec
+            && bitstream::sample_kind(codec, packet.data()).is_none()
+        {
+            return Err(format!("sample {number} is not {}", codec.as_str()));
         }
         self.packets = self.packets.saturating_add(1);
         self.end = self.end.max(pts);
@@ -202,8 +222,10 @@ impl<'a> Reader<'a> {
         } else if start != 0 || self.size.is_some_and(|_| pts != 0) {
             return Err(format!("it starts at {pts}"));
         }
-        let is_key = match self.size {
-            Some(_) => packet.is_key() && nal::sample_kind(packet.data()) == Some(SampleKind::Idr),
+        let is_key = match self.codec {
+            Some(codec) => {
+                packet.is_key() && bitstream::sample_kind(codec, packet.data()) == Some(SampleKind::Idr)
+            }
             None => packet.is_key(),
         };
         if !is_key {
@@ -213,9 +235,7 @@ impl<'a> Reader<'a> {
         self.segment_start = start;
         let last = self.list.segments.len().saturating_sub(1);
         if index == 0 || index == last || index == last / 2 {
-            let name = if self.size.is_some() { "h264" } else { "aac" };
-            let mut decoder = Decoder::open(demuxer, 0, name, 1).map_err(|e| format!("no decoder: {e}"))?;
-            decoder.be_strict();
+            let decoder = decoder(self.expect, demuxer, 0)?;
             self.sample = Some(Sampled { decoder, packets: 0, frames: 0 });
         }
         Ok(())

@@ -17,6 +17,8 @@ pub(super) struct Found {
     pub(super) counted: CheckedTrack,
     /// The codec string that its configuration calls for.
     pub(super) codecs: Option<String>,
+    /// Bytes of the header, and of the index behind it.
+    pub(super) header: (u64, u64),
     /// The highest bit rate of a segment that lasts at least half the target duration.
     pub(super) largest_rate: u64,
 }
@@ -36,6 +38,7 @@ pub(super) fn check(
     let mut found = Found {
         counted: CheckedTrack { packets: 0, frames_decoded: 0, duration_ms: 0 },
         codecs: None,
+        header: (0, 0),
         largest_rate: 0,
     };
     let list = match text(inputs, track.playlist_input)?.and_then(|t| hls::media(&t)) {
@@ -47,9 +50,15 @@ pub(super) fn check(
     };
     let media = inputs.get(track.media_input)?;
     let before = problems.0.len();
-    playlist(track, segment_ms, &list, media.len(), problems);
+    let len = media.len();
+    let mut media = media.small_reads();
+    match index(&list, &mut media)? {
+        Ok(bytes) => found.header = (list.map_bytes, bytes),
+        Err(what) => problems.add(name, what),
+    }
+    playlist(track, segment_ms, &list, found.header.1, len, problems);
     if problems.0.len() == before {
-        boxes(name, &list, &mut media.small_reads(), problems)?;
+        boxes(name, &list, &mut media, problems)?;
     }
     // Samples are placed by the playlist's byte ranges, which make no sense beyond here if they are wrong.
     if problems.0.len() > before || problems.is_full() {
@@ -60,9 +69,8 @@ pub(super) fn check(
         samples::check(track, &list, inputs, problems, progress)?;
     found.counted = CheckedTrack { packets, frames_decoded: frames, duration_ms };
     found.codecs = codecs;
-    let (ExpectTrack::Video { duration_ms: planned, .. } | ExpectTrack::Audio { duration_ms: planned, .. }) =
-        &track.expect;
-    if duration_ms.abs_diff(*planned) > DURATION_TOLERANCE_MS {
+    let planned = track.expect.duration_ms();
+    if duration_ms.abs_diff(planned) > DURATION_TOLERANCE_MS {
         problems.add(name, format!("it lasts {duration_ms} ms instead of {planned}"));
     }
     if let ExpectTrack::Video { frames: planned, .. } = &track.expect
@@ -74,7 +82,14 @@ pub(super) fn check(
 }
 
 /// The playlist against the file's length: every byte belongs to exactly one range.
-fn playlist(track: &CheckTrack, segment_ms: u32, list: &Media, len: u64, problems: &mut Problems) {
+fn playlist(
+    track: &CheckTrack,
+    segment_ms: u32,
+    list: &Media,
+    index_bytes: u64,
+    len: u64,
+    problems: &mut Problems,
+) {
     let name = track.playlist_uri.as_str();
     if list.segments.is_empty() {
         problems.add(name, "it has no segments");
@@ -82,7 +97,7 @@ fn playlist(track: &CheckTrack, segment_ms: u32, list: &Media, len: u64, problem
     if list.map_uri != track.media_uri || list.segments.iter().any(|s| s.uri != track.media_uri) {
         problems.add(name, format!("it names another file than {}", track.media_uri));
     }
-    let mut at = list.map_bytes;
+    let mut at = list.map_bytes.saturating_add(index_bytes);
     for (index, segment) in list.segments.iter().enumerate() {
         if segment.offset != at || segment.bytes == 0 {
             problems.add(name, format!("segment {index} starts at {} instead of {at}", segment.offset));
@@ -106,6 +121,49 @@ fn playlist(track: &CheckTrack, segment_ms: u32, list: &Media, len: u64, problem
     if list.target_seconds.saturating_mul(1_000) < u64::from(segment_ms) / 2 && list.segments.len() > 2 {
         problems.add(name, format!("its target of {} s is not what was planned", list.target_seconds));
     }
+}
+
+/// The index behind the header, which DASH players use: its length, once it says of each segment what the playlist says.
+fn index(list: &Media, media: &mut Input) -> Result<Result<u64, String>, Failure> {
+    const MICRO: u64 = 1_000_000;
+    // Length, kind, version; reference, scale, two times of 64 bits; a count.
+    let Ok(head) = read(media, list.map_bytes, 40)? else { return Ok(Err("it has no index".into())) };
+    let word = |bytes: &[u8], at: usize| {
+        bytes.get(at..).and_then(|b| b.first_chunk::<4>()).map_or(0, |w| u64::from(u32::from_be_bytes(*w)))
+    };
+    let (size, scale, count) = (word(&head, 0), word(&head, 16), word(&head, 36));
+    let expected = 40u64.saturating_add((list.segments.len() as u64).saturating_mul(12));
+    let fixed = head.get(4..16) == Some(b"sidx\x01\0\0\0\0\0\0\x01") && head.get(20..36) == Some(&[0; 16]);
+    if !fixed || scale == 0 || size != expected || count != list.segments.len() as u64 {
+        return Ok(Err("its index is not one of these segments".into()));
+    }
+    let rows = usize::try_from(size.saturating_sub(40)).unwrap_or(0);
+    let Ok(rows) = read(media, list.map_bytes.saturating_add(40), rows)? else {
+        return Ok(Err("its index is cut".into()));
+    };
+    for (number, (row, segment)) in rows.chunks_exact(12).zip(&list.segments).enumerate() {
+        let micros = word(row, 4).saturating_mul(MICRO).checked_div(scale).unwrap_or(0);
+        // A tick and the playlist's rounding.
+        let lasts = micros.abs_diff(segment.micros) <= 100;
+        if word(row, 0) != segment.bytes || !lasts || word(row, 8) != 0x9000_0000 {
+            return Ok(Err(format!("its index and its playlist differ about segment {number}")));
+        }
+    }
+    Ok(Ok(size))
+}
+
+/// Reads bytes that must be there.
+fn read(media: &mut Input, start: u64, len: usize) -> Result<Result<Vec<u8>, ()>, Failure> {
+    let mut out = vec![0; len];
+    let mut got = 0usize;
+    while let Some(rest) = out.get_mut(got..).filter(|r| !r.is_empty()) {
+        match media.read_at(start.saturating_add(got as u64), rest) {
+            Ok(0) => return Ok(Err(())),
+            Ok(n) => got = got.saturating_add(n),
+            Err(_) => return Err(source::storage()),
+        }
+    }
+    Ok(Ok(out))
 }
 
 /// Top-level boxes: `ftyp` and `moov` fill the map, `moof` and `mdat` fill each segment, and nothing else is anywhere.
@@ -133,16 +191,11 @@ fn expect_boxes(
     let end = start.saturating_add(len);
     let mut at = start;
     for kind in kinds {
-        let mut header = [0u8; 8];
-        let mut got = 0usize;
-        while let Some(rest) = header.get_mut(got..).filter(|r| !r.is_empty()) {
-            match media.read_at(at.saturating_add(got as u64), rest) {
-                Ok(0) => return Ok(Err(format!("it ends at {at}, inside a box"))),
-                Ok(n) => got = got.saturating_add(n),
-                Err(_) => return Err(source::storage()),
-            }
-        }
-        let [s0, s1, s2, s3, k0, k1, k2, k3] = header;
+        let header = read(media, at, 8)?;
+        let Some([s0, s1, s2, s3, k0, k1, k2, k3]) = header.ok().and_then(|h| h.first_chunk::<8>().copied())
+        else {
+            return Ok(Err(format!("it ends at {at}, inside a box")));
+        };
         let size = u64::from(u32::from_be_bytes([s0, s1, s2, s3]));
         let found = [k0, k1, k2, k3];
         if found != *kind || size < 8 {

@@ -1,10 +1,11 @@
-//! The two encoders: libx264 and FFmpeg's own AAC.
+//! The encoders, each opened by name with options that are made here of numbers and words of ours.
 
 use super::AvError;
 use super::dict::Dict;
 use super::frame::{Color, Frame};
 use super::packet::Packet;
 use ffmpeg_next::ffi;
+use mpegflow_protocol::encoder::{EncoderSpeed, Tune, Tuning, VideoCodec};
 use std::ffi::{CStr, c_int};
 use std::ptr;
 use std::slice;
@@ -15,8 +16,9 @@ pub(crate) struct Encoder(*mut ffi::AVCodecContext);
 // SAFETY: used by one owner at a time; FFmpeg's contexts have no ties to a thread.
 unsafe impl Send for Encoder {}
 
-/// What an H.264 encode is to be.
-pub(crate) struct H264 {
+/// What a video encode is to be: 8-bit 4:2:0, limited range, square pixels.
+pub(crate) struct Video {
+    pub(crate) codec: VideoCodec,
     pub(crate) width: u32,
     pub(crate) height: u32,
     /// Ticks per second of the time stamps.
@@ -27,17 +29,23 @@ pub(crate) struct H264 {
     pub(crate) crf_tenths: u32,
     pub(crate) max_bit_rate: u32,
     pub(crate) buffer_bits: u32,
-    pub(crate) preset: &'static str,
+    pub(crate) speed: EncoderSpeed,
+    pub(crate) tuning: Tuning,
     pub(crate) threads: u32,
 }
 
 impl Encoder {
-    /// Opens libx264: High profile, 8-bit 4:2:0, closed GOPs, key frames only where asked for.
+    /// Opens the encoder for the codec: closed GOPs, key frames only where asked for.
     ///
     /// # Errors
     /// FFmpeg's.
-    pub(crate) fn h264(spec: &H264) -> Result<Self, AvError> {
-        let encoder = Self::alloc(c"libx264")?;
+    pub(crate) fn video(spec: &Video) -> Result<Self, AvError> {
+        let encoder = Self::alloc(match spec.codec {
+            VideoCodec::H264 => c"libx264",
+            VideoCodec::Hevc => c"libx265",
+            VideoCodec::Vp9 => c"libvpx-vp9",
+            VideoCodec::Av1 => c"libsvtav1",
+        })?;
         let to_int = |v: u32| c_int::try_from(v).map_err(|_| AvError::INVALID_ARGUMENT);
         // SAFETY: alive and owned; the fields are those a caller sets before opening.
         unsafe {
@@ -49,31 +57,87 @@ impl Encoder {
             raw.framerate = ffi::AVRational { num: spec.frame_rate.0, den: spec.frame_rate.1 };
             raw.sample_aspect_ratio = ffi::AVRational { num: 1, den: 1 };
             raw.color_range = ffi::AVColorRange::AVCOL_RANGE_MPEG;
-            raw.rc_max_rate = i64::from(spec.max_bit_rate);
-            raw.rc_buffer_size = to_int(spec.buffer_bits)?;
-            // Key frames come by time, from the caller; x264's own count would put more between them.
+            match spec.codec {
+                // Constant quality below a cap on the average; libvpx keeps a buffer of its own.
+                VideoCodec::Vp9 => raw.bit_rate = i64::from(spec.max_bit_rate),
+                // SVT-AV1 1.4 caps the bits of its quality mode by this alone.
+                VideoCodec::Av1 => raw.rc_max_rate = i64::from(spec.max_bit_rate),
+                VideoCodec::H264 | VideoCodec::Hevc => {
+                    raw.rc_max_rate = i64::from(spec.max_bit_rate);
+                    raw.rc_buffer_size = to_int(spec.buffer_bits)?;
+                }
+            }
+            // Key frames come by time, from the caller; the encoder's own count would put more between them.
             raw.gop_size = 1 << 30;
-            raw.keyint_min = 1;
+            raw.keyint_min = if spec.codec == VideoCodec::Vp9 { 1 << 30 } else { 1 };
             raw.thread_count = to_int(spec.threads.clamp(1, 16))?;
             raw.flags |= (ffi::AV_CODEC_FLAG_GLOBAL_HEADER | ffi::AV_CODEC_FLAG_BITEXACT) as c_int;
         }
         let crf = format!("{}.{}", spec.crf_tenths / 10, spec.crf_tenths % 10);
-        // Colour goes in as numbers of the standard that x264 writes unchanged, which spares turning hostile numbers
-        // into C enumerations.
-        let params = format!(
-            "colorprim={}:transfer={}:colormatrix={}",
-            primaries_name(spec.color.primaries),
-            transfer_name(spec.color.transfer),
-            matrix_name(spec.color.matrix)
-        );
-        encoder.open(&[
-            ("preset", spec.preset),
-            ("profile", "high"),
-            ("crf", &crf),
-            ("forced-idr", "1"),
-            ("sc_threshold", "0"),
-            ("x264-params", &params),
-        ])
+        let whole = (spec.crf_tenths.saturating_add(5) / 10).to_string();
+        let params = spec.parameters();
+        let mut options: Vec<(&str, &str)> = Vec::new();
+        match spec.codec {
+            VideoCodec::H264 => {
+                options.extend([("preset", spec.speed_name()), ("profile", "high"), ("crf", crf.as_str())]);
+                options.extend([
+                    ("forced-idr", "1"),
+                    ("sc_threshold", "0"),
+                    ("x264-params", params.as_str()),
+                ]);
+            }
+            VideoCodec::Hevc => {
+                options.extend([("preset", spec.speed_name()), ("crf", crf.as_str())]);
+                options.extend([("forced-idr", "1"), ("x265-params", params.as_str())]);
+            }
+            VideoCodec::Vp9 => {
+                let deadline = if spec.speed == EncoderSpeed::Ultrafast { "realtime" } else { "good" };
+                options.extend([
+                    ("deadline", deadline),
+                    ("cpu-used", spec.speed_name()),
+                    ("crf", whole.as_str()),
+                ]);
+                // A hidden picture that refers across a segment's end would open the GOP.
+                options.extend([("auto-alt-ref", "0"), ("row-mt", "1"), ("lag-in-frames", params.as_str())]);
+            }
+            VideoCodec::Av1 => {
+                options.extend([("preset", spec.speed_name()), ("crf", whole.as_str())]);
+                options.push(("svtav1-params", params.as_str()));
+            }
+        }
+        if let (Some(tune), VideoCodec::H264 | VideoCodec::Hevc) = (spec.tuning.tune, spec.codec) {
+            options.push((
+                "tune",
+                match tune {
+                    Tune::Film => "film",
+                    Tune::Animation => "animation",
+                    Tune::Grain => "grain",
+                },
+            ));
+        }
+        encoder.open(&options)
+    }
+
+    /// Opens FFmpeg's JPEG encoder. `quality` is its quantiser, 2 (best) to 31.
+    ///
+    /// # Errors
+    /// FFmpeg's.
+    pub(crate) fn jpeg(width: u32, height: u32, quality: u8) -> Result<Self, AvError> {
+        let encoder = Self::alloc(c"mjpeg")?;
+        let to_int = |v: u32| c_int::try_from(v).map_err(|_| AvError::INVALID_ARGUMENT);
+        // SAFETY: alive and owned; the fields are those a caller sets before opening.
+        unsafe {
+            let raw = &mut *encoder.0;
+            raw.width = to_int(width)?;
+            raw.height = to_int(height)?;
+            raw.pix_fmt = ffi::AVPixelFormat::AV_PIX_FMT_YUVJ420P;
+            raw.time_base = ffi::AVRational { num: 1, den: 25 };
+            raw.color_range = ffi::AVColorRange::AVCOL_RANGE_JPEG;
+            raw.global_quality = c_int::from(quality).saturating_mul(ffi::FF_QP2LAMBDA as c_int);
+            raw.thread_count = 1;
+            raw.flags |= (ffi::AV_CODEC_FLAG_QSCALE | ffi::AV_CODEC_FLAG_BITEXACT) as c_int;
+        }
+        encoder.open(&[])
     }
 
     /// Opens FFmpeg's AAC-LC encoder.
@@ -175,8 +239,67 @@ impl Drop for Encoder {
     }
 }
 
-// x264's words for the numbers of ISO/IEC 23091-2. A number it has no word for is left unspecified.
-fn primaries_name(n: u32) -> &'static str {
+impl Video {
+    fn speed_name(&self) -> &'static str {
+        let [x26x, vp9, av1] = match self.speed {
+            EncoderSpeed::Ultrafast => ["ultrafast", "8", "12"],
+            EncoderSpeed::Veryfast => ["veryfast", "5", "10"],
+            EncoderSpeed::Fast => ["fast", "4", "8"],
+            EncoderSpeed::Medium => ["medium", "2", "6"],
+            EncoderSpeed::Slow => ["slow", "1", "4"],
+        };
+        match self.codec {
+            VideoCodec::H264 | VideoCodec::Hevc => x26x,
+            VideoCodec::Vp9 => vp9,
+            VideoCodec::Av1 => av1,
+        }
+    }
+
+    /// The encoder's own parameters. Colour goes in as words of the encoder for numbers of the standard, which spares turning
+    /// hostile numbers into C enumerations.
+    fn parameters(&self) -> String {
+        let tuning = &self.tuning;
+        let mut list = match self.codec {
+            VideoCodec::H264 | VideoCodec::Hevc => vec![
+                format!("colorprim={}", primaries_name(self.color.primaries, self.codec)),
+                format!("transfer={}", transfer_name(self.color.transfer, self.codec)),
+                format!("colormatrix={}", matrix_name(self.color.matrix, self.codec)),
+            ],
+            VideoCodec::Vp9 => return tuning.lookahead.unwrap_or(16).to_string(),
+            VideoCodec::Av1 => {
+                return format!("lp={}:scd=0:keyint=-1:force-key-frames=1", self.threads.clamp(1, 16));
+            }
+        };
+        if self.codec == VideoCodec::Hevc {
+            list.extend(
+                [
+                    "log-level=none",
+                    "scenecut=0",
+                    "open-gop=0",
+                    "keyint=-1",
+                    "min-keyint=1",
+                    "repeat-headers=0",
+                    "info=0",
+                    "range=limited",
+                ]
+                .map(String::from),
+            );
+            // Told how many threads there are, it does not look for the machine's.
+            list.push(format!("pools={}", self.threads.clamp(1, 16)));
+        }
+        let numbers = [
+            ("bframes", tuning.b_frames),
+            ("ref", tuning.refs),
+            ("aq-mode", tuning.aq_mode),
+            ("rc-lookahead", tuning.lookahead),
+        ];
+        list.extend(numbers.iter().filter_map(|(name, value)| Some(format!("{name}={}", (*value)?))));
+        list.join(":")
+    }
+}
+
+// The words of x264 and x265 for the numbers of ISO/IEC 23091-2. A number it has no word for is left unspecified.
+fn primaries_name(n: u32, codec: VideoCodec) -> &'static str {
     match n {
         1 => "bt709",
         4 => "bt470m",
@@ -188,11 +311,12 @@ fn primaries_name(n: u32) -> &'static str {
         10 => "smpte428",
         11 => "smpte431",
         12 => "smpte432",
+        _ if codec == VideoCodec::Hevc => "unknown",
         _ => "undef",
     }
 }
 
-fn transfer_name(n: u32) -> &'static str {
+fn transfer_name(n: u32, codec: VideoCodec) -> &'static str {
     match n {
         1 => "bt709",
         4 => "bt470m",
@@ -210,11 +334,12 @@ fn transfer_name(n: u32) -> &'static str {
         16 => "smpte2084",
         17 => "smpte428",
         18 => "arib-std-b67",
+        _ if codec == VideoCodec::Hevc => "unknown",
         _ => "undef",
     }
 }
 
-fn matrix_name(n: u32) -> &'static str {
+fn matrix_name(n: u32, codec: VideoCodec) -> &'static str {
     match n {
         1 => "bt709",
         4 => "fcc",
@@ -223,6 +348,7 @@ fn matrix_name(n: u32) -> &'static str {
         7 => "smpte240m",
         9 => "bt2020nc",
         10 => "bt2020c",
+        _ if codec == VideoCodec::Hevc => "unknown",
         _ => "undef",
     }
 }

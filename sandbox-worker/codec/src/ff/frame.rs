@@ -47,17 +47,17 @@ impl Frame {
         if raw.is_null() { Err(AvError::NO_MEMORY) } else { Ok(Self(raw)) }
     }
 
-    /// A picture in 8-bit 4:2:0 with memory of its own.
+    /// A picture with memory of its own, in a pixel format as FFmpeg numbers it.
     ///
     /// # Errors
     /// A size that cannot be, or out of memory.
-    pub(crate) fn yuv420p(width: u32, height: u32) -> Result<Self, AvError> {
+    pub(crate) fn of_format(format: i32, width: u32, height: u32) -> Result<Self, AvError> {
         let frame = Self::new()?;
         // SAFETY: alive and owned; the fields say what `av_frame_get_buffer` is to allocate.
         unsafe {
             (*frame.0).width = i32::try_from(width).map_err(|_| AvError::INVALID_ARGUMENT)?;
             (*frame.0).height = i32::try_from(height).map_err(|_| AvError::INVALID_ARGUMENT)?;
-            (*frame.0).format = names::YUV420P;
+            (*frame.0).format = format;
             AvError::check(ffi::av_frame_get_buffer(frame.0, 0))?;
         }
         Ok(frame)
@@ -79,6 +79,34 @@ impl Frame {
             AvError::check(ffi::av_frame_get_buffer(frame.0, 0))?;
         }
         Ok(frame)
+    }
+
+    /// A picture like this one, with memory of its own and nothing in it but what is said about it.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn like(&self) -> Result<Self, AvError> {
+        let raw = self.raw();
+        let side = |v: i32| u32::try_from(v).map_err(|_| AvError::INVALID_ARGUMENT);
+        let out = Self::of_format(raw.format, side(raw.width)?, side(raw.height)?)?;
+        // SAFETY: both are alive; only what describes the picture is copied.
+        AvError::check(unsafe { ffi::av_frame_copy_props(out.0, self.0) })?;
+        Ok(out)
+    }
+
+    /// Whether its lines are from two moments.
+    pub(crate) fn is_interlaced(&self) -> bool {
+        self.raw().interlaced_frame != 0
+    }
+
+    /// Whether the first line is from the first moment.
+    pub(crate) fn top_field_first(&self) -> bool {
+        self.raw().top_field_first != 0
+    }
+
+    /// Says that its lines are from one moment.
+    pub(crate) fn set_progressive(&mut self) {
+        self.raw_mut().interlaced_frame = 0;
     }
 
     /// Another owner of the same planes.
@@ -187,7 +215,7 @@ impl Frame {
         unsafe { ffi::av_dict_free(&mut (*self.0).metadata) };
     }
 
-    /// One plane of an 8-bit 4:2:0 picture: bytes and the distance of its rows.
+    /// One plane of a picture whose [`names::layout`] is known: bytes and the distance of its rows.
     pub(crate) fn plane(&self, index: usize) -> Option<(&[u8], usize)> {
         let (start, len, stride) = self.plane_parts(index)?;
         // SAFETY: `plane_parts` gives a range inside the plane's buffer, alive as long as `self`.
@@ -204,14 +232,23 @@ impl Frame {
         Some((unsafe { slice::from_raw_parts_mut(start, len) }, stride))
     }
 
+    /// Bytes of a row, and rows, of a plane.
+    pub(crate) fn plane_size(&self, index: usize) -> Option<(usize, usize)> {
+        let raw = self.raw();
+        let layout = names::layout(raw.format).filter(|l| index < l.planes)?;
+        let (width, rows) = (usize::try_from(raw.width).ok()?, usize::try_from(raw.height).ok()?);
+        let smaller = |side: usize, by: u32| side.div_ceil(1usize.checked_shl(by).unwrap_or(1));
+        let (width, rows) = if index == 0 {
+            (width, rows)
+        } else {
+            (smaller(width, layout.narrower), smaller(rows, layout.lower))
+        };
+        Some((width.checked_mul(layout.bytes)?, rows))
+    }
+
     fn plane_parts(&self, index: usize) -> Option<(*mut u8, usize, usize)> {
         let raw = self.raw();
-        if raw.format != names::YUV420P || index > 2 {
-            return None;
-        }
-        let rows = usize::try_from(raw.height).ok()?;
-        let width = usize::try_from(raw.width).ok()?;
-        let (rows, width) = if index == 0 { (rows, width) } else { (rows.div_ceil(2), width.div_ceil(2)) };
+        let (width, rows) = self.plane_size(index)?;
         let stride = usize::try_from(*raw.linesize.get(index)?).ok()?;
         let start = *raw.data.get(index)?;
         if start.is_null() || stride < width || rows == 0 {

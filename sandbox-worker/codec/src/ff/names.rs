@@ -6,6 +6,50 @@ use std::ffi::{CStr, c_char};
 /// 8-bit 4:2:0.
 pub(crate) const YUV420P: i32 = ffi::AVPixelFormat::AV_PIX_FMT_YUV420P as i32;
 
+/// 8-bit 4:2:0, full range.
+pub(crate) const YUVJ420P: i32 = ffi::AVPixelFormat::AV_PIX_FMT_YUVJ420P as i32;
+/// Packed RGB, 16 bits a component, little endian.
+pub(crate) const RGB48: i32 = ffi::AVPixelFormat::AV_PIX_FMT_RGB48LE as i32;
+/// Packed RGB, 8 bits a component.
+pub(crate) const RGB24: i32 = ffi::AVPixelFormat::AV_PIX_FMT_RGB24 as i32;
+
+/// How a picture lies in memory, for the formats that are read and written here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Bytes of a pixel in a plane.
+    pub(crate) bytes: usize,
+    /// Binary logarithm of how much narrower the second and third plane are.
+    pub(crate) narrower: u32,
+    /// The same for their height.
+    pub(crate) lower: u32,
+    /// Planes.
+    pub(crate) planes: usize,
+}
+
+/// The layout of a pixel format; `None` for one that only FFmpeg reads.
+pub(crate) fn layout(number: i32) -> Option<Layout> {
+    use ffi::AVPixelFormat as F;
+    const KNOWN: [(i32, usize, u32, u32, usize); 11] = [
+        (F::AV_PIX_FMT_YUV420P as i32, 1, 1, 1, 3),
+        (F::AV_PIX_FMT_YUVJ420P as i32, 1, 1, 1, 3),
+        (F::AV_PIX_FMT_YUV422P as i32, 1, 1, 0, 3),
+        (F::AV_PIX_FMT_YUVJ422P as i32, 1, 1, 0, 3),
+        (F::AV_PIX_FMT_YUV444P as i32, 1, 0, 0, 3),
+        (F::AV_PIX_FMT_YUV411P as i32, 1, 2, 0, 3),
+        (F::AV_PIX_FMT_YUV420P10LE as i32, 2, 1, 1, 3),
+        (F::AV_PIX_FMT_YUV422P10LE as i32, 2, 1, 0, 3),
+        (F::AV_PIX_FMT_YUV444P10LE as i32, 2, 0, 0, 3),
+        (RGB48, 6, 0, 0, 1),
+        (RGB24, 3, 0, 0, 1),
+    ];
+    KNOWN.iter().find(|k| k.0 == number).map(|&(_, bytes, narrower, lower, planes)| Layout {
+        bytes,
+        narrower,
+        lower,
+        planes,
+    })
+}
+
 /// Copies a text that FFmpeg owns; `None` for null.
 ///
 /// # Safety

@@ -1,10 +1,25 @@
-//! swscale: any picture to 8-bit 4:2:0 of a given size.
+//! swscale: any picture to a given size and format.
 
 use super::frame::{Frame, Picture};
 use super::{AvError, names};
 use ffmpeg_next::ffi;
 use std::ffi::c_int;
 use std::ptr;
+
+/// What a scaler makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Width in pixels.
+    pub(crate) width: u32,
+    /// Height in pixels.
+    pub(crate) height: u32,
+    /// Pixel format, as FFmpeg numbers it.
+    pub(crate) format: i32,
+    /// YUV matrix.
+    pub(crate) matrix: u32,
+    /// Full range (0–255) rather than limited.
+    pub(crate) full_range: bool,
+}
 
 /// A scaler for one kind of source picture.
 pub(crate) struct Scaler {
@@ -16,22 +31,24 @@ pub(crate) struct Scaler {
 unsafe impl Send for Scaler {}
 
 impl Scaler {
-    /// A bicubic scaler from `source` to `width` × `height`, limited range; `matrices` are the YUV
-    /// matrices of source and target.
+    /// A bicubic scaler from `source`, whose YUV matrix is `matrix`.
     ///
     /// # Errors
     /// [`AvError::INVALID_ARGUMENT`] for a pixel format that swscale does not take: it would abort the process.
-    pub(crate) fn new(
-        source: Picture,
-        width: u32,
-        height: u32,
-        matrices: (u32, u32),
-    ) -> Result<Self, AvError> {
+    pub(crate) fn new(source: Picture, matrix: u32, target: Target) -> Result<Self, AvError> {
         let format = names::pixel_format(source.format).ok_or(AvError::INVALID_ARGUMENT)?;
         // SAFETY: a valid format; a table look-up.
         if unsafe { ffi::sws_isSupportedInput(format) } <= 0 || source.width <= 0 || source.height <= 0 {
             return Err(AvError::INVALID_ARGUMENT);
         }
+        let made = names::pixel_format(target.format).ok_or(AvError::INVALID_ARGUMENT)?;
+        // SAFETY: a valid format; a table look-up.
+        if unsafe { ffi::sws_isSupportedOutput(made) } <= 0 {
+            return Err(AvError::INVALID_ARGUMENT);
+        }
+        // Sixteen bits are asked for where nothing may be lost on the way.
+        let exact = ffi::SWS_ACCURATE_RND | ffi::SWS_FULL_CHR_H_INT;
+        let flags = ffi::SWS_BICUBIC | if target.format == names::RGB48 { exact } else { 0 };
         let to_int = |v: u32| c_int::try_from(v).map_err(|_| AvError::INVALID_ARGUMENT);
         // SAFETY: sizes and formats were checked; the filters and parameters may be null.
         let context = unsafe {
@@ -39,10 +56,10 @@ impl Scaler {
                 source.width,
                 source.height,
                 format,
-                to_int(width)?,
-                to_int(height)?,
-                ffi::AVPixelFormat::AV_PIX_FMT_YUV420P,
-                ffi::SWS_BICUBIC,
+                to_int(target.width)?,
+                to_int(target.height)?,
+                made,
+                flags,
                 ptr::null_mut(),
                 ptr::null_mut(),
                 ptr::null(),
@@ -57,8 +74,9 @@ impl Scaler {
         unsafe {
             let table = |matrix: u32| ffi::sws_getCoefficients(c_int::try_from(matrix).unwrap_or(2));
             let full = c_int::from(source.full_range);
-            let (from, to) = (table(matrices.0), table(matrices.1));
-            ffi::sws_setColorspaceDetails(context, from, full, to, 0, 0, 1 << 16, 1 << 16);
+            let made_full = c_int::from(target.full_range);
+            let (from, to) = (table(matrix), table(target.matrix));
+            ffi::sws_setColorspaceDetails(context, from, full, to, made_full, 0, 1 << 16, 1 << 16);
         }
         Ok(scaler)
     }

@@ -3,9 +3,10 @@
 use crate::supervisor::{Bytes, Outcome};
 use crate::{media, plans, supervisor};
 use mpegflow_protocol::codec::ProcessLimits;
+use mpegflow_protocol::encoder::EncoderSpeed;
 use mpegflow_protocol::failure::FailureCode;
 use mpegflow_protocol::job::DecoderSet;
-use mpegflow_protocol::task::{EncodeTask, EncoderSpeed};
+use mpegflow_protocol::task::EncodeTask;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;

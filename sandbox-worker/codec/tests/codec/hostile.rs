@@ -134,15 +134,15 @@ fn the_check_finds_every_kind_of_tampering() {
     found("a wrong size", 0, Box::new(replaced("160x120", "1600x1200")));
     found("a wrong codec", 0, Box::new(replaced("avc1.", "avc3.")));
     found("a low bandwidth", 0, Box::new(replaced("BANDWIDTH=", "BANDWIDTH=1,X=")));
-    found("a key", 1, Box::new(replaced("#EXTINF:1.0", "#EXT-X-KEY:METHOD=NONE\n#EXTINF:1.0")));
-    found("a wrong duration", 1, Box::new(replaced("1.000000", "1.010000")));
-    found("another file", 1, Box::new(replaced("video-120p.mp4", "video-121p.mp4")));
-    found("an open end", 1, Box::new(replaced("#EXT-X-ENDLIST\n", "")));
-    found("a cut file", 2, Box::new(|b| b.truncate(b.len() - 100)));
-    found("a longer file", 2, Box::new(|b| b.extend_from_slice(b"\0\0\0\x08free")));
+    found("a key", 2, Box::new(replaced("#EXTINF:1.0", "#EXT-X-KEY:METHOD=NONE\n#EXTINF:1.0")));
+    found("a wrong duration", 2, Box::new(replaced("1.000000", "1.010000")));
+    found("another file", 2, Box::new(replaced("video-120p.mp4", "video-121p.mp4")));
+    found("an open end", 2, Box::new(replaced("#EXT-X-ENDLIST\n", "")));
+    found("a cut file", 3, Box::new(|b| b.truncate(b.len() - 100)));
+    found("a longer file", 3, Box::new(|b| b.extend_from_slice(b"\0\0\0\x08free")));
     found(
         "another box",
-        2,
+        3,
         Box::new(|b| {
             let at = b.windows(4).position(|w| w == b"moof").unwrap();
             b[at..at + 4].copy_from_slice(b"free");
@@ -150,7 +150,7 @@ fn the_check_finds_every_kind_of_tampering() {
     );
     found(
         "another brand of sample",
-        2,
+        3,
         Box::new(|b| {
             let at = b.windows(4).position(|w| w == b"avc1").unwrap();
             b[at..at + 4].copy_from_slice(b"hev1");
@@ -158,16 +158,30 @@ fn the_check_finds_every_kind_of_tampering() {
     );
     found(
         "damaged pictures",
-        2,
+        3,
         Box::new(|b| {
             let at = b.windows(4).position(|w| w == b"mdat").unwrap() + 200;
             b[at..at + 600].fill(0xaa);
         }),
     );
-    found("an empty list", 3, Box::new(Vec::clear));
+    found("an empty list", 4, Box::new(Vec::clear));
+    found("another file in the DASH description", 1, Box::new(replaced("video-120p.mp4<", "audio-1.mp4<")));
+    found("another place in it", 1, Box::new(replaced("<BaseURL>", "<BaseURL>http://evil/")));
+    found("an event stream in it", 1, Box::new(replaced("<Period id", "<EventStream/><Period id")));
+    found("a wrong range in it", 1, Box::new(replaced("range=\"0-", "range=\"1-")));
+    found("a wrong codec in it", 1, Box::new(replaced("codecs=\"avc1", "codecs=\"avc3")));
+    found("a wrong duration in it", 1, Box::new(replaced("\"PT4.", "\"PT9.")));
+    found(
+        "a wrong index",
+        3,
+        Box::new(|b| {
+            let at = b.windows(4).position(|w| w == b"sidx").unwrap();
+            b[at + 39] ^= 1;
+        }),
+    );
     // Sound and pictures swapped.
     let mut swapped = objects.clone();
-    swapped.swap(2, 4);
+    swapped.swap(3, 5);
     assert!(!problems(check, &swapped).is_empty());
     // Not what was planned.
     let mut other = check.clone();
@@ -183,7 +197,7 @@ fn the_check_finds_every_kind_of_tampering() {
 #[test]
 fn a_track_that_is_not_what_was_planned_is_not_packaged() {
     let p = packaged("unplanned");
-    let run = |tracks: &[Bytes]| supervisor::run(p.plan.package.clone(), tracks, 5);
+    let run = |tracks: &[Bytes]| supervisor::run(p.plan.package.clone(), tracks, 6);
     let cut = edited(&p.tracks, 0, |b| b.truncate(b.len() / 2));
     let swapped = vec![p.tracks[1].clone(), p.tracks[0].clone()];
     let other = vec![media::plain(), p.tracks[1].clone()];

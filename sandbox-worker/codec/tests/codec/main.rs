@@ -15,6 +15,8 @@ mod supervisor;
 
 mod damage;
 mod encodes;
+mod forms;
 mod hostile;
+mod inputs;
 mod probes;
 mod whole;

@@ -3,7 +3,8 @@
 use crate::media;
 use crate::plans::{self, Packaging};
 use crate::supervisor::{self, Bytes};
-use mpegflow_protocol::task::{CheckResult, EncodeResult, EncodeTask, EncoderSpeed};
+use mpegflow_protocol::encoder::EncoderSpeed;
+use mpegflow_protocol::task::{CheckResult, EncodeResult, EncodeTask};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub fn run(name: &str, task: &EncodeTask, input: &Bytes, source_ms: Option<u64>)
     let result = encoded.encode().clone();
     let plan = plans::packaging(task, &result, source_ms);
     let tracks: Vec<Bytes> = encoded.outputs.into_iter().map(Arc::new).collect();
-    let packaged = supervisor::run(plan.package.clone(), &tracks, 1 + 2 * tracks.len());
+    let packaged = supervisor::run(plan.package.clone(), &tracks, 2 + 2 * tracks.len());
     packaged.package();
     let folder = media::folder().join(name);
     std::fs::create_dir_all(&folder).unwrap();
