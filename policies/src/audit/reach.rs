@@ -4,8 +4,10 @@ use super::intent::{Intent, Peer, TENANT_LABEL};
 use super::{DecidingRule, Finding, IntentResult, Reach, Witness, catalog};
 use crate::cluster::Cluster;
 use crate::evaluate::{Effect, Endpoint, EndpointId, EvaluateError, Evaluation, Step};
-use crate::matching::Match;
+use crate::matching::{DomainPattern, Match};
 use crate::places;
+use crate::policy::Dialect;
+use crate::profile::{Fact, Profile};
 use crate::sets::{PortSet, Protocol, Traffic};
 use crate::truth::{Doubt, Truth};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,7 @@ pub(super) struct Gathered {
 pub(super) struct Check<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) evaluation: &'a Evaluation<'a>,
+    pub(super) profile: Profile,
     pub(super) complete: bool,
 }
 
@@ -132,6 +135,9 @@ impl Check<'_> {
     ) -> Result<(), EvaluateError> {
         let mut reached = vec![false; intent.must.len()];
         for (destination, endpoint) in self.evaluation.destinations(source) {
+            if self.is_its_node(endpoint) {
+                continue;
+            }
             let verdict = self.evaluation.verdict(source, destination);
             let passes = verdict.allowed.union(&verdict.unknown);
             for (peer, reached) in intent.must.iter().zip(&mut reached) {
@@ -179,7 +185,7 @@ impl Check<'_> {
                 }
             }
             for peer in &intent.must_not {
-                if matches!(endpoint, Endpoint::Imagined(_)) {
+                if matches!(endpoint, Endpoint::Imagined(_)) || is_named(intent, endpoint) {
                     continue;
                 }
                 let (lo, hi) = self.permitted(std::slice::from_ref(peer), destination);
@@ -219,7 +225,7 @@ impl Check<'_> {
         let Some(reached_by) = &intent.reached_by else { return Ok(()) };
         for (source, endpoint) in self.evaluation.sources(destination) {
             // The kubelet's probes come from the pod's own node, and no implementation keeps them out.
-            if matches!(endpoint, Endpoint::LocalNode | Endpoint::Domain(_)) {
+            if matches!(endpoint, Endpoint::LocalNode | Endpoint::Domain(_)) || self.is_its_node(endpoint) {
                 continue;
             }
             let verdict = self.evaluation.verdict(source, destination);
@@ -260,6 +266,22 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an endpoint is a host-network pod that policies see as its node, and that node is an endpoint, too: what holds of
+    /// the node, seen from its own pods and from others, holds of the pod.
+    fn is_its_node(&self, endpoint: &Endpoint) -> bool {
+        let Endpoint::Pod(pod) = endpoint else { return false };
+        let Some(pod) = self.cluster.pods.get(*pod).filter(|pod| pod.host_network) else { return false };
+        let is_known = self.cluster.nodes.iter().any(|node| Some(&node.name) == pod.node.as_ref());
+        let profile = self.profile;
+        let enforced =
+            Dialect::ALL.into_iter().filter(|dialect| profile.fact(Fact::Enforces(*dialect)).truth.may());
+        is_known
+            && profile.fact(Fact::HostNetworkIsSubject).truth == Truth::No
+            && enforced
+                .into_iter()
+                .all(|dialect| profile.fact(Fact::HostNetworkIsPeer(dialect)).truth == Truth::No)
     }
 
     /// Traffic to a destination that peers surely and possibly permit.
@@ -428,6 +450,14 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Whether an endpoint is a name that the intent gives. Such a name is assumed to resolve to nothing but what is meant by it, so
+/// that it is no way to what must not be reached.
+fn is_named(intent: &Intent, endpoint: &Endpoint) -> bool {
+    let Endpoint::Domain(name) = endpoint else { return false };
+    let mut named = intent.may.iter().flatten();
+    named.any(|peer| matches!(&peer.who, Match::Domain(DomainPattern::Name(own)) if own == name))
 }
 
 fn about_nobody(intent: &Intent, doubt: Doubt) -> IntentResult {
