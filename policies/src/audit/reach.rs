@@ -2,12 +2,13 @@
 
 use super::intent::{Intent, Peer, TENANT_LABEL};
 use super::{DecidingRule, Finding, IntentResult, Reach, Witness, catalog};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ContainerPort};
 use crate::evaluate::{Effect, Endpoint, EndpointId, EvaluateError, Evaluation, Step};
-use crate::matching::{DomainPattern, Match};
+use crate::matching::{DomainPattern, Match, TrafficMatch};
 use crate::places;
 use crate::policy::Dialect;
 use crate::profile::{Fact, Profile};
+use crate::read::LISTED_NAMES_ONLY;
 use crate::sets::{PortSet, Protocol, Traffic};
 use crate::truth::{Doubt, Truth};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,8 @@ const MOST_REACH: usize = 5_000;
 const MOST_DOUBTS: usize = 50;
 /// Ports of the kubelet: the authenticated one, and the read-only one of old clusters.
 const KUBELET: [u16; 2] = [10250, 10255];
+/// The port that resolvers are asked at.
+const DNS: u16 = 53;
 /// The API server's port on control-plane nodes.
 const KUBE_API: u16 = 6443;
 
@@ -177,6 +180,10 @@ impl Check<'_> {
                 &may_hi,
                 true,
             );
+            let asked = verdict.allowed.intersection(&may_lo);
+            if self.is_resolver(intent, destination, endpoint) {
+                self.resolver(objects, (source, destination), endpoint, &asked, buckets);
+            }
             let bad = verdict.allowed.difference(&may_hi);
             let unsure = passes.difference(&may_lo).difference(&bad);
             for (traffic, certain) in [(bad, true), (unsure, false)] {
@@ -266,6 +273,63 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether somebody answers DNS, as far as is told: a pod declares such a port, or the intent names it of whoever that is.
+    fn is_resolver(&self, intent: &Intent, destination: EndpointId, endpoint: &Endpoint) -> bool {
+        let Some(may) = &intent.may else { return false };
+        let declared = match endpoint {
+            Endpoint::Pod(pod) | Endpoint::Sibling(pod) => self.cluster.pods.get(*pod),
+            _ => None,
+        };
+        let mut ports = declared.into_iter().flat_map(|pod| &pod.ports);
+        ports.any(|port| port.port == DNS || port.name.as_ref().is_some_and(|name| name.starts_with("dns")))
+            || may.iter().any(|peer| {
+                let (surely, _) = self.evaluation.traffic(&peer.traffic, destination);
+                peer.traffic != TrafficMatch::Anything
+                    && (surely.contains(Protocol::Udp, DNS) || surely.contains(Protocol::Tcp, DNS))
+                    && self.evaluation.matches(&peer.who, destination) == Truth::Yes
+            })
+    }
+
+    /// Notes that a DNS server may be asked, where that is intended and no rule says for which names.
+    fn resolver(
+        &self,
+        objects: &BTreeSet<usize>,
+        (source, destination): (EndpointId, EndpointId),
+        endpoint: &Endpoint,
+        asked: &Traffic,
+        buckets: &mut Buckets,
+    ) {
+        let ports: Vec<u16> = match endpoint {
+            Endpoint::Pod(pod) | Endpoint::Sibling(pod) => {
+                let declared = self.cluster.pods.get(*pod).into_iter().flat_map(|pod| &pod.ports);
+                let is_dns =
+                    |port: &&ContainerPort| port.name.as_ref().is_some_and(|name| name.starts_with("dns"));
+                declared.filter(is_dns).map(|port| port.port).chain([DNS]).collect()
+            }
+            Endpoint::Imagined(_) => return,
+            _ => vec![DNS],
+        };
+        let dns = [Protocol::Udp, Protocol::Tcp].into_iter().fold(Traffic::none(), |all, protocol| {
+            all.union(&Traffic::to(protocol, PortSet::of(ports.iter().map(|port| (*port, *port)))))
+        });
+        let dns = asked.intersection(&dns);
+        if dns.is_none() {
+            return;
+        }
+        let explanation = self.evaluation.explain(source, destination);
+        let mut admitting = explanation
+            .egress
+            .iter()
+            .filter(|step| step.effect == Effect::Allows && step.traffic.intersects(&dns))
+            .peekable();
+        let limited = admitting.peek().is_some()
+            && admitting
+                .all(|step| step.note.as_deref().is_some_and(|note| note.contains(LISTED_NAMES_ONLY)));
+        if !limited {
+            self.note(buckets, &catalog::DNS_RESOLVER, objects, (source, destination), &dns, true);
+        }
     }
 
     /// Whether an endpoint is a host-network pod that policies see as its node, and that node is an endpoint, too: what holds of
@@ -518,6 +582,7 @@ fn finding(
         "MF110" if bucket.certain => format!("it cannot reach {who}, which {:?} needs", intent.name),
         "MF110" => format!("whether it can reach {who} is not known, and {:?} needs it", intent.name),
         "MF112" => format!("{who}: {} would pass, which {:?} does not name", bucket.traffic, intent.name),
+        "MF113" => format!("it {may} ask {who} ({}) for any name, as {:?} says", bucket.traffic, intent.name),
         "MF111" => format!("it {may} reach {who} ({}), which {:?} forbids", bucket.traffic, intent.name),
         _ => format!("it {may} reach {who} ({}), which {:?} does not name", bucket.traffic, intent.name),
     };

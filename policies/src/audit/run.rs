@@ -5,7 +5,7 @@ use super::flows::{Flows, Party};
 use super::intent::Intent;
 use super::reach::{Check, Gathered, deciding};
 use super::{Finding, Outcome, Summary, Witness, access, catalog, hardening, lint};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, WorkerPool};
 use crate::evaluate::{Endpoint, EndpointId, EvaluateError, Evaluation, Options};
 use crate::matching::{DomainPattern, Match};
 use crate::places;
@@ -75,6 +75,7 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
     if !namespaces.is_empty() {
         findings.extend(access::findings(cluster, &namespaces, &accounts));
     }
+    findings.extend(shared_storage(cluster));
     findings.extend(contradicted(request, &evaluation));
 
     findings.sort_by(|a, b| {
@@ -253,6 +254,33 @@ impl Outcome {
             Truth::Unknown => 2,
         }
     }
+}
+
+/// Presigned pools: storage that their workers may reach is shared unless the pool's only; another pool's use of it shows more,
+/// an address of nobody else's in the cluster shows nothing.
+fn shared_storage(cluster: &Cluster) -> Vec<Finding> {
+    let pools = cluster.worker_pools.iter().filter(|pool| !pool.storage_endpoints.is_empty());
+    pools
+        .map(|pool| {
+            let endpoints: Vec<&str> = pool.storage_endpoints.iter().map(|endpoint| &**endpoint).collect();
+            let uses = |other: &&WorkerPool| {
+                other.object != pool.object
+                    && other.tenant != pool.tenant
+                    && other
+                        .storage_endpoints
+                        .iter()
+                        .any(|endpoint| pool.storage_endpoints.contains(endpoint))
+            };
+            let beside = cluster.worker_pools.iter().find(uses);
+            let beside = beside.map(|other| format!(", as those of {} do for another tenant", other.object));
+            let reason = format!(
+                "its workers reach {} themselves{}, which is weaker than reaching the broker alone",
+                endpoints.join(", "),
+                beside.unwrap_or_default()
+            );
+            Finding::certain(&catalog::SHARED_STORAGE, pool.object.clone(), Some(pool.at.clone()), reason)
+        })
+        .collect()
 }
 
 /// Packets that were seen to pass and are judged denied.
