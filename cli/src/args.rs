@@ -380,7 +380,8 @@ A file of intents says what other pods may reach:
     must-not: [{group: metadata}]
     reached-by: [{namespace: ingress}]
 
-Exit codes: 0 proved, 1 violated, 2 unknown, 3 bad input or wrong usage. As a kubectl plugin:
+Exit codes: 0 proved, 1 violated, 2 unknown, 3 bad input or wrong usage. Where --baseline accepts every error and nothing
+is unknown beside it, the verdict still reads violated and the exit code is 0. As a kubectl plugin:
   ln -s $(command -v mpegflow) ~/.local/bin/kubectl-mpegflow_audit && kubectl mpegflow-audit")]
 pub(crate) struct Audit {
     #[command(subcommand)]

@@ -16,7 +16,7 @@ pub(crate) const TABLE: &str = "Exit codes:
   130  interrupted; nothing is left behind
 
 Of `mpegflow audit`:
-    0  proved (or every finding is accepted by the baseline)
+    0  proved; or violated, with every error accepted by the baseline and nothing unknown beside
     1  violated
     2  unknown: neither proved nor violated
     3  bad input or wrong usage";

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(missing_docs, reason = "tests")]
 
+use mpegflow_policies::audit::baseline::Baseline;
 use mpegflow_policies::audit::intent::{self, Intent};
-use mpegflow_policies::audit::{Outcome, Request, diff, explain, flows, run};
+use mpegflow_policies::audit::{Outcome, Request, Severity, diff, explain, flows, run};
 use mpegflow_policies::cluster::{Cluster, Labels};
 use mpegflow_policies::emit::{BrokerPeer, DnsPeer, PoolIntent, StoragePeer, to_yaml};
 use mpegflow_policies::policy::Dialect;
@@ -350,4 +351,61 @@ fn an_explanation_names_the_rule_that_decides() {
     assert!(answer.table(false).starts_with("Denied: media/pool-a → 169.254.169.254 80 under calico@"));
     assert!(ask("nowhere/nobody", "80").is_err());
     assert!(ask("svc/default/kubernetes", "81").is_err());
+}
+
+/// The audit of a cluster without policies, with a baseline that accepts these findings.
+fn accepting(complete: bool, keep: impl Fn(&str) -> bool) -> Outcome {
+    let cluster = read(CLUSTER);
+    let found = audit_with(&cluster, "calico", complete, vec![intent::worker_pools()]);
+    let errors = found.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let entries = errors.filter(|finding| keep(finding.id)).map(|finding| {
+        format!(
+            "- {{fingerprint: {:?}, owner: ann, reason: known, expires: 2026-06-01}}\n",
+            finding.fingerprint()
+        )
+    });
+    let text = format!(
+        "apiVersion: mpegflow.io/v1alpha1\nkind: AuditBaseline\naccepted:\n{}",
+        entries.collect::<String>()
+    );
+    let mut input = Input::new(Limits::default());
+    input.add("base.yaml", text).unwrap();
+    run(&Request {
+        cluster: &cluster,
+        profile: "calico".parse().unwrap(),
+        complete,
+        intents: vec![intent::worker_pools()],
+        pod_cidrs: None,
+        baseline: Some(&Baseline::read(&input).unwrap()),
+        today: "2026-01-01".parse().unwrap(),
+        flows: &[],
+    })
+    .unwrap()
+}
+
+#[test]
+fn what_is_accepted_stays_violated_and_lets_a_pipeline_go_on() {
+    let outcome = accepting(true, |_| true);
+    assert_eq!((outcome.proved, outcome.exit_code()), (Truth::No, 0));
+    assert!(outcome.sentence.starts_with("Violated, and accepted by the baseline ("), "{}", outcome.sentence);
+    assert!(
+        outcome.sentence.contains("the first until 2026-06-01; the exit code is 0"),
+        "{}",
+        outcome.sentence
+    );
+}
+
+#[test]
+fn one_error_that_nobody_answers_for_stops_the_pipeline() {
+    let outcome = accepting(true, |id| id != "MF102");
+    assert_eq!((outcome.proved, outcome.exit_code()), (Truth::No, 1));
+    assert!(outcome.sentence.contains("metadata service"), "{}", outcome.sentence);
+}
+
+#[test]
+fn what_is_unknown_beside_accepted_errors_stays_unknown_to_the_pipeline() {
+    // Not all may be in the input: an acceptance does not answer for what nobody has seen.
+    let outcome = accepting(false, |_| true);
+    assert_eq!((outcome.proved, outcome.exit_code()), (Truth::No, 2));
+    assert!(outcome.sentence.contains("is not known"), "{}", outcome.sentence);
 }

@@ -306,3 +306,24 @@ fn no_name_writes_to_the_terminal() {
     assert!(!table.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}' || c == '\u{2028}')));
     assert!(!table.lines().any(|line| line.starts_with("# line")), "a name has begun a line");
 }
+
+#[test]
+fn the_first_line_of_every_format_holds_the_verdict() {
+    let mut outcome = outcome(Truth::No);
+    outcome.sentence = "Violated: \"a\" reaches <b>.".into();
+    let json = report::headed(&report::json(&outcome), "sentence");
+    let sarif = report::headed(&report::sarif(&outcome), "properties");
+    let first = |text: &str| text.lines().next().unwrap().to_owned();
+    assert_eq!(first(&json), r#"{ "sentence": "Violated: \"a\" reaches <b>.","#);
+    assert_eq!(first(&sarif), r#"{ "properties": {"sentence":"Violated: \"a\" reaches <b>."},"#);
+    assert_eq!(first(&report::table(&outcome, false)), outcome.sentence);
+    assert_eq!(first(&report::dot(&outcome)), format!("// {}", outcome.sentence));
+    assert_eq!(
+        first(&report::html(&outcome)),
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Violated: &quot;a&quot; reaches &lt;b&gt;.</title>"
+    );
+    // The order of fields is all that changes.
+    let same = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    assert_eq!((same(&json), same(&sarif)), (report::json(&outcome), report::sarif(&outcome)));
+    assert_eq!(report::headed(&json!({ "sentence": "a" }), "sentence"), r#"{ "sentence": "a" }"#);
+}

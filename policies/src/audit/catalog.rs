@@ -69,6 +69,12 @@ catalog! {
     ADMITS_FUTURE_PODS = "MF112", "admits-future-pods", Warning:
         "Pods that do not exist yet, but that somebody could make, would be reachable.",
         "Select by namespace and by labels that only the intended pods may carry.";
+    DNS_RESOLVER = "MF113", "dns-resolver", Warning:
+        "It may ask a DNS server, as its intent says: one that resolves any name is a way out for data, in the names it is asked for.",
+        "Drop DNS: a worker that is given the broker's address needs none. Where it must stay, let the CNI admit the needed names only, as Cilium's `rules.dns` with `matchName` does.";
+    SHARED_STORAGE = "MF114", "shared-storage", Warning:
+        "The pool's workers fetch from storage themselves: a worker that is taken over can send data to any bucket there that its attacker has a key for.",
+        "Use `access: Brokered`, or storage of the pool's own at an address that serves nobody else.";
     NOTHING_TO_AUDIT = "MF120", "intent-matches-nobody", Warning:
         "The intent selects no pod of the input: it is true of nothing.",
         "Correct the selector, or add the manifests of the pods that are meant.";

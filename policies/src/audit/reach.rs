@@ -2,10 +2,13 @@
 
 use super::intent::{Intent, Peer, TENANT_LABEL};
 use super::{DecidingRule, Finding, IntentResult, Reach, Witness, catalog};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ContainerPort};
 use crate::evaluate::{Effect, Endpoint, EndpointId, EvaluateError, Evaluation, Step};
-use crate::matching::Match;
+use crate::matching::{DomainPattern, Match, TrafficMatch};
 use crate::places;
+use crate::policy::Dialect;
+use crate::profile::{Fact, Profile};
+use crate::read::LISTED_NAMES_ONLY;
 use crate::sets::{PortSet, Protocol, Traffic};
 use crate::truth::{Doubt, Truth};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +19,8 @@ const MOST_REACH: usize = 5_000;
 const MOST_DOUBTS: usize = 50;
 /// Ports of the kubelet: the authenticated one, and the read-only one of old clusters.
 const KUBELET: [u16; 2] = [10250, 10255];
+/// The port that resolvers are asked at.
+const DNS: u16 = 53;
 /// The API server's port on control-plane nodes.
 const KUBE_API: u16 = 6443;
 
@@ -31,6 +36,7 @@ pub(super) struct Gathered {
 pub(super) struct Check<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) evaluation: &'a Evaluation<'a>,
+    pub(super) profile: Profile,
     pub(super) complete: bool,
 }
 
@@ -132,6 +138,9 @@ impl Check<'_> {
     ) -> Result<(), EvaluateError> {
         let mut reached = vec![false; intent.must.len()];
         for (destination, endpoint) in self.evaluation.destinations(source) {
+            if self.is_its_node(endpoint) {
+                continue;
+            }
             let verdict = self.evaluation.verdict(source, destination);
             let passes = verdict.allowed.union(&verdict.unknown);
             for (peer, reached) in intent.must.iter().zip(&mut reached) {
@@ -171,6 +180,10 @@ impl Check<'_> {
                 &may_hi,
                 true,
             );
+            let asked = verdict.allowed.intersection(&may_lo);
+            if self.is_resolver(intent, destination, endpoint) {
+                self.resolver(objects, (source, destination), endpoint, &asked, buckets);
+            }
             let bad = verdict.allowed.difference(&may_hi);
             let unsure = passes.difference(&may_lo).difference(&bad);
             for (traffic, certain) in [(bad, true), (unsure, false)] {
@@ -179,7 +192,7 @@ impl Check<'_> {
                 }
             }
             for peer in &intent.must_not {
-                if matches!(endpoint, Endpoint::Imagined(_)) {
+                if matches!(endpoint, Endpoint::Imagined(_)) || is_named(intent, endpoint) {
                     continue;
                 }
                 let (lo, hi) = self.permitted(std::slice::from_ref(peer), destination);
@@ -219,7 +232,7 @@ impl Check<'_> {
         let Some(reached_by) = &intent.reached_by else { return Ok(()) };
         for (source, endpoint) in self.evaluation.sources(destination) {
             // The kubelet's probes come from the pod's own node, and no implementation keeps them out.
-            if matches!(endpoint, Endpoint::LocalNode | Endpoint::Domain(_)) {
+            if matches!(endpoint, Endpoint::LocalNode | Endpoint::Domain(_)) || self.is_its_node(endpoint) {
                 continue;
             }
             let verdict = self.evaluation.verdict(source, destination);
@@ -260,6 +273,79 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether somebody answers DNS, as far as is told: a pod declares such a port, or the intent names it of whoever that is.
+    fn is_resolver(&self, intent: &Intent, destination: EndpointId, endpoint: &Endpoint) -> bool {
+        let Some(may) = &intent.may else { return false };
+        let declared = match endpoint {
+            Endpoint::Pod(pod) | Endpoint::Sibling(pod) => self.cluster.pods.get(*pod),
+            _ => None,
+        };
+        let mut ports = declared.into_iter().flat_map(|pod| &pod.ports);
+        ports.any(|port| port.port == DNS || port.name.as_ref().is_some_and(|name| name.starts_with("dns")))
+            || may.iter().any(|peer| {
+                let (surely, _) = self.evaluation.traffic(&peer.traffic, destination);
+                peer.traffic != TrafficMatch::Anything
+                    && (surely.contains(Protocol::Udp, DNS) || surely.contains(Protocol::Tcp, DNS))
+                    && self.evaluation.matches(&peer.who, destination) == Truth::Yes
+            })
+    }
+
+    /// Notes that a DNS server may be asked, where that is intended and no rule says for which names.
+    fn resolver(
+        &self,
+        objects: &BTreeSet<usize>,
+        (source, destination): (EndpointId, EndpointId),
+        endpoint: &Endpoint,
+        asked: &Traffic,
+        buckets: &mut Buckets,
+    ) {
+        let ports: Vec<u16> = match endpoint {
+            Endpoint::Pod(pod) | Endpoint::Sibling(pod) => {
+                let declared = self.cluster.pods.get(*pod).into_iter().flat_map(|pod| &pod.ports);
+                let is_dns =
+                    |port: &&ContainerPort| port.name.as_ref().is_some_and(|name| name.starts_with("dns"));
+                declared.filter(is_dns).map(|port| port.port).chain([DNS]).collect()
+            }
+            Endpoint::Imagined(_) => return,
+            _ => vec![DNS],
+        };
+        let dns = [Protocol::Udp, Protocol::Tcp].into_iter().fold(Traffic::none(), |all, protocol| {
+            all.union(&Traffic::to(protocol, PortSet::of(ports.iter().map(|port| (*port, *port)))))
+        });
+        let dns = asked.intersection(&dns);
+        if dns.is_none() {
+            return;
+        }
+        let explanation = self.evaluation.explain(source, destination);
+        let mut admitting = explanation
+            .egress
+            .iter()
+            .filter(|step| step.effect == Effect::Allows && step.traffic.intersects(&dns))
+            .peekable();
+        let limited = admitting.peek().is_some()
+            && admitting
+                .all(|step| step.note.as_deref().is_some_and(|note| note.contains(LISTED_NAMES_ONLY)));
+        if !limited {
+            self.note(buckets, &catalog::DNS_RESOLVER, objects, (source, destination), &dns, true);
+        }
+    }
+
+    /// Whether an endpoint is a host-network pod that policies see as its node, and that node is an endpoint, too: what holds of
+    /// the node, seen from its own pods and from others, holds of the pod.
+    fn is_its_node(&self, endpoint: &Endpoint) -> bool {
+        let Endpoint::Pod(pod) = endpoint else { return false };
+        let Some(pod) = self.cluster.pods.get(*pod).filter(|pod| pod.host_network) else { return false };
+        let is_known = self.cluster.nodes.iter().any(|node| Some(&node.name) == pod.node.as_ref());
+        let profile = self.profile;
+        let enforced =
+            Dialect::ALL.into_iter().filter(|dialect| profile.fact(Fact::Enforces(*dialect)).truth.may());
+        is_known
+            && profile.fact(Fact::HostNetworkIsSubject).truth == Truth::No
+            && enforced
+                .into_iter()
+                .all(|dialect| profile.fact(Fact::HostNetworkIsPeer(dialect)).truth == Truth::No)
     }
 
     /// Traffic to a destination that peers surely and possibly permit.
@@ -430,6 +516,14 @@ impl Check<'_> {
     }
 }
 
+/// Whether an endpoint is a name that the intent gives. Such a name is assumed to resolve to nothing but what is meant by it, so
+/// that it is no way to what must not be reached.
+fn is_named(intent: &Intent, endpoint: &Endpoint) -> bool {
+    let Endpoint::Domain(name) = endpoint else { return false };
+    let mut named = intent.may.iter().flatten();
+    named.any(|peer| matches!(&peer.who, Match::Domain(DomainPattern::Name(own)) if own == name))
+}
+
 fn about_nobody(intent: &Intent, doubt: Doubt) -> IntentResult {
     IntentResult {
         name: intent.name.clone(),
@@ -488,6 +582,7 @@ fn finding(
         "MF110" if bucket.certain => format!("it cannot reach {who}, which {:?} needs", intent.name),
         "MF110" => format!("whether it can reach {who} is not known, and {:?} needs it", intent.name),
         "MF112" => format!("{who}: {} would pass, which {:?} does not name", bucket.traffic, intent.name),
+        "MF113" => format!("it {may} ask {who} ({}) for any name, as {:?} says", bucket.traffic, intent.name),
         "MF111" => format!("it {may} reach {who} ({}), which {:?} forbids", bucket.traffic, intent.name),
         _ => format!("it {may} reach {who} ({}), which {:?} does not name", bucket.traffic, intent.name),
     };

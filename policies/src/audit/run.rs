@@ -5,7 +5,7 @@ use super::flows::{Flows, Party};
 use super::intent::Intent;
 use super::reach::{Check, Gathered, deciding};
 use super::{Finding, Outcome, Summary, Witness, access, catalog, hardening, lint};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, WorkerPool};
 use crate::evaluate::{Endpoint, EndpointId, EvaluateError, Evaluation, Options};
 use crate::matching::{DomainPattern, Match};
 use crate::places;
@@ -48,7 +48,8 @@ pub struct Request<'a> {
 pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
     let cluster = request.cluster;
     let evaluation = Evaluation::new(cluster, request.profile, options(request))?;
-    let check = Check { cluster, evaluation: &evaluation, complete: request.complete };
+    let check =
+        Check { cluster, evaluation: &evaluation, profile: request.profile, complete: request.complete };
     let mut gathered = Gathered::default();
     let mut hardened: BTreeSet<usize> = BTreeSet::new();
     let mut audited: BTreeSet<usize> = BTreeSet::new();
@@ -74,6 +75,7 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
     if !namespaces.is_empty() {
         findings.extend(access::findings(cluster, &namespaces, &accounts));
     }
+    findings.extend(shared_storage(cluster));
     findings.extend(contradicted(request, &evaluation));
 
     findings.sort_by(|a, b| {
@@ -207,12 +209,7 @@ fn sentence(outcome: &Outcome) -> String {
                     finding.witness.as_ref().map(|w| format!(" ({})", packet(w))).unwrap_or_default();
                 format!("Violated: {}: {}{packet}{more}.", finding.object, finding.reason)
             }
-            None => {
-                let accepted = outcome.accepted.len();
-                format!(
-                    "Violated, and accepted by the baseline: {accepted} findings have an owner and a day."
-                )
-            }
+            None => format!("Violated, and accepted by the baseline{}.", accepted(outcome)),
         },
         Truth::Unknown => {
             let open = outcome.intents.iter().find(|intent| intent.proved == Truth::Unknown);
@@ -223,17 +220,67 @@ fn sentence(outcome: &Outcome) -> String {
     }
 }
 
+/// Of a violated outcome without an error that is not accepted: how many are, until when, and what that leaves.
+fn accepted(outcome: &Outcome) -> String {
+    let errors: Vec<&super::Accepted> = outcome
+        .accepted
+        .iter()
+        .filter(|accepted| accepted.finding.severity == super::Severity::Error)
+        .collect();
+    let first = errors.iter().map(|accepted| accepted.expires.as_str()).min().unwrap_or_default();
+    let what = match errors.len() {
+        1 => format!("1 error is, until {first}"),
+        many => format!("{many} errors are, the first until {first}"),
+    };
+    match outcome.exit_code() {
+        0 => format!(" ({what}; the exit code is 0)"),
+        _ => format!(" ({what}); whether anything else is, is not known"),
+    }
+}
+
 impl Outcome {
-    /// 0 proved or everything accepted, 1 violated, 2 unknown.
+    /// What a pipeline is to do: 0 go on, 1 stop, 2 nobody knows.
+    ///
+    /// It is the verdict's own (0 proved, 1 violated, 2 unknown) but where somebody answers for every error: an acceptance does
+    /// not make the verdict another, and lets the pipeline go on for what was accepted and for nothing else. What is unknown
+    /// beside it keeps the 2.
     pub fn exit_code(&self) -> u8 {
         let open = self.findings.iter().any(|f| f.certain.must() && f.severity == super::Severity::Error);
         match self.proved {
             Truth::Yes => 0,
-            Truth::No if !open && !self.accepted.is_empty() => 0,
-            Truth::No => 1,
+            Truth::No if open || self.accepted.is_empty() => 1,
+            Truth::No if self.intents.iter().any(|intent| !intent.doubts.is_empty()) => 2,
+            Truth::No => 0,
             Truth::Unknown => 2,
         }
     }
+}
+
+/// Presigned pools: storage that their workers may reach is shared unless the pool's only; another pool's use of it shows more,
+/// an address of nobody else's in the cluster shows nothing.
+fn shared_storage(cluster: &Cluster) -> Vec<Finding> {
+    let pools = cluster.worker_pools.iter().filter(|pool| !pool.storage_endpoints.is_empty());
+    pools
+        .map(|pool| {
+            let endpoints: Vec<&str> = pool.storage_endpoints.iter().map(|endpoint| &**endpoint).collect();
+            let uses = |other: &&WorkerPool| {
+                other.object != pool.object
+                    && other.tenant != pool.tenant
+                    && other
+                        .storage_endpoints
+                        .iter()
+                        .any(|endpoint| pool.storage_endpoints.contains(endpoint))
+            };
+            let beside = cluster.worker_pools.iter().find(uses);
+            let beside = beside.map(|other| format!(", as those of {} do for another tenant", other.object));
+            let reason = format!(
+                "its workers reach {} themselves{}, which is weaker than reaching the broker alone",
+                endpoints.join(", "),
+                beside.unwrap_or_default()
+            );
+            Finding::certain(&catalog::SHARED_STORAGE, pool.object.clone(), Some(pool.at.clone()), reason)
+        })
+        .collect()
 }
 
 /// Packets that were seen to pass and are judged denied.

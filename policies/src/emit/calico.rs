@@ -3,6 +3,7 @@
 
 use super::{DNS_PROTOCOLS, EmitError, PoolIntent};
 use crate::cluster::Labels;
+use crate::sets::Family;
 use serde_json::{Value, json};
 
 /// Before Kubernetes NetworkPolicies, with room for an administrator's own.
@@ -12,11 +13,17 @@ pub(super) fn policies(intent: &PoolIntent) -> Result<Vec<Value>, EmitError> {
     let broker = destination(&intent.broker.namespace, &intent.broker.pods, intent.broker.port);
     let mut egress = vec![json!({ "action": "Allow", "protocol": "TCP", "destination": broker })];
     for (storage, blocks) in intent.storage_blocks()? {
-        let nets: Vec<String> = blocks.iter().map(ToString::to_string).collect();
-        egress.push(json!({
-            "action": "Allow", "protocol": "TCP",
-            "destination": { "nets": nets, "ports": [storage.port] },
-        }));
+        // Calico refuses a rule whose blocks are of both families.
+        for family in [Family::V4, Family::V6] {
+            let of_family = blocks.iter().filter(|block| Family::of(block.base()) == family);
+            let nets: Vec<String> = of_family.map(ToString::to_string).collect();
+            if !nets.is_empty() {
+                egress.push(json!({
+                    "action": "Allow", "protocol": "TCP",
+                    "destination": { "nets": nets, "ports": [storage.port] },
+                }));
+            }
+        }
     }
     if let Some(dns) = &intent.dns {
         for protocol in DNS_PROTOCOLS {

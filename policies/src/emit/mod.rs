@@ -4,6 +4,35 @@
 //! Every dialect says the same: the pool's pods may open connections to the broker's pods on one port, to the storage
 //! endpoints of a presigned pool, and to the cluster's DNS servers if the pool asked for DNS; nothing else, and nobody may
 //! connect to them. Where a dialect can deny explicitly, it does, so that a policy added later cannot undo it.
+//!
+//! ```
+//! use mpegflow_policies::cluster::Labels;
+//! use mpegflow_policies::emit::{BrokerPeer, PoolIntent, to_yaml};
+//! use mpegflow_policies::policy::Dialect;
+//!
+//! let label = |key: &str, value: &str| Labels::from([(key.into(), value.into())]);
+//! let pool = PoolIntent {
+//!     name: "fast".into(),
+//!     namespace: "media".into(),
+//!     pods: label("mpegflow.io/pool", "fast"),
+//!     labels: Labels::new(),
+//!     broker: BrokerPeer {
+//!         namespace: "mpegflow".into(),
+//!         pods: label("app.kubernetes.io/name", "mpegflow-broker"),
+//!         port: 8443,
+//!         service: None,
+//!     },
+//!     storage: Vec::new(),
+//!     dns: None,
+//! };
+//! for dialect in [Dialect::NetworkPolicy, Dialect::Cilium, Dialect::Calico, Dialect::ClusterNetworkPolicy] {
+//!     for policy in pool.policies(dialect)? {
+//!         println!("---\n{}", to_yaml(&policy));
+//!         assert!(policy["spec"]["egress"].as_array().is_some_and(|rules| !rules.is_empty()));
+//!     }
+//! }
+//! # Ok::<(), mpegflow_policies::emit::EmitError>(())
+//! ```
 
 mod calico;
 mod cilium;

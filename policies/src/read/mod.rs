@@ -37,6 +37,8 @@ mod strict;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use cilium::LISTED_NAMES_ONLY;
+
 pub use assemble::{ReadOptions, Reading, cluster};
 pub use documents::{Document, Documents, Input, Limits, Note, documents};
 pub use kinds::{concerns_policies, is_policy_group};

@@ -6,7 +6,7 @@ use crate::source::At;
 use crate::truth::Doubt;
 use serde_json::{Value, json};
 
-/// The outcome as one JSON document.
+/// The outcome as one JSON document; [`headed`] makes a text of it.
 pub fn json(outcome: &Outcome) -> Value {
     let input = &outcome.input;
     json!({
@@ -36,6 +36,17 @@ pub fn json(outcome: &Outcome) -> Value {
             "passes": if reach.passes.must() { "yes" } else { "unknown" },
         })).collect::<Vec<_>>(),
     })
+}
+
+/// A document as text, with one of its fields on the first line: `{ "sentence": "Proved …",`, so that `head -1` of every format
+/// shows the verdict.
+pub fn headed(document: &Value, first: &str) -> String {
+    let mut rest = document.clone();
+    let head = rest.as_object_mut().and_then(|fields| fields.remove(first));
+    let text = serde_json::to_string_pretty(&rest).unwrap_or_else(|_| "null".into());
+    let (Some(head), Some(body)) = (head, text.strip_prefix('{')) else { return text };
+    let comma = if body == "}" { " " } else { "," };
+    format!("{{ {}: {head}{comma}{body}", Value::from(first))
 }
 
 /// One finding.

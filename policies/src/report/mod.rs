@@ -1,4 +1,5 @@
-//! An outcome as table, JSON, SARIF, HTML or DOT. The first line of each is, or holds, one sentence: the verdict.
+//! An outcome as table, JSON, SARIF, HTML or DOT. The first line of each is, or holds, one sentence: the verdict
+//! (JSON and SARIF through [`headed`]).
 
 mod dot;
 mod html;
@@ -8,7 +9,7 @@ mod table;
 
 pub use dot::dot;
 pub use html::html;
-pub use json::json;
+pub use json::{headed, json};
 pub use sarif::sarif;
 pub use table::{clean, table};
 

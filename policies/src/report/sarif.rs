@@ -1,4 +1,5 @@
-//! SARIF 2.1.0 (OASIS), which code scanners read. The verdict is the first of the run's notifications.
+//! SARIF 2.1.0 (OASIS), which code scanners read. The verdict is the first of the run's notifications, and a
+//! property of the log for whom the text is read by.
 
 use super::table::clean;
 use super::{deciding, packet};
@@ -34,6 +35,7 @@ pub fn sarif(outcome: &Outcome) -> Value {
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
+        "properties": { "sentence": plain(&outcome.sentence) },
         "runs": [{
             "tool": { "driver": {
                 "name": "mpegflow audit",

@@ -5,6 +5,7 @@ use crate::args::AuditWorld;
 use crate::exit::{Exit, Failed};
 use crate::ui::Ui;
 use mpegflow_policies::audit::explain;
+use mpegflow_policies::report::headed;
 use mpegflow_policies::truth::Truth;
 
 /// Runs the command on `[source, destination, port]`; the number is the exit code.
@@ -27,7 +28,7 @@ pub(super) fn run(
     })
     .map_err(|e| Failed::new(Exit::BadInput, "bad_question", e.to_string()))?;
     if json {
-        ui.json(&answer.json(), true);
+        ui.line(headed(&answer.json(), "sentence"));
     } else {
         ui.line(answer.table(ui.color_out).trim_end());
     }

@@ -106,8 +106,8 @@ async fn audit(args: Audit, ui: Ui) -> Result<u8, Failed> {
     let format = args.format.unwrap_or(if ui.json { AuditFormat::Json } else { AuditFormat::Table });
     match format {
         AuditFormat::Table => ui.line(report::table(&outcome, ui.color_out).trim_end()),
-        AuditFormat::Json => ui.json(&report::json(&outcome), true),
-        AuditFormat::Sarif => ui.json(&report::sarif(&outcome), true),
+        AuditFormat::Json => ui.line(report::headed(&report::json(&outcome), "sentence")),
+        AuditFormat::Sarif => ui.line(report::headed(&report::sarif(&outcome), "properties")),
         AuditFormat::Html => ui.line(report::html(&outcome).trim_end()),
         AuditFormat::Dot => ui.line(report::dot(&outcome).trim_end()),
     }
@@ -129,7 +129,7 @@ fn diff(
     let changes = audit::diff::run(&before.cluster, &after.cluster, after.profile, pod_cidrs(world))
         .map_err(|e| Failed::new(Exit::BadInput, "cannot_evaluate", e.to_string()))?;
     if is_json(format, ui) {
-        ui.json(&changes.json(), true);
+        ui.line(report::headed(&changes.json(), "sentence"));
     } else {
         ui.line(changes.table(ui.color_out).trim_end());
     }

@@ -17,6 +17,7 @@ mod ports;
 mod rules;
 
 pub(super) use link::link;
+pub(crate) use ports::LISTED_NAMES_ONLY;
 
 use super::problems::{Problems, cidr, doubts, policy_ref};
 use super::selector::all;

@@ -23,6 +23,9 @@ pub(super) struct Ports {
     pub(super) note: Option<Arc<str>>,
 }
 
+/// Note of a rule that admits questions for some names to a DNS server.
+pub(crate) const LISTED_NAMES_ONLY: &str = "the DNS proxy answers for the listed names only";
+
 /// Protocols of a rule that names none: "any protocols with transport ports (TCP, UDP, SCTP) match" (pkg/policy/api/l4.go).
 const TRANSPORTS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
@@ -121,6 +124,7 @@ impl Found {
         let lists = ["http", "kafka", "dns", "l7"];
         let filled: Vec<&str> =
             lists.into_iter().filter(|key| !check.problems.list(&rules, key).is_empty()).collect();
+        let names = any_name(&rules);
         rules.ignore(&lists);
         rules.ignore(&["l7proto"]);
         if filled.len() > 1 {
@@ -130,7 +134,8 @@ impl Found {
         seven.other = filled.iter().any(|key| *key != "dns");
         self.dns |= seven.dns;
         if seven.dns {
-            self.notes.push("the DNS proxy answers for the listed names only".into());
+            let note = if names { "the DNS proxy answers for any name" } else { LISTED_NAMES_ONLY };
+            self.notes.push(note.into());
         }
         if seven.other {
             self.notes.push("a proxy lets only the listed requests pass".into());
@@ -266,6 +271,27 @@ impl Found {
         self.with.extend(left.iter().cloned());
         self.without.extend(left);
     }
+}
+
+/// Whether rules for DNS list a pattern that whoever wants a tunnel can have a name in: one that does not end in a domain. What
+/// is not read as a list of names counts as such.
+fn any_name(rules: &Object<'_>) -> bool {
+    let Ok(list) = rules.list("dns") else { return true };
+    list.iter().any(|item| {
+        let Ok(item) = item.object() else { return true };
+        let pattern = item.string("matchPattern");
+        let name = item.string("matchName");
+        item.ignore(&["matchPattern", "matchName"]);
+        match (pattern, name) {
+            (Ok(None), Ok(Some(_))) => false,
+            // Two labels after the last wildcard are somebody's domain.
+            (Ok(Some(pattern)), Ok(_)) => {
+                let fixed = pattern.rsplit_once('*').map_or(pattern, |(_, fixed)| fixed);
+                fixed.trim_matches('.').split('.').count() < 2
+            }
+            _ => true,
+        }
+    })
 }
 
 /// Which rules of layer 7 stand beside ports.
