@@ -2,10 +2,11 @@
 
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
-use crate::engine::{Engine, Parts, Quotas, SecretError};
+use crate::engine::{Engine, Meters, Parts, Quotas, Rate, SecretError};
 use crate::http::{metrics, public, serve, worker};
 use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
+use crate::objects::measured::Measured;
 use crate::objects::{ObjectError, Objects};
 use crate::plan::Settings;
 use crate::queue::MemoryQueue;
@@ -13,6 +14,9 @@ use crate::secret;
 use crate::store::postgres::{DatabaseConfig, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
+use crate::webhooks::post::{Poster, Resolve, SystemResolver};
+use crate::webhooks::secret::Secrets;
+use crate::webhooks::{self, sender};
 use axum::Router;
 use mpegflow_protocol::ids::{PoolName, TenantId};
 use mpegflow_protocol::task::EncoderSpeed;
@@ -55,12 +59,20 @@ pub struct Config {
     pub worker_names: Vec<String>,
     /// What a tenant may have.
     pub quotas: Quotas,
+    /// How many requests a tenant may make.
+    pub rate: Rate,
     /// Routes beside the public API: a page and its assets.
     pub extra_routes: Option<Router>,
     /// Other storage than the local folder.
     pub objects: Option<Arc<dyn Objects>>,
     /// PostgreSQL, in place of a file in the data folder.
     pub database: Option<DatabaseConfig>,
+    /// How long it goes on answering after it was told to end, so that those in front notice.
+    pub grace: Duration,
+    /// Where webhooks may be.
+    pub webhooks: webhooks::Policy,
+    /// What finds the addresses of webhooks.
+    pub resolver: Arc<dyn Resolve>,
 }
 
 impl std::fmt::Debug for Config {
@@ -88,9 +100,13 @@ impl Config {
             threads: u32::try_from(threads).unwrap_or(1),
             worker_names: Vec::new(),
             quotas: Quotas::default(),
+            rate: Rate::default(),
             extra_routes: None,
             objects: None,
             database: None,
+            grace: Duration::ZERO,
+            webhooks: webhooks::Policy::default(),
+            resolver: Arc::new(SystemResolver),
         }
     }
 }
@@ -131,6 +147,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("cannot use the database")]
     Store(#[from] StoreError),
+    /// The certificate authorities for webhooks cannot be read.
+    #[error("cannot read the certificate authorities for webhooks")]
+    Webhooks(#[source] io::Error),
     /// Storage cannot be used.
     #[error("cannot use the objects' folder")]
     Objects(#[from] ObjectError),
@@ -186,19 +205,24 @@ impl Opened {
                 (Arc::new(store), clock)
             }
         };
-        let objects = match &config.objects {
+        let objects: Arc<dyn Objects> = match &config.objects {
             Some(objects) => Arc::clone(objects),
             None => Arc::new(LocalObjects::open(dir.join("objects")).await?),
         };
+        let meters = Arc::new(Meters::default());
         let engine = Arc::new(Engine::new(Parts {
             store,
             queue: Arc::new(MemoryQueue::default()),
-            objects,
+            objects: Arc::new(Measured::new(objects, Arc::clone(&meters))),
             clock,
             capabilities: Capabilities::new(&key),
             settings: Settings { x264: config.x264, threads: config.threads.max(1) },
             lease: config.lease,
             quotas: config.quotas,
+            meters,
+            rate: config.rate,
+            webhook_secrets: Secrets::new(&key),
+            webhook_policy: config.webhooks.clone(),
         }));
         Ok(Self { engine, ca })
     }
@@ -248,6 +272,7 @@ pub struct Running {
     metrics: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    grace: Duration,
     _lock: std::fs::File,
 }
 
@@ -285,6 +310,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let poster =
+        Poster::new(config.webhooks.clone(), Arc::clone(&config.resolver)).map_err(StartError::Webhooks)?;
     let tls = worker_tls(&opened.ca, &config, worker_address)?;
 
     let stop = CancellationToken::new();
@@ -303,6 +330,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let limits = serve::Limits { connections: 16, ..limits };
         tasks.spawn(serve::run(listener, None, routes, limits, stop.clone()));
     }
+    tasks.spawn(sender::run(Arc::clone(&engine), poster, stop.clone()));
+    tasks.spawn(lookout(Arc::clone(&engine), stop.clone()));
     tasks.spawn(housekeeping(engine, stop.clone()));
     Ok(Running {
         opened,
@@ -311,6 +340,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: metrics_address,
         stop,
         tasks,
+        grace: config.grace,
         _lock: lock,
     })
 }
@@ -360,9 +390,10 @@ impl Running {
         write_join_file(&self.opened, &reachable(self.worker).to_string(), pool, path).await
     }
 
-    /// Stops leasing, lets requests end, and closes.
+    /// Stops leasing, says for the grace that it is not ready while everything is still answered, lets requests end, and closes.
     pub async fn shutdown(mut self) {
         self.opened.engine.drain();
+        tokio::time::sleep(self.grace).await;
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.opened.close().await;
@@ -425,6 +456,27 @@ fn capability_key(path: &Path) -> Result<[u8; 32], StartError> {
             Ok(key)
         }
         Err(e) => Err(failed(e.to_string())),
+    }
+}
+
+/// Looks at what jobs may wait for: beside the housekeeping, which must not wait for storage that hangs.
+async fn lookout(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for n in 0_u64.. {
+        tokio::select! { _ = second.tick() => {}, () = stop.cancelled() => return }
+        let look = async {
+            if n.is_multiple_of(3) {
+                engine.look_at_storage().await;
+            }
+            engine.look_around(n.is_multiple_of(2)).await
+        };
+        tokio::select! {
+            looked = look => if let Err(e) = looked {
+                tracing::warn!(error = %e, "cannot look at what jobs wait for");
+            },
+            () = stop.cancelled() => return,
+        }
     }
 }
 

@@ -30,6 +30,10 @@ pub trait Queue: Send + Sync + 'static {
     async fn remove(&self, task: TaskId);
     /// Tasks in the index, by pool.
     async fn depth(&self) -> Vec<(PoolName, u64)>;
+    /// Whether the queue can do its work now.
+    async fn answers(&self) -> bool {
+        true
+    }
     /// Changes whenever something is offered.
     fn watch(&self) -> watch::Receiver<u64>;
 }

@@ -2,7 +2,7 @@
 
 use super::live::Live;
 use super::{Counters, Engine, Notice};
-use crate::model::{Claim, LiveAttempt, Part};
+use crate::model::{Claim, LiveAttempt, Part, Time};
 use crate::objects::{Body, BodyError, Bytestream, Key, ObjectError, PartHead};
 use crate::plan::budget;
 use crate::queue::Take;
@@ -11,9 +11,9 @@ use crate::store::{Leased, NewLease, Recorded, StoreError};
 use futures_util::StreamExt as _;
 use mpegflow_protocol::api::JobState;
 use mpegflow_protocol::failure::Failure;
-use mpegflow_protocol::ids::{AttemptId, WorkerId};
+use mpegflow_protocol::ids::{AttemptId, PoolName, TenantId, WorkerId};
+use mpegflow_protocol::limits;
 use mpegflow_protocol::worker::{Heartbeat, HeartbeatReply, InputSlot, Lease};
-use mpegflow_protocol::{limits, text};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +23,11 @@ use std::time::Duration;
 const MAX_LIVE_PER_WORKER: u32 = 8;
 /// Waiting at most this long for an earlier write of the same output to end.
 const WRITER_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A task of a tenant that has as many running as it may is looked at again after so many milliseconds.
+const HELD_BACK: u64 = 1_000;
+/// So many of them are passed over before others get a turn at the queue.
+const HELD_AT_ONCE: u32 = 1_000;
 
 /// Why a worker's call was refused. A worker learns no more than the variant.
 #[derive(Debug, thiserror::Error)]
@@ -132,11 +137,12 @@ impl Engine {
                 return Ok(LeaseAnswer::Idle);
             }
             let record = self.store.worker(worker).await?.ok_or(CallError::UnknownWorker)?;
+            let _asking = self.presence.ask(&record.pool);
             let next = if self.store.live_of_worker(worker).await? >= MAX_LIVE_PER_WORKER {
                 None
             } else {
                 let now = self.now();
-                match self.queue.take(&record.pool, record.tenant, now).await {
+                match self.take(&record.pool, record.tenant, now).await? {
                     Take::Task(ready) => {
                         if let Some(lease) = self.lease_heard(worker, ready).await? {
                             return Ok(LeaseAnswer::Lease(Box::new(lease)));
@@ -156,6 +162,38 @@ impl Engine {
             // Which of the two woke us does not matter: the loop looks again.
             let _ = tokio::time::timeout(nap, changes.changed()).await;
         }
+    }
+
+    /// Takes a task of a tenant that may have one more running.
+    async fn take(&self, pool: &PoolName, tenant: Option<TenantId>, now: Time) -> Result<Take, CallError> {
+        for _ in 0..HELD_AT_ONCE {
+            let taken = self.queue.take(pool, tenant, now).await;
+            match &taken {
+                Take::Task(ready) => {
+                    if !self.hold_back(ready, now).await? {
+                        return Ok(taken);
+                    }
+                }
+                Take::OtherTenant | Take::Empty(_) => return Ok(taken),
+            }
+        }
+        Ok(Take::Empty(Some(now)))
+    }
+
+    /// Puts a task of a tenant that has as many running as it may back for a moment. Whether it did.
+    async fn hold_back(&self, ready: &crate::model::ReadyTask, now: Time) -> Result<bool, CallError> {
+        let full = match self.is_full(ready.tenant).await {
+            Ok(full) => full,
+            Err(e) => {
+                self.queue.offer(ready.clone()).await;
+                return Err(e.into());
+            }
+        };
+        if full {
+            let later = crate::model::ReadyTask { not_before: now.plus_ms(HELD_BACK), ..ready.clone() };
+            self.queue.offer(later).await;
+        }
+        Ok(full)
     }
 
     /// Leases, and gives back what nobody waits for any more: a caller that hangs up between the claim and the answer
@@ -207,6 +245,19 @@ impl Engine {
             lease_ms: self.lease_ms,
             most: MAX_LIVE_PER_WORKER,
         };
+        let limited = match self.limits(ready.tenant).await {
+            Ok(limits) => limits.quotas.running_tasks.is_some(),
+            Err(e) => {
+                self.queue.offer(ready.clone()).await;
+                return Err(e.into());
+            }
+        };
+        // Two leases at once must not both be the last one allowed.
+        let _turn = if limited { Some(self.tenants.leasing.lock().await) } else { None };
+        if limited && self.count_running(ready.tenant).await? {
+            self.queue.offer(ready.clone()).await;
+            return Ok(None);
+        }
         let leased = match self.store.lease(&new).await {
             Ok(leased) => leased,
             Err(e) => {
@@ -230,6 +281,8 @@ impl Engine {
         self.live.entry(attempt);
         self.live.tell(Notice::Stored(attempt.tenant));
         Counters::add(&self.counters.attempts_started, 1);
+        let waited = attempt.task.not_before.until_ms(self.now());
+        self.meters.leased_after(Duration::from_millis(waited));
         let plan = &attempt.task.plan;
         tracing::info!(job = %attempt.job, task = plan.kind.as_str(), attempt = %attempt.claim.attempt, worker = %attempt.claim.worker, epoch = attempt.claim.epoch, "leased");
         Lease {
@@ -392,9 +445,7 @@ impl Engine {
             None => self.live(Granted(claim)).await?.1,
         };
         self.live.report(&live, beat.progress, state, now);
-        for line in beat.log.iter().take(limits::MAX_LOG_LINES) {
-            tracing::debug!(attempt = %claim.attempt, line = %text::clean(line, limits::MAX_LOG_LINE), "codec");
-        }
+        self.keep_log(&claim, &beat.log, now).await;
         Ok(HeartbeatReply {
             lease_ms: u32::try_from(now.until_ms(deadline)).unwrap_or(u32::MAX),
             cancel: state == JobState::Canceling,

@@ -109,6 +109,9 @@ impl Engine {
         let decide = |snapshot: &state::Snapshot| state::decide(snapshot, ending, now, settings);
         let settled = self.store.settle(claim, evidence, lease, now, fresh_id(), &decide).await?;
         let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };
+        let kind = self.live.get(claim).map_or("unknown", |live| live.kind.as_str());
+        let failure = outcome.decision.failure.as_ref().map(|f| f.code);
+        self.meters.ended(kind, ending, &outcome.decision.task, failure);
         self.live.end(claim.attempt);
         if let Some(ready) = &outcome.ready {
             self.queue.offer(ready.clone()).await;

@@ -4,12 +4,14 @@ pub(crate) mod audit;
 pub(crate) mod doctor;
 pub(crate) mod download;
 pub(crate) mod jobs;
+pub(crate) mod listen;
 pub(crate) mod play;
 pub(crate) mod presets;
 pub(crate) mod probe;
 pub(crate) mod serve;
 pub(crate) mod transcode;
 pub(crate) mod upload;
+pub(crate) mod webhooks;
 
 use crate::args::JobOptions;
 use crate::client::{Client, UploadSource};
