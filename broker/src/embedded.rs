@@ -2,10 +2,11 @@
 
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
-use crate::engine::{Engine, Leadership, Parts, Quotas, SecretError};
+use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError};
 use crate::http::{metrics, public, serve, worker};
 use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
+use crate::objects::measured::Measured;
 use crate::objects::{ObjectError, Objects};
 use crate::plan::Settings;
 use crate::queue::redis::{RedisConfig, RedisQueue, RedisUrlError};
@@ -14,6 +15,9 @@ use crate::secret;
 use crate::store::postgres::{DatabaseConfig, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
+use crate::webhooks::post::{Poster, Resolve, SystemResolver};
+use crate::webhooks::secret::Secrets;
+use crate::webhooks::{self, sender};
 use axum::Router;
 use mpegflow_protocol::encoder::EncoderSpeed;
 use mpegflow_protocol::ids::{PoolName, TenantId};
@@ -59,6 +63,8 @@ pub struct Config {
     pub worker_names: Vec<String>,
     /// What a tenant may have.
     pub quotas: Quotas,
+    /// How many requests a tenant may make.
+    pub rate: Rate,
     /// Routes beside the public API: a page and its assets.
     pub extra_routes: Option<Router>,
     /// Other storage than the local folder.
@@ -72,6 +78,12 @@ pub struct Config {
     /// A worker's connection is closed after the answer that follows this: the next one may go to another broker, so that
     /// brokers that are new get their share.
     pub connection_age: Duration,
+    /// How long it goes on answering after it was told to end, so that those in front notice.
+    pub grace: Duration,
+    /// Where webhooks may be.
+    pub webhooks: webhooks::Policy,
+    /// What finds the addresses of webhooks.
+    pub resolver: Arc<dyn Resolve>,
 }
 
 impl std::fmt::Debug for Config {
@@ -99,12 +111,16 @@ impl Config {
             threads: u32::try_from(threads).unwrap_or(1),
             worker_names: Vec::new(),
             quotas: Quotas::default(),
+            rate: Rate::default(),
             extra_routes: None,
             objects: None,
             database: None,
             redis: None,
             identity: None,
             connection_age: Duration::from_secs(300),
+            grace: Duration::ZERO,
+            webhooks: webhooks::Policy::default(),
+            resolver: Arc::new(SystemResolver),
         }
     }
 }
@@ -148,6 +164,9 @@ pub enum StartError {
     /// Redis cannot be reached as it is said.
     #[error("cannot use Redis' address")]
     Redis(#[from] RedisUrlError),
+    /// The certificate authorities for webhooks cannot be read.
+    #[error("cannot read the certificate authorities for webhooks")]
+    Webhooks(#[source] io::Error),
     /// Storage cannot be used.
     #[error("cannot use the objects' folder")]
     Objects(#[from] ObjectError),
@@ -215,7 +234,7 @@ impl Opened {
                 (Arc::new(store), clock)
             }
         };
-        let objects = match &config.objects {
+        let objects: Arc<dyn Objects> = match &config.objects {
             Some(objects) => Arc::clone(objects),
             None => Arc::new(LocalObjects::open(dir.join("objects")).await?),
         };
@@ -226,15 +245,20 @@ impl Opened {
                 Arc::new(RedisQueue::new(redis.clone()))
             }
         };
+        let meters = Arc::new(Meters::default());
         let engine = Arc::new(Engine::new(Parts {
             store,
             queue,
-            objects,
+            objects: Arc::new(Measured::new(objects, Arc::clone(&meters))),
             clock,
             capabilities: Capabilities::new(&key),
             settings: Settings { x264: config.x264, threads: config.threads.max(1) },
             lease: config.lease,
             quotas: config.quotas,
+            meters,
+            rate: config.rate,
+            webhook_secrets: Secrets::new(&key),
+            webhook_policy: config.webhooks.clone(),
         }));
         Ok(Self { engine, ca })
     }
@@ -304,6 +328,7 @@ pub struct Running {
     metrics: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    grace: Duration,
     _lock: std::fs::File,
 }
 
@@ -341,6 +366,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let poster =
+        Poster::new(config.webhooks.clone(), Arc::clone(&config.resolver)).map_err(StartError::Webhooks)?;
     let tls = worker_tls(&opened.ca, &config, worker_address)?;
 
     let stop = CancellationToken::new();
@@ -359,6 +386,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let limits = serve::Limits { connections: 16, ..limits };
         tasks.spawn(serve::run(listener, None, routes, limits, stop.clone()));
     }
+    tasks.spawn(sender::run(Arc::clone(&engine), poster, stop.clone()));
+    tasks.spawn(lookout(Arc::clone(&engine), stop.clone()));
     tasks.spawn(housekeeping(engine, config.redis.is_some(), stop.clone()));
     Ok(Running {
         opened,
@@ -367,6 +396,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: metrics_address,
         stop,
         tasks,
+        grace: config.grace,
         _lock: lock,
     })
 }
@@ -416,9 +446,10 @@ impl Running {
         write_join_file(&self.opened, &reachable(self.worker).to_string(), pool, path).await
     }
 
-    /// Stops leasing, lets requests end, and closes.
+    /// Stops leasing, says for the grace that it is not ready while everything is still answered, lets requests end, and closes.
     pub async fn shutdown(mut self) {
         self.opened.engine.drain();
+        tokio::time::sleep(self.grace).await;
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.opened.close().await;
@@ -481,6 +512,27 @@ fn capability_key(path: &Path) -> Result<[u8; 32], StartError> {
             Ok(key)
         }
         Err(e) => Err(failed(e.to_string())),
+    }
+}
+
+/// Looks at what jobs may wait for: beside the housekeeping, which must not wait for storage that hangs.
+async fn lookout(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for n in 0_u64.. {
+        tokio::select! { _ = second.tick() => {}, () = stop.cancelled() => return }
+        let look = async {
+            if n.is_multiple_of(3) {
+                engine.look_at_storage().await;
+            }
+            engine.look_around(n.is_multiple_of(2)).await
+        };
+        tokio::select! {
+            looked = look => if let Err(e) = looked {
+                tracing::warn!(error = %e, "cannot look at what jobs wait for");
+            },
+            () = stop.cancelled() => return,
+        }
     }
 }
 

@@ -12,10 +12,13 @@
 //! | [`ca`], [`capability`] | who a worker is, and what it may do |
 //! | [`http`] | the public API, the worker API and the metrics on the wire |
 //! | [`embedded`] | all of it in one process |
+//! | [`webhooks`] | signed messages to tenants' servers |
+//! | [`config`] | one file, the environment and flags, resolved into one configuration |
 
 pub mod audit;
 pub mod ca;
 pub mod capability;
+pub mod config;
 pub mod conformance;
 pub mod embedded;
 pub mod engine;
@@ -27,3 +30,4 @@ pub mod queue;
 pub mod secret;
 pub mod state;
 pub mod store;
+pub mod webhooks;

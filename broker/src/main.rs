@@ -1,110 +1,57 @@
 //! `mpegflow-broker`: wiring.
 
-mod objects_args;
-mod redis_args;
-
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use mpegflow_broker::config::layers::{ENV_FILE, Flags};
+use mpegflow_broker::config::setting::LogFormat;
+use mpegflow_broker::config::{Layers, Objects as ObjectsPlace, Problems, Resolved, reference};
 use mpegflow_broker::embedded::{self, Config, Opened};
+use mpegflow_broker::model::TenantLimits;
+use mpegflow_broker::objects::Objects;
+use mpegflow_broker::objects::s3::S3Objects;
 use mpegflow_broker::queue::{self, MAX_WEIGHT};
 use mpegflow_broker::store::Store as _;
-use mpegflow_broker::store::postgres::{DatabaseConfig, DatabaseUrl, PostgresStore, UrlSource};
+use mpegflow_broker::store::postgres::PostgresStore;
 use mpegflow_protocol::ids::PoolName;
-use objects_args::ObjectsArgs;
-use redis_args::RedisArgs;
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// The exit code where the configuration is wrong, as for wrong usage.
+const WRONG: u8 = 2;
+
 /// The strict broker: the only thing that workers and tenants talk to.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, subcommand_required = false)]
 struct Args {
-    /// Where everything is kept.
-    #[arg(long, global = true, default_value = "mpegflow-data", value_name = "DIR")]
-    data: PathBuf,
+    /// Configuration file (TOML). A flag wins over the environment, that over the file.
+    #[arg(long, global = true, env = ENV_FILE, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print what the configuration comes to, or everything that is wrong with it (exit code 2), and do nothing else.
+    #[arg(long, global = true)]
+    check_config: bool,
     #[command(flatten)]
-    database: Database,
-    #[command(flatten)]
-    redis: RedisArgs,
-    /// Folder with the authority and the capabilities' key that replicas share; else they are in the data folder.
-    #[arg(long, global = true, value_name = "DIR")]
-    identity: Option<PathBuf>,
+    flags: Flags,
     #[command(subcommand)]
-    command: Command,
-}
-
-/// PostgreSQL, in place of a file in the data folder. Passwords come from files, which are read again for each new connection.
-#[derive(Debug, clap::Args)]
-struct Database {
-    /// PostgreSQL database, as postgres://USER@HOST:PORT/DATABASE without a password. Without it, a file in the data folder.
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "database_url_file", value_parser = DatabaseUrl::parse_without_password)]
-    database_url: Option<DatabaseUrl>,
-    /// File with the database's URL, which may hold a password.
-    #[arg(long, global = true, value_name = "FILE")]
-    database_url_file: Option<PathBuf>,
-    /// File with the database's password.
-    #[arg(long, global = true, value_name = "FILE")]
-    database_password_file: Option<PathBuf>,
-    /// Most connections to the database.
-    #[arg(long, global = true, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=1000), value_name = "NUMBER")]
-    database_connections: u32,
-}
-
-impl Database {
-    fn config(self) -> anyhow::Result<Option<DatabaseConfig>> {
-        let url = match (self.database_url, self.database_url_file) {
-            (Some(url), _) => UrlSource::Plain(url),
-            (None, Some(file)) => UrlSource::File(file),
-            (None, None) => {
-                anyhow::ensure!(
-                    self.database_password_file.is_none(),
-                    "--database-password-file needs --database-url or --database-url-file"
-                );
-                return Ok(None);
-            }
-        };
-        Ok(Some(DatabaseConfig {
-            password_file: self.database_password_file,
-            connections: self.database_connections,
-            ..DatabaseConfig::new(url)
-        }))
-    }
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the broker.
-    Serve {
-        /// Address of the public API.
-        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
-        listen: SocketAddr,
-        /// Address of the worker API.
-        #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS")]
-        worker_listen: SocketAddr,
-        /// Address of the metrics.
-        #[arg(long, value_name = "ADDRESS")]
-        metrics_listen: Option<SocketAddr>,
-        /// Another name or address by which workers know the broker.
-        #[arg(long, value_name = "NAME")]
-        worker_name: Vec<String>,
-        /// Seconds a lease lives without a heartbeat.
-        #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=600), value_name = "SECONDS")]
-        lease: u64,
-        /// Seconds after which a worker's connection is closed with its next answer, so that workers spread over replicas.
-        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "SECONDS")]
-        connection_age: u64,
-        #[command(flatten)]
-        objects: Box<ObjectsArgs>,
-    },
+    Serve,
     /// Bring the tables of a PostgreSQL database up to date, and do nothing else. A broker does it at its start, too; before an
     /// upgrade, this is how to find out whether it can be done.
     Migrate,
     /// API keys of tenants.
     #[command(subcommand)]
     ApiKey(ApiKey),
+    /// What a tenant may do and have, where that is not what all may.
+    #[command(subcommand)]
+    Limits(Limits),
     /// Join tokens of workers.
     #[command(subcommand)]
     JoinToken(JoinToken),
@@ -163,6 +110,40 @@ enum ApiKey {
 }
 
 #[derive(Debug, Subcommand)]
+enum Limits {
+    /// Print a tenant's limits as JSON; what is left out is as for all.
+    Show {
+        /// The tenant's name.
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+    },
+    /// Set a tenant's limits, all at once: what is left out is as for all. Every broker follows within seconds.
+    Set {
+        /// The tenant's name.
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        /// Jobs that it may have unfinished at once.
+        #[arg(long, value_name = "NUMBER")]
+        unfinished_jobs: Option<u32>,
+        /// Tasks that it may have running at once.
+        #[arg(long, value_name = "NUMBER")]
+        running_tasks: Option<u32>,
+        /// Uploads that it may have unfinished at once.
+        #[arg(long, value_name = "NUMBER")]
+        unfinished_uploads: Option<u32>,
+        /// Bytes of all its uploads.
+        #[arg(long, value_name = "BYTES")]
+        upload_bytes: Option<u64>,
+        /// Requests a second that it may make over time, at each broker.
+        #[arg(long, value_name = "NUMBER")]
+        requests_per_second: Option<u32>,
+        /// Requests that it may make at once.
+        #[arg(long, value_name = "NUMBER")]
+        burst: Option<u32>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum JoinToken {
     /// Make the file that workers of a pool join with.
     Create {
@@ -184,39 +165,72 @@ enum JoinToken {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args))
+fn main() -> anyhow::Result<ExitCode> {
+    let Args { config, check_config, flags, command } = Args::parse();
+    let layers = Layers { file: config, env: variables(), flags: flags.into_map() };
+    let (raw, mut problems) = layers.read();
+    let resolved = Resolved::from_raw(&raw, &mut problems);
+    if let (true, Some(resolved)) = (check_config, &resolved) {
+        resolved.look_at_files(&mut problems);
+    }
+    let Some(resolved) = resolved.filter(|_| problems.is_empty()) else { return wrong(&problems) };
+    if check_config {
+        write!(std::io::stdout(), "{}", reference::listing(&raw))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(command) = command else {
+        <Args as clap::CommandFactory>::command()
+            .error(clap::error::ErrorKind::MissingSubcommand, "say what to do, such as `serve`")
+            .exit();
+    };
+    log(resolved.log);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(command, &resolved))?;
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
-    let mut config = Config::new(args.data);
-    config.database = args.database.config()?;
-    config.redis = args.redis.config()?;
-    config.identity = args.identity;
-    anyhow::ensure!(
-        config.redis.is_none() || config.database.is_some(),
-        "brokers that share an index in Redis share a database: --redis-url needs --database-url or --database-url-file"
-    );
-    match args.command {
-        Command::Serve {
-            listen,
-            worker_listen,
-            metrics_listen,
-            worker_name,
-            lease,
-            connection_age,
-            objects,
-        } => {
-            config.public = listen;
-            config.worker = worker_listen;
-            config.metrics = metrics_listen;
-            config.worker_names = worker_name;
-            config.lease = std::time::Duration::from_secs(lease);
-            config.connection_age = std::time::Duration::from_secs(connection_age);
-            config.objects = objects.open(&config.data_dir).await?;
+/// The environment, as far as it is text.
+fn variables() -> std::collections::BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+fn wrong(problems: &Problems) -> anyhow::Result<ExitCode> {
+    writeln!(std::io::stderr(), "The configuration is wrong:\n{problems}")?;
+    Ok(ExitCode::from(WRONG))
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).init(),
+    }
+}
+
+/// The bucket, opened. One that does not answer is said in the log, and no error.
+async fn bucket(place: &ObjectsPlace) -> anyhow::Result<Option<Arc<dyn Objects>>> {
+    let ObjectsPlace::Bucket(config) = place else { return Ok(None) };
+    let objects = S3Objects::open(config).context("cannot use the bucket")?;
+    match objects.probe().await {
+        Ok(probe) => {
+            tracing::info!(conditional_writes = probe.conditional_writes, "storage does what it has to");
+        }
+        // It may before anything needs it; until it answers the broker says that it is not ready.
+        Err(e) => {
+            let error = format!("{:#}", anyhow::Error::from(e));
+            tracing::error!(error, "storage does not do what it has to");
+        }
+    }
+    Ok(Some(Arc::new(objects)))
+}
+
+async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
+    let mut config = resolved.embedded();
+    match command {
+        Command::Serve => {
+            config.objects = bucket(&resolved.objects).await?;
             serve(config).await
         }
         Command::Migrate => {
@@ -237,6 +251,44 @@ async fn run(args: Args) -> anyhow::Result<()> {
             opened.close().await;
             give(&key, out.as_deref())
         }
+        Command::Limits(Limits::Show { tenant }) => {
+            let opened = Opened::open(&config).await?;
+            let store = opened.engine().store();
+            let id = store
+                .tenant_named(&tenant)
+                .await?
+                .with_context(|| format!("there is no tenant `{tenant}`"))?;
+            let limits = store.tenant_limits(id).await?.unwrap_or_default();
+            opened.close().await;
+            Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&limits)?)?)
+        }
+        Command::Limits(Limits::Set {
+            tenant,
+            unfinished_jobs,
+            running_tasks,
+            unfinished_uploads,
+            upload_bytes,
+            requests_per_second,
+            burst,
+        }) => {
+            let limits = TenantLimits {
+                unfinished_jobs,
+                running_tasks,
+                unfinished_uploads,
+                upload_bytes,
+                requests_per_second,
+                burst,
+            };
+            let opened = Opened::open(&config).await?;
+            let store = opened.engine().store();
+            let id = store
+                .tenant_named(&tenant)
+                .await?
+                .with_context(|| format!("there is no tenant `{tenant}`"))?;
+            store.set_tenant_limits(id, &limits).await?;
+            opened.close().await;
+            Ok(())
+        }
         Command::JoinToken(JoinToken::Create { pool, broker, out }) => {
             let opened = Opened::open(&config).await?;
             embedded::write_join_file(&opened, &broker, &pool, &out).await?;
@@ -252,11 +304,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Identity(Identity::Create { out }) => Ok(embedded::create_identity(&out)?),
         Command::RedisAcl { pool } => {
-            let prefix = config.redis.map_or_else(|| redis_args::PREFIX.to_owned(), |redis| redis.prefix);
+            let prefix = &resolved.redis_prefix;
             let mut out = std::io::stdout();
-            let broker = queue::redis::broker_user(&prefix, "PASSWORD").join(" ");
+            let broker = queue::redis::broker_user(prefix, "PASSWORD").join(" ");
             writeln!(out, "ACL SETUSER mpegflow-broker {broker}")?;
-            let keda = queue::redis::keda_user(&prefix, &pool, "PASSWORD").join(" ");
+            let keda = queue::redis::keda_user(prefix, &pool, "PASSWORD").join(" ");
             writeln!(out, "ACL SETUSER mpegflow-keda-{pool} {keda}")?;
             Ok(())
         }

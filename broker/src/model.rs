@@ -149,6 +149,8 @@ pub struct TaskRecord {
     pub tries: Tries,
     /// The memory class of the next attempt.
     pub memory_class: u32,
+    /// The next attempt may not start before.
+    pub not_before: Time,
     /// The attempt that succeeded.
     pub done_by: Option<AttemptId>,
     /// What it found or made.
@@ -189,6 +191,8 @@ pub struct JobRecord {
     pub input_size: u64,
     /// What was asked for.
     pub spec: JobSpec,
+    /// The pool that does it.
+    pub pool: PoolName,
     /// Its state.
     pub state: JobState,
     /// What the input is, once it was probed.
@@ -259,6 +263,13 @@ impl AttemptState {
             Self::Released => "released",
             Self::Canceled => "canceled",
         }
+    }
+
+    /// The state that the database spells so.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Live, Self::Succeeded, Self::Failed, Self::Lost, Self::Released, Self::Canceled]
+            .into_iter()
+            .find(|state| state.as_str() == text)
     }
 }
 
@@ -344,6 +355,30 @@ pub struct Stage {
     pub done: u32,
     /// Frames encoded.
     pub frames: u64,
+}
+
+/// What one tenant may do and have instead of what all may; what is left out is as for all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantLimits {
+    /// Jobs that have not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished_jobs: Option<u32>,
+    /// Tasks that run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_tasks: Option<u32>,
+    /// Uploads that are not finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished_uploads: Option<u32>,
+    /// Bytes of all uploads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_bytes: Option<u64>,
+    /// Requests a second over time, at each broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
+    /// Requests at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
 }
 
 /// A worker's identity.

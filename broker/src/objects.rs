@@ -1,6 +1,7 @@
 //! Objects: the bytes. A key is made of ids alone, and one function turns it into a path.
 
 pub mod local;
+pub mod measured;
 pub mod s3;
 
 use async_trait::async_trait;

@@ -1,11 +1,25 @@
 //! Whole jobs over PostgreSQL: the same ones, and what only several brokers on one database can do.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs,
+    reason = "tests"
+)]
 
 mod common;
 #[path = "support/jobs.rs"]
 mod jobs;
+#[path = "support/limits.rs"]
+mod limits;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/waiting.rs"]
+mod waiting;
+#[path = "support/webhooks.rs"]
+mod webhooks;
 
 use common::{Client, Worker, World, show, submit};
 use mpegflow_broker::embedded::{self, Config};
@@ -90,4 +104,47 @@ async fn two_brokers_do_one_job_between_them() {
     let answers = store.audit(&[checkpoint]).await.unwrap();
     // Created, four times started and succeeded, finished.
     assert!(matches!(answers.as_slice(), [(_, Ok(verified))] if verified.head.seq == 10), "{answers:?}");
+}
+
+/// A second broker on the same database knows of the first one's workers.
+#[tokio::test]
+async fn a_worker_of_one_broker_is_seen_by_the_other() {
+    use mpegflow_broker::model::{Clock as _, SystemClock};
+    use mpegflow_broker::store::operations::{Operations as _, PoolSeen};
+    use mpegflow_protocol::ids::PoolName;
+    let database = postgres::database().await;
+    let (one, other) = (database.store().await, database.store().await);
+    let now = SystemClock.now();
+    let seen = |workers, idle| PoolSeen { pool: PoolName::default(), workers, idle };
+    one.tell_pools("one", &[seen(2, 1)], now).await.unwrap();
+    other.tell_pools("other", &[seen(1, 0)], now).await.unwrap();
+    assert_eq!(one.pools_of_others("one", now.minus_ms(1)).await.unwrap(), [seen(1, 0)]);
+    assert_eq!(one.pools_of_others("third", now.minus_ms(1)).await.unwrap(), [seen(3, 1)]);
+    assert_eq!(one.pools_of_others("third", now.plus_ms(1)).await.unwrap(), [], "told too long ago");
+    other.tell_pools("other", &[], now).await.unwrap();
+    assert_eq!(one.pools_of_others("one", now.minus_ms(1)).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_brokers_send_each_message_once() {
+    let receiver = receiver::Receiver::start().await;
+    let world = world_with(|config| {
+        config.webhooks.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        config.webhooks.ports = mpegflow_broker::webhooks::address::Ports::new(vec![1..=65_535]);
+        config.webhooks.allow_http = true;
+    })
+    .await;
+    let tenant = world.tenant("a").await;
+    let other = replica_of(&world).await;
+    let wanted = serde_json::json!({ "url": receiver.url(), "types": ["job.created"] }).to_string();
+    assert_eq!(tenant.call("POST", "/v1/webhooks", wanted).await.status, 201);
+    for _ in 0..20 {
+        submit(&tenant, b"x").await;
+    }
+    common::eventually("all arrived", async || receiver.got().len() >= 20).await;
+    // Time for what would come twice.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let ids: std::collections::BTreeSet<String> = receiver.got().iter().map(|g| g.id().to_owned()).collect();
+    assert_eq!((ids.len(), receiver.got().len()), (20, 20));
+    other.shutdown().await;
 }

@@ -66,7 +66,8 @@ async fn every_route_but_the_open_ones_needs_a_key() {
     other_secret.push(if key.ends_with('0') { '1' } else { '0' });
     let unknown = format!("Bearer mf_{}_{}", "0".repeat(32), "0".repeat(64));
     let anonymous = world.anonymous();
-    for (method, path) in mpegflow_broker::http::public::ROUTES {
+    let routes = mpegflow_broker::http::public::ROUTES.iter().chain(mpegflow_broker::http::webhooks::ROUTES);
+    for (method, path) in routes {
         let open = ["/healthz", "/readyz", "/openapi.json"].contains(path);
         let path = path
             .replace("{id}", &format!("job_{}", "0".repeat(32)))
@@ -403,10 +404,36 @@ async fn metrics_have_a_port_of_their_own() {
         "mpegflow_queue_depth{pool=\"default\"} 1",
         "mpegflow_jobs{state=\"queued\"} 1",
         "mpegflow_bytes_uploaded_total 1",
+        "mpegflow_http_requests_total{route=\"/v1/jobs\",status=\"2xx\"} 1",
+        "mpegflow_storage_seconds_count{operation=\"append\",result=\"ok\"} 1",
+        "mpegflow_webhook_attempts_total{outcome=\"delivered\"} 0",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
     assert_eq!(tenant.get("/metrics").await.status, 404);
+    // What a tenant or a worker chose is in no label, and whatever they do makes no more series of what is measured.
+    let job = submit(&tenant, b"x").await;
+    assert_eq!(world.worker().await.run().await, 8);
+    let before = metrics.get("/metrics").await.text();
+    for line in [
+        "mpegflow_attempts_total{task=\"encode\",outcome=\"succeeded\"} 2",
+        "mpegflow_lease_wait_seconds_count 8",
+    ] {
+        assert!(before.contains(line), "{line}: {before}");
+    }
+    for n in 0..50 {
+        tenant.get(&format!("/v1/jobs/{}", job.id)).await;
+        tenant.get(&format!("/nothing/{n}")).await;
+        tenant.get(&format!("/v1/objects/{}/{n}", job.id)).await;
+    }
+    tenant.get(&format!("/v1/jobs/{}", job.id)).await;
+    let after = metrics.get("/metrics").await.text();
+    for text in [&before, &after] {
+        for secret in [job.id.to_string().as_str(), "tnt_", "wrk_", "att_", "/nothing/"] {
+            assert!(!text.contains(secret), "{secret}");
+        }
+    }
+    assert!(after.lines().count() < 600, "{}", after.lines().count());
 }
 
 #[tokio::test]

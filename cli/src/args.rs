@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// Submit, list, show, watch and cancel jobs
     #[command(subcommand)]
     Jobs(Jobs),
+    /// Have messages about jobs sent to a server, or to one on this machine
+    #[command(subcommand)]
+    Webhooks(Webhooks),
     /// List a broker's presets
     Presets(Presets),
     /// Prove what pods can reach, from manifests or a live cluster
@@ -333,6 +336,16 @@ pub(crate) enum Jobs {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show what the codecs of a job's attempts wrote, latest attempt last
+    #[command(after_help = "Examples:
+  mpegflow jobs logs job_0192f0c1a2b37c4d8e9f001122334455
+  mpegflow jobs logs job_0192f0c1a2b37c4d8e9f001122334455 --output json | jq -r '.attempts[0].lines[]'")]
+    Logs {
+        /// The job
+        job: mpegflow_protocol::ids::JobId,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Cancel a job; it may still succeed when it is nearly done
     #[command(after_help = "Examples:
   mpegflow jobs cancel job_0192f0c1a2b37c4d8e9f001122334455")]
@@ -342,6 +355,110 @@ pub(crate) enum Jobs {
         #[command(flatten)]
         connection: Connection,
     },
+}
+
+/// See [`Command::Webhooks`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhooks {
+    /// Have messages sent to a URL; prints the webhook's id and, this once, its secret
+    #[command(after_help = "Examples:
+  mpegflow webhooks create https://example.com/hooks/mpegflow
+  mpegflow webhooks create https://example.com/hooks/mpegflow --type job.succeeded --type job.failed")]
+    Create {
+        /// Where messages are posted: https
+        url: String,
+        /// A type of messages: job.created, job.succeeded, job.failed or job.canceled (repeatable) [default: all]
+        #[arg(long = "type", value_name = "TYPE", value_parser = message_type)]
+        types: Vec<mpegflow_protocol::webhook::MessageType>,
+        /// What it is for
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// List webhooks
+    #[command(after_help = "Examples:
+  mpegflow webhooks list
+  mpegflow webhooks list --output json | jq -r '.[] | select(.enabled | not) | .id'")]
+    List {
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Give a webhook a new secret, and print it this once; the old one signs along for a while
+    #[command(after_help = "Examples:
+  mpegflow webhooks rotate whk_0192f0c1a2b37c4d8e9f001122334455
+  mpegflow webhooks rotate whk_0192f0c1a2b37c4d8e9f001122334455 --overlap 0   # the old secret leaked")]
+    Rotate {
+        /// The webhook
+        webhook: mpegflow_protocol::ids::WebhookId,
+        /// For how many seconds messages are signed with the old secret too
+        #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(0..=604_800))]
+        overlap: u32,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Enable a webhook that was disabled because it failed or was gone
+    #[command(after_help = "Examples:
+  mpegflow webhooks enable whk_0192f0c1a2b37c4d8e9f001122334455")]
+    Enable {
+        /// The webhook
+        webhook: mpegflow_protocol::ids::WebhookId,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Delete a webhook, with the messages to it
+    #[command(after_help = "Examples:
+  mpegflow webhooks delete whk_0192f0c1a2b37c4d8e9f001122334455")]
+    Delete {
+        /// The webhook
+        webhook: mpegflow_protocol::ids::WebhookId,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// List the messages to a webhook, latest first: which arrived, which are tried again, which were given up, and why
+    #[command(after_help = "Examples:
+  mpegflow webhooks deliveries whk_0192f0c1a2b37c4d8e9f001122334455
+  mpegflow webhooks deliveries whk_0192f0c1a2b37c4d8e9f001122334455 --output json | jq -r '.[] | select(.state == \"failed\") | .id'")]
+    Deliveries {
+        /// The webhook
+        webhook: mpegflow_protocol::ids::WebhookId,
+        /// The most messages to list
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=200))]
+        limit: u16,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Have a message sent again, with the same id
+    #[command(after_help = "Examples:
+  mpegflow webhooks redeliver whk_0192f0c1a2b37c4d8e9f001122334455 msg_0192f0c1a2b37c4d8e9f001122334455")]
+    Redeliver {
+        /// The webhook
+        webhook: mpegflow_protocol::ids::WebhookId,
+        /// The message
+        message: mpegflow_protocol::ids::MessageId,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// For development: hear events here and post them to a server on this machine, signed as the broker signs
+    #[command(after_help = "Examples:
+  mpegflow webhooks listen --forward http://127.0.0.1:3000/hooks
+
+The first line is the secret that this run signs with. Nothing is registered at the broker, and nothing is sent again.")]
+    Listen {
+        /// Where to post messages
+        #[arg(long, value_name = "URL")]
+        forward: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+fn message_type(text: &str) -> Result<mpegflow_protocol::webhook::MessageType, String> {
+    let all = mpegflow_protocol::webhook::MessageType::ALL;
+    all.iter().copied().find(|t| t.as_str() == text).ok_or_else(|| {
+        let known: Vec<&str> = all.iter().map(|t| t.as_str()).collect();
+        format!("there are {}", known.join(", "))
+    })
 }
 
 /// See [`Command::Presets`].

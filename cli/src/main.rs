@@ -104,6 +104,7 @@ async fn run(cli: Cli, ui: Ui) -> Result<u8, Failed> {
         Command::Upload(args) => commands::upload::run(args, ui).await,
         Command::Download(args) => commands::download::run(args, ui).await,
         Command::Jobs(args) => commands::jobs::run(args, ui).await,
+        Command::Webhooks(args) => commands::webhooks::run(args, ui).await,
         Command::Presets(args) => commands::presets::run(args, ui).await,
         Command::FirstStart(args) => commands::first_start::run(&args).await,
         Command::Doctor(args) => commands::doctor::run(&args, ui),

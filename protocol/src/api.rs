@@ -2,7 +2,7 @@
 
 use crate::evidence::Evidence;
 use crate::failure::Failure;
-use crate::ids::{JobId, UploadId};
+use crate::ids::{AttemptId, JobId, UploadId};
 use crate::job::JobSpec;
 use crate::media::MediaInfo;
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,9 @@ pub struct Job {
     pub spec: JobSpec,
     /// How far it is.
     pub progress: JobProgress,
+    /// Why it waits, where it waits for a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -103,6 +106,81 @@ pub struct Job {
     /// RFC 3339 time of its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
+}
+
+/// Why a job waits for a worker: the first of these reasons that holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Waiting {
+    /// The reason.
+    pub reason: WaitingReason,
+    /// The same for people, with what would end it.
+    pub message: String,
+    /// RFC 3339 time before which it will not start, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])* $variant:ident $text:literal;)*) => {
+        /// Why a job waits.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+        pub enum WaitingReason { $($(#[doc = $doc])* #[serde(rename = $text)] $variant,)* }
+
+        impl WaitingReason {
+            /// Every reason, in the order in which they are looked at.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The reason as the API spells it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The attempt before failed or was given back, and the next one may not start yet.
+    RetryLater "retry_later";
+    /// The queue does not answer.
+    DispatchDown "dispatch_down";
+    /// Storage does not answer.
+    StorageDown "storage_down";
+    /// The tenant has as many tasks running as it may.
+    Quota "quota";
+    /// No worker of the pool is connected.
+    NoWorker "no_worker";
+    /// Every worker of the pool is busy; other tasks are before it.
+    OthersFirst "others_first";
+    /// A worker is free and about to take it.
+    Starting "starting";
+}
+
+/// What the codecs of a job's attempts wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobLogs {
+    /// The job.
+    pub job: JobId,
+    /// Attempts that wrote something, latest first; at most 16.
+    pub attempts: Vec<AttemptLog>,
+}
+
+/// What the codec of one attempt wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttemptLog {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// `probe`, `encode`, `package` or `check`.
+    pub task: String,
+    /// Which attempt at the task, from 1.
+    pub number: u64,
+    /// `live`, `succeeded`, `failed`, `lost`, `released` or `canceled`.
+    pub state: String,
+    /// RFC 3339 time of its start.
+    pub started_at: String,
+    /// The lines as the codec wrote them, made fit for a terminal. Untrusted.
+    pub lines: Vec<String>,
+    /// Whether it wrote more than is kept (65,536 characters).
+    pub cut: bool,
 }
 
 /// How far a job is.

@@ -40,6 +40,10 @@ kinds! {
     Worker WorkerId "wrk";
     /// An API key's public part.
     Key KeyId "key";
+    /// A webhook of a tenant.
+    Webhook WebhookId "whk";
+    /// A message to a webhook.
+    Message MessageId "msg";
 }
 
 /// An id of one kind. Its text is `prefix_` and 32 lowercase hexadecimal digits.

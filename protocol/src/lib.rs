@@ -12,6 +12,7 @@
 //! | [`worker`] | supervisor ↔ broker | the worker API's bodies and headers |
 //! | [`codec`] | codec ↔ supervisor | frames on the control and input sockets |
 //! | [`api`] | broker → tenant | the public API's bodies |
+//! | [`webhook`] | broker ↔ tenant | the same of webhooks |
 //! | [`limits`] | – | every size that a parser or a buffer is held to |
 //!
 //! Parsing is total: any bytes give a value or a [`ParseError`] that names the field. There is no I/O, no clock and no
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod media;
 pub mod task;
 pub mod text;
+pub mod webhook;
 pub mod worker;
 
 mod parse;

@@ -11,5 +11,6 @@
 )]
 
 pub mod objects;
+pub mod operations;
 pub mod queue;
 pub mod store;

@@ -117,6 +117,7 @@ pub async fn all(store: Arc<dyn Store>) {
     parts(&*store).await;
     cancels(&*store).await;
     housekeeping(&*store).await;
+    super::operations::all(store).await;
 }
 
 async fn tenants(store: &dyn Store) {

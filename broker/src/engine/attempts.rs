@@ -2,7 +2,7 @@
 
 use super::live::Live;
 use super::{Counters, Engine, Notice};
-use crate::model::{Claim, LiveAttempt, Part};
+use crate::model::{Claim, LiveAttempt, Part, ReadyTask, WorkerRecord};
 use crate::objects::{Body, BodyError, Bytestream, Key, ObjectError, PartHead};
 use crate::plan::budget;
 use crate::queue::Take;
@@ -12,8 +12,8 @@ use futures_util::StreamExt as _;
 use mpegflow_protocol::api::JobState;
 use mpegflow_protocol::failure::Failure;
 use mpegflow_protocol::ids::{AttemptId, WorkerId};
+use mpegflow_protocol::limits;
 use mpegflow_protocol::worker::{Heartbeat, HeartbeatReply, InputSlot, Lease};
-use mpegflow_protocol::{limits, text};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,11 @@ const MAX_LIVE_PER_WORKER: u32 = 8;
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Waiting at most this long for an earlier write of the same output to end.
 const WRITER_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A task of a tenant that has as many running as it may is looked at again after so many milliseconds.
+const HELD_BACK: u64 = 1_000;
+/// So many of them are passed over before others get a turn at the queue.
+const HELD_AT_ONCE: u32 = 1_000;
 
 /// Why a worker's call was refused. A worker learns no more than the variant.
 #[derive(Debug, thiserror::Error)]
@@ -133,10 +138,11 @@ impl Engine {
                 return Ok(LeaseAnswer::Idle);
             }
             let record = self.store.worker(worker).await?.ok_or(CallError::UnknownWorker)?;
+            let _asking = self.presence.ask(&record.pool);
             let next = if self.store.live_of_worker(worker).await? >= MAX_LIVE_PER_WORKER {
                 None
             } else {
-                match self.next_for(&record).await? {
+                match self.take_for(&record).await? {
                     Take::Task(ready) => {
                         if let Some(lease) = self.lease_heard(worker, ready).await? {
                             return Ok(LeaseAnswer::Lease(Box::new(lease)));
@@ -165,12 +171,44 @@ impl Engine {
         }
     }
 
+    /// Takes a task of a tenant that may have one more running.
+    async fn take_for(&self, worker: &WorkerRecord) -> Result<Take, CallError> {
+        for _ in 0..HELD_AT_ONCE {
+            let taken = self.next_for(worker).await?;
+            match &taken {
+                Take::Task(ready) => {
+                    if !self.hold_back(ready).await? {
+                        return Ok(taken);
+                    }
+                }
+                Take::OtherTenant | Take::Empty(_) => return Ok(taken),
+            }
+        }
+        Ok(Take::Empty(Some(self.now())))
+    }
+
+    /// Puts a task of a tenant that has as many running as it may back for a moment. Whether it did.
+    async fn hold_back(&self, ready: &ReadyTask) -> Result<bool, CallError> {
+        let full = match self.is_full(ready.tenant).await {
+            Ok(full) => full,
+            Err(e) => {
+                self.offer(std::slice::from_ref(ready)).await;
+                return Err(e.into());
+            }
+        };
+        if full {
+            let later = ReadyTask { not_before: self.now().plus_ms(HELD_BACK), ..ready.clone() };
+            self.offer(&[later]).await;
+        }
+        Ok(full)
+    }
+
     /// Leases, and gives back what nobody waits for any more: a caller that hangs up between the claim and the answer
     /// would leave a lease that only its expiry ends.
     async fn lease_heard(
         self: &Arc<Self>,
         worker: WorkerId,
-        ready: crate::model::ReadyTask,
+        ready: ReadyTask,
     ) -> Result<Option<Lease>, CallError> {
         let (answer, heard) = tokio::sync::oneshot::channel();
         let engine = Arc::clone(self);
@@ -204,7 +242,7 @@ impl Engine {
     async fn try_lease(
         &self,
         worker: WorkerId,
-        ready: &crate::model::ReadyTask,
+        ready: &ReadyTask,
     ) -> Result<Option<Lease>, CallError> {
         let new = NewLease {
             task: ready.task,
@@ -214,6 +252,19 @@ impl Engine {
             lease_ms: self.lease_ms,
             most: MAX_LIVE_PER_WORKER,
         };
+        let limited = match self.limits(ready.tenant).await {
+            Ok(limits) => limits.quotas.running_tasks.is_some(),
+            Err(e) => {
+                self.offer(std::slice::from_ref(ready)).await;
+                return Err(e.into());
+            }
+        };
+        // Two leases at once must not both be the last one allowed.
+        let _turn = if limited { Some(self.tenants.leasing.lock().await) } else { None };
+        if limited && self.count_running(ready.tenant).await? {
+            self.offer(std::slice::from_ref(ready)).await;
+            return Ok(None);
+        }
         let leased = match self.store.lease(&new).await {
             Ok(leased) => leased,
             Err(e) => {
@@ -240,6 +291,8 @@ impl Engine {
         self.live.entry(attempt);
         self.live.tell(Notice::Stored(attempt.tenant));
         Counters::add(&self.counters.attempts_started, 1);
+        let waited = attempt.task.not_before.until_ms(self.now());
+        self.meters.leased_after(Duration::from_millis(waited));
         let plan = &attempt.task.plan;
         tracing::info!(job = %attempt.job, task = plan.kind.as_str(), attempt = %attempt.claim.attempt, worker = %attempt.claim.worker, epoch = attempt.claim.epoch, "leased");
         Lease {
@@ -402,9 +455,7 @@ impl Engine {
             None => self.live(Granted(claim)).await?.1,
         };
         self.live.report(&live, beat.progress, state, now);
-        for line in beat.log.iter().take(limits::MAX_LOG_LINES) {
-            tracing::debug!(attempt = %claim.attempt, line = %text::clean(line, limits::MAX_LOG_LINE), "codec");
-        }
+        self.keep_log(&claim, &beat.log, now).await;
         Ok(HeartbeatReply {
             lease_ms: u32::try_from(now.until_ms(deadline)).unwrap_or(u32::MAX),
             cancel: state == JobState::Canceling,

@@ -11,6 +11,8 @@ use std::time::Duration;
 const IDLE_UPLOAD: Duration = Duration::from_secs(24 * 3600);
 /// How long a repeated call is recognised.
 const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
+/// How long what codecs wrote is kept.
+const LOGS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Notes of the outbox that are relayed at once.
 const NOTES: u32 = 1_000;
@@ -127,6 +129,8 @@ impl Engine {
         }
         let old = u64::try_from(IDEMPOTENCY.as_millis()).unwrap_or(u64::MAX);
         self.store.forget_idempotency(now.minus_ms(old)).await?;
+        let old = u64::try_from(LOGS.as_millis()).unwrap_or(u64::MAX);
+        self.store.forget_logs(now.minus_ms(old)).await?;
         Ok(swept)
     }
 

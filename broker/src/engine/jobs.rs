@@ -99,6 +99,7 @@ impl Engine {
             upload,
             input_size: size,
             spec: spec.clone(),
+            pool: PoolName::default(),
             state: JobState::Queued,
             media: None,
             failure: None,
@@ -106,8 +107,10 @@ impl Engine {
             finished_at: None,
         };
         let id = job.id;
-        let answer = to_json(&render::job(&JobView { job, tasks: Vec::new(), objects: Vec::new() }, None));
+        let answer =
+            to_json(&render::job(&JobView { job, tasks: Vec::new(), objects: Vec::new() }, None, None));
         let pool = PoolName::default();
+        let quotas = self.limits(tenant).await?.quotas;
         let new = NewJob {
             id,
             tenant,
@@ -116,7 +119,7 @@ impl Engine {
             task_id: fresh_id(),
             task,
             pool: pool.clone(),
-            max_unfinished: self.quotas.unfinished_jobs,
+            max_unfinished: quotas.unfinished_jobs,
             answer: answer.clone(),
         };
         match self.store.submit(&new, once, now).await? {
@@ -143,7 +146,12 @@ impl Engine {
     /// There is none.
     pub async fn job(&self, tenant: TenantId, id: JobId) -> Result<Job, JobError> {
         let view = self.store.job(tenant, id).await?.ok_or(JobError::NotFound)?;
-        Ok(render::job(&view, self.live.of_job(id)))
+        let full = self.is_full(tenant).await?;
+        Ok(self.render(&view, full))
+    }
+
+    fn render(&self, view: &JobView, full: bool) -> Job {
+        render::job(view, self.live.of_job(view.job.id), self.waiting(view, full))
     }
 
     /// A page of the tenant's jobs, newest first.
@@ -162,7 +170,8 @@ impl Engine {
         let more = views.len() > wanted;
         views.truncate(wanted);
         let next = if more { views.last().map(|v| v.job.id) } else { None };
-        let jobs = views.iter().map(|view| render::job(view, self.live.of_job(view.job.id))).collect();
+        let full = self.is_full(tenant).await?;
+        let jobs = views.iter().map(|view| self.render(view, full)).collect();
         Ok(JobPage { jobs, next })
     }
 

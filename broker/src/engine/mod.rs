@@ -5,18 +5,30 @@ mod dispatch;
 mod housekeeping;
 mod jobs;
 mod leader;
+mod limits;
 mod live;
+mod logs;
+mod meters;
+mod presence;
+mod rate;
 mod render;
 mod settle;
 mod uploads;
+mod waiting;
+mod webhooks;
 
 pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};
 pub use dispatch::Repaired;
 pub use housekeeping::Swept;
 pub use jobs::{JobError, SubmitError};
 pub use leader::Leadership;
+pub use limits::Limits;
 pub use live::{Notice, Subscription};
+pub use meters::Meters;
+pub use presence::{Connected, Presence};
+pub use rate::Rate;
 pub use uploads::UploadError;
+pub use webhooks::WebhookError;
 
 use crate::capability::Capabilities;
 use crate::model::{Clock, StoredEvent, Time};
@@ -36,6 +48,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Quotas {
     /// Jobs that have not ended.
     pub unfinished_jobs: u32,
+    /// Tasks that run at once; any number where there is none.
+    pub running_tasks: Option<u32>,
     /// Uploads that are not finished.
     pub unfinished_uploads: u32,
     /// Bytes of all uploads.
@@ -44,7 +58,7 @@ pub struct Quotas {
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { unfinished_jobs: 1_000, unfinished_uploads: 64, upload_bytes: 4 << 40 }
+        Self { unfinished_jobs: 1_000, running_tasks: None, unfinished_uploads: 64, upload_bytes: 4 << 40 }
     }
 }
 
@@ -66,6 +80,14 @@ pub struct Parts {
     pub lease: Duration,
     /// What a tenant may have.
     pub quotas: Quotas,
+    /// What is measured.
+    pub meters: Arc<Meters>,
+    /// How many requests a tenant may make.
+    pub rate: Rate,
+    /// What webhooks' secrets are derived from.
+    pub webhook_secrets: crate::webhooks::secret::Secrets,
+    /// Where webhooks may be.
+    pub webhook_policy: crate::webhooks::Policy,
 }
 
 /// Counters for the metrics.
@@ -107,6 +129,17 @@ pub struct Engine {
     writing: uploads::Writing,
     draining: CancellationToken,
     counters: Counters,
+    /// Tells this broker from others on the same store; new with each start.
+    name: String,
+    presence: Arc<Presence>,
+    lookout: waiting::Lookout,
+    meters: Arc<Meters>,
+    rate: Rate,
+    buckets: rate::Buckets,
+    tenants: limits::Tenants,
+    webhook_secrets: crate::webhooks::secret::Secrets,
+    webhook_policy: crate::webhooks::Policy,
+    webhook_counts: crate::webhooks::sender::Counts,
 }
 
 impl std::fmt::Debug for Engine {
@@ -131,6 +164,16 @@ impl Engine {
             writing: uploads::Writing::default(),
             draining: CancellationToken::new(),
             counters: Counters::default(),
+            name: uuid::Uuid::new_v4().simple().to_string(),
+            presence: Arc::default(),
+            lookout: waiting::Lookout::default(),
+            meters: parts.meters,
+            rate: parts.rate,
+            buckets: rate::Buckets::default(),
+            tenants: limits::Tenants::default(),
+            webhook_secrets: parts.webhook_secrets,
+            webhook_policy: parts.webhook_policy,
+            webhook_counts: crate::webhooks::sender::Counts::default(),
         }
     }
 
@@ -149,6 +192,16 @@ impl Engine {
         &*self.queue
     }
 
+    /// How messages to webhooks ended.
+    pub const fn webhook_counts(&self) -> &crate::webhooks::sender::Counts {
+        &self.webhook_counts
+    }
+
+    /// The workers that are connected to this broker.
+    pub const fn presence(&self) -> &Arc<Presence> {
+        &self.presence
+    }
+
     /// The counters.
     pub const fn counters(&self) -> &Counters {
         &self.counters
@@ -157,6 +210,16 @@ impl Engine {
     /// Leases that this process knows to be live.
     pub fn live_leases(&self) -> usize {
         self.live.len()
+    }
+
+    /// What is measured.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Whether it is about to end: it is not ready then, and connections are not kept.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
     }
 
     /// Gives no more leases and ends the polls that wait for one; heartbeats answer that workers are to drain.

@@ -2,7 +2,7 @@
 
 use crate::model::{JobView, StoredEvent, TaskKind, UploadRecord};
 use crate::state;
-use mpegflow_protocol::api::{Event, Job, JobProgress, JobState, Output, Task, Upload};
+use mpegflow_protocol::api::{Event, Job, JobProgress, JobState, Output, Task, Upload, Waiting};
 use mpegflow_protocol::worker::TaskProgress;
 
 /// Where each stage of a job begins, in percent: the encode is nearly all of the work.
@@ -16,7 +16,7 @@ pub(super) struct Running {
     pub(super) progress: TaskProgress,
 }
 
-pub(super) fn job(view: &JobView, running: Option<Running>) -> Job {
+pub(super) fn job(view: &JobView, running: Option<Running>, waiting: Option<Waiting>) -> Job {
     let stage = state::stage(&view.tasks);
     let mut progress = progress_at(stage.done, stage.frames);
     if view.job.state == JobState::Succeeded {
@@ -31,6 +31,7 @@ pub(super) fn job(view: &JobView, running: Option<Running>) -> Job {
         state: view.job.state,
         spec: view.job.spec.clone(),
         progress,
+        waiting,
         failure: view.job.failure.clone(),
         media: view.job.media.clone(),
         tasks: view

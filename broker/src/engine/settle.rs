@@ -109,6 +109,9 @@ impl Engine {
         let decide = |snapshot: &state::Snapshot| state::decide(snapshot, ending, now, settings);
         let settled = self.store.settle(claim, evidence, lease, now, fresh_id(), &decide).await?;
         let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };
+        let kind = self.live.get(claim).map_or("unknown", |live| live.kind.as_str());
+        let failure = outcome.decision.failure.as_ref().map(|f| f.code);
+        self.meters.ended(kind, ending, &outcome.decision.task, failure);
         self.live.end(claim.attempt);
         // At the time of now, not of the decision: the calls in between took some.
         self.told(self.queue.settled(&outcome.ended, outcome.ready.as_ref(), self.now()).await);

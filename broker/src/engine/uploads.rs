@@ -153,7 +153,7 @@ impl Engine {
             created_at: self.now(),
         };
         let answer = to_json(&render::upload(&upload));
-        let quotas = self.quotas;
+        let quotas = self.limits(tenant).await?.quotas;
         let new = NewUpload {
             upload,
             max_unfinished: quotas.unfinished_uploads,

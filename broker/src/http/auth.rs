@@ -17,9 +17,20 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// The tenant that calls.
 ///
 /// # Errors
-/// No valid key; or the store failed.
+/// No valid key; too many requests; or the store failed.
 pub async fn tenant(engine: &Engine, headers: &HeaderMap) -> Result<TenantId, Problem> {
     let refused = || Problem::new(Kind::Unauthorized).detail("Send an API key: Authorization: Bearer mf_…");
     let key = bearer(headers).ok_or_else(refused)?;
-    engine.tenant_of_key(key).await?.ok_or_else(refused)
+    let tenant = engine.tenant_of_key(key).await?.ok_or_else(refused)?;
+    match engine.admit(tenant).await? {
+        Ok(()) => Ok(tenant),
+        Err(wait) => {
+            let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+            Err(Problem::new(Kind::RateLimited)
+                .detail(format!(
+                    "There were more requests than this tenant may make. Try again in {seconds} s."
+                ))
+                .header(header::RETRY_AFTER, seconds.to_string()))
+        }
+    }
 }

@@ -48,6 +48,18 @@ async fn registry(engine: &Engine) -> Result<Registry, crate::store::StoreError>
     ] {
         registry.register(name, help, ConstCounter::new(value));
     }
+    engine.meters().register(&mut registry);
+    let webhooks = engine.webhook_counts();
+    for (outcome, count) in
+        [("delivered", &webhooks.delivered), ("retried", &webhooks.retried), ("failed", &webhooks.failed)]
+    {
+        let labels = [("outcome".into(), outcome.into())].into_iter();
+        registry.sub_registry_with_labels(labels).register(
+            "webhook_attempts",
+            "Attempts to send messages to webhooks",
+            ConstCounter::new(load(count)),
+        );
+    }
     let gauge = |n: u64| ConstGauge::new(i64::try_from(n).unwrap_or(i64::MAX));
     registry.register(
         "leases",

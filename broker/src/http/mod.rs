@@ -9,4 +9,5 @@ pub mod public;
 pub mod range;
 pub mod serve;
 pub mod sse;
+pub mod webhooks;
 pub mod worker;

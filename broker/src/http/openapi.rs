@@ -1,6 +1,6 @@
 //! The public API's description.
 
-use super::public;
+use super::{public, webhooks};
 use mpegflow_protocol::api::{Event, Problem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
@@ -19,10 +19,19 @@ use utoipa::{Modify, OpenApi};
         public::list_jobs,
         public::show_job,
         public::cancel_job,
+        public::job_logs,
         public::job_events,
         public::events,
         public::object,
         public::presets,
+        webhooks::create,
+        webhooks::list,
+        webhooks::show,
+        webhooks::delete,
+        webhooks::rotate,
+        webhooks::enable,
+        webhooks::deliveries,
+        webhooks::redeliver,
         public::healthz,
         public::readyz,
         public::openapi_json,
@@ -87,8 +96,11 @@ mod tests {
             }
         }
         described.sort();
-        let mut routes: Vec<(String, String)> =
-            public::ROUTES.iter().map(|(m, p)| ((*m).to_owned(), (*p).to_owned())).collect();
+        let mut routes: Vec<(String, String)> = public::ROUTES
+            .iter()
+            .chain(webhooks::ROUTES)
+            .map(|(m, p)| ((*m).to_owned(), (*p).to_owned()))
+            .collect();
         routes.sort();
         assert_eq!(described, routes);
     }

@@ -1,6 +1,6 @@
 //! Errors on the wire: RFC 9457, made here and nowhere else. What is internal goes to the log and stays there.
 
-use crate::engine::{CallError, JobError, SubmitError, UploadError};
+use crate::engine::{CallError, JobError, SubmitError, UploadError, WebhookError};
 use crate::objects::ObjectError;
 use crate::plan::presets::PresetName;
 use crate::store::StoreError;
@@ -42,6 +42,8 @@ pub enum Kind {
     UploadInUse,
     /// A quota is reached.
     QuotaExceeded,
+    /// Too many requests.
+    RateLimited,
     /// Too many bytes for the tenant.
     StorageQuota,
     /// The job has ended.
@@ -85,6 +87,7 @@ impl Kind {
             Self::UploadBusy => ("upload_busy", 409, "The upload is being written"),
             Self::UploadInUse => ("upload_in_use", 409, "A job needs the upload"),
             Self::QuotaExceeded => ("quota_exceeded", 429, "A quota is reached"),
+            Self::RateLimited => ("rate_limited", 429, "There are too many requests"),
             Self::StorageQuota => ("storage_quota", 413, "The tenant has too many bytes"),
             Self::JobFinal => ("job_final", 409, "The job has ended"),
             Self::IdempotencyMismatch => {
@@ -252,6 +255,24 @@ impl From<UploadError> for Problem {
             UploadError::Full => full(),
             UploadError::Objects(e) => Self::storage(&e),
             UploadError::Store(e) => e.into(),
+        }
+    }
+}
+
+impl From<WebhookError> for Problem {
+    fn from(error: WebhookError) -> Self {
+        match error {
+            WebhookError::Field { field, reason } => {
+                Self::new(Kind::InvalidField).detail(format!("{reason}.")).field(field)
+            }
+            WebhookError::NotFound => Self::new(Kind::NotFound),
+            WebhookError::TooMany(max) => Self::new(Kind::QuotaExceeded)
+                .detail(format!("There are {max} webhooks, the most allowed. Delete one."))
+                .header(header::RETRY_AFTER, "30"),
+            WebhookError::Changed => Self::new(Kind::Conflict)
+                .detail("Another call changed the webhook at the same time. Try again."),
+            WebhookError::Randomness => Self::internal(&error),
+            WebhookError::Store(e) => e.into(),
         }
     }
 }

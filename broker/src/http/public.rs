@@ -14,7 +14,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use mpegflow_protocol::api::{CreateUpload, Job, JobPage, JobState, Preset, Upload};
+use mpegflow_protocol::api::{CreateUpload, Job, JobLogs, JobPage, JobState, Preset, Upload};
 use mpegflow_protocol::ids::JobId;
 use mpegflow_protocol::job::JobSpec;
 use mpegflow_protocol::limits::MAX_API_BODY;
@@ -26,17 +26,17 @@ use tokio_util::sync::CancellationToken;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
-const MAX_PAGE: u32 = 200;
-const DEFAULT_PAGE: u32 = 50;
+pub(super) const MAX_PAGE: u32 = 200;
+pub(super) const DEFAULT_PAGE: u32 = 50;
 
 #[derive(Clone)]
-struct App {
-    engine: Arc<Engine>,
+pub(super) struct App {
+    pub(super) engine: Arc<Engine>,
     stop: CancellationToken,
     streams: sse::Open,
 }
 
-type Answer = Result<Response<Body>, Problem>;
+pub(super) type Answer = Result<Response<Body>, Problem>;
 
 /// Every route of the public API, by method.
 pub const ROUTES: &[(&str, &str)] = &[
@@ -49,6 +49,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/jobs"),
     ("GET", "/v1/jobs/{id}"),
     ("POST", "/v1/jobs/{id}/cancel"),
+    ("GET", "/v1/jobs/{id}/logs"),
     ("GET", "/v1/jobs/{id}/events"),
     ("GET", "/v1/events"),
     ("GET", "/v1/objects/{job}/{name}"),
@@ -66,23 +67,45 @@ pub fn router(engine: Arc<Engine>, extra: Option<Router>, stop: CancellationToke
         .route("/v1/jobs", post(submit).get(list_jobs))
         .route("/v1/jobs/{id}", get(show_job))
         .route("/v1/jobs/{id}/cancel", post(cancel_job))
+        .route("/v1/jobs/{id}/logs", get(job_logs))
         .route("/v1/jobs/{id}/events", get(job_events))
         .route("/v1/events", get(events))
         .route("/v1/objects/{job}/{name}", get(object))
         .route("/v1/presets", get(presets))
+        .merge(super::webhooks::routes())
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(openapi_json))
         .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed))
-        .with_state(App { engine, stop, streams: sse::Open::default() });
+        .with_state(App { engine: Arc::clone(&engine), stop, streams: sse::Open::default() });
     let router = match extra {
         Some(extra) => router.merge(extra),
         None => router,
     };
-    router.fallback(async || Problem::new(Kind::NotFound))
+    let router = router.fallback(async || Problem::new(Kind::NotFound));
+    router.layer(axum::middleware::from_fn_with_state(engine, observed))
 }
 
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
+/// Measures each request, and lets no connection live on when the broker is about to end: who is in front would send the next
+/// request into its close.
+async fn observed(
+    State(engine): State<Arc<Engine>>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response<Body> {
+    let matched = request.extensions().get::<axum::extract::MatchedPath>();
+    let mut known = ROUTES.iter().chain(super::webhooks::ROUTES).map(|(_, path)| *path);
+    let route = matched.and_then(|path| known.find(|known| *known == path.as_str())).unwrap_or("other");
+    let start = std::time::Instant::now();
+    let mut response = next.run(request).await;
+    engine.meters().answered(route, response.status().as_u16(), start.elapsed());
+    if engine.is_draining() {
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
+    response
+}
+
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
     json_bytes(status, to_json(value))
 }
 
@@ -96,7 +119,9 @@ fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response<Body> {
 }
 
 /// An id in a path: one that is none names nothing.
-fn id<K: mpegflow_protocol::ids::Kind>(text: &str) -> Result<mpegflow_protocol::ids::Id<K>, Problem> {
+pub(super) fn id<K: mpegflow_protocol::ids::Kind>(
+    text: &str,
+) -> Result<mpegflow_protocol::ids::Id<K>, Problem> {
     text.parse().map_err(|_| Problem::new(Kind::NotFound))
 }
 
@@ -116,7 +141,7 @@ fn idempotency(
 }
 
 /// The query's parameters, each of which has to be known: a misspelt filter must not show everything.
-fn query<'a>(uri: &'a Uri, known: &[&str]) -> Result<Vec<(&'a str, &'a str)>, Problem> {
+pub(super) fn query<'a>(uri: &'a Uri, known: &[&str]) -> Result<Vec<(&'a str, &'a str)>, Problem> {
     let pairs = uri.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
@@ -132,7 +157,7 @@ fn query<'a>(uri: &'a Uri, known: &[&str]) -> Result<Vec<(&'a str, &'a str)>, Pr
         .collect()
 }
 
-fn wrong(field: &str, detail: &str) -> Problem {
+pub(super) fn wrong(field: &str, detail: &str) -> Problem {
     Problem::new(Kind::InvalidField).detail(detail).field(field)
 }
 
@@ -150,7 +175,7 @@ async fn create_upload(State(app): State<App>, request: Request) -> Answer {
 }
 
 /// 201 with where the new thing is.
-fn created(under: &str, answer: Vec<u8>) -> Answer {
+pub(super) fn created(under: &str, answer: Vec<u8>) -> Answer {
     #[derive(serde::Deserialize)]
     struct HasId {
         id: String,
@@ -254,6 +279,12 @@ async fn cancel_job(State(app): State<App>, Path(job): Path<String>, request: Re
     let body = body::read(body, MAX_API_BODY).await?;
     let once = idempotency(&head.headers, "POST", head.uri.path(), &body)?;
     Ok(json(StatusCode::OK, &app.engine.cancel(tenant, id(&job)?, once.as_ref()).await?))
+}
+
+#[utoipa::path(get, path = "/v1/jobs/{id}/logs", params(("id" = String, Path)), responses((status = 200, body = JobLogs)))]
+async fn job_logs(State(app): State<App>, Path(job): Path<String>, request: Request) -> Answer {
+    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    Ok(json(StatusCode::OK, &app.engine.logs(tenant, id(&job)?).await?))
 }
 
 // === events
@@ -361,7 +392,11 @@ async fn healthz() -> &'static str {
 
 #[utoipa::path(get, path = "/readyz", security(()), responses((status = 200, description = "The store and storage answer"), (status = 503)))]
 async fn readyz(State(app): State<App>) -> Answer {
-    if app.engine.ready().await { Ok("ready\n".into_response()) } else { Err(Problem::new(Kind::NotReady)) }
+    if !app.engine.is_draining() && app.engine.ready().await {
+        Ok("ready\n".into_response())
+    } else {
+        Err(Problem::new(Kind::NotReady))
+    }
 }
 
 #[utoipa::path(get, path = "/openapi.json", security(()), responses((status = 200, description = "This document")))]

@@ -2,6 +2,7 @@
 
 use super::problem::{Kind, Problem};
 use crate::ca::{self, Peer};
+use crate::engine::Connected;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -12,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -59,7 +60,19 @@ const MAX_HEADERS: usize = 64;
 
 /// The verified client certificate's owner, if one was shown; in every request's extensions on the worker port.
 #[derive(Debug, Clone)]
-pub struct TlsPeer(pub Option<Peer>);
+pub struct TlsPeer(pub Option<Peer>, Arc<OnceLock<Connected>>);
+
+impl TlsPeer {
+    /// Whoever it is, on a connection that nobody has counted yet.
+    pub fn new(peer: Option<Peer>) -> Self {
+        Self(peer, Arc::default())
+    }
+
+    /// Counts the connection, once, until it ends.
+    pub fn count(&self, count: impl FnOnce() -> Connected) {
+        self.1.get_or_init(count);
+    }
+}
 
 /// Serves a router until `stop`.
 pub async fn run(
@@ -93,6 +106,11 @@ pub async fn run(
             drop(slot);
         });
     }
+    // Whoever got through to the kernel before it is told to refuse is served too.
+    while let Some(Ok((socket, _))) = futures_util::FutureExt::now_or_never(listener.accept()) {
+        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+        connections.spawn(async move { connection(socket, tls, router, limits, stop).await });
+    }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain, drained).await.is_err() {
@@ -109,12 +127,12 @@ async fn connection(
 ) {
     let _ = socket.set_nodelay(true);
     let socket = Patient::new(socket, limits.write_stall);
-    let Some(tls) = tls else { return http(socket, TlsPeer(None), router, limits, stop).await };
+    let Some(tls) = tls else { return http(socket, TlsPeer::new(None), router, limits, stop).await };
     match tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let peer = certificates.and_then(<[_]>::first).and_then(ca::peer);
-            http(stream, TlsPeer(peer), router, limits, stop).await;
+            http(stream, TlsPeer::new(peer), router, limits, stop).await;
         }
         Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),

@@ -62,9 +62,18 @@ fn json<T: Serialize>(value: &T) -> Response<Body> {
 
 /// The worker whose certificate was shown.
 fn peer(app: &App, request: &Request) -> Result<Peer, Problem> {
-    let shown = request.extensions().get::<TlsPeer>().and_then(|peer| peer.0.clone());
+    let connection = request.extensions().get::<TlsPeer>();
+    let shown = connection.and_then(|peer| peer.0.clone());
     // The handshake checked the dates once; the connection may have outlived the certificate.
-    shown.filter(|peer| peer.expires > app.engine.now()).ok_or_else(|| Problem::new(Kind::Unauthorized))
+    let peer = shown
+        .filter(|peer| peer.expires > app.engine.now())
+        .ok_or_else(|| Problem::new(Kind::Unauthorized))?;
+    let presence = app.engine.presence();
+    if let Some(connection) = connection {
+        connection.count(|| presence.connect(&peer.pool));
+    }
+    presence.heard(&peer.pool);
+    Ok(peer)
 }
 
 fn grant(app: &App, worker: WorkerId, attempt: &str, headers: &HeaderMap) -> Result<Granted, Problem> {

@@ -89,6 +89,10 @@ pub trait Queue: Send + Sync + 'static {
     async fn mark_whole(&self) -> Result<(), QueueError>;
     /// Tasks that wait or run, by pool.
     async fn depth(&self) -> Result<Vec<(PoolName, u64)>, QueueError>;
+    /// Whether it does its work now.
+    async fn answers(&self) -> bool {
+        self.is_whole().await.is_ok()
+    }
     /// Changes whenever something is offered, here or by another broker.
     fn watch(&self) -> watch::Receiver<u64>;
 }

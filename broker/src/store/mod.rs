@@ -1,9 +1,11 @@
 //! The store: the truth about tenants, jobs, leases and objects. An adapter keeps every method's promise in one
 //! transaction; [`crate::conformance::store`] holds each adapter to it.
 
+pub mod operations;
 pub mod postgres;
 mod row;
 pub mod sqlite;
+pub mod webhooks;
 
 use crate::model::{
     Claim, JobView, LiveAttempt, NewTask, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
@@ -263,7 +265,7 @@ pub type Decide<'a> = &'a (dyn Fn(&Snapshot) -> Decision + Send + Sync);
 
 /// The truth. Every method is one transaction; every change of a job writes its event in the same one.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: operations::Operations + webhooks::Webhooks + Send + Sync + 'static {
     // --- tenants and keys
 
     /// The tenant of that name; made with `id` where there is none.

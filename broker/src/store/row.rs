@@ -6,6 +6,8 @@ use crate::model::{
     TaskRecord, Time, UploadRecord,
 };
 use crate::store::StoreError;
+use crate::store::operations::AttemptLog;
+use crate::store::webhooks::{DeliveryRecord, Disabled, WebhookRecord};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
 use mpegflow_protocol::ids::{Id, Kind, PoolName};
@@ -202,6 +204,7 @@ pub(super) fn task(row: &impl Columns) -> Result<TaskRecord, StoreError> {
         epoch: cells.number("epoch")?,
         tries: cells.json("tries")?,
         memory_class: cells.small("memory_class")?,
+        not_before: cells.time("not_before")?,
         done_by: cells.id_or_null("done_by")?,
         result: cells.json_or_null("result")?,
         digests: cells.json("digests")?,
@@ -218,6 +221,7 @@ pub(super) fn job(row: &impl Columns) -> Result<JobRecord, StoreError> {
         upload: cells.id("upload")?,
         input_size: cells.number("input_size")?,
         spec: cells.json("spec")?,
+        pool: cells.pool("pool")?,
         state: cells.word::<JobState>("state")?,
         media: cells.json_or_null("media")?,
         failure: cells.json_or_null("failure")?,
@@ -267,6 +271,61 @@ pub(super) fn upload(row: &impl Columns) -> Result<UploadRecord, StoreError> {
         name: cells.text_or_null("name")?.map(str::to_owned),
         quarantined: cells.flag("quarantined")?,
         created_at: cells.time("created_at")?,
+    })
+}
+
+pub(super) fn attempt_log(row: &impl Columns) -> Result<AttemptLog, StoreError> {
+    let cells = Cells::of("attempt_logs", row);
+    let state = cells.text("state")?;
+    Ok(AttemptLog {
+        attempt: cells.id("attempt")?,
+        kind: cells.word("kind")?,
+        number: cells.number("epoch")?,
+        state: AttemptState::parse(state).ok_or_else(|| cells.bad("state", &"not a state"))?,
+        started_at: cells.time("started_at")?,
+        text: cells.text("text")?.to_owned(),
+        cut: cells.flag("cut")?,
+    })
+}
+
+pub(super) fn webhook(row: &impl Columns) -> Result<WebhookRecord, StoreError> {
+    let cells = Cells::of("webhooks", row);
+    let disabled = match cells.text_or_null("disabled")? {
+        None => None,
+        Some("gone") => Some(Disabled::Gone),
+        Some("failing") => Some(Disabled::Failing),
+        Some(_) => return Err(cells.bad("disabled", &"not a reason")),
+    };
+    Ok(WebhookRecord {
+        id: cells.id("id")?,
+        tenant: cells.id("tenant")?,
+        url: cells.text("url")?.to_owned(),
+        types: cells.json("types")?,
+        description: cells.text_or_null("description")?.map(str::to_owned),
+        disabled,
+        cursor: cells.number("cursor")?,
+        salts: cells.json("secrets")?,
+        created_at: cells.time("created_at")?,
+        succeeded_at: cells.time_or_null("succeeded_at")?,
+    })
+}
+
+pub(super) fn delivery(row: &impl Columns) -> Result<DeliveryRecord, StoreError> {
+    let cells = Cells::of("deliveries", row);
+    let status = cells.time_or_null("last_status")?.map(|t| u16::try_from(t.0));
+    Ok(DeliveryRecord {
+        id: cells.id("id")?,
+        webhook: cells.id("webhook")?,
+        kind: cells.word("type")?,
+        job: cells.id("job")?,
+        body: cells.text("body")?.to_owned(),
+        state: cells.word("state")?,
+        attempts: cells.small("attempts")?,
+        next_at: cells.time("next_at")?,
+        last_status: status.transpose().map_err(|e| cells.bad("last_status", &e))?,
+        last_error: cells.text_or_null("last_error")?.map(str::to_owned),
+        created_at: cells.time("created_at")?,
+        ended_at: cells.time_or_null("ended_at")?,
     })
 }
 

@@ -7,10 +7,11 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{Method, Response};
-use mpegflow_protocol::api::{CreateUpload, Job, JobPage, Preset, Upload};
-use mpegflow_protocol::ids::{JobId, UploadId};
+use mpegflow_protocol::api::{CreateUpload, Job, JobLogs, JobPage, Preset, Upload};
+use mpegflow_protocol::ids::{JobId, MessageId, UploadId, WebhookId};
 use mpegflow_protocol::job::JobSpec;
 use mpegflow_protocol::to_json;
+use mpegflow_protocol::webhook::{CreateWebhook, Delivery, DeliveryPage, RotateWebhook, Webhook};
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -129,6 +130,57 @@ impl Client {
     /// Asks for a job to be canceled.
     pub(crate) async fn cancel(&self, id: JobId) -> Result<Job, ClientError> {
         self.post(&format!("/v1/jobs/{id}/cancel"), None).await
+    }
+
+    /// What the codecs of a job's attempts wrote.
+    pub(crate) async fn logs(&self, id: JobId) -> Result<JobLogs, ClientError> {
+        self.get(&format!("/v1/jobs/{id}/logs")).await
+    }
+
+    /// Makes a webhook. Not repeated by itself: a broken connection would leave one whose secret nobody saw.
+    pub(crate) async fn create_webhook(&self, wanted: &CreateWebhook) -> Result<Webhook, ClientError> {
+        self.post_once("/v1/webhooks", Some(to_json(wanted))).await
+    }
+
+    /// The webhooks.
+    pub(crate) async fn webhooks(&self) -> Result<Vec<Webhook>, ClientError> {
+        self.get("/v1/webhooks").await
+    }
+
+    /// Gives a webhook a new secret.
+    pub(crate) async fn rotate_webhook(&self, id: WebhookId, overlap_s: u32) -> Result<Webhook, ClientError> {
+        self.post_once(&format!("/v1/webhooks/{id}/rotate"), Some(to_json(&RotateWebhook { overlap_s })))
+            .await
+    }
+
+    /// Enables a webhook.
+    pub(crate) async fn enable_webhook(&self, id: WebhookId) -> Result<Webhook, ClientError> {
+        self.post(&format!("/v1/webhooks/{id}/enable"), None).await
+    }
+
+    /// Deletes a webhook.
+    pub(crate) async fn delete_webhook(&self, id: WebhookId) -> Result<(), ClientError> {
+        let builder = self.request(Method::DELETE, &format!("/v1/webhooks/{id}"));
+        self.send(builder, empty(), Some(PATIENCE)).await.map(drop)
+    }
+
+    /// The latest messages to a webhook.
+    pub(crate) async fn deliveries(&self, id: WebhookId, limit: u16) -> Result<DeliveryPage, ClientError> {
+        self.get(&format!("/v1/webhooks/{id}/deliveries?limit={limit}")).await
+    }
+
+    /// Has a message sent again.
+    pub(crate) async fn redeliver(&self, id: WebhookId, message: MessageId) -> Result<Delivery, ClientError> {
+        self.post(&format!("/v1/webhooks/{id}/deliveries/{message}/redeliver"), None).await
+    }
+
+    /// The stream of all events, after one of them or from now on.
+    pub(crate) async fn all_events(&self, after: Option<&str>) -> Result<Response<Incoming>, ClientError> {
+        let mut builder = self.request(Method::GET, "/v1/events").header(ACCEPT, "text/event-stream");
+        if let Some(after) = after {
+            builder = builder.header("last-event-id", after);
+        }
+        self.send(builder, empty(), Some(PATIENCE)).await
     }
 
     /// The presets.

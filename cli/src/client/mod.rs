@@ -2,10 +2,13 @@
 
 mod api;
 mod follow;
+mod receiver;
 mod sse;
 mod transfer;
 
 pub(crate) use api::UploadSource;
+pub(crate) use receiver::Receiver;
+pub(crate) use sse::SseParser;
 pub(crate) use transfer::stem;
 
 use crate::args::Connection;
@@ -263,6 +266,16 @@ impl Client {
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.json(self.request(Method::GET, path).header(ACCEPT, "application/json"), empty(), Some(PATIENCE))
             .await
+    }
+
+    /// As [`Self::post`], but sent once whatever happens.
+    async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, ClientError> {
+        let builder = self.request(Method::POST, path).header(CONTENT_TYPE, "application/json");
+        self.json(builder, body.map_or_else(empty, |body| full(body.into())), Some(PATIENCE)).await
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: Option<Vec<u8>>) -> Result<T, ClientError> {

@@ -6,7 +6,7 @@ use crate::client::{Client, UploadSource};
 use crate::exit::{Failed, in_options};
 use crate::summary;
 use crate::ui::{Tone, Ui, progress_text, stage};
-use mpegflow_protocol::api::{Job, JobState};
+use mpegflow_protocol::api::{Job, JobLogs, JobState, Waiting};
 use mpegflow_protocol::ids::{JobId, UploadId};
 use mpegflow_protocol::text::clean;
 use std::path::PathBuf;
@@ -46,6 +46,10 @@ pub(crate) async fn run(args: Jobs, ui: Ui) -> Result<(), Failed> {
             shown(ui, &job, || show(&job, ui))
         }
         Jobs::Watch { job, connection } => follow(&Client::from_connection(&connection)?, job, ui).await,
+        Jobs::Logs { job, connection } => {
+            let logs = Client::from_connection(&connection)?.logs(job).await?;
+            shown(ui, &logs, || write_logs(&logs, ui))
+        }
         Jobs::Cancel { job, connection } => {
             let job = Client::from_connection(&connection)?.cancel(job).await?;
             shown(ui, &job, || ui.line(row(&job, ui)))
@@ -109,11 +113,15 @@ async fn follow(client: &Client, id: JobId, ui: Ui) -> Result<(), Failed> {
 fn row(job: &Job, ui: Ui) -> String {
     let what = match (&job.failure, job.state) {
         (Some(failure), _) => format!("{}: {}", failure.code, shortened(&in_options(&failure.message), 80)),
+        (None, JobState::Running) if job.waiting.is_some() => {
+            job.waiting.as_ref().map_or_else(String::new, waits)
+        }
         (None, JobState::Running | JobState::Canceling) => {
             let text = format!("{} {:.0}%  {}", stage(job), job.progress.percent, progress_text(job));
             text.trim_end().to_owned()
         }
         (None, JobState::Succeeded) => summary::made(job, None),
+        (None, JobState::Queued) => job.waiting.as_ref().map_or_else(String::new, waits),
         (None, _) => String::new(),
     };
     // Whole seconds; the rest of an RFC 3339 time is its fraction and `Z`.
@@ -145,8 +153,39 @@ fn state(state: JobState, ui: Ui) -> String {
     ui.tone(tone, &format!("{:<9}", state.as_str()))
 }
 
+/// The reason as the API spells it, and what it means.
+fn waits(waiting: &Waiting) -> String {
+    format!("waits: {}: {}", waiting.reason.as_str(), shortened(&waiting.message, 120))
+}
+
+/// What the codecs wrote, in the order in which they did.
+fn write_logs(logs: &JobLogs, ui: Ui) {
+    if logs.attempts.is_empty() {
+        ui.note("Nothing was written.");
+    }
+    for log in logs.attempts.iter().rev() {
+        let title = format!(
+            "{} attempt {} ({}), {}",
+            clean(&log.task, 16),
+            log.number,
+            clean(&log.state, 16),
+            log.attempt
+        );
+        ui.line(ui.tone(Tone::Strong, &title));
+        for line in &log.lines {
+            ui.line(format!("  {}", clean(line, 512)));
+        }
+        if log.cut {
+            ui.line("  (more was written than is kept)");
+        }
+    }
+}
+
 fn show(job: &Job, ui: Ui) {
     ui.line(row(job, ui));
+    if let Some(waiting) = &job.waiting {
+        ui.line(format!("  waits        {}: {}", waiting.reason.as_str(), clean(&waiting.message, 512)));
+    }
     if let Some(name) = &job.spec.external_id {
         ui.line(format!("  external id  {}", clean(name, 128)));
     }

@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod download;
 pub(crate) mod first_start;
 pub(crate) mod jobs;
+pub(crate) mod listen;
 pub(crate) mod play;
 pub(crate) mod presets;
 pub(crate) mod probe;
@@ -12,6 +13,7 @@ pub(crate) mod serve;
 pub(crate) mod thumbnail;
 pub(crate) mod transcode;
 pub(crate) mod upload;
+pub(crate) mod webhooks;
 
 use crate::args::JobOptions;
 use crate::client::{Client, UploadSource};

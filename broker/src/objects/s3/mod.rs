@@ -143,6 +143,15 @@ impl S3Objects {
 }
 
 impl S3Objects {
+    /// Reads the files that the configuration names, and makes nothing: whether an open would fail for one of them.
+    ///
+    /// # Errors
+    /// One cannot be read, or does not hold what it should.
+    pub fn look_at_files(config: &S3Config) -> Result<(), OpenError> {
+        config.check()?;
+        Bucket::open(config).map(drop).map_err(OpenError::Files)
+    }
+
     /// Writes a small object, looks at it and removes it: whether the credentials may do what they have to, storage gives the
     /// checksums that everything here is compared with, and takes writes that shall replace nothing at their word.
     ///

@@ -46,7 +46,7 @@ impl DatabaseConfig {
     }
 
     /// The URL as it is now, with the password as it is now.
-    fn read(&self) -> Result<DatabaseUrl, UrlError> {
+    pub(crate) fn read(&self) -> Result<DatabaseUrl, UrlError> {
         let file = |path: &PathBuf| {
             std::fs::read_to_string(path).map_err(|source| UrlError::File { path: path.clone(), source })
         };

@@ -13,6 +13,7 @@ mod conn;
 mod dispatch;
 mod jobs;
 mod migrate;
+mod operations;
 mod partitions;
 mod renew;
 mod replicas;
@@ -22,6 +23,7 @@ mod sweep;
 mod tenants;
 mod uploads;
 mod url;
+mod webhooks;
 
 pub use clock::DatabaseClock;
 pub use conn::{DatabaseConfig, UrlSource};

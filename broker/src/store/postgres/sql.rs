@@ -408,6 +408,125 @@ statements! {
         SELECT a.tenant, a.seq, a.hash, $4::text, $5::bigint
         FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS a (tenant, seq, hash)";
 
+    // --- operations
+
+    /// 1 broker, 2 pools, 3 workers, 4 idle, 5 now. Rows of pools that it has no more, and of brokers that are long gone, go.
+    TELL_POOLS = "
+        WITH gone AS (
+            DELETE FROM pools_seen WHERE (broker = $1 AND pool <> ALL ($2::text[])) OR at < $5::bigint - 86400000
+        )
+        INSERT INTO pools_seen (broker, pool, workers, idle, at)
+        SELECT $1::text, s.pool, s.workers, s.idle, $5::bigint
+        FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS s (pool, workers, idle)
+        ON CONFLICT (broker, pool) DO UPDATE SET workers = excluded.workers, idle = excluded.idle, at = excluded.at";
+    /// 1 broker, 2 since.
+    POOLS_OF_OTHERS = "
+        SELECT pool, sum(workers)::bigint AS workers, sum(idle)::bigint AS idle FROM pools_seen
+        WHERE broker <> $1 AND at >= $2 GROUP BY pool";
+    /// 1 attempt, 2 worker, 3 epoch, 4 lines, 5 most characters, 6 now.
+    APPEND_LOG = "
+        INSERT INTO attempt_logs (attempt, job, text, cut, at)
+        SELECT l.attempt, l.job, left($4, $5), length($4) > $5, $6
+        FROM leases l WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3
+        ON CONFLICT (attempt) DO UPDATE
+        SET text = left(attempt_logs.text || $4, $5), cut = length(attempt_logs.text || $4) > $5, at = $6
+        WHERE NOT attempt_logs.cut";
+    /// 1 tenant, 2 job, 3 most.
+    LOGS = "
+        SELECT l.attempt, l.text, l.cut, t.kind, a.epoch, a.state, a.started_at
+        FROM attempt_logs l JOIN attempts a ON a.id = l.attempt JOIN tasks t ON t.id = a.task
+        WHERE l.job = $2 AND a.tenant = $1 ORDER BY l.attempt DESC LIMIT $3";
+    /// 1 before.
+    FORGET_LOGS = "DELETE FROM attempt_logs WHERE at < $1";
+
+    /// 1 tenant.
+    TENANT_LIMITS = "SELECT limits FROM tenants WHERE id = $1";
+    /// 1 tenant, 2 limits.
+    SET_TENANT_LIMITS = "UPDATE tenants SET limits = $2 WHERE id = $1";
+    /// 1 tenant.
+    RUNNING_OF_TENANT = "SELECT count(*) AS n FROM attempts WHERE tenant = $1 AND state = 'live'";
+
+    // --- webhooks
+
+    /// 1 id, 2 tenant, 3 URL, 4 types, 5 description, 6 cursor, 7 salts, 8 now, 9 most. Under the tenant's lock.
+    ADD_WEBHOOK = "
+        INSERT INTO webhooks (id, tenant, url, types, description, cursor, secrets, created_at)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE (SELECT count(*) FROM webhooks WHERE tenant = $2) < $9";
+    /// 1 tenant.
+    WEBHOOKS = "SELECT * FROM webhooks WHERE tenant = $1 ORDER BY id";
+    /// 1 tenant, 2 id.
+    WEBHOOK = "SELECT * FROM webhooks WHERE tenant = $1 AND id = $2";
+    /// 1 ids.
+    WEBHOOKS_BY_ID = "SELECT * FROM webhooks WHERE id = ANY ($1::text[])";
+    /// 1 tenant, 2 id.
+    LOCK_WEBHOOK = "SELECT id FROM webhooks WHERE tenant = $1 AND id = $2 FOR UPDATE";
+    /// 1 tenant, 2 id, 3 old, 4 new.
+    SET_SALTS = "UPDATE webhooks SET secrets = $4 WHERE tenant = $1 AND id = $2 AND secrets = $3";
+    /// 1 tenant, 2 id, 3 cursor.
+    ENABLE_WEBHOOK = "
+        UPDATE webhooks SET cursor = CASE WHEN disabled IS NULL THEN cursor ELSE greatest(cursor, $3) END, disabled = NULL
+        WHERE tenant = $1 AND id = $2";
+    /// 1 webhook.
+    DELETE_DELIVERIES = "DELETE FROM deliveries WHERE webhook = $1";
+    /// 1 webhook.
+    DELETE_WEBHOOK = "DELETE FROM webhooks WHERE id = $1";
+    /// 1 most pending, 2 most.
+    WEBHOOKS_BEHIND = "
+        SELECT w.* FROM webhooks w JOIN chains c ON c.tenant = w.tenant
+        WHERE w.disabled IS NULL AND w.cursor < c.seq
+            AND (SELECT count(*) FROM deliveries d WHERE d.webhook = w.id AND d.state = 'pending') < $1
+        ORDER BY w.id LIMIT $2";
+    /// 1 webhook, 2 from, 3 to, 4 ids, 5 types, 6 jobs, 7 bodies, 8 now.
+    FAN_OUT = "
+        WITH moved AS (
+            UPDATE webhooks SET cursor = $3 WHERE id = $1 AND cursor = $2 AND disabled IS NULL RETURNING id
+        ), added AS (
+            INSERT INTO deliveries (id, webhook, type, job, body, state, next_at, created_at)
+            SELECT d.id, moved.id, d.type, d.job, d.body, 'pending', $8::bigint, $8::bigint
+            FROM moved, unnest($4::text[], $5::text[], $6::text[], $7::text[]) AS d (id, type, job, body)
+        )
+        SELECT count(*) AS moved FROM moved";
+    /// 1 now, 2 until, 3 most, 4 most of each, 5 webhooks that are busy. What another sender claims at the same moment is skipped,
+    /// and what it has claimed is not due any more when the row is looked at again.
+    CLAIM_DELIVERIES = "
+        WITH due AS (
+            SELECT id FROM (
+                SELECT d.id, d.next_at, row_number() OVER (PARTITION BY d.webhook ORDER BY d.next_at, d.id) AS place
+                FROM deliveries d JOIN webhooks w ON w.id = d.webhook AND w.disabled IS NULL
+                WHERE d.state = 'pending' AND d.next_at <= $1 AND d.webhook <> ALL ($5::text[])
+            ) ranked WHERE place <= $4 ORDER BY next_at, id LIMIT $3
+        ), locked AS (
+            SELECT d.id FROM deliveries d JOIN due USING (id)
+            WHERE d.state = 'pending' AND d.next_at <= $1 ORDER BY d.id FOR NO KEY UPDATE OF d SKIP LOCKED
+        )
+        UPDATE deliveries d SET attempts = d.attempts + 1, next_at = $2 FROM locked WHERE d.id = locked.id RETURNING d.*";
+    /// 1 id, 2 attempt, 3 state, 4 next at, 5 status, 6 error, 7 ended at, 8 succeeded at, 9 why the webhook is to be disabled. One
+    /// that took a later message is not failing.
+    END_ATTEMPT = "
+        WITH ended AS (
+            UPDATE deliveries SET state = $3, next_at = $4, last_status = $5, last_error = $6, ended_at = $7
+            WHERE id = $1 AND attempts = $2 AND state = 'pending' RETURNING webhook, created_at
+        ), hook AS (
+            UPDATE webhooks w SET succeeded_at = coalesce($8::bigint, w.succeeded_at),
+                disabled = CASE
+                    WHEN $9::text = 'gone' OR w.succeeded_at IS NULL OR w.succeeded_at < e.created_at THEN coalesce(w.disabled, $9::text)
+                    ELSE w.disabled END
+            FROM ended e WHERE w.id = e.webhook AND ($8::bigint IS NOT NULL OR $9::text IS NOT NULL)
+        )
+        SELECT count(*) AS ended FROM ended";
+    /// 1 tenant, 2 webhook, 3 before which id, 4 most.
+    DELIVERIES = "
+        SELECT d.* FROM deliveries d JOIN webhooks w ON w.id = d.webhook AND w.tenant = $1
+        WHERE d.webhook = $2 AND d.id < $3 ORDER BY d.id DESC LIMIT $4";
+    /// 1 tenant, 2 webhook, 3 id, 4 now. The number of attempts begins anew only where none is under way: its end would count for
+    /// the new one.
+    REDELIVER = "
+        UPDATE deliveries d SET attempts = CASE WHEN d.state = 'pending' THEN d.attempts ELSE 0 END, state = 'pending',
+            next_at = CASE WHEN d.state = 'pending' THEN least(d.next_at, $4) ELSE $4 END, ended_at = NULL
+        FROM webhooks w WHERE w.id = d.webhook AND w.tenant = $1 AND w.id = $2 AND d.id = $3 RETURNING d.*";
+    /// 1 before.
+    FORGET_DELIVERIES = "DELETE FROM deliveries WHERE state <> 'pending' AND ended_at < $1";
+
     /// The time.
     TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now";
 }

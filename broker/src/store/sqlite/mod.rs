@@ -2,10 +2,12 @@
 
 mod dispatch;
 mod jobs;
+mod operations;
 mod settle;
 mod sweep;
 mod tenants;
 mod uploads;
+mod webhooks;
 
 use crate::model::{
     Claim, JobView, LiveAttempt, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,

@@ -1,0 +1,334 @@
+//! The resolved configuration: what the keys mean together. It does no I/O but for [`Resolved::look_at_files`].
+
+use super::keys::Raw;
+use super::layers::Slot;
+use super::problem::Problems;
+use super::setting::{LogFormat, Sse};
+use crate::embedded::Config;
+use crate::engine::{Quotas, Rate};
+use crate::objects::s3::{Encryption, S3Config, S3Objects};
+use crate::queue::redis::{RedisConfig, RedisUrlSource};
+use crate::store::postgres::{DatabaseConfig, UrlSource};
+use crate::webhooks::post::{Poster, SystemResolver};
+use crate::webhooks::{self, address::Ports};
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where objects are kept.
+#[derive(Debug, Clone)]
+pub enum Objects {
+    /// Below the data folder.
+    Folder,
+    /// In a bucket.
+    Bucket(S3Config),
+}
+
+/// What the broker runs with.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The data folder.
+    pub data: PathBuf,
+    /// The folder that replicas share.
+    pub identity: Option<PathBuf>,
+    /// How the log is written.
+    pub log: LogFormat,
+    /// Where the public API listens.
+    pub public: SocketAddr,
+    /// How long it goes on answering after it was told to end.
+    pub grace: Duration,
+    /// Where the worker API listens.
+    pub worker: SocketAddr,
+    /// More names of the worker API.
+    pub worker_names: Vec<String>,
+    /// How long a lease lives.
+    pub lease: Duration,
+    /// How long a worker's connection is used.
+    pub connection_age: Duration,
+    /// Where the metrics are.
+    pub metrics: Option<SocketAddr>,
+    /// PostgreSQL; a file in the data folder where there is none.
+    pub database: Option<DatabaseConfig>,
+    /// Redis; an index in the broker where there is none.
+    pub redis: Option<RedisConfig>,
+    /// What keys in Redis begin with.
+    pub redis_prefix: String,
+    /// Where objects are kept.
+    pub objects: Objects,
+    /// What a tenant may have.
+    pub quotas: Quotas,
+    /// How many requests a tenant may make.
+    pub rate: Rate,
+    /// Where webhooks may be.
+    pub webhooks: webhooks::Policy,
+}
+
+impl Resolved {
+    /// What the raw configuration means.
+    ///
+    /// `None` where something is wrong; all of it is in `problems` then.
+    pub fn from_raw(raw: &Raw, problems: &mut Problems) -> Option<Self> {
+        let database = database(raw, problems);
+        let redis = redis(raw, problems);
+        let objects = objects(raw, problems);
+        if !problems.is_empty() {
+            return None;
+        }
+        Some(Self {
+            data: raw.data.get()?.clone(),
+            identity: raw.identity.get().cloned(),
+            log: *raw.log_format.get()?,
+            public: *raw.public_listen.get()?,
+            grace: raw.public_grace.get()?.0,
+            worker: *raw.worker_listen.get()?,
+            worker_names: raw.worker_names.get()?.clone(),
+            lease: raw.worker_lease.get()?.0,
+            connection_age: raw.worker_connection_age.get()?.0,
+            metrics: raw.metrics_listen.get().copied(),
+            database,
+            redis,
+            redis_prefix: raw.redis_prefix.get()?.0.clone(),
+            objects: objects?,
+            rate: Rate {
+                per_second: u32::try_from(raw.rate_requests_per_second.get()?.0).ok()?,
+                burst: u32::try_from(raw.rate_burst.get()?.0).ok()?,
+            },
+            webhooks: webhooks::Policy {
+                allow_networks: raw.webhooks_allow_networks.get()?.clone(),
+                ports: Ports::new(raw.webhooks_ports.get()?.iter().map(|range| range.0.clone()).collect()),
+                allow_http: *raw.webhooks_allow_http.get()?,
+                ca_file: raw.webhooks_ca.get().cloned(),
+            },
+            quotas: Quotas {
+                unfinished_jobs: u32::try_from(raw.quotas_unfinished_jobs.get()?.0).ok()?,
+                running_tasks: raw.quotas_running_tasks.get().and_then(|n| u32::try_from(n.0).ok()),
+                unfinished_uploads: u32::try_from(raw.quotas_unfinished_uploads.get()?.0).ok()?,
+                upload_bytes: raw.quotas_upload_bytes.get()?.0,
+            },
+        })
+    }
+
+    /// Tries every file that is named and has to be there: whether it can be read and holds what it should. Connects to
+    /// nothing, and says nothing of what secrets hold.
+    pub fn look_at_files(&self, problems: &mut Problems) {
+        if let Some(database) = &self.database
+            && let Err(e) = database.read()
+        {
+            problems.add("database", chain(&e));
+        }
+        if let Some(redis) = &self.redis
+            && let Err(e) = redis.check()
+        {
+            problems.add("redis", chain(&e));
+        }
+        if let Err(e) = Poster::new(self.webhooks.clone(), Arc::new(SystemResolver)) {
+            problems.add("webhooks.ca", chain(&e));
+        }
+        if let Objects::Bucket(s3) = &self.objects
+            && let Err(e) = S3Objects::look_at_files(s3)
+        {
+            problems.add("s3", chain(&e));
+        }
+    }
+
+    /// How the broker is started with it, but for the objects of a bucket, which have to be opened.
+    pub fn embedded(&self) -> Config {
+        let mut config = Config::new(self.data.clone());
+        config.public = self.public;
+        config.grace = self.grace;
+        config.worker = self.worker;
+        config.metrics = self.metrics;
+        config.worker_names.clone_from(&self.worker_names);
+        config.lease = self.lease;
+        config.connection_age = self.connection_age;
+        config.identity.clone_from(&self.identity);
+        config.redis.clone_from(&self.redis);
+        config.database.clone_from(&self.database);
+        config.quotas = self.quotas;
+        config.rate = self.rate;
+        config.webhooks.clone_from(&self.webhooks);
+        config
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+fn place<T>(slot: &Slot<T>) -> String {
+    slot.origin().map_or_else(String::new, ToString::to_string)
+}
+
+fn database(raw: &Raw, problems: &mut Problems) -> Option<DatabaseConfig> {
+    let connections = raw.database_connections.get().and_then(|n| u32::try_from(n.0).ok()).unwrap_or(10);
+    let url = match (raw.database_url.get(), raw.database_url_file.get()) {
+        (Some(_), Some(_)) => {
+            let text = "database.url and database.url_file are both given; leave one out";
+            problems.add(place(&raw.database_url_file), text);
+            return None;
+        }
+        (Some(url), None) => UrlSource::Plain(url.url().clone()),
+        (None, Some(file)) => UrlSource::File(file.clone()),
+        (None, None) => {
+            if raw.database_password_file.is_given() {
+                let text = "database.password_file needs database.url or database.url_file";
+                problems.add(place(&raw.database_password_file), text);
+            }
+            return None;
+        }
+    };
+    let password_file = raw.database_password_file.get().cloned();
+    Some(DatabaseConfig { password_file, connections, ..DatabaseConfig::new(url) })
+}
+
+fn redis(raw: &Raw, problems: &mut Problems) -> Option<RedisConfig> {
+    let url = match (raw.redis_url.get(), raw.redis_url_file.get()) {
+        (Some(_), Some(_)) => {
+            let text = "redis.url and redis.url_file are both given; leave one out";
+            problems.add(place(&raw.redis_url_file), text);
+            return None;
+        }
+        (Some(url), None) => RedisUrlSource::Plain(url.url().clone()),
+        (None, Some(file)) => RedisUrlSource::File(file.clone()),
+        (None, None) => {
+            for (slot, key) in [
+                (&raw.redis_password_file, "redis.password_file"),
+                (&raw.redis_sentinel_password_file, "redis.sentinel_password_file"),
+                (&raw.redis_ca, "redis.ca"),
+            ] {
+                if slot.is_given() {
+                    problems.add(place(slot), format!("{key} needs redis.url or redis.url_file"));
+                }
+            }
+            return None;
+        }
+    };
+    if raw.database_url.get().is_none() && raw.database_url_file.get().is_none() {
+        let given = if raw.redis_url.is_given() { place(&raw.redis_url) } else { place(&raw.redis_url_file) };
+        let text = "brokers that share an index in Redis share a database: it needs database.url or database.url_file";
+        problems.add(given, text);
+    }
+    Some(RedisConfig {
+        password_file: raw.redis_password_file.get().cloned(),
+        sentinel_password_file: raw.redis_sentinel_password_file.get().cloned(),
+        ca_file: raw.redis_ca.get().cloned(),
+        prefix: raw.redis_prefix.get()?.0.clone(),
+        ..RedisConfig::new(url)
+    })
+}
+
+fn objects(raw: &Raw, problems: &mut Problems) -> Option<Objects> {
+    let Some(bucket) = raw.s3_bucket.get() else {
+        let mut alone = |given: bool, place: String, key: &dyn Display| {
+            if given {
+                problems.add(place, format!("{key} needs s3.bucket"));
+            }
+        };
+        alone(raw.s3_endpoint.is_given(), place(&raw.s3_endpoint), &"s3.endpoint");
+        alone(raw.s3_path_style.is_given(), place(&raw.s3_path_style), &"s3.path_style");
+        alone(raw.s3_credentials.is_given(), place(&raw.s3_credentials), &"s3.credentials");
+        alone(raw.s3_ca.is_given(), place(&raw.s3_ca), &"s3.ca");
+        alone(raw.s3_kms_key.is_given(), place(&raw.s3_kms_key), &"s3.kms_key");
+        alone(raw.s3_spool.is_given(), place(&raw.s3_spool), &"s3.spool");
+        return Some(Objects::Folder);
+    };
+    let Some(credentials_file) = raw.s3_credentials.get() else {
+        problems.add(
+            place(&raw.s3_bucket),
+            "s3.bucket needs s3.credentials, the file with the bucket's credentials",
+        );
+        return None;
+    };
+    let encryption = match raw.s3_encryption.get()? {
+        Sse::Kms => Encryption::Kms(raw.s3_kms_key.get().cloned()),
+        other => {
+            if raw.s3_kms_key.is_given() {
+                problems.add(place(&raw.s3_kms_key), "s3.kms_key needs s3.encryption = \"kms\"");
+            }
+            if *other == Sse::S3 { Encryption::S3 } else { Encryption::Bucket }
+        }
+    };
+    let below = |data: &Path| data.join("spool");
+    let config = S3Config {
+        bucket: bucket.clone(),
+        region: raw.s3_region.get()?.clone(),
+        endpoint: raw.s3_endpoint.get().cloned(),
+        path_style: *raw.s3_path_style.get()?,
+        prefix: raw.s3_prefix.get()?.clone(),
+        credentials_file: credentials_file.clone(),
+        ca_file: raw.s3_ca.get().cloned(),
+        encryption,
+        spool_dir: raw.s3_spool.get().cloned().or_else(|| raw.data.get().map(|data| below(data)))?,
+    };
+    if let Err(e) = config.check() {
+        problems.add(place(&raw.s3_bucket), format!("s3: {e}"));
+    }
+    Some(Objects::Bucket(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+
+    fn resolve(flags: &[(&'static str, &str)]) -> Result<Resolved, String> {
+        let flags = flags.iter().map(|(key, value)| (*key, vec![(*value).to_owned()])).collect();
+        let (raw, mut problems) = Layers { flags, ..Layers::default() }.read();
+        Resolved::from_raw(&raw, &mut problems).ok_or_else(|| problems.to_string())
+    }
+
+    #[test]
+    fn nothing_at_all_is_the_embedded_broker() {
+        let resolved = resolve(&[]).unwrap();
+        assert!(resolved.database.is_none() && matches!(resolved.objects, Objects::Folder));
+        assert_eq!(resolved.quotas, Quotas::default());
+        assert_eq!(resolved.lease, Duration::from_secs(15));
+    }
+
+    #[test]
+    fn keys_that_need_each_other_or_exclude_each_other_are_told_all_at_once() {
+        let error =
+            resolve(&[("database.password_file", "/p"), ("s3.endpoint", "http://h"), ("s3.kms_key", "k")])
+                .unwrap_err();
+        for part in [
+            "--database-password-file: database.password_file needs",
+            "s3.endpoint needs s3.bucket",
+            "s3.kms_key needs s3.bucket",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        let alone = [("redis.ca", "/ca"), ("redis.sentinel_password_file", "/p")];
+        let error = resolve(&alone).unwrap_err();
+        assert!(error.contains("redis.ca needs") && error.contains("sentinel_password_file needs"), "{error}");
+        let error = resolve(&[("redis.url", "redis://h:6379")]).unwrap_err();
+        assert!(error.contains("share a database"), "{error}");
+        let error = resolve(&[("s3.bucket", "media")]).unwrap_err();
+        assert!(error.contains("s3.bucket needs s3.credentials"), "{error}");
+        let both = [("database.url", "postgres://u@localhost/d"), ("database.url_file", "/f")];
+        assert!(resolve(&both).unwrap_err().contains("leave one out"));
+        let bad = [("s3.bucket", "A"), ("s3.credentials", "/c"), ("s3.kms_key", "k")];
+        let error = resolve(&bad).unwrap_err();
+        assert!(error.contains("lowercase") && error.contains("s3.encryption = \"kms\""), "{error}");
+    }
+
+    #[test]
+    fn files_with_secrets_are_tried_and_their_contents_stay_out_of_what_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = dir.path().join("url");
+        std::fs::write(&url, "postgres://u:swordfish@db.example/d?sslmode=nonsense").unwrap();
+        let mut resolved = resolve(&[]).unwrap();
+        resolved.database = Some(DatabaseConfig::new(UrlSource::File(url)));
+        let mut problems = Problems::default();
+        resolved.look_at_files(&mut problems);
+        let text = problems.to_string();
+        assert!(text.contains("sslmode") && !text.contains("swordfish"), "{text}");
+    }
+}

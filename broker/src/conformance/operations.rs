@@ -1,0 +1,259 @@
+//! What every store promises to those who run a broker: attempts' logs, webhooks and the messages to them.
+
+use super::store::{Made, lease_of, make, settle, submit};
+use crate::model::{AttemptState, Claim, TenantLimits, Time};
+use crate::secret::fresh_id;
+use crate::state::Ending;
+use crate::store::webhooks::{AttemptEnd, DeliveryRecord, Disabled, NewDelivery, Salt, WebhookRecord};
+use crate::store::{LeaseIs, Leased, Store};
+use mpegflow_protocol::ids::{JobId, MessageId};
+use mpegflow_protocol::webhook::{DeliveryState, MessageType};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+const T0: Time = Time(1_700_000_000_000);
+
+/// Every promise, on a store that the suite of stores has used.
+pub async fn all(store: Arc<dyn Store>) {
+    limits(&*store).await;
+    logs(&*store).await;
+    webhooks(&*store).await;
+    fan_out(&store).await;
+    claims(&store).await;
+    attempts(&*store).await;
+}
+
+async fn limits(store: &dyn Store) {
+    let made = make(store, "limits").await;
+    assert_eq!(store.tenant_named("limits").await.unwrap(), Some(made.tenant));
+    assert_eq!(store.tenant_named("nobody of that name").await.unwrap(), None);
+    assert_eq!(store.tenant_limits(made.tenant).await.unwrap(), None);
+    let own = TenantLimits { running_tasks: Some(2), burst: Some(0), ..TenantLimits::default() };
+    assert!(store.set_tenant_limits(made.tenant, &own).await.unwrap());
+    assert!(!store.set_tenant_limits(fresh_id(), &own).await.unwrap());
+    assert_eq!(store.tenant_limits(made.tenant).await.unwrap(), Some(own));
+    assert_eq!(store.running_of_tenant(made.tenant).await.unwrap(), 0);
+    let (_, task) = submit(store, &made).await;
+    let Leased::Granted(live) = store.lease(&lease_of(task, made.worker, T0)).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(store.running_of_tenant(made.tenant).await.unwrap(), 1);
+    settle(store, &live.claim, LeaseIs::Held, T0, &Ending::Released).await;
+    assert_eq!(store.running_of_tenant(made.tenant).await.unwrap(), 0);
+}
+
+async fn logs(store: &dyn Store) {
+    let (made, other) = (make(store, "logs").await, make(store, "no logs").await);
+    let (job, task) = submit(store, &made).await;
+    let Leased::Granted(live) = store.lease(&lease_of(task, made.worker, T0)).await.unwrap() else {
+        panic!()
+    };
+    let claim = live.claim;
+    assert_eq!(store.logs(made.tenant, job, 10).await.unwrap(), []);
+    store.append_log(&claim, "one\n", 10, T0).await.unwrap();
+    store.append_log(&claim, "two\n", 10, T0).await.unwrap();
+    for forged in [Claim { epoch: claim.epoch + 1, ..claim }, Claim { worker: fresh_id(), ..claim }] {
+        store.append_log(&forged, "forged\n", 10, T0).await.unwrap();
+    }
+    let log = store.logs(made.tenant, job, 10).await.unwrap().remove(0);
+    assert_eq!((log.text.as_str(), log.cut, log.state), ("one\ntwo\n", false, AttemptState::Live));
+    assert_eq!((log.attempt, log.number, log.started_at), (claim.attempt, claim.epoch, T0));
+    store.append_log(&claim, "three\n", 10, T0).await.unwrap();
+    store.append_log(&claim, "four\n", 10, T0).await.unwrap();
+    settle(store, &claim, LeaseIs::Held, T0, &Ending::Released).await;
+    store.append_log(&claim, "late\n", 10, T0).await.unwrap();
+    let log = store.logs(made.tenant, job, 10).await.unwrap().remove(0);
+    assert_eq!(
+        (log.text.as_str(), log.cut, log.state),
+        ("one\ntwo\nth", true, AttemptState::Released),
+        "no more than asked for"
+    );
+    assert_eq!(store.logs(other.tenant, job, 10).await.unwrap(), [], "another tenant's");
+    assert_eq!(store.forget_logs(T0).await.unwrap(), 0);
+    assert_eq!(store.forget_logs(T0.plus_ms(1)).await.unwrap(), 1);
+    assert_eq!(store.logs(made.tenant, job, 10).await.unwrap(), []);
+}
+
+async fn hook(store: &dyn Store, made: &Made) -> WebhookRecord {
+    WebhookRecord {
+        id: fresh_id(),
+        tenant: made.tenant,
+        url: "https://example.com/".into(),
+        types: vec![MessageType::Succeeded],
+        description: Some("x".into()),
+        disabled: None,
+        cursor: store.last_event(made.tenant).await.unwrap(),
+        salts: vec![Salt { salt: "00".into(), until: None }],
+        created_at: T0,
+        succeeded_at: None,
+    }
+}
+
+async fn webhooks(store: &dyn Store) {
+    let (made, other) = (make(store, "webhooks").await, make(store, "no webhooks").await);
+    let (first, second) = (hook(store, &made).await, hook(store, &made).await);
+    assert!(store.add_webhook(&first, 2).await.unwrap());
+    assert!(store.add_webhook(&second, 2).await.unwrap());
+    assert!(!store.add_webhook(&hook(store, &made).await, 2).await.unwrap(), "no more than allowed");
+    assert_eq!(store.webhooks(made.tenant).await.unwrap(), [first.clone(), second.clone()]);
+    assert_eq!(store.webhook(made.tenant, first.id).await.unwrap(), Some(first.clone()));
+    // Another tenant has nothing of them.
+    assert_eq!(store.webhooks(other.tenant).await.unwrap(), []);
+    assert_eq!(store.webhook(other.tenant, first.id).await.unwrap(), None);
+    assert!(!store.enable_webhook(other.tenant, first.id, 0).await.unwrap());
+    assert!(!store.delete_webhook(other.tenant, first.id).await.unwrap());
+    let new = vec![Salt { salt: "01".into(), until: None }, Salt { salt: "00".into(), until: Some(5) }];
+    assert!(!store.set_salts(other.tenant, first.id, &first.salts, &new).await.unwrap());
+    assert!(store.set_salts(made.tenant, first.id, &first.salts, &new).await.unwrap());
+    assert!(!store.set_salts(made.tenant, first.id, &first.salts, &new).await.unwrap(), "they have changed");
+    assert_eq!(store.webhook(made.tenant, first.id).await.unwrap().unwrap().salts, new);
+    assert!(store.delete_webhook(made.tenant, first.id).await.unwrap());
+    assert!(!store.delete_webhook(made.tenant, first.id).await.unwrap());
+}
+
+fn message(job: JobId) -> NewDelivery {
+    NewDelivery { id: fresh_id(), kind: MessageType::Created, job, body: "{}".into() }
+}
+
+async fn fan_out(store: &Arc<dyn Store>) {
+    let made = make(&**store, "fan out").await;
+    let webhook = hook(&**store, &made).await;
+    assert!(store.add_webhook(&webhook, 9).await.unwrap());
+    let behind = async |most| {
+        let found = store.webhooks_behind(1_000, most).await.unwrap();
+        found.into_iter().find(|w| w.id == webhook.id)
+    };
+    assert_eq!(behind(9).await, None);
+    let (job, _) = submit(&**store, &made).await;
+    let head = store.last_event(made.tenant).await.unwrap();
+    assert_eq!(behind(9).await.map(|w| w.cursor), Some(webhook.cursor));
+    let calls = (0..16).map(|_| {
+        let (store, from) = (Arc::clone(store), webhook.cursor);
+        let id = webhook.id;
+        tokio::spawn(async move {
+            store.fan_out(id, from, head, &[message(job), message(job)], T0).await.unwrap()
+        })
+    });
+    let made_by = futures_util::future::join_all(calls).await;
+    assert_eq!(made_by.into_iter().filter(|m| *m.as_ref().unwrap()).count(), 1, "one of 16 makes them");
+    assert_eq!(behind(9).await, None);
+    let page = store.deliveries(made.tenant, webhook.id, None, 10).await.unwrap();
+    assert_eq!(page.len(), 2);
+    assert_eq!(store.deliveries(made.tenant, webhook.id, Some(page[0].id), 10).await.unwrap(), page[1..]);
+    submit(&**store, &made).await;
+    store.last_event(made.tenant).await.unwrap();
+    assert!(behind(3).await.is_some());
+    assert_eq!(behind(2).await, None, "no more are made while so many wait");
+    assert!(store.delete_webhook(made.tenant, webhook.id).await.unwrap(), "with its messages");
+    assert!(!store.fan_out(webhook.id, head, head + 1, &[message(job)], T0).await.unwrap());
+}
+
+/// A webhook with that many messages.
+async fn with_messages(store: &dyn Store, name: &str, messages: usize) -> (Made, WebhookRecord) {
+    let made = make(store, name).await;
+    let webhook = hook(store, &made).await;
+    assert!(store.add_webhook(&webhook, 9).await.unwrap());
+    let new: Vec<NewDelivery> = (0..messages).map(|_| message(fresh_id())).collect();
+    assert!(store.fan_out(webhook.id, webhook.cursor, webhook.cursor, &new, T0).await.unwrap());
+    (made, webhook)
+}
+
+async fn claims(store: &Arc<dyn Store>) {
+    let (_, one) = with_messages(&**store, "claims", 40).await;
+    let (_, two) = with_messages(&**store, "other claims", 1).await;
+    let until = T0.plus_ms(60_000);
+    let calls = (0..8).map(|_| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move { store.claim_deliveries(T0, until, 100, 5, &[]).await.unwrap() })
+    });
+    let mut ids: Vec<MessageId> = Vec::new();
+    for claimed in futures_util::future::join_all(calls).await {
+        let claimed = claimed.unwrap();
+        assert!(
+            claimed.iter().filter(|(d, _)| d.webhook == one.id).count() <= 5,
+            "no more of one than asked for"
+        );
+        assert!(claimed.iter().all(|(d, w)| d.webhook == w.id && d.attempts == 1 && d.next_at == until));
+        ids.extend(claimed.iter().map(|(d, _)| d.id));
+    }
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "none is claimed twice");
+    assert!(ids.len() >= 6, "one round of one sender at least");
+    let rest = store.claim_deliveries(T0, until, 100, 100, &[one.id]).await.unwrap();
+    assert!(rest.iter().all(|(d, _)| d.webhook != one.id), "none of who is busy");
+    store.claim_deliveries(T0, until, 100, 100, &[]).await.unwrap();
+    assert_eq!(store.claim_deliveries(T0, until, 100, 100, &[]).await.unwrap(), [], "claimed is not due");
+    // A sender that died: its claims run out.
+    let again = store.claim_deliveries(until, until.plus_ms(60_000), 100, 100, &[]).await.unwrap();
+    assert_eq!(again.iter().filter(|(d, _)| d.webhook == one.id && d.attempts == 2).count(), 40);
+    assert_eq!(again.iter().filter(|(d, _)| d.webhook == two.id).count(), 1);
+}
+
+async fn attempts(store: &dyn Store) {
+    let (made, webhook) = with_messages(store, "attempts", 1).await;
+    let other = make(store, "no attempts").await;
+    let claim = async |now: Time| -> Option<DeliveryRecord> {
+        let claimed = store.claim_deliveries(now, now.plus_ms(60_000), 1_000, 1_000, &[]).await.unwrap();
+        claimed.into_iter().map(|(d, _)| d).find(|d| d.webhook == webhook.id)
+    };
+    let failed = |next_at, state, disable| AttemptEnd {
+        state,
+        next_at,
+        status: Some(500),
+        error: Some("x".into()),
+        disable,
+    };
+    let first = claim(T0).await.unwrap();
+    let later = T0.plus_ms(100_000);
+    let end = failed(later, DeliveryState::Pending, None);
+    assert!(!store.end_attempt(first.id, 7, &end, T0).await.unwrap(), "not of another number");
+    assert!(store.end_attempt(first.id, first.attempts, &end, T0).await.unwrap());
+    assert_eq!(claim(later.minus_ms(1)).await, None, "not before it is due");
+    let second = claim(later).await.unwrap();
+    assert_eq!(
+        (second.attempts, second.last_status, second.last_error.as_deref()),
+        (2, Some(500), Some("x"))
+    );
+    // The first attempt was slower than its claim: what it says now changes nothing.
+    let delivered = AttemptEnd {
+        state: DeliveryState::Delivered,
+        next_at: later,
+        status: Some(200),
+        error: None,
+        disable: None,
+    };
+    assert!(!store.end_attempt(second.id, 1, &delivered, later).await.unwrap());
+    let give_up = failed(later, DeliveryState::Failed, Some(Disabled::Failing));
+    assert!(store.end_attempt(second.id, 2, &give_up, later).await.unwrap());
+    assert!(!store.end_attempt(second.id, 2, &delivered, later).await.unwrap(), "it has ended");
+    let disabled = async || store.webhook(made.tenant, webhook.id).await.unwrap().unwrap().disabled;
+    assert_eq!(disabled().await, Some(Disabled::Failing));
+    // Sent again: not while the webhook is disabled.
+    assert_eq!(store.redeliver(other.tenant, webhook.id, second.id, later).await.unwrap(), None);
+    let again = store.redeliver(made.tenant, webhook.id, second.id, later).await.unwrap().unwrap();
+    assert_eq!((again.state, again.attempts, again.ended_at), (DeliveryState::Pending, 0, None));
+    assert_eq!(claim(later).await, None);
+    assert!(store.enable_webhook(made.tenant, webhook.id, webhook.cursor + 3).await.unwrap());
+    assert_eq!(store.webhook(made.tenant, webhook.id).await.unwrap().unwrap().cursor, webhook.cursor + 3);
+    let third = claim(later).await.unwrap();
+    assert_eq!((third.attempts, third.body.as_str()), (1, "{}"));
+    assert!(store.end_attempt(third.id, 1, &delivered, later).await.unwrap());
+    let shown = store.deliveries(made.tenant, webhook.id, None, 10).await.unwrap().remove(0);
+    assert_eq!(
+        (shown.state, shown.last_status, shown.ended_at),
+        (DeliveryState::Delivered, Some(200), Some(later))
+    );
+    assert_eq!(store.webhook(made.tenant, webhook.id).await.unwrap().unwrap().succeeded_at, Some(later));
+    // It took this one after the next was made, so giving that up disables nothing; being gone does.
+    store.redeliver(made.tenant, webhook.id, third.id, later).await.unwrap().unwrap();
+    let fourth = claim(later).await.unwrap();
+    assert!(store.end_attempt(fourth.id, 1, &give_up, later).await.unwrap());
+    assert_eq!(disabled().await, None);
+    store.redeliver(made.tenant, webhook.id, third.id, later).await.unwrap().unwrap();
+    let fifth = claim(later).await.unwrap();
+    let gone = failed(later, DeliveryState::Failed, Some(Disabled::Gone));
+    assert!(store.end_attempt(fifth.id, 1, &gone, later).await.unwrap());
+    assert_eq!(disabled().await, Some(Disabled::Gone));
+    assert_eq!(store.deliveries(other.tenant, webhook.id, None, 10).await.unwrap(), []);
+    assert_eq!(store.forget_deliveries(later).await.unwrap(), 0);
+    assert_eq!(store.forget_deliveries(later.plus_ms(1)).await.unwrap(), 1);
+}

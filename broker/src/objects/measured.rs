@@ -1,0 +1,88 @@
+//! Storage that is measured: every operation's time, by whatever adapter is inside.
+
+use super::{Appended, Body, Bytestream, Key, ObjectError, Objects, PartHead};
+use crate::engine::Meters;
+use async_trait::async_trait;
+use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// An adapter, and where its times go.
+pub struct Measured {
+    inner: Arc<dyn Objects>,
+    meters: Arc<Meters>,
+}
+
+impl Measured {
+    /// Measures `inner`.
+    pub const fn new(inner: Arc<dyn Objects>, meters: Arc<Meters>) -> Self {
+        Self { inner, meters }
+    }
+
+    async fn measure<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, ObjectError>> + Send,
+    ) -> Result<T, ObjectError> {
+        let start = Instant::now();
+        let result = work.await;
+        self.meters.stored(operation, result.is_ok(), start.elapsed());
+        result
+    }
+}
+
+#[async_trait]
+impl Objects for Measured {
+    async fn append(
+        &self,
+        key: &Key,
+        offset: u64,
+        body: &mut Body,
+        some: u64,
+        most: u64,
+    ) -> Result<Appended, ObjectError> {
+        self.measure("append", self.inner.append(key, offset, body, some, most)).await
+    }
+
+    async fn finish_upload(&self, tenant: TenantId, upload: UploadId, size: u64) -> Result<(), ObjectError> {
+        self.measure("finish_upload", self.inner.finish_upload(tenant, upload, size)).await
+    }
+
+    async fn put_part(&self, key: &Key, head: &PartHead, body: Body) -> Result<(), ObjectError> {
+        self.measure("put_part", self.inner.put_part(key, head, body)).await
+    }
+
+    async fn finish(&self, key: &Key, parts: &[PartHead]) -> Result<(), ObjectError> {
+        self.measure("finish", self.inner.finish(key, parts)).await
+    }
+
+    async fn read(&self, key: &Key, range: Range<u64>) -> Result<Bytestream, ObjectError> {
+        self.measure("read", self.inner.read(key, range)).await
+    }
+
+    async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError> {
+        self.measure("remove_upload", self.inner.remove_upload(tenant, upload)).await
+    }
+
+    async fn remove_attempt(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        attempt: AttemptId,
+    ) -> Result<(), ObjectError> {
+        self.measure("remove_attempt", self.inner.remove_attempt(tenant, job, attempt)).await
+    }
+
+    async fn attempts(&self) -> Result<Vec<(TenantId, JobId, AttemptId)>, ObjectError> {
+        self.measure("list_attempts", self.inner.attempts()).await
+    }
+
+    async fn uploads(&self) -> Result<Vec<(TenantId, UploadId)>, ObjectError> {
+        self.measure("list_uploads", self.inner.uploads()).await
+    }
+
+    async fn ping(&self) -> Result<(), ObjectError> {
+        self.measure("ping", self.inner.ping()).await
+    }
+}

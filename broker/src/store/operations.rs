@@ -1,0 +1,68 @@
+//! What the store keeps for those who run a broker and those who watch it: workers seen, attempts' logs. None of it decides
+//! about a job.
+
+use super::StoreError;
+use crate::model::{AttemptState, Claim, TaskKind, TenantLimits, Time};
+use async_trait::async_trait;
+use mpegflow_protocol::ids::{AttemptId, JobId, PoolName, TenantId};
+
+/// Workers of a pool, as one broker or all of them see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSeen {
+    /// The pool.
+    pub pool: PoolName,
+    /// Connections of workers that said something lately.
+    pub workers: u64,
+    /// Workers that ask for a task now.
+    pub idle: u64,
+}
+
+/// What the codecs of an attempt wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptLog {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// What it was at.
+    pub kind: TaskKind,
+    /// Which attempt at its task, from 1.
+    pub number: u64,
+    /// How it stands.
+    pub state: AttemptState,
+    /// When it started.
+    pub started_at: Time,
+    /// The lines, each with its end.
+    pub text: String,
+    /// Whether more came than is kept.
+    pub cut: bool,
+}
+
+/// Records beside the truth about jobs.
+#[async_trait]
+pub trait Operations: Send + Sync + 'static {
+    /// Says which workers this broker has, for the other brokers on the same store. Nothing where there are no others.
+    async fn tell_pools(&self, broker: &str, seen: &[PoolSeen], now: Time) -> Result<(), StoreError> {
+        let _ = (broker, seen, now);
+        Ok(())
+    }
+    /// What other brokers than `broker` have told since `since`, summed up by pool.
+    async fn pools_of_others(&self, broker: &str, since: Time) -> Result<Vec<PoolSeen>, StoreError> {
+        let _ = (broker, since);
+        Ok(Vec::new())
+    }
+
+    /// What a tenant may have instead of what all may.
+    async fn tenant_limits(&self, tenant: TenantId) -> Result<Option<TenantLimits>, StoreError>;
+    /// Sets that; whether there is such a tenant.
+    async fn set_tenant_limits(&self, tenant: TenantId, limits: &TenantLimits) -> Result<bool, StoreError>;
+    /// The tenant of that name.
+    async fn tenant_named(&self, name: &str) -> Result<Option<TenantId>, StoreError>;
+    /// Tasks of the tenant that run now.
+    async fn running_of_tenant(&self, tenant: TenantId) -> Result<u64, StoreError>;
+
+    /// Adds lines to the log of a live attempt, which keeps at most `most` characters; nothing where the claim is not live.
+    async fn append_log(&self, claim: &Claim, lines: &str, most: u32, now: Time) -> Result<(), StoreError>;
+    /// The logs of a job of the tenant, latest attempts first; none where it is not the tenant's.
+    async fn logs(&self, tenant: TenantId, job: JobId, limit: u32) -> Result<Vec<AttemptLog>, StoreError>;
+    /// Forgets logs that nothing was added to since `before`; how many.
+    async fn forget_logs(&self, before: Time) -> Result<u64, StoreError>;
+}

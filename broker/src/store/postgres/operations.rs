@@ -1,0 +1,89 @@
+//! Records beside the truth about jobs.
+
+use super::{PostgresStore, sql};
+use crate::model::{Claim, TenantLimits, Time};
+use crate::store::StoreError;
+use crate::store::operations::{AttemptLog, Operations, PoolSeen};
+use crate::store::row::{self, Cells, json, signed};
+use async_trait::async_trait;
+use mpegflow_protocol::ids::{JobId, TenantId};
+
+#[async_trait]
+impl Operations for PostgresStore {
+    async fn tell_pools(&self, broker: &str, seen: &[PoolSeen], now: Time) -> Result<(), StoreError> {
+        let query = self
+            .sql(sql::TELL_POOLS)
+            .bind(broker)
+            .bind(seen.iter().map(|s| s.pool.to_string()).collect::<Vec<_>>())
+            .bind(seen.iter().map(|s| signed(s.workers)).collect::<Vec<_>>())
+            .bind(seen.iter().map(|s| signed(s.idle)).collect::<Vec<_>>())
+            .bind(now.0);
+        self.change(query).await.map(drop)
+    }
+
+    async fn pools_of_others(&self, broker: &str, since: Time) -> Result<Vec<PoolSeen>, StoreError> {
+        let mut conn = self.conn().await?;
+        let rows = self.sql(sql::POOLS_OF_OTHERS).bind(broker).bind(since.0).fetch_all(&mut *conn).await?;
+        conn.done().await?;
+        rows.iter()
+            .map(|row| {
+                let cells = Cells::of("pools_seen", row);
+                Ok(PoolSeen {
+                    pool: cells.pool("pool")?,
+                    workers: cells.number("workers")?,
+                    idle: cells.number("idle")?,
+                })
+            })
+            .collect()
+    }
+
+    async fn tenant_limits(&self, tenant: TenantId) -> Result<Option<TenantLimits>, StoreError> {
+        let mut conn = self.conn().await?;
+        let row = self.sql(sql::TENANT_LIMITS).bind(tenant.to_string()).fetch_optional(&mut *conn).await?;
+        conn.done().await?;
+        row.map_or(Ok(None), |row| Cells::of("tenants", &row).json_or_null("limits"))
+    }
+
+    async fn set_tenant_limits(&self, tenant: TenantId, limits: &TenantLimits) -> Result<bool, StoreError> {
+        let query = self.sql(sql::SET_TENANT_LIMITS).bind(tenant.to_string()).bind(json(limits));
+        Ok(self.change(query).await? == 1)
+    }
+
+    async fn tenant_named(&self, name: &str) -> Result<Option<TenantId>, StoreError> {
+        let mut conn = self.conn().await?;
+        let row = self.sql(sql::TENANT).bind(name).fetch_optional(&mut *conn).await?;
+        conn.done().await?;
+        row.map(|row| Cells::of("tenants", &row).id("id")).transpose()
+    }
+
+    async fn running_of_tenant(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        let mut conn = self.conn().await?;
+        let row = self.sql(sql::RUNNING_OF_TENANT).bind(tenant.to_string()).fetch_one(&mut *conn).await?;
+        conn.done().await?;
+        Cells::of("attempts", &row).number("n")
+    }
+
+    async fn append_log(&self, claim: &Claim, lines: &str, most: u32, now: Time) -> Result<(), StoreError> {
+        let query = self
+            .sql(sql::APPEND_LOG)
+            .bind(claim.attempt.to_string())
+            .bind(claim.worker.to_string())
+            .bind(signed(claim.epoch))
+            .bind(lines)
+            .bind(i32::try_from(most).unwrap_or(i32::MAX))
+            .bind(now.0);
+        self.change(query).await.map(drop)
+    }
+
+    async fn logs(&self, tenant: TenantId, job: JobId, limit: u32) -> Result<Vec<AttemptLog>, StoreError> {
+        let mut conn = self.conn().await?;
+        let query = self.sql(sql::LOGS).bind(tenant.to_string()).bind(job.to_string()).bind(i64::from(limit));
+        let rows = query.fetch_all(&mut *conn).await?;
+        conn.done().await?;
+        rows.iter().map(row::attempt_log).collect()
+    }
+
+    async fn forget_logs(&self, before: Time) -> Result<u64, StoreError> {
+        self.change(self.sql(sql::FORGET_LOGS).bind(before.0)).await
+    }
+}

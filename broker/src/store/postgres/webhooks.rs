@@ -1,0 +1,214 @@
+//! Webhooks and the messages to them.
+
+use super::{PostgresStore, sql, uploads};
+use crate::model::Time;
+use crate::store::StoreError;
+use crate::store::row::{self, Cells, json, signed};
+use crate::store::webhooks::{AttemptEnd, DeliveryRecord, NewDelivery, Salt, WebhookRecord, Webhooks};
+use async_trait::async_trait;
+use mpegflow_protocol::ids::{MessageId, TenantId, WebhookId};
+use mpegflow_protocol::webhook::DeliveryState;
+use std::collections::HashMap;
+
+#[async_trait]
+impl Webhooks for PostgresStore {
+    async fn add_webhook(&self, new: &WebhookRecord, most: u32) -> Result<bool, StoreError> {
+        // The tenant's lock makes the count exact.
+        let mut conn = uploads::lock_tenant(self, new.tenant).await?;
+        let added = self
+            .sql(sql::ADD_WEBHOOK)
+            .bind(new.id.to_string())
+            .bind(new.tenant.to_string())
+            .bind(&new.url)
+            .bind(json(&new.types))
+            .bind(&new.description)
+            .bind(signed(new.cursor))
+            .bind(json(&new.salts))
+            .bind(new.created_at.0)
+            .bind(i64::from(most))
+            .execute(&mut *conn)
+            .await?;
+        conn.done().await?;
+        Ok(added.rows_affected() == 1)
+    }
+
+    async fn webhooks(&self, tenant: TenantId) -> Result<Vec<WebhookRecord>, StoreError> {
+        let mut conn = self.conn().await?;
+        let rows = self.sql(sql::WEBHOOKS).bind(tenant.to_string()).fetch_all(&mut *conn).await?;
+        conn.done().await?;
+        rows.iter().map(row::webhook).collect()
+    }
+
+    async fn webhook(&self, tenant: TenantId, id: WebhookId) -> Result<Option<WebhookRecord>, StoreError> {
+        let mut conn = self.conn().await?;
+        let query = self.sql(sql::WEBHOOK).bind(tenant.to_string()).bind(id.to_string());
+        let row = query.fetch_optional(&mut *conn).await?;
+        conn.done().await?;
+        row.as_ref().map(row::webhook).transpose()
+    }
+
+    async fn set_salts(
+        &self,
+        tenant: TenantId,
+        id: WebhookId,
+        old: &[Salt],
+        new: &[Salt],
+    ) -> Result<bool, StoreError> {
+        let query = self.sql(sql::SET_SALTS).bind(tenant.to_string()).bind(id.to_string());
+        Ok(self.change(query.bind(json(&old)).bind(json(&new))).await? == 1)
+    }
+
+    async fn enable_webhook(&self, tenant: TenantId, id: WebhookId, cursor: u64) -> Result<bool, StoreError> {
+        let query = self.sql(sql::ENABLE_WEBHOOK).bind(tenant.to_string()).bind(id.to_string());
+        Ok(self.change(query.bind(signed(cursor))).await? == 1)
+    }
+
+    async fn delete_webhook(&self, tenant: TenantId, id: WebhookId) -> Result<bool, StoreError> {
+        let mut conn = self.begin().await?;
+        // Its lock keeps a fan-out from adding messages in between.
+        let lock = self.sql(sql::LOCK_WEBHOOK).bind(tenant.to_string()).bind(id.to_string());
+        let found = lock.fetch_optional(&mut *conn).await?.is_some();
+        if found {
+            self.sql(sql::DELETE_DELIVERIES).bind(id.to_string()).execute(&mut *conn).await?;
+            self.sql(sql::DELETE_WEBHOOK).bind(id.to_string()).execute(&mut *conn).await?;
+        }
+        conn.done().await?;
+        Ok(found)
+    }
+
+    async fn webhooks_behind(&self, limit: u32, most_pending: u32) -> Result<Vec<WebhookRecord>, StoreError> {
+        let mut conn = self.conn().await?;
+        let query = self.sql(sql::WEBHOOKS_BEHIND).bind(i64::from(most_pending)).bind(i64::from(limit));
+        let rows = query.fetch_all(&mut *conn).await?;
+        conn.done().await?;
+        rows.iter().map(row::webhook).collect()
+    }
+
+    async fn fan_out(
+        &self,
+        id: WebhookId,
+        from: u64,
+        to: u64,
+        new: &[NewDelivery],
+        now: Time,
+    ) -> Result<bool, StoreError> {
+        let text = |f: fn(&NewDelivery) -> String| new.iter().map(f).collect::<Vec<_>>();
+        let mut conn = self.conn().await?;
+        let row = self
+            .sql(sql::FAN_OUT)
+            .bind(id.to_string())
+            .bind(signed(from))
+            .bind(signed(to))
+            .bind(text(|d| d.id.to_string()))
+            .bind(text(|d| d.kind.as_str().to_owned()))
+            .bind(text(|d| d.job.to_string()))
+            .bind(text(|d| d.body.clone()))
+            .bind(now.0)
+            .fetch_one(&mut *conn)
+            .await?;
+        conn.done().await?;
+        Ok(Cells::of("webhooks", &row).number("moved")? == 1)
+    }
+
+    async fn claim_deliveries(
+        &self,
+        now: Time,
+        until: Time,
+        limit: u32,
+        each: u32,
+        busy: &[WebhookId],
+    ) -> Result<Vec<(DeliveryRecord, WebhookRecord)>, StoreError> {
+        let mut conn = self.conn().await?;
+        let rows = self
+            .sql(sql::CLAIM_DELIVERIES)
+            .bind(now.0)
+            .bind(until.0)
+            .bind(i64::from(limit))
+            .bind(i64::from(each))
+            .bind(busy.iter().map(WebhookId::to_string).collect::<Vec<_>>())
+            .fetch_all(&mut *conn)
+            .await?;
+        let deliveries: Vec<DeliveryRecord> = rows.iter().map(row::delivery).collect::<Result<_, _>>()?;
+        let mut webhooks = HashMap::new();
+        if !deliveries.is_empty() {
+            let ids: Vec<String> = deliveries.iter().map(|d| d.webhook.to_string()).collect();
+            for row in &self.sql(sql::WEBHOOKS_BY_ID).bind(ids).fetch_all(&mut *conn).await? {
+                let webhook = row::webhook(row)?;
+                webhooks.insert(webhook.id, webhook);
+            }
+        }
+        conn.done().await?;
+        // One that was deleted in between is gone with its messages.
+        let with = |d: DeliveryRecord| webhooks.get(&d.webhook).cloned().map(|webhook| (d, webhook));
+        Ok(deliveries.into_iter().filter_map(with).collect())
+    }
+
+    async fn end_attempt(
+        &self,
+        id: MessageId,
+        attempt: u32,
+        end: &AttemptEnd,
+        now: Time,
+    ) -> Result<bool, StoreError> {
+        let mut conn = self.conn().await?;
+        let row = self
+            .sql(sql::END_ATTEMPT)
+            .bind(id.to_string())
+            .bind(i64::from(attempt))
+            .bind(end.state.as_str())
+            .bind(end.next_at.0)
+            .bind(end.status.map(i64::from))
+            .bind(&end.error)
+            .bind((end.state != DeliveryState::Pending).then_some(now.0))
+            .bind((end.state == DeliveryState::Delivered).then_some(now.0))
+            .bind(end.disable.map(|d| d.as_str()))
+            .fetch_one(&mut *conn)
+            .await?;
+        conn.done().await?;
+        Ok(Cells::of("deliveries", &row).number("ended")? == 1)
+    }
+
+    async fn deliveries(
+        &self,
+        tenant: TenantId,
+        webhook: WebhookId,
+        after: Option<MessageId>,
+        limit: u32,
+    ) -> Result<Vec<DeliveryRecord>, StoreError> {
+        let mut conn = self.conn().await?;
+        let rows = self
+            .sql(sql::DELIVERIES)
+            .bind(tenant.to_string())
+            .bind(webhook.to_string())
+            .bind(after.map_or_else(|| "msg_~".to_owned(), |id| id.to_string()))
+            .bind(i64::from(limit))
+            .fetch_all(&mut *conn)
+            .await?;
+        conn.done().await?;
+        rows.iter().map(row::delivery).collect()
+    }
+
+    async fn redeliver(
+        &self,
+        tenant: TenantId,
+        webhook: WebhookId,
+        id: MessageId,
+        now: Time,
+    ) -> Result<Option<DeliveryRecord>, StoreError> {
+        let mut conn = self.conn().await?;
+        let row = self
+            .sql(sql::REDELIVER)
+            .bind(tenant.to_string())
+            .bind(webhook.to_string())
+            .bind(id.to_string())
+            .bind(now.0)
+            .fetch_optional(&mut *conn)
+            .await?;
+        conn.done().await?;
+        row.as_ref().map(row::delivery).transpose()
+    }
+
+    async fn forget_deliveries(&self, before: Time) -> Result<u64, StoreError> {
+        self.change(self.sql(sql::FORGET_DELIVERIES).bind(before.0)).await
+    }
+}

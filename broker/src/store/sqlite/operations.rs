@@ -1,0 +1,84 @@
+//! Records beside the truth about jobs.
+
+use super::SqliteStore;
+use crate::model::{Claim, TenantLimits, Time};
+use crate::store::StoreError;
+use crate::store::operations::{AttemptLog, Operations};
+use crate::store::row::{self, Cells, json, signed};
+use async_trait::async_trait;
+use mpegflow_protocol::ids::{JobId, TenantId};
+
+#[async_trait]
+impl Operations for SqliteStore {
+    async fn tenant_limits(&self, tenant: TenantId) -> Result<Option<TenantLimits>, StoreError> {
+        let row = sqlx::query("SELECT limits FROM tenants WHERE id = ?")
+            .bind(tenant.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map_or(Ok(None), |row| Cells::of("tenants", &row).json_or_null("limits"))
+    }
+
+    async fn set_tenant_limits(&self, tenant: TenantId, limits: &TenantLimits) -> Result<bool, StoreError> {
+        let done = sqlx::query("UPDATE tenants SET limits = ? WHERE id = ?")
+            .bind(json(limits))
+            .bind(tenant.to_string())
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    async fn tenant_named(&self, name: &str) -> Result<Option<TenantId>, StoreError> {
+        let row = sqlx::query("SELECT id FROM tenants WHERE name = ?")
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| Cells::of("tenants", &row).id("id")).transpose()
+    }
+
+    async fn running_of_tenant(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT count(*) AS n FROM attempts WHERE tenant = ? AND state = 'live'")
+            .bind(tenant.to_string())
+            .fetch_one(&self.readers)
+            .await?;
+        Cells::of("attempts", &row).number("n")
+    }
+
+    async fn append_log(&self, claim: &Claim, lines: &str, most: u32, now: Time) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO attempt_logs (attempt, job, text, cut, at)
+             SELECT a.id, a.job, substr(?4, 1, ?5), length(?4) > ?5, ?6 FROM attempts a
+             WHERE a.id = ?1 AND a.worker = ?2 AND a.epoch = ?3 AND a.state = 'live'
+             ON CONFLICT (attempt) DO UPDATE SET text = substr(text || ?4, 1, ?5), cut = length(text || ?4) > ?5, at = ?6
+             WHERE cut = 0",
+        )
+        .bind(claim.attempt.to_string())
+        .bind(claim.worker.to_string())
+        .bind(signed(claim.epoch))
+        .bind(lines)
+        .bind(most)
+        .bind(now.0)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    async fn logs(&self, tenant: TenantId, job: JobId, limit: u32) -> Result<Vec<AttemptLog>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT l.attempt, l.text, l.cut, t.kind, a.epoch, a.state, a.started_at
+             FROM attempt_logs l JOIN attempts a ON a.id = l.attempt JOIN tasks t ON t.id = a.task
+             WHERE l.job = ? AND a.tenant = ? ORDER BY l.attempt DESC LIMIT ?",
+        )
+        .bind(job.to_string())
+        .bind(tenant.to_string())
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(row::attempt_log).collect()
+    }
+
+    async fn forget_logs(&self, before: Time) -> Result<u64, StoreError> {
+        let done =
+            sqlx::query("DELETE FROM attempt_logs WHERE at < ?").bind(before.0).execute(&self.writer).await?;
+        Ok(done.rows_affected())
+    }
+}
