@@ -17,7 +17,7 @@ const BUCKETS: [f64; 14] =
 
 /// Makes histograms of those buckets.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Seconds;
+pub(super) struct Seconds;
 
 impl MetricConstructor<Histogram> for Seconds {
     fn new_metric(&self) -> Histogram {
