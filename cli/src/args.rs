@@ -366,7 +366,8 @@ pub(crate) enum Webhooks {
   mpegflow webhooks create https://example.com/hooks/mpegflow --type job.succeeded --type job.failed")]
     Create {
         /// Where messages are posted: https
-        url: String,
+        #[arg(value_name = "URL")]
+        receiver: String,
         /// A type of messages: job.created, job.succeeded, job.failed or job.canceled (repeatable) [default: all]
         #[arg(long = "type", value_name = "TYPE", value_parser = message_type)]
         types: Vec<mpegflow_protocol::webhook::MessageType>,

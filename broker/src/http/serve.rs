@@ -54,6 +54,8 @@ impl Default for Limits {
 
 /// The handshake has to be done within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A connection that was made just before the end has this long to send its first request.
+const FIRST: Duration = Duration::from_secs(1);
 /// hyper grows its read buffer to 400 KiB for each fast connection unless it is told otherwise.
 const BUFFER: usize = 128 << 10;
 const MAX_HEADERS: usize = 64;
@@ -144,7 +146,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (since, age) = (Instant::now(), about(limits.age));
+    let begun = CancellationToken::new();
+    let begins = begun.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        begins.cancel();
         let router = router.clone();
         request.extensions_mut().insert(peer.clone());
         async move {
@@ -179,8 +184,15 @@ where
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // hyper would close at once what no request has come on yet, but one may be on its way.
+            let first = tokio::time::timeout(FIRST, begun.cancelled());
+            tokio::select! {
+                result = connection.as_mut() => result,
+                _ = first => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(e) = result {

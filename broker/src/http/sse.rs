@@ -127,6 +127,7 @@ impl Stream {
 
     /// Reads what is new; `None` where the store failed, and the client has to come again.
     async fn fetch(&mut self) -> Option<()> {
+        let mut ended = false;
         loop {
             let events = match self.engine.events(self.tenant, self.job, self.after).await {
                 Ok(events) => events,
@@ -140,8 +141,13 @@ impl Stream {
                 if let Some(job) = self.job
                     && !self.finished
                 {
-                    self.finished =
-                        self.engine.job(self.tenant, job).await.is_ok_and(|job| job.state.is_final());
+                    if ended {
+                        self.finished = true;
+                    } else if self.engine.job(self.tenant, job).await.is_ok_and(|job| job.state.is_final()) {
+                        // It may have ended after the look at its events: its last ones are looked for once more.
+                        ended = true;
+                        continue;
+                    }
                 }
                 return Some(());
             };

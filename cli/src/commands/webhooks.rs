@@ -11,9 +11,9 @@ use serde::Serialize;
 /// Runs the command.
 pub(crate) async fn run(args: Webhooks, ui: Ui) -> Result<(), Failed> {
     match args {
-        Webhooks::Create { url, types, description, connection } => {
+        Webhooks::Create { receiver, types, description, connection } => {
             let types = (!types.is_empty()).then_some(types);
-            let wanted = CreateWebhook { url, types, description };
+            let wanted = CreateWebhook { url: receiver, types, description };
             let made = Client::from_connection(&connection)?.create_webhook(&wanted).await?;
             with_secret(ui, &made);
         }
