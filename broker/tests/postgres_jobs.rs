@@ -95,7 +95,7 @@ async fn two_brokers_do_one_job_between_them() {
     assert_eq!(here.finish(&lease).await.status, 204);
     assert_eq!(here.run().await, 2);
     let shown = show(&elsewhere, &job).await;
-    assert_eq!((shown.state, shown.outputs.len()), (JobState::Succeeded, 11));
+    assert_eq!((shown.state, shown.outputs.len()), (JobState::Succeeded, 15));
     assert_eq!(elsewhere.get(&shown.outputs[0].url).await.status, 200);
 
     other.shutdown().await;

@@ -242,7 +242,7 @@ async fn a_replica_killed_in_the_middle_of_an_upload_and_of_an_attempt_is_made_u
         assert_eq!(worker.finish(&lease(&worker).await).await.status, 204);
     }
     let job = show(&there, &job).await;
-    assert_eq!((job.state, job.outputs.len()), (JobState::Succeeded, 11));
+    assert_eq!((job.state, job.outputs.len()), (JobState::Succeeded, 15));
     assert!(job.tasks.iter().all(|task| task.attempts == 1));
     for output in &job.outputs {
         assert_eq!(output_digest(&[&there.get(&output.url).await.body]).digest, output.digest);

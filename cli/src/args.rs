@@ -645,7 +645,7 @@ Exit codes: 0 it passes, 1 it does not, 2 unknown, 3 bad input.")]
 
 /// See [`Command::FirstStart`].
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   mpegflow first-start --namespace mpegflow --identity mpegflow-identity --api-key mpegflow-api-key \\
       --join default=mpegflow-join-default --broker mpegflow-broker:8443 \\
       --database-url postgres://mpegflow@db.example.com/mpegflow --database-password-file password

@@ -54,6 +54,7 @@ async fn a_job_goes_from_upload_to_objects() {
         names(&job),
         [
             "master.m3u8",
+            "manifest.mpd",
             "video-720p.m3u8",
             "video-720p.mp4",
             "video-480p.m3u8",
@@ -63,7 +64,10 @@ async fn a_job_goes_from_upload_to_objects() {
             "video-240p.m3u8",
             "video-240p.mp4",
             "audio.m3u8",
-            "audio.mp4"
+            "audio.mp4",
+            "poster.jpg",
+            "sprites.jpg",
+            "sprites.vtt",
         ]
     );
     assert!(
@@ -134,7 +138,7 @@ async fn a_crash_at_any_point_is_healed_and_the_job_finishes_once() {
         lease.capability.push('x');
     }
     let job = show(&client(&world), &job).await;
-    assert_eq!((job.state, job.outputs.len()), (JobState::Succeeded, 11));
+    assert_eq!((job.state, job.outputs.len()), (JobState::Succeeded, 15));
     assert!(job.tasks.iter().all(|t| t.attempts == 1));
 }
 
