@@ -167,6 +167,17 @@ fn borders() -> Vec<Border> {
             ),
         },
         Border {
+            name: "clock_nanosleep",
+            // For no time at all.
+            allowed: vec![list(&["0", "0", "buffer", "0"])],
+            altered: [
+                each(&["{}", "0", "buffer", "0"], (1..=11).chain((4..32).map(|bit| 1 << bit))),
+                // Until a moment, and flags that there are not.
+                each(&["0", "{}", "buffer", "0"], (0..32).map(|bit| 1 << bit)),
+            ]
+            .concat(),
+        },
+        Border {
             name: "prctl",
             // The kernel looks at the low half only, and so does the rule.
             allowed: each(&["{}", "buffer"], [15, 15 | (1 << 32)]),

@@ -82,7 +82,7 @@ async fn a_job_goes_from_upload_to_objects() {
     let objects = world.dir.path().join("data/objects");
     eventually("the encoded tracks are swept", async || {
         let _ = world.broker().engine().sweep().await.unwrap();
-        files(&objects).len() == 11 + 1
+        files(&objects).len() == 15 + 1
     })
     .await;
     assert_eq!(tenant.get(&job.outputs[0].url).await.status, 200);
