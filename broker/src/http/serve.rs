@@ -108,12 +108,16 @@ pub async fn run(
             drop(slot);
         });
     }
-    // Whoever got through to the kernel before it is told to refuse is served too.
-    while let Some(Ok((socket, _))) = futures_util::FutureExt::now_or_never(listener.accept()) {
-        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
-        connections.spawn(async move { connection(socket, tls, router, limits, stop).await });
+    // Whoever got through to the kernel before it is told to refuse is served too. Asked of the kernel itself: tokio answers from
+    // what it heard last.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((socket, _)) = listener.accept() {
+            let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+            let Ok(socket) = socket else { continue };
+            let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+            connections.spawn(async move { connection(socket, tls, router, limits, stop).await });
+        }
     }
-    drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain, drained).await.is_err() {
         connections.shutdown().await;
