@@ -3,8 +3,8 @@
 use super::measure::{compare, measure};
 use mpegflow_broker::plan::{Settings, graph};
 use mpegflow_protocol::codec::FromCodec;
-use mpegflow_protocol::ids::UploadId;
 use mpegflow_protocol::encoder::EncoderSpeed;
+use mpegflow_protocol::ids::UploadId;
 use mpegflow_protocol::job::{AudioOptions, DecoderSet, InputRef, JobSpec, ThumbnailOptions, VideoOptions};
 use mpegflow_protocol::media::MediaInfo;
 use mpegflow_protocol::task::{EncodeTask, ProbeTask, TaskResult, TaskSpec};
@@ -85,7 +85,8 @@ fn threads() -> u32 {
 fn probe(bytes: Vec<u8>) -> MediaInfo {
     let mut session = Session::start(&program("mpegflow-codec"), &[], 0);
     assert!(matches!(session.prepare(1), Some(FromCodec::Locked(_))));
-    let ended = session.work(TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Core, partial: false }), vec![bytes]);
+    let ended =
+        session.work(TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Core, partial: false }), vec![bytes]);
     match ended.frames.into_iter().last() {
         Some(FromCodec::Done(result)) => match *result {
             TaskResult::Probe(probe) => probe.media,

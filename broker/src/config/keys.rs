@@ -2,7 +2,9 @@
 //! defaults and the reference page are all made from this list.
 
 use super::layers::{Origin, Slot};
-use super::setting::{Bytes, LogFormat, Number, PlainRedisUrl, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value};
+use super::setting::{
+    Bytes, LogFormat, Number, PlainRedisUrl, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value,
+};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;

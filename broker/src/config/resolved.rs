@@ -307,7 +307,10 @@ mod tests {
         }
         let alone = [("redis.ca", "/ca"), ("redis.sentinel_password_file", "/p")];
         let error = resolve(&alone).unwrap_err();
-        assert!(error.contains("redis.ca needs") && error.contains("sentinel_password_file needs"), "{error}");
+        assert!(
+            error.contains("redis.ca needs") && error.contains("sentinel_password_file needs"),
+            "{error}"
+        );
         let error = resolve(&[("redis.url", "redis://h:6379")]).unwrap_err();
         assert!(error.contains("share a database"), "{error}");
         let error = resolve(&[("s3.bucket", "media")]).unwrap_err();

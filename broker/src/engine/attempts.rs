@@ -239,11 +239,7 @@ impl Engine {
         }
     }
 
-    async fn try_lease(
-        &self,
-        worker: WorkerId,
-        ready: &ReadyTask,
-    ) -> Result<Option<Lease>, CallError> {
+    async fn try_lease(&self, worker: WorkerId, ready: &ReadyTask) -> Result<Option<Lease>, CallError> {
         let new = NewLease {
             task: ready.task,
             worker,

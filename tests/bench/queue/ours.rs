@@ -1,7 +1,7 @@
 //! Our side: the engine over PostgreSQL and Redis, without HTTP in between, as the peers are libraries in their callers.
 
 use mpegflow_broker::capability::Capabilities;
-use mpegflow_broker::engine::{Engine, LeaseAnswer, Parts, Quotas};
+use mpegflow_broker::engine::{Engine, LeaseAnswer, Parts, Quotas, Rate};
 use mpegflow_broker::model::Time;
 use mpegflow_broker::objects::local::LocalObjects;
 use mpegflow_broker::plan::{Settings, graph};
@@ -9,6 +9,8 @@ use mpegflow_broker::queue::redis::{RedisConfig, RedisQueue};
 use mpegflow_broker::secret::fresh_id;
 use mpegflow_broker::store::postgres::{DatabaseConfig, DatabaseUrl, PostgresStore, UrlSource};
 use mpegflow_broker::store::{NewJob, NewUpload, Store as _};
+use mpegflow_broker::webhooks::Policy;
+use mpegflow_broker::webhooks::secret::Secrets;
 use mpegflow_protocol::evidence::{Evidence, Observed, SelfReport};
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, UploadId, WorkerId};
 use mpegflow_protocol::job::JobSpec;
@@ -79,6 +81,10 @@ impl Ours {
             settings: Settings::default(),
             lease: Duration::from_secs(600),
             quotas: Quotas::default(),
+            meters: Arc::default(),
+            rate: Rate::default(),
+            webhook_secrets: Secrets::new(&[7; 32]),
+            webhook_policy: Policy::default(),
         }));
         let repaired = engine.reconcile().await.unwrap();
         assert_eq!(repaired.added as usize, jobs + 1);
