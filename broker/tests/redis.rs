@@ -198,7 +198,7 @@ async fn a_changed_password_and_a_moved_server_need_no_restart() {
     config.url = mpegflow_broker::queue::redis::RedisUrlSource::File(url.clone());
     config.password_file = Some(password.clone());
     let queue = RedisQueue::new(config);
-    queue.offer(&[ready(1)], Time(0)).await.unwrap();
+    eventually("the server answers", async || queue.offer(&[ready(1)], Time(0)).await.is_ok()).await;
 
     first.restart_with(&["--requirepass", "two"]);
     eventually("the old password is refused", async || {
