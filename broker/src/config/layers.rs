@@ -135,14 +135,15 @@ fn set(raw: &mut Raw, problems: &mut Problems, key: &Key, value: &Value, origin:
     }
 }
 
-/// Kubernetes sets these in every pod for a Service called `mpegflow-broker`; they are no keys.
+/// Kubernetes sets these in every pod for each Service whose name begins with `mpegflow-broker`; they are no keys.
 pub(super) fn is_of_a_service(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(ENV_PREFIX) else { return false };
-    rest == "SERVICE_HOST"
-        || rest == "SERVICE_PORT"
-        || rest.starts_with("SERVICE_PORT_")
-        || rest == "PORT"
-        || rest.strip_prefix("PORT_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    let rest = format!("_{rest}");
+    let numbered =
+        rest.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| rest.ends_with(end))
+        || rest.contains("_SERVICE_PORT_")
+        || numbered
 }
 
 /// `; did you mean …?` where a known name is near enough to be meant.
@@ -324,6 +325,8 @@ mod tests {
         layers.env.insert("MPEGFLOW_BROKER_S3_BUKET".into(), "x".into());
         layers.env.insert("MPEGFLOW_BROKER_SERVICE_PORT_HTTPS".into(), "8443".into());
         layers.env.insert("MPEGFLOW_BROKER_PORT_8443_TCP_ADDR".into(), "10.0.0.1".into());
+        layers.env.insert("MPEGFLOW_BROKER_METRICS_SERVICE_HOST".into(), "10.0.0.1".into());
+        layers.env.insert("MPEGFLOW_BROKER_METRICS_PORT".into(), "tcp://10.0.0.1:9090".into());
         layers.flags.insert("worker.lease", vec!["1".into()]);
         let (_, problems) = layers.read();
         assert_eq!(

@@ -30,6 +30,16 @@ const HELD_BACK: u64 = 1_000;
 /// So many of them are passed over before others get a turn at the queue.
 const HELD_AT_ONCE: u32 = 1_000;
 
+/// What became of a task whose tenant may have no more running.
+enum Held {
+    /// It may have one more.
+    No,
+    /// The index has it for later.
+    InTheIndex,
+    /// The index does not answer.
+    Nowhere,
+}
+
 /// Why a worker's call was refused. A worker learns no more than the variant.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -175,20 +185,19 @@ impl Engine {
     async fn take_for(&self, worker: &WorkerRecord) -> Result<Take, CallError> {
         for _ in 0..HELD_AT_ONCE {
             let taken = self.next_for(worker).await?;
-            match &taken {
-                Take::Task(ready) => {
-                    if !self.hold_back(ready).await? {
-                        return Ok(taken);
-                    }
-                }
-                Take::OtherTenant | Take::Empty(_) => return Ok(taken),
+            let Take::Task(ready) = &taken else { return Ok(taken) };
+            match self.hold_back(ready).await? {
+                Held::No => return Ok(taken),
+                Held::InTheIndex => {}
+                // From the database the same task would come again and again.
+                Held::Nowhere => return Ok(Take::Empty(Some(self.now().plus_ms(HELD_BACK)))),
             }
         }
         Ok(Take::Empty(Some(self.now())))
     }
 
-    /// Puts a task of a tenant that has as many running as it may back for a moment. Whether it did.
-    async fn hold_back(&self, ready: &ReadyTask) -> Result<bool, CallError> {
+    /// Puts a task of a tenant that has as many running as it may back for a moment.
+    async fn hold_back(&self, ready: &ReadyTask) -> Result<Held, CallError> {
         let full = match self.is_full(ready.tenant).await {
             Ok(full) => full,
             Err(e) => {
@@ -196,11 +205,15 @@ impl Engine {
                 return Err(e.into());
             }
         };
-        if full {
-            let later = ReadyTask { not_before: self.now().plus_ms(HELD_BACK), ..ready.clone() };
-            self.offer(&[later]).await;
+        if !full {
+            return Ok(Held::No);
         }
-        Ok(full)
+        let now = self.now();
+        let later = ReadyTask { not_before: now.plus_ms(HELD_BACK), ..ready.clone() };
+        let offered = self.queue.offer(&[later], now).await;
+        let held = if offered.is_ok() { Held::InTheIndex } else { Held::Nowhere };
+        self.told(offered);
+        Ok(held)
     }
 
     /// Leases, and gives back what nobody waits for any more: a caller that hangs up between the claim and the answer
