@@ -2,9 +2,9 @@
 //! defaults and the reference page are all made from this list.
 
 use super::layers::{Origin, Slot};
-use super::setting::{
-    Bytes, LogFormat, Number, PlainRedisUrl, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value,
-};
+use super::setting::{Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value};
+use crate::queue::redis::RedisUrl;
+use crate::store::postgres::DatabaseUrl;
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -151,7 +151,7 @@ keys! {
     metrics_listen: SocketAddr = "metrics.listen", "metrics-listen", "ADDRESS";
 
     /// PostgreSQL database, without a password. Where this and `database.url_file` are left out, a file in the data folder.
-    database_url: PlainUrl = "database.url", "database-url", "URL";
+    database_url: PlainUrl<DatabaseUrl> = "database.url", "database-url", "URL";
     /// File with the database's URL, which may hold a password. Read again for each new connection.
     database_url_file: PathBuf = "database.url_file", "database-url-file", "FILE", secret "the database's URL and password";
     /// File with the database's password and nothing else. Read again for each new connection.
@@ -161,7 +161,7 @@ keys! {
 
     /// Redis, the index that brokers share, without a password: `redis://`, `redis+sentinel://` or `redis+cluster://`, with `rediss` for
     /// TLS. Where this and `redis.url_file` are left out, an index in the broker.
-    redis_url: PlainRedisUrl = "redis.url", "redis-url", "URL";
+    redis_url: PlainUrl<RedisUrl> = "redis.url", "redis-url", "URL";
     /// File with Redis' URL, which may hold a password. Read again for each new connection.
     redis_url_file: PathBuf = "redis.url_file", "redis-url-file", "FILE", secret "Redis' URL and password";
     /// File with Redis' password and nothing else. Read again for each new connection.

@@ -145,61 +145,59 @@ impl Setting for bool {
     }
 }
 
-/// A database's URL that may be shown: it holds no password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlainUrl {
-    text: String,
-    url: DatabaseUrl,
+/// A URL that can be read with the promise that it holds no password.
+pub trait Passwordless: Sized + Clone + Debug {
+    /// What values look like, for the reference page.
+    const VALUES: &'static str;
+    /// What to write, for a message.
+    const SHAPE: &'static str;
+    /// Reads it. Messages do not repeat the text, which may hold a password.
+    ///
+    /// # Errors
+    /// What is wrong, and what to write instead.
+    fn without_password(text: &str) -> Result<Self, String>;
 }
 
-impl PlainUrl {
-    /// What it says.
-    pub const fn url(&self) -> &DatabaseUrl {
-        &self.url
-    }
-}
+impl Passwordless for DatabaseUrl {
+    const VALUES: &'static str = "`postgres://USER@HOST:PORT/DATABASE`";
+    const SHAPE: &'static str = "postgres://USER@HOST:PORT/DATABASE";
 
-impl Setting for PlainUrl {
-    fn values() -> String {
-        "`postgres://USER@HOST:PORT/DATABASE`".into()
-    }
-
-    fn read(value: &Value) -> Result<Self, String> {
-        let text = text(value, "postgres://USER@HOST:PORT/DATABASE")?;
-        // The text may hold a password, and stays out of the message.
-        let url = DatabaseUrl::parse_without_password(text).map_err(|e| e.to_string())?;
-        Ok(Self { text: text.to_owned(), url })
-    }
-
-    fn toml(&self) -> String {
-        quoted(&self.text)
+    fn without_password(text: &str) -> Result<Self, String> {
+        Self::parse_without_password(text).map_err(|e| e.to_string())
     }
 }
 
-/// Redis' URL without a password.
+impl Passwordless for RedisUrl {
+    const VALUES: &'static str = "`redis://[USER@]HOST:PORT`, `redis+sentinel://[USER@]HOST:PORT,…/MASTER` or `redis+cluster://[USER@]HOST:PORT,…`";
+    const SHAPE: &'static str = "redis://HOST:PORT";
+
+    fn without_password(text: &str) -> Result<Self, String> {
+        Self::parse_without_password(text).map_err(|e| e.to_string())
+    }
+}
+
+/// A URL without a password.
 #[derive(Debug, Clone)]
-pub struct PlainRedisUrl {
+pub struct PlainUrl<U> {
     text: String,
-    url: RedisUrl,
+    url: U,
 }
 
-impl PlainRedisUrl {
+impl<U> PlainUrl<U> {
     /// What it says.
-    pub const fn url(&self) -> &RedisUrl {
+    pub const fn url(&self) -> &U {
         &self.url
     }
 }
 
-impl Setting for PlainRedisUrl {
+impl<U: Passwordless> Setting for PlainUrl<U> {
     fn values() -> String {
-        "`redis://[USER@]HOST:PORT`, `redis+sentinel://[USER@]HOST:PORT,…/MASTER` or `redis+cluster://[USER@]HOST:PORT,…`".into()
+        U::VALUES.into()
     }
 
     fn read(value: &Value) -> Result<Self, String> {
-        let text = text(value, "redis://HOST:PORT")?;
-        // The text may hold a password, and stays out of the message.
-        let url = RedisUrl::parse_without_password(text).map_err(|e| e.to_string())?;
-        Ok(Self { text: text.to_owned(), url })
+        let text = text(value, U::SHAPE)?;
+        Ok(Self { text: text.to_owned(), url: U::without_password(text)? })
     }
 
     fn toml(&self) -> String {
@@ -527,7 +525,9 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_refused_and_not_repeated() {
-        let error = PlainUrl::read(&text("postgres://u:swordfish@h/d")).unwrap_err();
+        let error = PlainUrl::<DatabaseUrl>::read(&text("postgres://u:swordfish@h/d")).unwrap_err();
+        assert!(error.contains("file") && !error.contains("swordfish"), "{error}");
+        let error = PlainUrl::<RedisUrl>::read(&text("redis://u:swordfish@h:6379")).unwrap_err();
         assert!(error.contains("file") && !error.contains("swordfish"), "{error}");
     }
 }
