@@ -1,5 +1,5 @@
 //! The committed JSON schema of a job spec is the one that the types have.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use mpegflow_protocol::job::JobSpec;
 use serde_json::{Map, Value, json};

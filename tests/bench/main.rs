@@ -19,9 +19,11 @@ mod start;
 
 use serde_json::Value;
 
+/// A subject's name, and what measures it so many times.
+type Subject = (&'static str, fn(usize) -> Value);
+
 /// What can be measured.
-const SUBJECTS: [(&str, fn(usize) -> Value); 3] =
-    [("encode", encode::run), ("start", start::run), ("audit", audit::run)];
+const SUBJECTS: [Subject; 3] = [("encode", encode::run), ("start", start::run), ("audit", audit::run)];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();

@@ -180,7 +180,7 @@ fn sample<const BYTES: usize>(row: &[u8], x: usize) -> i32 {
 
 fn unpack<const BYTES: usize>(row: &[u8], out: &mut Vec<i32>) {
     out.clear();
-    let count = row.len() / BYTES;
+    let count = row.len().checked_div(BYTES).unwrap_or(0);
     let first = sample::<BYTES>(row, 0);
     let last = sample::<BYTES>(row, count.saturating_sub(1));
     out.extend(std::iter::repeat_n(first, PAD));

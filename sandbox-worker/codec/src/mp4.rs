@@ -268,7 +268,8 @@ mod tests {
             priming: 1_024,
             bit_rate: 1,
         };
-        let sample = |n: u32, duration| Sample { size: 100 + n, duration, offset: 3_000, key: n % 30 == 0 };
+        let sample =
+            |n: u32, duration| Sample { size: 100 + n, duration, offset: 3_000, key: n.is_multiple_of(30) };
         let packet = |_| Sample { size: 10, duration: 1_024, offset: 0, key: true };
         vec![
             FileTrack {
@@ -296,9 +297,10 @@ mod tests {
             chunks[..3].iter().map(|c| (c.track, c.samples)).collect::<Vec<_>>(),
             [(0, 15), (1, 24), (0, 15)]
         );
-        for track in 0..2 {
-            let placed: usize = chunks.iter().filter(|c| c.track == track).map(|c| c.samples).sum();
-            assert_eq!(placed, tracks[track].samples.len());
+        assert_eq!(tracks.len(), 2);
+        for (number, track) in tracks.iter().enumerate() {
+            let placed: usize = chunks.iter().filter(|c| c.track == number).map(|c| c.samples).sum();
+            assert_eq!(placed, track.samples.len());
         }
         let head = head(&tracks, &chunks).unwrap();
         assert_eq!(&head[4..8], b"ftyp");
