@@ -4,14 +4,14 @@
 import { stage } from './stage.mjs';
 
 const report = await stage(process.argv[2], './node_modules/hls.js/dist/hls.min.js', async () => {
-  const { errors, until } = window;
+  const { errors, until, within } = window;
   const video = document.getElementById('v');
   const player = new window.Hls({ startLevel: 0 });
   player.on(window.Hls.Events.ERROR, (_, e) => errors.push(`${e.type}/${e.details}${e.fatal ? ' fatal' : ''}`));
   player.loadSource('/master.m3u8');
   player.attachMedia(video);
   await until('manifest', () => player.levels?.length > 0 && video.readyState >= 1, 20000);
-  await video.play();
+  await within('the start of playback', video.play());
   await until('two seconds of playback', () => video.currentTime >= 2, 30000);
   const duration = video.duration;
   const first = { width: video.videoWidth, height: video.videoHeight };

@@ -9,7 +9,7 @@ const scripts = {
   shaka: './node_modules/shaka-player/dist/shaka-player.compiled.js',
 };
 const report = await stage(dir, scripts[player === 'dashjs' ? 'dashjs' : 'shaka'], async (player) => {
-  const { errors, until } = window;
+  const { errors, until, within } = window;
   const video = document.getElementById('v');
   // Each player: load, and go from the lowest rung to the highest, dropping what was buffered ahead.
   let rungs, highest;
@@ -30,7 +30,7 @@ const report = await stage(dir, scripts[player === 'dashjs' ? 'dashjs' : 'shaka'
     await shaka.attach(video);
     shaka.configure({ abr: { enabled: false }, streaming: { bufferingGoal: 2 } });
     shaka.addEventListener('error', (e) => errors.push(`${e.detail.code} ${e.detail.message}`));
-    await shaka.load(player === 'shaka-dash' ? '/manifest.mpd' : '/master.m3u8');
+    await within('the manifest', shaka.load(player === 'shaka-dash' ? '/manifest.mpd' : '/master.m3u8'));
     const all = () => shaka.getVariantTracks().slice().sort((a, b) => a.height - b.height);
     shaka.selectVariantTrack(all()[0], true);
     rungs = () => all().map((t) => t.height);
@@ -38,13 +38,15 @@ const report = await stage(dir, scripts[player === 'dashjs' ? 'dashjs' : 'shaka'
   }
   const heights = rungs();
   await until('the lowest rung', () => video.videoHeight === heights[0], 30000);
-  await video.play();
+  await within('the start of playback', video.play());
   await until('two seconds of playback', () => video.currentTime >= 2, 30000);
   const first = video.videoHeight;
+  // One thing at a time: back to where there is time left, and when that is done another rung.
   video.pause();
-  highest();
   video.currentTime = 1;
-  await video.play();
+  await until('the seek back', () => !video.seeking && video.readyState >= 3, 30000);
+  highest();
+  await within('playback after the seek back', video.play());
   await until('the highest rung', () => video.videoHeight === heights.at(-1), 30000);
   const last = video.videoHeight;
   const duration = video.duration;

@@ -8,16 +8,25 @@ import { chromium } from 'playwright-core';
 const html = '<!doctype html><meta charset=utf-8><video id=v muted playsinline width=640></video><script src=/player.js></script>';
 const types = { m3u8: 'application/vnd.apple.mpegurl', mpd: 'application/dash+xml', mp4: 'video/mp4' };
 
-// The page's own: errors that the player told, and a wait that tells them where it is in vain.
+// The page's own: errors that the player told, and waits that tell them, and the video's state, where they are in vain.
 function own() {
   window.errors = [];
+  const vain = (what, ms) => {
+    const v = document.getElementById('v');
+    const buffered = [...Array(v.buffered.length).keys()].map((i) => `${v.buffered.start(i)}–${v.buffered.end(i)}`);
+    return new Error(`${what}: not within ${ms} ms; errors: ${window.errors}; at ${v.currentTime} of ${v.duration}, buffered ${buffered}, ` +
+      `height ${v.videoHeight}, ready ${v.readyState}, network ${v.networkState}, paused ${v.paused}, seeking ${v.seeking}`);
+  };
   window.until = (what, test, ms) => new Promise((ok, no) => {
     const started = performance.now();
     const timer = setInterval(() => {
       if (test()) { clearInterval(timer); ok(); }
-      else if (performance.now() - started > ms) { clearInterval(timer); no(new Error(`${what}: not within ${ms} ms; errors: ${window.errors}`)); }
+      else if (performance.now() - started > ms) { clearInterval(timer); no(vain(what, ms)); }
     }, 50);
   });
+  // A promise of a player may stay open for good, as play() does while nothing can be played.
+  window.within = (what, promise, ms = 30000) => Promise.race([
+    promise, new Promise((_, no) => setTimeout(() => no(vain(what, ms)), ms))]);
 }
 
 // Runs `play` in the page with `argument`, once the script at the path is loaded there, and gives what it returns.
@@ -41,21 +50,39 @@ export async function stage(dir, path, play, argument) {
   });
   await new Promise((ok) => server.listen(0, '127.0.0.1', ok));
 
-  const profile = mkdtempSync(join(tmpdir(), 'playback-'));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: '/usr/bin/chromium',
-    headless: true,
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required'],
-  });
+  const browser = await launched();
   try {
-    const page = await context.newPage();
+    const page = await browser.context.newPage();
     await page.addInitScript(own);
     await page.goto(`http://127.0.0.1:${server.address().port}/`);
     return await page.evaluate(play, argument);
   } finally {
-    await context.close();
+    await browser.close();
     server.close();
-    rmSync(profile, { recursive: true, force: true });
+  }
+}
+
+// A browser of its own profile. What is tested is what plays, not how Chromium starts: one that does not come up in half a minute
+// is given up for another, twice.
+async function launched() {
+  for (let left = 2; ; left--) {
+    const profile = mkdtempSync(join(tmpdir(), 'playback-'));
+    const gone = () => rmSync(profile, { recursive: true, force: true });
+    try {
+      const context = await chromium.launchPersistentContext(profile, {
+        executablePath: '/usr/bin/chromium',
+        headless: true,
+        timeout: 30000,
+        args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+          '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required'],
+      });
+      // Nothing is lost with a browser that does not end in time: this process ends next, and takes it along.
+      const close = () => Promise.race([context.close(), new Promise((ok) => setTimeout(ok, 10000))]).then(gone);
+      return { context, close };
+    } catch (e) {
+      gone();
+      if (left === 0) throw e;
+      console.error(`the browser did not start, once more: ${e.message.split('\n')[0]}`);
+    }
   }
 }

@@ -191,19 +191,3 @@ fn the_presets_are_explained_without_a_broker() {
         assert!(said.lines().any(|l| l.starts_with(name) && l.len() > 40), "{name}: {said}");
     }
 }
-
-#[test]
-fn dash_plays_seeks_and_switches_rung_in_browsers_players() {
-    let made = transcode(&media::clip(8, 640, 360), &["--max-height", "360"]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("playback/players.mjs");
-    for player in ["dashjs", "shaka-dash", "shaka-hls"] {
-        let output =
-            run(Command::new("node").arg(&script).arg(&made.out).arg(player), Duration::from_secs(180));
-        assert!(output.status.success(), "{player}: {}", text(&output));
-        let seen = last_json(&output);
-        assert!((seen["duration"].as_f64().unwrap() - 8.0).abs() < 0.1, "{player}: {seen}");
-        assert_ne!(seen["first"], seen["last"], "{player}: the rung never changed: {seen}");
-        assert!(seen["audioBytes"].as_u64().unwrap() > 0, "{player}: no sound: {seen}");
-        assert_eq!(seen["corrupted"], 0, "{player}: {seen}");
-    }
-}

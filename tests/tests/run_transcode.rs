@@ -145,20 +145,6 @@ fn the_end_says_what_came_out_and_where_and_how_it_was_isolated() {
 }
 
 #[test]
-fn hls_plays_seeks_and_switches_rung_in_a_browser() {
-    let result = transcode(&media::clip(8, 1280, 720), &[]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("playback/play.mjs");
-    let output = run(Command::new("node").arg(script).arg(&result.out), Duration::from_secs(180));
-    assert!(output.status.success(), "{}", text(&output));
-    let seen = last_json(&output);
-    assert!((seen["duration"].as_f64().unwrap() - 8.0).abs() < 0.1, "{seen}");
-    assert_eq!(seen["corrupted"], 0, "{seen}");
-    assert!(seen["audioBytes"].as_u64().unwrap() > 0, "no sound was decoded: {seen}");
-    assert_eq!(seen["levels"].as_array().unwrap().len(), resolutions(&result.out).len(), "{seen}");
-    assert_ne!(seen["first"], seen["last"], "the rung never changed: {seen}");
-}
-
-#[test]
 fn a_picture_filmed_upside_down_or_sideways_comes_out_upright() {
     let upright = media::clip(2, 320, 240);
     for (turn, size) in [(90, "240x320"), (180, "320x240"), (270, "240x320")] {
