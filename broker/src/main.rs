@@ -67,6 +67,9 @@ enum Command {
         /// The pool whose depth KEDA reads.
         #[arg(long, default_value = "default", value_name = "NAME")]
         pool: PoolName,
+        /// Print an ACL file (Redis' `aclfile`) in which nobody else may do anything, in place of commands.
+        #[arg(long)]
+        file: bool,
     },
 }
 
@@ -303,13 +306,17 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Identity(Identity::Create { out }) => Ok(embedded::create_identity(&out)?),
-        Command::RedisAcl { pool } => {
+        Command::RedisAcl { pool, file } => {
             let prefix = &resolved.redis_prefix;
             let mut out = std::io::stdout();
+            let word = if file { "user" } else { "ACL SETUSER" };
+            if file {
+                writeln!(out, "user default off")?;
+            }
             let broker = queue::redis::broker_user(prefix, "PASSWORD").join(" ");
-            writeln!(out, "ACL SETUSER mpegflow-broker {broker}")?;
+            writeln!(out, "{word} mpegflow-broker {broker}")?;
             let keda = queue::redis::keda_user(prefix, &pool, "PASSWORD").join(" ");
-            writeln!(out, "ACL SETUSER mpegflow-keda-{pool} {keda}")?;
+            writeln!(out, "{word} mpegflow-keda-{pool} {keda}")?;
             Ok(())
         }
         Command::JoinToken(JoinToken::Revoke { pool }) => {
