@@ -1,0 +1,175 @@
+//! What the chart's admission policy refuses in the operator's worker namespaces, said by a real API server to users who hold every
+//! right that RBAC can give.
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::Client;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use mpegflow_chart_tests::{Helm, values_file};
+use mpegflow_test_cluster::{Cluster, Options, until};
+use serde_json::{Value, json};
+
+const NAMESPACES: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: mpegflow}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: media, labels: {mpegflow.io/workers: 'true'}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: mpegflow-operator, namespace: mpegflow}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: stranger, namespace: mpegflow}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: transcode-worker, namespace: media}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: everything}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects:
+- {kind: ServiceAccount, name: stranger, namespace: mpegflow}
+- {kind: ServiceAccount, name: mpegflow-operator, namespace: mpegflow}
+";
+
+fn deployment() -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "transcode-worker" },
+        "spec": {
+            "replicas": 1,
+            "selector": { "matchLabels": { "mpegflow.io/pool": "transcode" } },
+            "template": {
+                "metadata": { "labels": { "mpegflow.io/pool": "transcode" } },
+                "spec": { "serviceAccountName": "transcode-worker", "containers": [{ "name": "worker", "image": "x" }] },
+            },
+        },
+    })
+}
+
+fn pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "stranger", "labels": { "mpegflow.io/pool": "transcode" } },
+        "spec": { "serviceAccountName": "transcode-worker", "containers": [{ "name": "c", "image": "x" }] },
+    })
+}
+
+fn policy() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": { "name": "open" },
+        "spec": { "podSelector": {}, "policyTypes": ["Egress"], "egress": [{}] },
+    })
+}
+
+async fn create(client: &Client, object: Value) -> kube::Result<DynamicObject> {
+    let object: DynamicObject = serde_json::from_value(object).unwrap();
+    let version = kube::core::GroupVersionKind::try_from(object.types.as_ref().unwrap()).unwrap();
+    let resource = kube::core::ApiResource::from_gvk(&version);
+    Api::namespaced_with(client.clone(), "media", &resource).create(&PostParams::default(), &object).await
+}
+
+fn refused<T>(what: &str, words: &str, answer: kube::Result<T>) {
+    match answer {
+        Ok(_) => panic!("{what} was not refused"),
+        Err(e) => assert!(e.to_string().contains(words), "{what}: {words:?} is not in {e}"),
+    }
+}
+
+async fn token(client: &Client) -> kube::Result<TokenRequest> {
+    let request = TokenRequest {
+        spec: TokenRequestSpec { audiences: vec!["mpegflow".into()], ..Default::default() },
+        ..Default::default()
+    };
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "media");
+    accounts.create_token_request("transcode-worker", &PostParams::default(), &request).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone() {
+    let cluster = Cluster::start(Options::default()).await;
+    cluster.apply(NAMESPACES).await;
+    let rendered = Helm::V4.install(&values_file("operator"));
+    let mut applied = 0;
+    for object in &rendered.objects {
+        if object["kind"].as_str().unwrap().starts_with("ValidatingAdmissionPolicy") {
+            let made = cluster.try_apply(&serde_json::from_value(object.clone()).unwrap()).await;
+            made.unwrap_or_else(|e| panic!("{}: {e}", object["kind"]));
+            applied += 1;
+        }
+    }
+    assert_eq!(applied, 2);
+    let stranger = cluster.client_of("mpegflow", "stranger").await;
+    let operator = cluster.client_of("mpegflow", "mpegflow-operator").await;
+    // The API server takes a moment to enforce a new policy.
+    until("the policy is enforced", || async {
+        let mut trial = pod();
+        trial["metadata"]["name"] = json!(format!("trial-{}", std::process::id()));
+        match create(&stranger, trial).await {
+            Err(_) => Some(()),
+            Ok(made) => {
+                let pods: Api<Pod> = Api::namespaced(cluster.client(), "media");
+                let now = kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
+                pods.delete(&made.metadata.name.unwrap(), &now).await.unwrap();
+                None
+            }
+        }
+    })
+    .await;
+
+    refused("a pod", "made from WorkerPools alone", create(&stranger, pod()).await);
+    refused("a pod, even by the operator", "made from WorkerPools alone", create(&operator, pod()).await);
+    refused("a Deployment", "made from WorkerPools alone", create(&stranger, deployment()).await);
+    refused("a policy", "policies of this namespace", create(&stranger, policy()).await);
+    refused("a token", "go to kubelets alone", token(&stranger).await);
+    refused("a token, even by the operator", "go to kubelets alone", token(&operator).await);
+
+    // What the operator makes becomes a pod, and that pod stays as it is.
+    create(&operator, deployment()).await.unwrap();
+    create(&operator, policy()).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(stranger.clone(), "media");
+    let name = until("the controllers make a pod", || async {
+        let list = pods.list(&ListParams::default().labels("mpegflow.io/pool=transcode")).await.unwrap();
+        list.items.into_iter().find_map(|pod| pod.metadata.name)
+    })
+    .await;
+    let relabel = json!({ "metadata": { "labels": { "mpegflow.io/pool": "another" } } });
+    let merged = pods.patch(&name, &PatchParams::default(), &Patch::Merge(&relabel)).await;
+    refused("another label", "labels of a worker stay", merged);
+    let annotate = json!({ "metadata": { "annotations": { "controller.kubernetes.io/pod-deletion-cost": "1" } } });
+    pods.patch(&name, &PatchParams::default(), &Patch::Merge(&annotate)).await.expect("annotations may change");
+    let debug = json!({ "spec": { "ephemeralContainers": [{ "name": "d", "image": "x" }] } });
+    let debugged = pods.patch_ephemeral_containers(&name, &PatchParams::default(), &Patch::Strategic(&debug)).await;
+    refused("an ephemeral container", "nobody enters a worker", debugged);
+    let exec = http::Request::post(format!("/api/v1/namespaces/media/pods/{name}/exec?command=sh&stdout=true"));
+    let entered = stranger.request_text(exec.body(Vec::new()).unwrap()).await;
+    refused("exec", "nobody enters a worker", entered);
+    let scaled = json!({ "spec": { "template": { "spec": { "hostNetwork": true } } } });
+    let deployments: Api<k8s_openapi::api::apps::v1::Deployment> = Api::namespaced(stranger.clone(), "media");
+    let patched = deployments.patch("transcode-worker", &PatchParams::default(), &Patch::Merge(&scaled)).await;
+    refused("another template", "made from WorkerPools alone", patched);
+    let policies: Api<k8s_openapi::api::networking::v1::NetworkPolicy> = Api::namespaced(stranger.clone(), "media");
+    refused("the end of a policy", "policies of this namespace", policies.delete("open", &Default::default()).await);
+
+    // Elsewhere nothing is refused.
+    let elsewhere: Api<Pod> = Api::namespaced(stranger, "mpegflow");
+    let mut free = pod();
+    free["spec"]["serviceAccountName"] = json!("stranger");
+    elsewhere.create(&PostParams::default(), &serde_json::from_value(free).unwrap()).await.unwrap();
+
+    // A namespace can still be deleted with all that is in it.
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client());
+    namespaces.delete("media", &Default::default()).await.unwrap();
+    until("what was in it goes", || async {
+        let left: Api<k8s_openapi::api::networking::v1::NetworkPolicy> = Api::namespaced(cluster.client(), "media");
+        left.get_opt("open").await.unwrap().is_none().then_some(())
+    })
+    .await;
+}
