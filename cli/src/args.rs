@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Presets(Presets),
     /// Prove what pods can reach, from manifests or a live cluster
     Audit(Box<Audit>),
+    /// Say whether a cluster can run mpegflow, and enforces what its isolation rests on
+    Preflight(Preflight),
     /// Make the Secrets that an installation in a cluster starts with, where they are not there
     FirstStart(Box<FirstStart>),
     /// Say which lock, library or right is missing on this machine
@@ -685,6 +687,29 @@ pub(crate) struct FirstStart {
     /// Most connections to the database
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub(crate) database_connections: u32,
+}
+
+/// See [`Command::Preflight`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mpegflow preflight
+  mpegflow preflight --operator --context production
+  mpegflow preflight --output json | jq '.[] | select(.outcome != \"ok\")'
+
+Reads the cluster and changes nothing. Exit code 1 when a check fails or cannot be made; a warning is none.")]
+pub(crate) struct Preflight {
+    /// Namespace that mpegflow goes into
+    #[arg(long, value_name = "NAME", default_value = "mpegflow")]
+    pub(crate) namespace: String,
+    /// Also what the operator and KEDA need
+    #[arg(long)]
+    pub(crate) operator: bool,
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Kubeconfig [default: KUBECONFIG, ~/.kube/config or the pod's own account]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
 }
 
 /// See [`Command::Doctor`].

@@ -106,6 +106,7 @@ async fn run(cli: Cli, ui: Ui) -> Result<u8, Failed> {
         Command::Jobs(args) => commands::jobs::run(args, ui).await,
         Command::Webhooks(args) => commands::webhooks::run(args, ui).await,
         Command::Presets(args) => commands::presets::run(args, ui).await,
+        Command::Preflight(args) => commands::preflight::run(&args, ui).await,
         Command::FirstStart(args) => commands::first_start::run(&args).await,
         Command::Doctor(args) => commands::doctor::run(&args, ui),
         Command::Completions(args) => {

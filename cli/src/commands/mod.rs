@@ -7,6 +7,7 @@ pub(crate) mod first_start;
 pub(crate) mod jobs;
 pub(crate) mod listen;
 pub(crate) mod play;
+pub(crate) mod preflight;
 pub(crate) mod presets;
 pub(crate) mod probe;
 pub(crate) mod serve;

@@ -65,7 +65,11 @@ pub(super) async fn gather(
     Ok(input)
 }
 
-async fn client(context: Option<&str>, kubeconfig: Option<&std::path::Path>) -> Result<kube::Client, Failed> {
+/// A client of the cluster that the kubeconfig's context, or the named one, points at.
+pub(in crate::commands) async fn client(
+    context: Option<&str>,
+    kubeconfig: Option<&std::path::Path>,
+) -> Result<kube::Client, Failed> {
     let failed = |what: String| {
         Failed::new(Exit::BadInput, "no_cluster", what)
             .help("check it with `kubectl cluster-info`; choose with --context or --kubeconfig")

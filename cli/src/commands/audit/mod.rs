@@ -6,6 +6,7 @@ mod explain;
 mod input;
 mod pairs;
 
+pub(super) use cluster::client;
 use crate::args::{Audit, AuditCommand, AuditFormat, AuditSource, AuditWorld};
 use crate::exit::{Exit, Failed};
 use crate::ui::Ui;

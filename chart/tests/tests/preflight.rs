@@ -1,0 +1,105 @@
+//! `mpegflow preflight` asked of a real API server: what it says there, with few rights, and that it leaves nothing behind.
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams};
+use mpegflow_test_cluster::{Cluster, Options};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+const OBJECTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: mpegflow, labels: {pod-security.kubernetes.io/enforce: restricted}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: nobody, namespace: mpegflow}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: old}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: cilium, namespace: kube-system}
+spec:
+  selector: {matchLabels: {k8s-app: cilium}}
+  template:
+    metadata: {labels: {k8s-app: cilium}}
+    spec: {nodeSelector: {nowhere: 'true'}, containers: [{name: agent, image: cilium}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: cilium-config, namespace: kube-system}
+data: {policy-audit-mode: 'true'}
+";
+
+/// Exit code, and the outcome of each check by its name.
+fn preflight(kubeconfig: &Path) -> (i32, BTreeMap<String, String>) {
+    let exe = std::env::current_exe().unwrap();
+    let program = exe.parent().unwrap().parent().unwrap().join("mpegflow");
+    assert!(program.exists(), "{} is missing: run `cargo build --workspace --bins` first", program.display());
+    let output = Command::new(program)
+        .args(["preflight", "--operator", "--output", "json", "--kubeconfig"])
+        .arg(kubeconfig)
+        .output()
+        .unwrap();
+    let checks: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
+    let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
+    let outcomes = checks.as_array().unwrap().iter().map(|check| (text(check, "name"), text(check, "outcome")));
+    (output.status.code().unwrap(), outcomes.collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preflight_says_what_a_real_cluster_lacks_and_writes_nothing() {
+    let cluster = Cluster::start(Options::default()).await;
+    cluster.apply(OBJECTS).await;
+    let nodes: Api<Node> = Api::all(cluster.client());
+    let info = json!({ "status": { "nodeInfo": {
+        "kernelVersion": "5.10.0-28-amd64", "architecture": "amd64", "containerRuntimeVersion": "containerd://1.7.0",
+        "bootID": "b", "kubeProxyVersion": "", "kubeletVersion": "v1.35.4", "machineID": "m", "operatingSystem": "linux",
+        "osImage": "Debian", "systemUUID": "u",
+    } } });
+    nodes.patch_status("old", &PatchParams::default(), &Patch::Merge(&info)).await.unwrap();
+
+    let before = cluster.writes().len();
+    let (code, outcomes) = preflight(&cluster.kubeconfig());
+    assert_eq!(code, 1);
+    let expected = [
+        ("Cilium's agents", "failed"),
+        ("KEDA", "warning"),
+        ("KEDA's metrics", "warning"),
+        ("Landlock", "failed"),
+        ("Lease API", "ok"),
+        ("admission policies", "ok"),
+        ("architecture", "ok"),
+        ("definitions", "failed"),
+        ("dialects", "warning"),
+        ("enforcement", "ok"),
+        ("pod security", "ok"),
+        ("resource metrics", "warning"),
+        ("version", "ok"),
+        ("your rights", "ok"),
+    ];
+    assert_eq!(outcomes, expected.map(|(name, outcome)| (name.to_owned(), outcome.to_owned())).into());
+
+    // With no rights: what may not be read is unknown, never fine.
+    let (code, outcomes) = preflight(&cluster.kubeconfig_of("mpegflow", "nobody").await);
+    assert_eq!(code, 1);
+    for name in ["any", "enforcement", "pod security", "resource metrics"] {
+        assert_eq!(outcomes[name], "unknown", "{name}: {outcomes:?}");
+    }
+    assert_eq!(outcomes["your rights"], "failed", "{outcomes:?}");
+
+    let is_ours = |user: &str| user.ends_with(":nobody") || !user.starts_with("system:");
+    let written: Vec<_> = cluster
+        .writes()
+        .into_iter()
+        .skip(before)
+        .filter(|write| is_ours(&write.user) && write.resource != "selfsubjectaccessreviews")
+        .collect();
+    assert_eq!(written, []);
+}
