@@ -164,3 +164,75 @@ affinity: {{ toJson . }}
 priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
+
+{{/* Whether brokers share an index, so that there may be several: "true" or nothing. */}}
+{{- define "mpegflow.shared" -}}
+{{- if or .Values.redis.enabled .Values.dispatch.url }}true{{ end }}
+{{- end }}
+
+{{/* Options that say which Redis. */}}
+{{- define "mpegflow.dispatchArgs" -}}
+{{- if .Values.redis.enabled }}
+{{- /* Inside the namespace, and by policy between these two pods alone. */}}
+- --redis-url=redis://mpegflow-broker@{{ include "mpegflow.fullname" . }}-redis:6379
+- --redis-password-file=/run/secrets/redis/password
+- --redis-prefix={{ .Values.dispatch.prefix }}
+{{- else if .Values.dispatch.url }}
+- --redis-url={{ .Values.dispatch.url }}
+- --redis-prefix={{ .Values.dispatch.prefix }}
+{{- if .Values.dispatch.existingSecret }}
+- --redis-password-file=/run/secrets/redis/password
+{{- end }}
+{{- if .Values.dispatch.sentinelPasswordKey }}
+- --redis-sentinel-password-file=/run/secrets/redis/sentinel-password
+{{- end }}
+{{- if .Values.dispatch.caConfigMap }}
+- --redis-ca-file=/etc/mpegflow/redis/ca.pem
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "mpegflow.dispatchMounts" -}}
+{{- if or .Values.redis.enabled .Values.dispatch.existingSecret }}
+- {name: redis, mountPath: /run/secrets/redis, readOnly: true}
+{{- end }}
+{{- if .Values.dispatch.caConfigMap }}
+- {name: redis-ca, mountPath: /etc/mpegflow/redis, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "mpegflow.dispatchVolumes" -}}
+{{- if or .Values.redis.enabled .Values.dispatch.existingSecret }}
+- name: redis
+  secret:
+    defaultMode: 0440
+    {{- if .Values.redis.enabled }}
+    secretName: {{ .Values.redis.existingSecret }}
+    items: [{key: {{ .Values.redis.passwordKey }}, path: password}]
+    {{- else }}
+    secretName: {{ .Values.dispatch.existingSecret }}
+    items:
+      - {key: {{ .Values.dispatch.passwordKey }}, path: password}
+      {{- with .Values.dispatch.sentinelPasswordKey }}
+      - {key: {{ . }}, path: sentinel-password}
+      {{- end }}
+    {{- end }}
+{{- end }}
+{{- with .Values.dispatch.caConfigMap }}
+- name: redis-ca
+  configMap: {name: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{/* Egress rules of pods that ask Redis. */}}
+{{- define "mpegflow.dispatchEgress" -}}
+{{- if .Values.redis.enabled }}
+- to:
+    - podSelector: {matchLabels: {{ include "mpegflow.selector" (list . "redis") | fromYaml | toJson }}}
+  ports: [{protocol: TCP, port: 6379}]
+{{- end }}
+{{- range .Values.dispatch.addresses }}
+- to: [{ipBlock: {cidr: {{ .cidr }}}}]
+  ports: [{protocol: TCP, port: {{ .port }}}]
+{{- end }}
+{{- end }}

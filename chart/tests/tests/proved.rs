@@ -60,7 +60,7 @@ fn workers_reach_only_the_broker_under_cilium_and_calico() {
 fn every_other_pod_is_locked_down_too_as_the_charts_intents_say() {
     let intents = chart_folder().join("mpegflow/intents.yaml").display().to_string();
     for (cni, dialects) in [("cilium", r#"["cilium"]"#), ("calico", r#"["calico"]"#)] {
-        proved(cni, &audit(&evaluation(dialects), &["--cni", cni, "--intents", &intents]), 5);
+        proved(cni, &audit(&evaluation(dialects), &["--cni", cni, "--intents", &intents]), 6);
     }
 }
 

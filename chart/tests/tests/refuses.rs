@@ -6,7 +6,9 @@ use mpegflow_chart_tests::{Helm, chart_folder, values_file};
 const BAD: &[(&str, &[&str])] = &[
     // The schema: unknown names, types, shapes, ranges.
     ("brokr={}", &["brokr"]),
-    ("broker.replicas=2", &["replicas"]),
+    ("broker.replicas=0", &["replicas"]),
+    ("broker.autoscaling={\"enabled\":true,\"minReplicas\":1}", &["minReplicas"]),
+    ("dispatch.url=\"redis://u:secret@r.example:6379\"", &["url"]),
     ("broker.leaseSeconds=1", &["leaseSeconds"]),
     ("broker.leaseSeconds=\"15\"", &["leaseSeconds"]),
     ("broker.listen=\"127.0.0.1\"", &["listen"]),
@@ -45,6 +47,20 @@ const BAD: &[(&str, &[&str])] = &[
     ("objects.s3.bucket=\"media\"", &["objects.s3.existingSecret is empty"]),
     ("objects.s3={\"bucket\":\"media\",\"existingSecret\":\"s\"}", &["objects.s3.addresses is empty"]),
     ("objects.s3.kmsKey=\"k\"", &["objects.s3.kmsKey needs objects.s3.encryption: kms"]),
+    ("broker.replicas=2", &["without objects.s3.bucket"]),
+    ("broker.autoscaling.enabled=true", &["without objects.s3.bucket"]),
+    (
+        "broker={\"replicas\":2,\"service\":{\"clusterIP\":\"10.96.40.10\"}},objects={\"s3\":{\"bucket\":\"media\",\"existingSecret\":\"s\",\"addresses\":[{\"cidr\":\"10.1.0.0/16\",\"port\":443}]}}",
+        &["without dispatch.url"],
+    ),
+    ("broker.graceSeconds=60", &["broker.graceSeconds is not below"]),
+    ("dispatch.existingSecret=\"r\"", &["dispatch.url is empty"]),
+    ("dispatch.url=\"redis://u@r.example:6379\"", &["dispatch.addresses is empty"]),
+    ("redis.enabled=true", &["redis.existingSecret is empty", "redis-acl --file"]),
+    (
+        "redis={\"enabled\":true,\"existingSecret\":\"r\"},dispatch={\"url\":\"redis://u@r.example:6379\"}",
+        &["redis.enabled and dispatch.url"],
+    ),
     ("firstStart.enabled=false", &["broker.identity.existingSecret is empty"]),
     ("operator.replicas=0", &["replicas"]),
     ("operator.depth.tls=true", &["operator.depth.redis is empty"]),
