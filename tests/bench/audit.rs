@@ -12,8 +12,8 @@ mod peers;
 
 use super::measure::{Cost, median};
 use clusters::Manifests;
-use mpegflow_policies::cluster::Cluster as World;
 use mpegflow_lockdown::supervise::Supervised;
+use mpegflow_policies::cluster::Cluster as World;
 use mpegflow_policies::evaluate::{Evaluation, Options};
 use mpegflow_policies_generator::large::{Cluster, LABEL_SETS};
 use mpegflow_tests::program;

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use worker::Worker;
 
 /// Entries of the egress rows that a block keeps.
-const MOST_ENTRIES: usize = 8 << 20;
+const MOST_ENTRIES: usize = 4 << 20;
 /// Blocks for each thread, so that none waits long for the last.
 const BLOCKS: usize = 3;
 

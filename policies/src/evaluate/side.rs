@@ -49,9 +49,6 @@ pub(super) enum Change {
     Finish,
 }
 
-/// The number of a change.
-pub(super) type ChangeId = u32;
-
 /// The number of an outcome.
 pub(super) type OutcomeId = u32;
 
@@ -70,9 +67,6 @@ pub(super) const UNKNOWN: OutcomeId = 1;
 /// All packets are undecided.
 pub(super) const START: StateId = 0;
 
-/// No outcome.
-const OPEN: OutcomeId = u32::MAX;
-
 /// How two outcomes become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Join {
@@ -90,14 +84,10 @@ pub(super) struct Sides {
     pub(super) traffic: TrafficTable,
     states: Vec<State>,
     state_ids: FxHashMap<State, StateId>,
-    /// Changes by number, since few are asked for again and again.
-    changes: Vec<Change>,
-    change_ids: FxHashMap<Change, ChangeId>,
-    steps: FxHashMap<(StateId, ChangeId), StateId>,
+    changes: FxHashMap<(StateId, Change), StateId>,
     outcomes: Vec<Outcome>,
     outcome_ids: FxHashMap<Outcome, OutcomeId>,
-    /// By state; [`OPEN`] where it was not asked for yet.
-    ends: Vec<OutcomeId>,
+    ends: FxHashMap<StateId, OutcomeId>,
     joins: FxHashMap<(Join, OutcomeId, OutcomeId), OutcomeId>,
 }
 
@@ -107,12 +97,10 @@ impl Sides {
             traffic: TrafficTable::new(),
             states: Vec::new(),
             state_ids: FxHashMap::default(),
-            changes: Vec::new(),
-            change_ids: FxHashMap::default(),
-            steps: FxHashMap::default(),
+            changes: FxHashMap::default(),
             outcomes: Vec::new(),
             outcome_ids: FxHashMap::default(),
-            ends: Vec::new(),
+            ends: FxHashMap::default(),
             joins: FxHashMap::default(),
         };
         sides.state_id(State { allowed: NONE, denied: NONE, passed: NONE, rest: ALL });
@@ -147,29 +135,11 @@ impl Sides {
         })
     }
 
-    /// The number of a change, for one who takes the same step from many states.
-    pub(super) fn change_id(&mut self, change: Change) -> ChangeId {
-        let changes = &mut self.changes;
-        *self.change_ids.entry(change).or_insert_with(|| {
-            changes.push(change);
-            u32::try_from(changes.len().saturating_sub(1)).unwrap_or(u32::MAX)
-        })
-    }
-
     /// The state after a step.
     pub(super) fn step(&mut self, from: StateId, change: Change) -> StateId {
-        let change = self.change_id(change);
-        self.step_by(from, change)
-    }
-
-    /// The state after a step whose number is known.
-    pub(super) fn step_by(&mut self, from: StateId, id: ChangeId) -> StateId {
-        if let Some(to) = self.steps.get(&(from, id)) {
+        if let Some(to) = self.changes.get(&(from, change)) {
             return *to;
         }
-        let Some(change) = self.changes.get(usize::try_from(id).unwrap_or(usize::MAX)).copied() else {
-            return from;
-        };
         let mut state = self.state(from);
         let table = &mut self.traffic;
         match change {
@@ -201,7 +171,7 @@ impl Sides {
             }
         }
         let to = self.state_id(state);
-        self.steps.insert((from, id), to);
+        self.changes.insert((from, change), to);
         to
     }
 
@@ -221,9 +191,8 @@ impl Sides {
 
     /// The outcome of a state that is finished.
     pub(super) fn end(&mut self, state: StateId) -> OutcomeId {
-        let at = usize::try_from(state).unwrap_or(usize::MAX);
-        if let Some(outcome) = self.ends.get(at).copied().filter(|outcome| *outcome != OPEN) {
-            return outcome;
+        if let Some(outcome) = self.ends.get(&state) {
+            return *outcome;
         }
         let State { allowed, denied, .. } = self.state(state);
         let outcome = Outcome {
@@ -232,12 +201,7 @@ impl Sides {
             unknown: self.traffic.intersection(allowed, denied),
         };
         let id = self.outcome_id(outcome);
-        if at >= self.ends.len() {
-            self.ends.resize(self.states.len(), OPEN);
-        }
-        if let Some(slot) = self.ends.get_mut(at) {
-            *slot = id;
-        }
+        self.ends.insert(state, id);
         id
     }
 

@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn a_limit_that_all_threads_together_exceed_gives_nothing() {
         let pieces = vec![(); 100_000];
-        let spend = |some: &[()], budget: &mut Budget| some.iter().filter(|()| budget.spend().is_ok()).count();
+        let spend =
+            |some: &[()], budget: &mut Budget| some.iter().filter(|()| budget.spend().is_ok()).count();
         assert_eq!(map(&pieces, 50_000, spend), None);
     }
 }

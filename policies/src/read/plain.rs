@@ -92,7 +92,11 @@ impl<'t> Reader<'t, '_> {
             }
             // Three points look like the end of a document, and spaces at the end are not worth their rules.
             let gap = before.saturating_sub(rest.len());
-            if line.len() > LONGEST_LINE || gap > LONGEST_GAP || line.starts_with("...") || line.ends_with(' ') {
+            if line.len() > LONGEST_LINE
+                || gap > LONGEST_GAP
+                || line.starts_with("...")
+                || line.ends_with(' ')
+            {
                 return None;
             }
             (self.body, self.column) = (body, line.len().saturating_sub(body.len()));
@@ -308,7 +312,8 @@ impl<'t> Flow<'t> {
         let (text, plain, rest) = match quoted(self.rest) {
             Some((text, rest)) => (text, false, rest),
             None => {
-                let is_inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b'-' | b'+');
+                let is_inner =
+                    |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b'-' | b'+');
                 let end = self.rest.bytes().position(|b| !is_inner(b))?;
                 let (text, rest) = self.rest.split_at_checked(end)?;
                 if !is_word(text) {

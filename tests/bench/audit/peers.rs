@@ -101,13 +101,20 @@ fn against(
         json!({ "what": what, "goal": goal, "unit": unit, "ours": our, "peer": their, "ratio": our / their,
                 "times": their / our, "all_ours": ours, "all_peer": peer })
     };
-    let of = |of: fn(&Cost) -> f64| [&all_ours, &all_peer].map(|costs| costs.iter().map(of).collect::<Vec<f64>>());
+    let of =
+        |of: fn(&Cost) -> f64| [&all_ours, &all_peer].map(|costs| costs.iter().map(of).collect::<Vec<f64>>());
     let ([wall, their_wall], [cpu, their_cpu], [memory, their_memory]) =
         (of(|c| c.wall.as_secs_f64()), of(|c| c.cpu.as_secs_f64()), of(mebibytes));
     Some(vec![
         metric(format!("wall s, {title}"), "<= 0.02", "seconds", wall, their_wall),
         metric(format!("CPU s, {title}"), "", "seconds", cpu, their_cpu),
-        metric(format!("wall s, {title}, evaluating"), "<= 0.02", "seconds", our_evaluating, their_evaluating),
+        metric(
+            format!("wall s, {title}, evaluating"),
+            "<= 0.02",
+            "seconds",
+            our_evaluating,
+            their_evaluating,
+        ),
         metric(format!("MiB, {title}"), "", "mebibytes", memory, their_memory),
     ])
 }
@@ -118,7 +125,11 @@ fn agree(name: &str, answer: &Value, said: &Value, cluster: &World) {
         assert_eq!(allowed, web_pairs(cluster), "{name} and ours disagree on TCP 80");
     }
     if let Some(pairs) = answer["pod_pairs"].as_u64() {
-        assert_eq!(Some(pairs), said["connected"].as_u64(), "{name} and ours disagree on connected pairs: {said}");
+        assert_eq!(
+            Some(pairs),
+            said["connected"].as_u64(),
+            "{name} and ours disagree on connected pairs: {said}"
+        );
     }
 }
 

@@ -263,9 +263,8 @@ impl<'c> Rows<'c> {
 
     /// A step that is the same for every peer.
     fn step_all(&mut self, change: Change) {
-        let change = self.sides.change_id(change);
         for state in &mut self.states {
-            *state = self.sides.step_by(*state, change);
+            *state = self.sides.step(*state, change);
         }
         self.steps = self.steps.saturating_add(u64::try_from(self.states.len()).unwrap_or(u64::MAX));
         self.renumber();
@@ -303,30 +302,29 @@ impl<'c> Rows<'c> {
         let mut remap = std::mem::take(&mut self.remap);
         remap.clear();
         remap.resize(self.states.len().saturating_mul(variants), u32::MAX);
-        let mut codes = std::mem::take(&mut self.codes);
         let mut steps = 0u64;
-        // Within, not one by one from without: the loops over words and bits stay loops.
-        seen.may.between(at.start, at.end).for_each(|position| {
-            let Some(slot) = codes.get_mut(position.wrapping_sub(at.start)) else { return };
-            let code = *slot;
+        for position in seen.may.between(at.start, at.end) {
+            let i = position.saturating_sub(at.start);
+            let Some(code) = self.codes.get(i).copied() else { continue };
             let sure = seen.must.as_ref().is_none_or(|must| must.has(position));
             let table = if by_peer { facing.names.get(position).map_or(0, |names| index(*names)) } else { 0 };
             let variant = table.saturating_mul(2).saturating_add(usize::from(sure));
-            let at = index(code).saturating_mul(variants).saturating_add(variant);
-            steps = steps.wrapping_add(1);
-            let mut to = remap.get(at).copied().unwrap_or(u32::MAX);
+            let slot = index(code).saturating_mul(variants).saturating_add(variant);
+            steps = steps.saturating_add(1);
+            let mut to = remap.get(slot).copied().unwrap_or(u32::MAX);
             if to == u32::MAX {
                 let peer = facing.peers.get(position).copied().unwrap_or(usize::MAX);
                 let destination = if facing.direction == Direction::Egress { peer } else { subject };
                 let state = self.sides.step(self.state(code), change(destination, sure));
                 to = self.code(state);
-                if let Some(slot) = remap.get_mut(at) {
+                if let Some(slot) = remap.get_mut(slot) {
                     *slot = to;
                 }
             }
-            *slot = to;
-        });
-        self.codes = codes;
+            if let Some(code) = self.codes.get_mut(i) {
+                *code = to;
+            }
+        }
         self.remap = remap;
         self.steps = self.steps.saturating_add(steps);
     }
@@ -338,17 +336,16 @@ impl<'c> Rows<'c> {
         remap.resize(self.states.len(), u32::MAX);
         let mut codes = std::mem::take(&mut self.codes);
         let mut steps = 0u64;
-        let change = self.sides.change_id(change);
-        peers.between(at.start, at.end).for_each(|position| {
-            let Some(code) = codes.get_mut(position.wrapping_sub(at.start)) else { return };
-            let Some(to) = remap.get_mut(index(*code)) else { return };
+        for position in peers.between(at.start, at.end) {
+            let Some(code) = codes.get_mut(position.wrapping_sub(at.start)) else { continue };
+            let Some(to) = remap.get_mut(index(*code)) else { continue };
             if *to == u32::MAX {
-                let state = self.sides.step_by(self.state(*code), change);
+                let state = self.sides.step(self.state(*code), change);
                 *to = self.code(state);
             }
             *code = *to;
             steps = steps.wrapping_add(1);
-        });
+        }
         self.codes = codes;
         self.remap = remap;
         self.steps = self.steps.saturating_add(steps);

@@ -22,11 +22,6 @@ enum Kind {
     Separated = 2,
 }
 
-/// How many kinds there are.
-const KINDS: usize = 3;
-/// No kind yet.
-const UNASKED: u8 = u8::MAX;
-
 /// How many pairs are of each kind.
 #[derive(Debug, Default)]
 struct Counts {
@@ -59,76 +54,13 @@ impl Counts {
 pub(super) struct Worker<'m, 'e, 'a> {
     matrix: &'m Matrix<'e, 'a>,
     rows: Rows<'m>,
-    /// By answer of ingress and answer of egress: what is between, and [`UNASKED`] where that was not asked yet.
+    /// By answer of ingress and answer of egress: what is between, and 255 where that was not asked yet.
     kinds: Vec<Vec<u8>>,
     kept: usize,
-    local: Local,
 }
 
-/// The answers that one column has, by numbers of its own: they are few, so that the kinds of their pairs stay in a cache.
-#[derive(Default)]
-struct Local {
-    /// By position of the source, its answer's number here; 0 is for those that let nothing pass.
-    ingress: Vec<u32>,
-    /// By number, the answer.
-    answers: Vec<AnswerId>,
-    /// By answer of ingress, the column that it was last seen in and its number there.
-    into: Vec<(u32, u32)>,
-    /// By answer of egress, the column that it was last seen in and where its row begins.
-    out: Vec<(u32, usize)>,
-    /// Rows of kinds, by number; [`UNASKED`] where that was not asked yet.
-    kinds: Vec<u8>,
-    column: u32,
-}
-
-impl Local {
-    /// A new column, whose answers of ingress are these.
-    fn begin(&mut self, ingress: &[AnswerId], is_silent: impl Fn(AnswerId) -> bool) {
-        self.column = self.column.wrapping_add(1);
-        if self.column == 0 {
-            self.into.clear();
-            self.out.clear();
-            self.column = 1;
-        }
-        self.ingress.clear();
-        self.answers.clear();
-        self.kinds.clear();
-        self.answers.push(AnswerId::MAX);
-        for answer in ingress {
-            let at = index(*answer);
-            if at >= self.into.len() {
-                self.into.resize(at.saturating_add(1), (0, 0));
-            }
-            let Some((column, number)) = self.into.get_mut(at) else { continue };
-            if *column != self.column {
-                *column = self.column;
-                *number = 0;
-                if !is_silent(*answer) {
-                    *number = u32::try_from(self.answers.len()).unwrap_or(u32::MAX);
-                    self.answers.push(*answer);
-                }
-            }
-            self.ingress.push(*number);
-        }
-    }
-
-    /// Where the row of an answer of egress begins.
-    fn row(&mut self, out: AnswerId) -> usize {
-        let at = index(out);
-        if at >= self.out.len() {
-            self.out.resize(at.saturating_add(1), (0, 0));
-        }
-        let start = self.kinds.len();
-        let Some((column, row)) = self.out.get_mut(at) else { return start };
-        if *column != self.column {
-            *column = self.column;
-            *row = start;
-            self.kinds.push(Kind::Separated as u8);
-            self.kinds.resize(start.saturating_add(self.answers.len()), UNASKED);
-        }
-        *row
-    }
-}
+/// Answers of ingress among the sources of one group, each with the pods behind it.
+type Runs = Vec<(AnswerId, u64)>;
 
 /// The destinations of one group against everybody.
 struct Column<'w> {
@@ -153,7 +85,7 @@ impl Column<'_> {
 
 impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
     pub(super) fn new(matrix: &'m Matrix<'e, 'a>) -> Self {
-        Self { matrix, rows: Rows::new(&matrix.evaluation.core), kinds: Vec::new(), kept: 0, local: Local::default() }
+        Self { matrix, rows: Rows::new(&matrix.evaluation.core), kinds: Vec::new(), kept: 0 }
     }
 
     pub(super) fn steps(&self) -> u64 {
@@ -204,9 +136,8 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
     /// Counts the pairs of a block.
     pub(super) fn tally(&mut self, block: Range<usize>, part: &mut Tally) {
         let mut counts = Counts::default();
-        let mut local = std::mem::take(&mut self.local);
-        self.columns(block, |this, column| this.count(column, &mut local, &mut counts));
-        self.local = local;
+        let mut runs: Runs = Vec::new();
+        self.columns(block, |this, column| this.count(column, &mut runs, &mut counts));
         let Counts { connected, unknown, separated } = counts;
         part.connected = part.connected.saturating_add(connected);
         part.unknown = part.unknown.saturating_add(unknown);
@@ -214,38 +145,24 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
         part.pairs = part.pairs.saturating_add(connected).saturating_add(unknown).saturating_add(separated);
     }
 
-    fn count(&mut self, column: &Column<'_>, local: &mut Local, counts: &mut Counts) {
+    fn count(&mut self, column: &Column<'_>, runs: &mut Runs, counts: &mut Counts) {
         let matrix = self.matrix;
         let sum = |pods: &[u64]| pods.iter().fold(0u64, |sum, pods| sum.saturating_add(*pods));
-        local.begin(column.ingress, |answer| self.rows.answers.ingress.is_silent(answer));
         let mut own = Counts::default();
-        for (outs, many) in column.egress.chunks(column.groups.max(1)).zip(column.pods) {
-            // Pods by kind.
-            let mut sums = [0u64; KINDS];
-            for (out, sources) in outs.iter().zip(&matrix.sources.groups) {
-                if self.rows.answers.egress.is_silent(*out) {
+        for (number, sources) in matrix.sources.groups.iter().enumerate() {
+            let answers = column.ingress.get(sources.members.clone()).unwrap_or_default();
+            let pods = matrix.sources.pods.get(sources.members.clone()).unwrap_or_default();
+            self.gather(runs, answers, pods);
+            if runs.is_empty() {
+                continue;
+            }
+            for (out, many) in column.egress(number).zip(column.pods) {
+                if self.rows.answers.egress.is_silent(out) {
                     continue;
                 }
-                let row = local.row(*out);
-                let into = local.ingress.get(sources.members.clone()).unwrap_or_default();
-                let pods = matrix.sources.pods.get(sources.members.clone()).unwrap_or_default();
-                for (into, pods) in into.iter().zip(pods) {
-                    let at = row.saturating_add(index(*into));
-                    let mut kind = local.kinds.get(at).copied().unwrap_or(UNASKED);
-                    if kind == UNASKED {
-                        let answer = local.answers.get(index(*into)).copied().unwrap_or_default();
-                        kind = self.kind(*out, answer) as u8;
-                        if let Some(slot) = local.kinds.get_mut(at) {
-                            *slot = kind;
-                        }
-                    }
-                    if let Some(sum) = sums.get_mut(usize::from(kind)) {
-                        *sum = sum.saturating_add(*pods);
-                    }
+                for (into, sum) in runs.iter() {
+                    own.add(self.kind(out, *into), sum.saturating_mul(*many));
                 }
-            }
-            for kind in [Kind::Connected, Kind::Unknown] {
-                own.add(kind, sums.get(kind as usize).map_or(0, |sum| sum.saturating_mul(*many)));
             }
         }
         counts.add(Kind::Connected, own.connected);
@@ -271,6 +188,20 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
         }
     }
 
+    /// Adds up the pods behind equal answers, as far as they stand near each other, and leaves out those that let nothing pass.
+    fn gather(&self, runs: &mut Runs, answers: &[AnswerId], pods: &[u64]) {
+        runs.clear();
+        for (answer, pods) in answers.iter().zip(pods) {
+            if self.rows.answers.ingress.is_silent(*answer) {
+                continue;
+            }
+            match runs.iter_mut().rev().take(4).find(|(same, _)| same == answer) {
+                Some((_, sum)) => *sum = sum.saturating_add(*pods),
+                None => runs.push((*answer, *pods)),
+            }
+        }
+    }
+
     /// What is between two pods by the answers of both sides.
     fn kind(&mut self, egress: AnswerId, ingress: AnswerId) -> Kind {
         let (out, into) = (index(egress), index(ingress));
@@ -293,7 +224,7 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
         if let Some(row) = self.kinds.get_mut(into) {
             if row.len() < width {
                 self.kept = self.kept.saturating_add(width.saturating_sub(row.len()));
-                row.resize(width, UNASKED);
+                row.resize(width, u8::MAX);
             }
             if let Some(slot) = row.get_mut(out) {
                 *slot = kind as u8;

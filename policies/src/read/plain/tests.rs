@@ -54,12 +54,59 @@ fn what_manifests_are_written_in_is_read_as_the_whole_language_has_it() {
 #[test]
 fn what_is_not_plain_or_not_right_is_left() {
     let texts = [
-        "", "a", "a:", "a:\nb: 1", "a: 1\n  b", "a: 1\n b: 2", "  a: 1\nb: 2", "a: 1\n- b", "- a\nb: 1", "a: 1\na: 2",
-        "a: |\n  b", "a: >\n  b", "a: &x 1\nb: *x", "a: !!str 1", "<<: {a: 1}", "? a", "a: \"b\\n\"", "a: 'b''c'", "a: \"b",
-        "a: \"b\" c", "a: b: c", "a: b #c", "a: b:", "a: - b", "- - a", "-\n  a: 1", "a:\t1", "a: é", "a: 1\r\n", "a: 1 ",
-        "a: [b", "a: [b]]", "a: [b,]", "a: {b}", "a: {b:c}", "a: {b: c,}", "a: [b: c]", "a: {b: 1, b: 2}", "a: [b c]",
-        "a: [\n  b]", "a: .inf", "null: 1", "a: `b", "a: @b", "a: %b", "%YAML 1.2", "a: 1\n...\n", "a : 1", "a b: 1",
-        "a:\n- b\n  c: 1", "a:\n  - b\n - c", "a:\n  b: 1\n c: 2", "a: b\n # c\n  d",
+        "",
+        "a",
+        "a:",
+        "a:\nb: 1",
+        "a: 1\n  b",
+        "a: 1\n b: 2",
+        "  a: 1\nb: 2",
+        "a: 1\n- b",
+        "- a\nb: 1",
+        "a: 1\na: 2",
+        "a: |\n  b",
+        "a: >\n  b",
+        "a: &x 1\nb: *x",
+        "a: !!str 1",
+        "<<: {a: 1}",
+        "? a",
+        "a: \"b\\n\"",
+        "a: 'b''c'",
+        "a: \"b",
+        "a: \"b\" c",
+        "a: b: c",
+        "a: b #c",
+        "a: b:",
+        "a: - b",
+        "- - a",
+        "-\n  a: 1",
+        "a:\t1",
+        "a: é",
+        "a: 1\r\n",
+        "a: 1 ",
+        "a: [b",
+        "a: [b]]",
+        "a: [b,]",
+        "a: {b}",
+        "a: {b:c}",
+        "a: {b: c,}",
+        "a: [b: c]",
+        "a: {b: 1, b: 2}",
+        "a: [b c]",
+        "a: [\n  b]",
+        "a: .inf",
+        "null: 1",
+        "a: `b",
+        "a: @b",
+        "a: %b",
+        "%YAML 1.2",
+        "a: 1\n...\n",
+        "a : 1",
+        "a b: 1",
+        "a:\n- b\n  c: 1",
+        "a:\n  - b\n - c",
+        "a:\n  b: 1\n c: 2",
+        "a: b\n # c\n  d",
     ];
     for text in texts {
         assert_eq!(as_json(text), "left", "{text:?}");
@@ -72,8 +119,9 @@ fn what_is_not_plain_or_not_right_is_left() {
 /// Changes a text in one place.
 fn change(rng: &mut Rng, text: &mut String) {
     const PIECES: [&str; 40] = [
-        " ", "  ", "\n", ":", ": ", "-", "- ", "#", " #", "\"", "'", "{", "}", "[", "]", ",", ", ", "{}", "[]", "a", "0", ".",
-        "/", "\\", "&a ", "*a", "!!str ", "|", ">", "?", "~", "null", "y", "\t", "é", "<<", "\n\n", "...", "---", "%",
+        " ", "  ", "\n", ":", ": ", "-", "- ", "#", " #", "\"", "'", "{", "}", "[", "]", ",", ", ", "{}",
+        "[]", "a", "0", ".", "/", "\\", "&a ", "*a", "!!str ", "|", ">", "?", "~", "null", "y", "\t", "é",
+        "<<", "\n\n", "...", "---", "%",
     ];
     let at = rng.below(text.len() + 1);
     let Some(at) = (at..=text.len()).find(|at| text.is_char_boundary(*at)) else { return };
@@ -87,7 +135,9 @@ fn change(rng: &mut Rng, text: &mut String) {
         // A line, or its beginning, somewhere else.
         1 => {
             let lines: Vec<String> = text.lines().map(Into::into).collect();
-            if let (Some(line), Some(to)) = (rng.pick(&lines).cloned(), text.get(..at).and_then(|t| t.rfind('\n'))) {
+            if let (Some(line), Some(to)) =
+                (rng.pick(&lines).cloned(), text.get(..at).and_then(|t| t.rfind('\n')))
+            {
                 text.insert_str(to + 1, &format!("{line}\n"));
             }
         }
@@ -100,11 +150,13 @@ fn whatever_is_read_is_read_as_the_whole_language_has_it() {
     let mut rng = Rng::new(1);
     let Cluster { namespaces, pods, policies } =
         Cluster::generate(Shape { pods: 60, policies: 60, seed: 1, all_distinct: true });
-    let mut texts: Vec<String> = (0..40).map(|seed| Case::generate(seed, Dialect::Calico).manifests()).collect();
+    let mut texts: Vec<String> =
+        (0..40).map(|seed| Case::generate(seed, Dialect::Calico).manifests()).collect();
     texts.extend((0..40).map(|seed| Case::generate(seed, Dialect::Kubernetes).manifests()));
     texts.push(stream(namespaces.iter().chain(&pods).chain(&policies)));
     texts.push(FLOW.repeat(20));
-    let documents: Vec<&str> = texts.iter().flat_map(|text| text.split("---\n")).filter(|d| !d.is_empty()).collect();
+    let documents: Vec<&str> =
+        texts.iter().flat_map(|text| text.split("---\n")).filter(|d| !d.is_empty()).collect();
     let (mut read, mut changed) = (0, 0);
     for document in &documents {
         read += usize::from(agrees(document));
