@@ -18,7 +18,6 @@ use mpegflow_policies::read::{self, Input, Limits, ReadOptions};
 use mpegflow_policies::report;
 use mpegflow_policies::sets::AddressSet;
 use mpegflow_policies::truth::Truth;
-use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 /// Bytes of a file of observed flows.
@@ -30,8 +29,7 @@ pub(crate) async fn run(args: Audit, ui: Ui) -> Result<u8, Failed> {
         None => audit(args, ui).await,
         Some(AuditCommand::Diff { old, new, world, format }) => diff(&old, &new, &world, format, ui),
         Some(AuditCommand::Pairs { input, world, format }) => {
-            // The process ends with the answer, and then all memory is given back at once: not object by object before.
-            let read = ManuallyDrop::new(gather(&input, &world, ui).await?);
+            let read = gather(&input, &world, ui).await?;
             pairs::run(&read, &world, is_json(format, ui), ui)
         }
         Some(AuditCommand::Explain { source, destination, port, input, world, format }) => {

@@ -6,14 +6,12 @@ use crate::exit::{Exit, Failed};
 use crate::ui::Ui;
 use mpegflow_policies::evaluate::{Evaluation, Options, Tally};
 use serde_json::json;
-use std::mem::ManuallyDrop;
 
 /// Runs the command; there is no verdict, so that the exit code is 0.
 pub(super) fn run(read: &Read, world: &AuditWorld, is_json: bool, ui: Ui) -> Result<u8, Failed> {
     let options = Options { pod_cidrs: pod_cidrs(world), ..Options::default() };
     let evaluation = Evaluation::new(&read.cluster, read.profile, options)
         .map_err(|e| Failed::new(Exit::BadInput, "cannot_evaluate", e.to_string()))?;
-    let evaluation = ManuallyDrop::new(evaluation);
     let tally = evaluation.matrix().tally();
     let Tally { pairs, connected, separated, unknown, classes } = tally;
     let (pods, policies) = (read.cluster.pods.len(), read.cluster.policies.len());
