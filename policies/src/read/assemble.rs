@@ -4,7 +4,7 @@ use super::documents::{Input, Note, documents};
 use super::kinds::{Concern, concern};
 use super::{
     Document, ReadError, ReadErrors, access, admin_network_policy, calico, cilium, cluster_network_policy,
-    core, network_policy,
+    core, exceptions, network_policy, unread,
 };
 use crate::cluster::{Cluster, Pod};
 use crate::policy::Policy;
@@ -12,11 +12,13 @@ use crate::source::ObjectRef;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What to read over.
+/// What to read over, and what could not be read.
 #[derive(Debug, Clone, Default)]
 pub struct ReadOptions {
     /// Kinds to leave out although nothing is known of them: `Rollout`, or `Rollout.argoproj.io`.
     pub ignored_kinds: Vec<Arc<str>>,
+    /// What the source of the input does not show.
+    pub unread: Vec<unread::Unread>,
 }
 
 /// A cluster, and what was left out of it.
@@ -44,6 +46,10 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
                 Ok(policy) => cluster.policies.push(policy),
                 Err(all) => all.into_iter().for_each(|error| errors.push(error)),
             },
+            Ok(Read::NetworkPolicy) => match network_policy::read(document) {
+                Ok(policies) => cluster.policies.extend(policies),
+                Err(all) => all.into_iter().for_each(|error| errors.push(error)),
+            },
             Ok(Read::Calico) => match calico::read(document) {
                 Ok(parsed) => of_calico.push(parsed),
                 Err(all) => all.into_iter().for_each(|error| errors.push(error)),
@@ -56,11 +62,13 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
         }
     }
     drop_covered_templates(&mut cluster.pods);
+    exceptions::link(&read.documents, &mut cluster.policies);
     calico::enter(&of_calico, &mut cluster);
     let policies = calico::link(of_calico, &cluster);
     cluster.policies.extend(policies);
     let policies = cilium::link(of_cilium, &cluster);
     cluster.policies.extend(policies);
+    unread::enter(&options.unread, &mut cluster);
     errors.or(Reading { cluster, notes: read.notes })
 }
 
@@ -70,6 +78,8 @@ enum Read {
     Whole,
     /// It is a policy that needs nothing of the rest of the cluster, to be read so.
     Policy(fn(&Document) -> Result<Policy, Vec<ReadError>>),
+    /// A NetworkPolicy.
+    NetworkPolicy,
     /// It is Calico's, to be read with the others.
     Calico,
     /// It is Cilium's, likewise.
@@ -98,7 +108,7 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
         return access::read(document, cluster).map(|()| Read::Whole);
     }
     if is(network_policy::KINDS)? {
-        return Ok(Read::Policy(network_policy::read));
+        return Ok(Read::NetworkPolicy);
     }
     if is(cluster_network_policy::KINDS)? {
         return Ok(Read::Policy(cluster_network_policy::read));
@@ -112,6 +122,7 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
     if is(cilium::KINDS)? {
         return Ok(Read::Cilium);
     }
+    core::settings(document, cluster)?;
     let (group, kind) = (document.group(), &document.kind);
     let full = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
     let ignored = options.ignored_kinds.iter().any(|k| **k == **kind || **k == *full);
