@@ -709,7 +709,7 @@ fn a_difference_is_told_of_a_node_once_and_not_of_its_host_network_pods() {
     let changes = diff::run(&open, &closed, "calico".parse().unwrap(), None).unwrap();
     assert!(changes.changes.iter().any(|change| change.destination == "node n2"), "{}", changes.table(false));
     assert!(
-        !changes.changes.iter().any(|change| change.destination.contains("agent")),
+        !changes.changes.iter().any(|change| change.destination.contains("kube-system/agent")),
         "{}",
         changes.table(false)
     );

@@ -77,7 +77,11 @@ pub(super) async fn gather(
         let preferred = group.get("preferredVersion").and_then(version);
         let others = array(group, "versions").iter().filter_map(version);
         let mut versions: Vec<String> = preferred.into_iter().collect();
-        versions.extend(others.filter(|other| !versions.contains(other)).collect::<Vec<_>>());
+        for other in others {
+            if !versions.contains(&other) {
+                versions.push(other);
+            }
+        }
         let mut seen: Vec<String> = Vec::new();
         for version in versions {
             let path = format!("apis/{version}");

@@ -1,6 +1,5 @@
 //! `mpegflow audit --cluster` against a real API server: what it reads, page by page, with which rights, and what comes of a right
 //! that is missing.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Node;
@@ -8,7 +7,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use mpegflow_test_cluster::{Cluster, until};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// More policies than a page holds stand before the pool's own, in the order in which the API server lists them.
@@ -89,10 +88,18 @@ kind: Node
 metadata: {name: n1}
 ";
 
+/// The program, which `cargo build -p mpegflow` puts beside the tests.
+fn mpegflow() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let program = own.parent().and_then(Path::parent).unwrap().join("mpegflow");
+    assert!(program.exists(), "{} is not built: cargo build -p mpegflow", program.display());
+    program
+}
+
 /// The ClusterRole as the documentation prints it.
 fn role() -> String {
     let page =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/audit.md")).unwrap();
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/audit.md")).unwrap();
     let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     blocks
         .into_iter()
@@ -111,7 +118,7 @@ fn bound(role: &str, account: &str) -> String {
 
 /// Runs the audit: its exit code, its report, what it said on the side.
 fn audit(kubeconfig: &Path, cni: &str) -> (i32, Value, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mpegflow"));
+    let mut command = Command::new(mpegflow());
     command.args(["audit", "--cluster", "--format", "json", "--cni", cni, "--kubeconfig"]).arg(kubeconfig);
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -247,7 +254,7 @@ async fn a_live_cluster_is_read_whole_with_get_and_list_alone_and_a_missing_righ
     let text = std::fs::read_to_string(&auditor).unwrap();
     let token = text.split("token: \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     std::fs::write(&nobody, text.replace(token, "wrong")).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_mpegflow"))
+    let output = Command::new(mpegflow())
         .args(["audit", "--cluster", "--kubeconfig"])
         .arg(&nobody)
         .output()
