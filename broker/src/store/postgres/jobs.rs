@@ -1,6 +1,6 @@
 //! Jobs and events.
 
-use super::conn::Conn;
+use super::conn::{Conn, Connector};
 use super::{PostgresStore, chain, sql, uploads};
 use crate::model::{JobRecord, JobView, ManifestEntry, Stage, StoredEvent, TaskRecord, Time, Tries};
 use crate::store::row::{self, Cells, json, ordinal, plan_json, signed, word};
@@ -66,12 +66,12 @@ pub(super) async fn submit(
 
 /// Tasks of the jobs, each job's in order.
 pub(super) async fn tasks_of(
-    store: &PostgresStore,
+    connector: &Connector,
     conn: &mut Conn,
     jobs: &[JobId],
 ) -> Result<Vec<(JobId, TaskRecord)>, StoreError> {
     let ids: Vec<String> = jobs.iter().map(JobId::to_string).collect();
-    let rows = store.sql(sql::TASKS).bind(ids).fetch_all(&mut **conn).await?;
+    let rows = connector.sql(sql::TASKS).bind(ids).fetch_all(&mut **conn).await?;
     rows.iter().map(|row| Ok((Cells::of("tasks", row).id("job")?, row::task(row)?))).collect()
 }
 
@@ -82,7 +82,7 @@ async fn views(
 ) -> Result<Vec<JobView>, StoreError> {
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
     let mut tasks: HashMap<JobId, Vec<TaskRecord>> = HashMap::new();
-    for (job, task) in tasks_of(store, conn, &ids).await? {
+    for (job, task) in tasks_of(&store.connector, conn, &ids).await? {
         tasks.entry(job).or_default().push(task);
     }
     let mut objects: HashMap<JobId, Vec<ManifestEntry>> = HashMap::new();
