@@ -5,8 +5,8 @@ use crate::plan::{Settings, graph};
 use crate::secret::fresh_id;
 use crate::state::{Ending, Snapshot, decide};
 use crate::store::{
-    Announced, ApiKeyRecord, Canceled, Deleted, End, Idempotency, LeaseIs, Leased, NewJob, NewLease, NewUpload,
-    Once, Recorded, Settled, Store, Submitted,
+    Announced, ApiKeyRecord, Canceled, Deleted, End, Idempotency, LeaseIs, Leased, NewJob, NewLease,
+    NewUpload, Once, Recorded, Settled, Store, Submitted,
 };
 use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::failure::{Failure, FailureCode};

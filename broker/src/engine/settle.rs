@@ -56,7 +56,8 @@ impl Engine {
         let mut received = Vec::with_capacity(slots);
         for (position, said) in said.iter().enumerate() {
             let output = u32::try_from(position).map_err(|_| CallError::NoSlot)?;
-            let parts: Vec<&Part> = parts.iter().filter(|(of, _)| *of == output).map(|(_, part)| part).collect();
+            let parts: Vec<&Part> =
+                parts.iter().filter(|(of, _)| *of == output).map(|(_, part)| part).collect();
             let found = OutputDigest {
                 size: parts.iter().fold(0, |sum, p| p.size.saturating_add(sum)),
                 parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),

@@ -9,7 +9,11 @@ use serde_json::Value;
 use sqlx::{Connection as _, Executor as _};
 use std::time::Instant;
 
-const ROWS: u64 = 10_000_000;
+/// `EVENTS=100000` for a quick look.
+fn wanted() -> u64 {
+    std::env::var("EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000)
+}
+
 /// Events of a job.
 const EACH: u64 = 10;
 /// Tenants beside the large one, which has a tenth.
@@ -19,15 +23,27 @@ const CALLS: u64 = 2_000;
 
 pub(crate) async fn run() -> Vec<Value> {
     // What is measured are reads; how durable the rows are that are made here does not matter.
-    let server = postgres::Server::start(&["-c", "fsync=off", "-c", "max_wal_size=4GB", "-c", "maintenance_work_mem=256MB"]);
-    let url = format!("postgres://mpegflow:{}@127.0.0.1:{}/postgres?sslmode=disable", postgres::PASSWORD, server.port());
+    let server = postgres::Server::start(&[
+        "-c",
+        "fsync=off",
+        "-c",
+        "max_wal_size=4GB",
+        "-c",
+        "maintenance_work_mem=256MB",
+    ]);
+    let url = format!(
+        "postgres://mpegflow:{}@127.0.0.1:{}/postgres?sslmode=disable",
+        postgres::PASSWORD,
+        server.port()
+    );
     let source = UrlSource::Plain(DatabaseUrl::parse(&url).unwrap());
     let store = PostgresStore::open(DatabaseConfig::new(source)).await.unwrap();
     let began = Instant::now();
-    fill(&url).await;
-    println!("{ROWS} events made in {:.0} s", began.elapsed().as_secs_f64());
+    let rows = wanted();
+    fill(&url, rows).await;
+    println!("{rows} events made in {:.0} s", began.elapsed().as_secs_f64());
     let large = TenantId::from_u128(1);
-    let job = |n: u64| JobId::from_u128(u128::from(n % (ROWS / EACH / 10)) * 100 + 1);
+    let job = |n: u64| JobId::from_u128(u128::from(n % (rows / EACH / 10)) * 100 + 1);
     let mut metrics = Vec::new();
     let mut measured = |what: &str, times: Vec<f64>| {
         let p50 = percentile(times.clone(), 50);
@@ -39,7 +55,7 @@ pub(crate) async fn run() -> Vec<Value> {
     let timed = |began: Instant| began.elapsed().as_secs_f64() * 1e3;
     for n in 0..CALLS {
         // Spread over everything there is.
-        let at = n.wrapping_mul(2_654_435_761) % (ROWS / 10);
+        let at = n.wrapping_mul(2_654_435_761) % (rows / 10);
         let began = Instant::now();
         let jobs = store.jobs(large, None, Some(job(at)), 50).await.unwrap();
         times[0].push(timed(began));
@@ -56,20 +72,27 @@ pub(crate) async fn run() -> Vec<Value> {
         let began = Instant::now();
         store.last_event(large).await.unwrap();
         times[4].push(timed(began));
-        assert!(!events.is_empty() && of_job.len() as u64 == EACH, "{} {} {}", jobs.len(), events.len(), of_job.len());
+        assert!(
+            !events.is_empty() && of_job.len() as u64 == EACH,
+            "{} {} {}",
+            jobs.len(),
+            events.len(),
+            of_job.len()
+        );
     }
-    let names = ["jobs, 50", "jobs in one state, 50", "events, 256", "events of one job", "number of the last event"];
+    let names =
+        ["jobs, 50", "jobs in one state, 50", "events, 256", "events of one job", "number of the last event"];
     for (name, times) in names.iter().zip(times) {
-        measured(&format!("p99 at {ROWS} events: {name}"), times);
+        measured(&format!("p99 at {rows} events: {name}"), times);
     }
     store.close().await;
     metrics
 }
 
 /// Jobs and events as the broker writes them, but for the hashes, which nothing here reads.
-async fn fill(url: &str) {
+async fn fill(url: &str, rows: u64) {
     let mut conn = sqlx::PgConnection::connect(url).await.unwrap();
-    let jobs = ROWS / EACH;
+    let jobs = rows / EACH;
     let tenant = |n: &str| format!("'tnt_' || lpad(to_hex({n}), 32, '0')");
     // Every tenth job is the large tenant's, and has the ids that run() asks for.
     let whose = format!("CASE WHEN j % 10 = 0 THEN 1 ELSE 2 + j % {TENANTS} END");

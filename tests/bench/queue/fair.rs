@@ -29,7 +29,19 @@ pub(crate) async fn run(site: &Site, runs: usize) -> Vec<Value> {
     }
     let of = |at: usize, f: fn(&(f64, f64)) -> f64| median(waits[at].iter().map(f).collect());
     vec![
-        metric("wait of 99 tenants, p50: with 9,000 jobs of the 100th / without", "1.0x", "s", of(1, |w| w.0), of(0, |w| w.0)),
-        metric("wait of 99 tenants, p99: with 9,000 jobs of the 100th / without", "1.0x", "s", of(1, |w| w.1), of(0, |w| w.1)),
+        metric(
+            "wait of 99 tenants, p50: with 9,000 jobs of the 100th / without",
+            "1.0x",
+            "s",
+            of(1, |w| w.0),
+            of(0, |w| w.0),
+        ),
+        metric(
+            "wait of 99 tenants, p99: with 9,000 jobs of the 100th / without",
+            "1.0x",
+            "s",
+            of(1, |w| w.1),
+            of(0, |w| w.1),
+        ),
     ]
 }

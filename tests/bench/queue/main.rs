@@ -42,7 +42,13 @@ fn main() {
         if wanted("latency") {
             let few = median((0..runs).map(|_| runtime.block_on(site.lease_p99(100))).collect());
             let many = median((0..runs).map(|_| runtime.block_on(site.lease_p99(100_000))).collect());
-            metrics.push(metric("p99 of a lease with 100,000 queued, against 100", "<= 1.0x", "ms", many, few));
+            metrics.push(metric(
+                "p99 of a lease with 100,000 queued, against 100",
+                "<= 1.0x",
+                "ms",
+                many,
+                few,
+            ));
         }
         if wanted("fair") {
             metrics.extend(runtime.block_on(fair::run(&site, runs)));

@@ -222,10 +222,15 @@ impl Ours {
             tasks.spawn(async move {
                 let mut worker = worker;
                 while waits.lock().unwrap().len() < jobs {
-                    let LeaseAnswer::Lease(lease) = engine.lease(worker, Duration::from_millis(50)).await.unwrap() else {
+                    let LeaseAnswer::Lease(lease) =
+                        engine.lease(worker, Duration::from_millis(50)).await.unwrap()
+                    else {
                         worker = fresh_id();
                         let store = engine.store();
-                        store.add_worker(worker, &PoolName::default(), Time(i64::MAX), Time(0)).await.unwrap();
+                        store
+                            .add_worker(worker, &PoolName::default(), Time(i64::MAX), Time(0))
+                            .await
+                            .unwrap();
                         continue;
                     };
                     let waited = began.elapsed().as_secs_f64();

@@ -23,7 +23,7 @@ mod wake;
 pub use config::{RedisConfig, RedisUrlSource};
 pub use url::{RedisUrl, RedisUrlError};
 
-use super::{Queue, QueueError, RunningTask, Take};
+use super::{Indexed, Queue, QueueError, RunningTask, Take};
 use crate::batch::Batcher;
 use crate::model::{ReadyTask, Time};
 use async_trait::async_trait;
@@ -208,6 +208,11 @@ fn by_pool<T>(items: &[T], pool: impl Fn(&T) -> &PoolName) -> BTreeMap<&PoolName
     pools
 }
 
+/// When a task was taken, of its record in `depth`.
+fn taken_at(record: &str) -> Option<Time> {
+    record.strip_prefix("r|")?.split('|').nth(1)?.parse().ok().map(Time)
+}
+
 /// What `take` answers. Whoever else writes into these keys may put anything there; what cannot be read is an error.
 fn taken(pool: &PoolName, answer: &[Option<String>]) -> Option<Take> {
     let text = |at: usize| answer.get(at).and_then(Option::as_deref);
@@ -270,8 +275,9 @@ impl Queue for RedisQueue {
         Ok(())
     }
 
-    async fn tasks(&self) -> Result<Vec<(PoolName, TaskId)>, QueueError> {
-        let mut found = BTreeSet::new();
+    async fn tasks(&self) -> Result<Vec<Indexed>, QueueError> {
+        // A scan may tell of one twice.
+        let mut found = BTreeMap::new();
         for pool in self.pools().await? {
             let mut cursor = 0_u64;
             loop {
@@ -279,14 +285,19 @@ impl Queue for RedisQueue {
                 scan.arg(self.pools.key(&pool, "depth")).arg(cursor).arg("COUNT").arg(1_000);
                 let (next, entries): (u64, Vec<(String, String)>) =
                     self.link().call(async |c| scan.query_async(c).await).await?;
-                found.extend(entries.iter().filter_map(|(id, _)| Some((pool.clone(), id.parse().ok()?))));
+                for (id, record) in &entries {
+                    if let Ok(task) = id.parse() {
+                        let indexed = Indexed { pool: pool.clone(), task, taken: taken_at(record) };
+                        found.insert((pool.clone(), task), indexed);
+                    }
+                }
                 cursor = next;
                 if cursor == 0 {
                     break;
                 }
             }
         }
-        Ok(found.into_iter().collect())
+        Ok(found.into_values().collect())
     }
 
     async fn restore(

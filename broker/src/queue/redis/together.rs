@@ -24,7 +24,11 @@ pub(super) struct TakeAsk {
 pub(super) struct Takes(pub(super) Arc<Pools>);
 
 impl Takes {
-    async fn of_pool(&self, pool: &PoolName, asks: &[TakeAsk]) -> Result<Vec<Result<Take, QueueError>>, QueueError> {
+    async fn of_pool(
+        &self,
+        pool: &PoolName,
+        asks: &[TakeAsk],
+    ) -> Result<Vec<Result<Take, QueueError>>, QueueError> {
         let now = asks.iter().map(|ask| ask.now).max().unwrap_or(Time(0));
         let mut invocation = self.0.invocation(pool, "take", now);
         for ask in asks {
@@ -65,7 +69,11 @@ pub(super) struct Ended {
 pub(super) struct Ends(pub(super) Arc<Pools>);
 
 impl Ends {
-    async fn of_pool(&self, pool: &PoolName, asks: &[Ended]) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+    async fn of_pool(
+        &self,
+        pool: &PoolName,
+        asks: &[Ended],
+    ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
         let now = asks.iter().map(|ask| ask.now).max().unwrap_or(Time(0));
         let mut invocation = self.0.invocation(pool, "settle", now);
         for ask in asks {

@@ -57,7 +57,10 @@ impl Statement for Closings {
         if !parted.is_empty() {
             for row in &connector.sql(sql::PARTS_OF).bind(parted).fetch_all(&mut *conn).await? {
                 let cells = Cells::of("parts", row);
-                parts.entry(cells.id("attempt")?).or_default().push((cells.small("output")?, row::part(row)?));
+                parts
+                    .entry(cells.id("attempt")?)
+                    .or_default()
+                    .push((cells.small("output")?, row::part(row)?));
             }
         }
         conn.done().await?;

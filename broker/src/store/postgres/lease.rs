@@ -89,7 +89,9 @@ impl Statement for Leases {
         for row in &rows {
             found.insert(Cells::of("tasks", row).id("asked")?, row);
         }
-        let answer = |ask: &LeaseAsk| found.get(&ask.new.attempt).map_or(Ok(Leased::Gone), |row| leased(&ask.new, row));
+        let answer = |ask: &LeaseAsk| {
+            found.get(&ask.new.attempt).map_or(Ok(Leased::Gone), |row| leased(&ask.new, row))
+        };
         Ok(asks.iter().map(answer).collect())
     }
 }

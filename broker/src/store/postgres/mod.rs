@@ -37,6 +37,7 @@ pub use url::{DatabaseUrl, UrlError};
 
 use crate::audit::checkpoint::{Checkpoint, Purpose, SignedCheckpoint};
 use crate::audit::verify::{Finding, Verified, Verifier};
+use crate::batch::Batcher;
 use crate::model::{
     Claim, JobView, LiveAttempt, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
 };
@@ -47,7 +48,6 @@ use crate::store::{
     NewJob, NewLease, NewUpload, Note, Once, Recorded, Settled, Store, StoreError, Submitted,
 };
 use async_trait::async_trait;
-use crate::batch::Batcher;
 use closing::Closings;
 use conn::{Conn, Connector};
 use lease::{Asking, LeaseAsk, Leases};
@@ -55,13 +55,13 @@ use mpegflow_protocol::api::JobState;
 use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TenantId, UploadId, WorkerId};
 use renew::Renewals;
 use settle::Ends;
-use together::Together;
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+use together::Together;
 
 /// Batches of moves that are under way at once: while one waits for the disk, the next is worked out.
 const MOVES: usize = 2;
@@ -79,6 +79,7 @@ pub struct PostgresStore {
     leases: Batcher<Together<Leases>>,
     closings: Batcher<Together<Closings>>,
     ends: Batcher<Together<Ends>>,
+    counted: jobs::Counted,
     clock: DatabaseClock,
     callers_time: bool,
 }
@@ -101,6 +102,7 @@ impl PostgresStore {
             leases: Together::start(&connector, MOVES, most),
             closings: Together::start(&connector, READS, most),
             ends: Together::start(&connector, MOVES, most),
+            counted: jobs::Counted::default(),
             connector,
             clock,
             callers_time: false,
@@ -478,11 +480,7 @@ impl Store for PostgresStore {
         dispatch::parts(self, attempt, output).await
     }
 
-    async fn settle(
-        &self,
-        end: End<'_>,
-        decide: Decide<'_>,
-    ) -> Result<Settled, StoreError> {
+    async fn settle(&self, end: End<'_>, decide: Decide<'_>) -> Result<Settled, StoreError> {
         settle::settle(self, end, decide).await
     }
 

@@ -31,7 +31,8 @@ pub(super) async fn settle(
     for _ in 0..TRIES {
         let known = match end.known.take() {
             Some(known) => known,
-            None => match together::ask(&store.closings, *end.claim).await?.and_then(|closing| closing.known) {
+            None => match together::ask(&store.closings, *end.claim).await?.and_then(|closing| closing.known)
+            {
                 Some(known) => known,
                 None => return Ok(Settled::Stale),
             },
@@ -182,7 +183,8 @@ impl Statement for Ends {
             each: impl Fn(&'a Change) -> &'a [E],
             f: impl Fn(&'a Change, usize, &'a E) -> T,
         ) -> Vec<T> {
-            let rows = asks.iter().flat_map(|ask| each(ask).iter().enumerate().map(move |(n, e)| (ask, n, e)));
+            let rows =
+                asks.iter().flat_map(|ask| each(ask).iter().enumerate().map(move |(n, e)| (ask, n, e)));
             rows.map(|(ask, n, e)| f(ask, n, e)).collect()
         }
         fn next<'a, T>(asks: &'a [Change], f: impl Fn(&'a Next) -> T) -> Vec<Option<T>> {
@@ -292,7 +294,8 @@ impl TaskColumns {
 
 /// The events of a decision.
 fn told(decision: &Decision, before: JobState, after: JobState) -> Vec<Told> {
-    let state = |kind: &EventKind| if *kind == EventKind::Finished { after.as_str() } else { before.as_str() };
+    let state =
+        |kind: &EventKind| if *kind == EventKind::Finished { after.as_str() } else { before.as_str() };
     let events = decision.events().into_iter();
     events.map(|(kind, failure)| (word(&kind), state(&kind), failure.as_ref().map(json))).collect()
 }

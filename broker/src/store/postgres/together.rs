@@ -59,7 +59,8 @@ impl<S: Statement> Batch for Together<S> {
                 let mut answers = Vec::with_capacity(asks.len());
                 for ask in &asks {
                     let alone = S::at_once(&self.0, std::slice::from_ref(ask)).await;
-                    answers.push(alone.and_then(|mut alone| alone.pop().unwrap_or_else(|| Err(unanswered()))));
+                    answers
+                        .push(alone.and_then(|mut alone| alone.pop().unwrap_or_else(|| Err(unanswered()))));
                 }
                 answers
             }

@@ -14,8 +14,8 @@ use crate::model::{
 };
 use crate::queue::RunningTask;
 use crate::store::{
-    Announced, ApiKeyRecord, Canceled, Decide, Deleted, End, Expired, Garbage, Idempotency, Leased,
-    NewJob, NewLease, NewUpload, Once, Recorded, Settled, Store, StoreError, Submitted,
+    Announced, ApiKeyRecord, Canceled, Decide, Deleted, End, Expired, Garbage, Idempotency, Leased, NewJob,
+    NewLease, NewUpload, Once, Recorded, Settled, Store, StoreError, Submitted,
 };
 use async_trait::async_trait;
 use mpegflow_protocol::api::JobState;
@@ -279,11 +279,7 @@ impl Store for SqliteStore {
         dispatch::parts(self, attempt, output).await
     }
 
-    async fn settle(
-        &self,
-        end: End<'_>,
-        decide: Decide<'_>,
-    ) -> Result<Settled, StoreError> {
+    async fn settle(&self, end: End<'_>, decide: Decide<'_>) -> Result<Settled, StoreError> {
         settle::settle(self, end, decide).await
     }
 
