@@ -16,6 +16,7 @@
 //! | [`config`] | one file, the environment and flags, resolved into one configuration |
 
 pub mod audit;
+mod batch;
 pub mod ca;
 pub mod capability;
 pub mod config;

@@ -5,8 +5,8 @@ use crate::plan::{Settings, graph};
 use crate::secret::fresh_id;
 use crate::state::{Ending, Snapshot, decide};
 use crate::store::{
-    Announced, ApiKeyRecord, Canceled, Deleted, Idempotency, LeaseIs, Leased, NewJob, NewLease, NewUpload,
-    Once, Recorded, Settled, Store, Submitted,
+    Announced, ApiKeyRecord, Canceled, Deleted, End, Idempotency, LeaseIs, Leased, NewJob, NewLease,
+    NewUpload, Once, Recorded, Settled, Store, Submitted,
 };
 use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::failure::{Failure, FailureCode};
@@ -93,10 +93,15 @@ async fn lease_at(store: &dyn Store, task: TaskId, worker: WorkerId, now: Time) 
     }
 }
 
+/// The end of an attempt that is asked for, with nothing known before.
+pub fn end(claim: &Claim, lease: LeaseIs, now: Time) -> End<'_> {
+    End { claim, evidence: None, lease, now, next_task: fresh_id(), known: None }
+}
+
 /// Ends an attempt as the state machine decides.
 pub async fn settle(store: &dyn Store, claim: &Claim, lease: LeaseIs, now: Time, ending: &Ending) -> Settled {
     let decide = |snapshot: &Snapshot| decide(snapshot, ending, now, Settings::default());
-    store.settle(claim, None, lease, now, fresh_id(), &decide).await.unwrap()
+    store.settle(end(claim, lease, now), &decide).await.unwrap()
 }
 
 fn failed(code: FailureCode) -> Ending {

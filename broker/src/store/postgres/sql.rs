@@ -1,9 +1,9 @@
 //! Every statement of the hot path and of the reads, by name. A test has the server parse and plan each of them against the
 //! migrated schema, so that a wrong column or type is found before the code that uses it runs.
 //!
-//! A statement that moves a job locks in one order: tenant, job, task or lease, worker. Each is one compare-and-set: it
-//! changes rows only through what its first, locking parts return, and READ COMMITTED looks at a locked row again as it is
-//! now.
+//! A statement that moves jobs locks in one order: tenant, jobs, tasks or leases, workers, each of them by id, so that two batches
+//! never wait for each other. Each is one compare-and-set: it changes rows only through what its first, locking parts return,
+//! and READ COMMITTED looks at a locked row again as it is now.
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $sql:expr;)*) => {
@@ -28,40 +28,57 @@ macro_rules! now {
 statements! {
     // --- leases
 
-    /// 1 task, 2 worker, 3 attempt, 4 now or null, 5 lease in ms, 6 most live, 7 the caller's now.
-    LEASE = concat!("
-        WITH clock AS MATERIALIZED ", now!(4), ", job AS (
-            SELECT j.id, j.stage FROM jobs j
-            WHERE j.id = (SELECT t.job FROM tasks t WHERE t.id = $1) AND j.state IN ('queued', 'running')
-            FOR NO KEY UPDATE
-        ), task AS (
-            SELECT t.id, t.tenant FROM job JOIN tasks t ON t.job = job.id JOIN workers w ON w.id = $2 AND w.pool = t.pool
-            WHERE t.id = $1 AND t.state = 'ready' AND t.not_before <= $7
-            FOR NO KEY UPDATE OF t
+    /// Leases that are asked for at once, one entry for each: 1 tasks, 2 workers, 3 attempts, 4 nows or nulls, 5 leases in ms,
+    /// 6 most live, 7 the callers' nows. No task and no worker is in it twice. Each stands for itself: one that finds its task
+    /// gone keeps none of the others from theirs.
+    LEASE = "
+        WITH clock AS MATERIALIZED (
+            SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+        ), asked AS MATERIALIZED (
+            SELECT a.*, (SELECT t.job FROM tasks t WHERE t.id = a.task) AS job
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+                AS a (task, worker, attempt, at, lease_ms, most, now)
+        ), job AS MATERIALIZED (
+            SELECT j.id, j.stage, j.state FROM jobs j WHERE j.id = ANY (ARRAY (SELECT asked.job FROM asked))
+            ORDER BY j.id FOR NO KEY UPDATE
+        ), known AS MATERIALIZED (
+            SELECT t.id, t.tenant, t.pool, t.state, t.not_before FROM tasks t
+            WHERE t.id = ANY (ARRAY (
+                SELECT a.task FROM asked a JOIN job ON job.id = a.job WHERE job.state IN ('queued', 'running')))
+            ORDER BY t.id FOR NO KEY UPDATE
+        ), task AS MATERIALIZED (
+            SELECT a.*, t.tenant FROM known t JOIN asked a ON a.task = t.id JOIN workers w ON w.id = a.worker AND w.pool = t.pool
+            WHERE t.state = 'ready' AND t.not_before <= a.now
+        ), worker AS MATERIALIZED (
+            SELECT w.id FROM workers w WHERE w.id = ANY (ARRAY (SELECT task.worker FROM task))
+            ORDER BY w.id FOR NO KEY UPDATE
         ), bound AS (
-            UPDATE workers w SET tenant = task.tenant, live = w.live + 1 FROM task
-            WHERE w.id = $2 AND (w.tenant IS NULL OR w.tenant = task.tenant) AND w.live < $6
+            UPDATE workers w SET tenant = task.tenant, live = w.live + 1 FROM worker JOIN task ON task.worker = worker.id
+            WHERE w.id = worker.id AND (w.tenant IS NULL OR w.tenant = task.tenant) AND w.live < task.most
             RETURNING w.id
         ), moved AS (
             UPDATE tasks t SET state = 'running', epoch = t.epoch + 1,
                 tries = jsonb_set(t.tries::jsonb, '{attempts}', to_jsonb((t.tries::jsonb ->> 'attempts')::bigint + 1))::text
-            FROM task, bound WHERE t.id = task.id
-            RETURNING t.*
+            FROM bound JOIN task ON task.worker = bound.id WHERE t.id = task.task
+            RETURNING t.*, task.attempt, task.worker, task.lease_ms, task.at, task.now AS callers_now
         ), leased AS (
             INSERT INTO leases (attempt, task, job, worker, epoch, deadline, hard_deadline)
-            SELECT $3::text, m.id, m.job, $2::text, m.epoch, clock.now + least($5::bigint, m.wall_ms), clock.now + m.wall_ms FROM moved m, clock
-            RETURNING deadline, hard_deadline
+            SELECT m.attempt, m.id, m.job, m.worker, m.epoch, coalesce(m.at, clock.now) + least(m.lease_ms, m.wall_ms),
+                coalesce(m.at, clock.now) + m.wall_ms
+            FROM moved m, clock
+            RETURNING attempt, deadline, hard_deadline
         ), attempt AS (
             INSERT INTO attempts (id, task, job, tenant, worker, epoch, state, started_at)
-            SELECT $3::text, m.id, m.job, m.tenant, $2::text, m.epoch, 'live', clock.now FROM moved m, clock
+            SELECT m.attempt, m.id, m.job, m.tenant, m.worker, m.epoch, 'live', coalesce(m.at, clock.now) FROM moved m, clock
         ), started AS (
-            UPDATE jobs j SET state = 'running', version = j.version + 1 FROM moved m WHERE j.id = m.job
+            UPDATE jobs j SET state = 'running', version = j.version + 1 FROM (SELECT DISTINCT m.job FROM moved m) m WHERE j.id = m.job
         ), told AS (
             INSERT INTO journal (tenant, job, kind, state, stage, at)
-            SELECT m.tenant, m.job, 'task_started', 'running', job.stage, $7 FROM moved m, job
+            SELECT m.tenant, m.job, 'task_started', 'running', job.stage, m.callers_now FROM moved m JOIN job ON job.id = m.job
         )
-        SELECT m.*, l.deadline, l.hard_deadline, w.tenant AS worker_tenant, task.tenant AS task_tenant
-        FROM task LEFT JOIN moved m ON TRUE LEFT JOIN leased l ON TRUE LEFT JOIN workers w ON w.id = $2");
+        SELECT m.*, task.attempt AS asked, l.deadline, l.hard_deadline, w.tenant AS worker_tenant, task.tenant AS task_tenant
+        FROM task LEFT JOIN moved m ON m.attempt = task.attempt LEFT JOIN leased l ON l.attempt = task.attempt
+        LEFT JOIN workers w ON w.id = task.worker";
 
     /// 1 attempt, 2 worker, 3 epoch.
     LIVE = "
@@ -71,6 +88,9 @@ statements! {
 
     /// 1 worker.
     LIVE_OF_WORKER = "SELECT live FROM workers WHERE id = $1";
+
+    /// 1 workers.
+    WORKERS = "SELECT id, pool, tenant, live FROM workers WHERE id = ANY ($1::text[])";
 
     /// 1 attempts, 2 workers, 3 epochs, 4 lease in ms, 5 now or null: one entry for each renewal. A lease that has run out is
     /// not renewed, even before the ticker has seen it: another may be about to get the task.
@@ -117,66 +137,105 @@ statements! {
 
     // --- the end of an attempt
 
-    /// 1 attempt, 2 worker, 3 epoch.
+    /// Attempts that are about to end: 1 attempts, 2 workers, 3 epochs.
     SETTLING = "
-        SELECT j.*, l.task FROM leases l JOIN jobs j ON j.id = l.job
-        WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3";
+        SELECT j.*, l.attempt, l.worker, l.epoch, l.task, l.deadline, l.hard_deadline,
+            EXISTS (SELECT 1 FROM parts p WHERE p.attempt = l.attempt) AS parted
+        FROM unnest($1::text[], $2::text[], $3::bigint[]) AS a (attempt, worker, epoch)
+        JOIN leases l USING (attempt, worker, epoch) JOIN jobs j ON j.id = l.job";
+    /// 1 attempts.
+    PARTS_OF = "
+        SELECT attempt, output, part, size, sha256 FROM parts WHERE attempt = ANY ($1::text[]) ORDER BY attempt, output, part";
 
-    /// The fence: 1 job, 2 its version, 3 attempt, 4 worker, 5 epoch, 6 now or null, 7 whether the lease must have run out.
-    /// The attempt: 8 state, 9 the caller's now, 10 failure, 11 evidence.
-    /// The task: 12 state, 13 not before, 14 memory class, 15 tries, 16 last failure, 17 result, 18 digests, 19 evidence.
-    /// The job: 20 state, 21 failure, 22 finished at, 23 media, 24 stage. The upload: 25 quarantined.
-    /// The next task: 26 id or null, 27 kind, 28 ordinal, 29 plan, 30 wall time, 31 tries, 42 priority.
-    /// The manifest: 32 names, 33 attempts, 34 outputs, 35 sizes, 36 parts, 37 digests, 38 content types.
-    /// Events: 39 kinds, 40 states, 41 failures.
-    SETTLE = concat!("
-        WITH clock AS MATERIALIZED ", now!(6), ", job AS (
-            SELECT j.id, j.tenant, j.pool, j.upload FROM jobs j WHERE j.id = $1 AND j.version = $2 FOR NO KEY UPDATE
+    /// Attempts that end at once, one entry for each; no job and no worker is in it twice, and each stands for itself.
+    /// The fence: 1 jobs, 2 their versions, 3 attempts, 4 workers, 5 epochs, 6 nows or nulls, 7 whether the lease must have run out.
+    /// The attempt: 8 states, 9 the callers' nows, 10 failures, 11 evidence.
+    /// The task: 12 states, 13 not before, 14 memory classes, 15 tries, 16 last failures, 17 results, 18 digests, 19 evidence.
+    /// The job: 20 states, 21 failures, 22 finished at, 23 media, 24 stages. The upload: 25 quarantined.
+    /// The next task: 26 ids or nulls, 27 kinds, 28 ordinals, 29 plans, 30 wall times, 31 tries, 32 priorities.
+    /// Manifests, an entry for each object: 33 the attempt that ends, 34 names, 35 positions, 36 attempts, 37 outputs, 38 sizes,
+    /// 39 parts, 40 digests, 41 content types.
+    /// Events, an entry for each: 42 the attempt that ends, 43 kinds, 44 states, 45 failures.
+    SETTLE = "
+        WITH clock AS MATERIALIZED (
+            SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+        ), asked AS MATERIALIZED (
+            SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::boolean[],
+                $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::text[],
+                $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bigint[], $23::text[],
+                $24::text[], $25::boolean[], $26::text[], $27::text[], $28::bigint[], $29::text[], $30::bigint[], $31::text[],
+                $32::bigint[])
+                AS a (job, version, attempt, worker, epoch, at, run_out,
+                    attempt_state, now, attempt_failure, attempt_evidence, task_state, not_before, memory_class, tries,
+                    last_failure, result, digests, evidence, job_state, job_failure, finished_at, media,
+                    stage, quarantined, next, kind, ordinal, plan, wall_ms, next_tries,
+                    priority)
+        ), objects_of AS MATERIALIZED (
+            SELECT * FROM unnest($33::text[], $34::text[], $35::bigint[], $36::text[], $37::bigint[], $38::bigint[], $39::bigint[],
+                $40::text[], $41::text[])
+                AS o (by, name, position, attempt, output, size, parts, digest, content_type)
+        ), job AS MATERIALIZED (
+            SELECT j.id, j.tenant, j.pool, j.upload, j.version FROM jobs j WHERE j.id = ANY ($1::text[])
+            ORDER BY j.id FOR NO KEY UPDATE
+        ), current AS MATERIALIZED (
+            SELECT a.attempt, a.worker, a.epoch, a.at, a.run_out, job.id, job.tenant, job.pool, job.upload
+            FROM asked a JOIN job ON job.id = a.job AND job.version = a.version
+        ), lease AS MATERIALIZED (
+            SELECT l.attempt FROM leases l WHERE l.attempt = ANY (ARRAY (SELECT current.attempt FROM current))
+            ORDER BY l.attempt FOR UPDATE
         ), fenced AS (
-            DELETE FROM leases l USING job, clock
-            WHERE l.attempt = $3 AND l.worker = $4 AND l.epoch = $5 AND l.job = job.id AND (l.deadline <= clock.now) = $7
-            RETURNING l.attempt, l.task, l.worker, job.id AS job, job.tenant, job.pool, job.upload
+            DELETE FROM leases l USING lease JOIN current c USING (attempt), clock
+            WHERE l.attempt = lease.attempt AND l.worker = c.worker AND l.epoch = c.epoch AND l.job = c.id
+                AND (l.deadline <= coalesce(c.at, clock.now)) = c.run_out
+            RETURNING l.attempt, l.task, l.worker, c.id AS job, c.tenant, c.pool, c.upload
+        ), done AS MATERIALIZED (
+            SELECT f.task, f.tenant, f.pool, f.upload, a.* FROM fenced f JOIN asked a USING (attempt)
         ), ended AS (
-            UPDATE attempts a SET state = $8, ended_at = $9, failure = $10, evidence = $11, kept = (a.id = ANY ($33::text[]))
-            FROM fenced f WHERE a.id = f.attempt
+            UPDATE attempts a SET state = d.attempt_state, ended_at = d.now, failure = d.attempt_failure,
+                evidence = d.attempt_evidence, kept = EXISTS (SELECT 1 FROM objects_of o WHERE o.attempt = a.id)
+            FROM done d WHERE a.id = d.attempt
         ), kept AS (
-            UPDATE attempts a SET kept = TRUE FROM fenced f WHERE a.id = ANY ($33::text[]) AND a.id <> f.attempt
+            UPDATE attempts a SET kept = TRUE FROM objects_of o JOIN done d ON d.attempt = o.by
+            WHERE a.id = o.attempt AND o.attempt <> o.by
         ), parted AS (
-            DELETE FROM parts p USING fenced f WHERE p.attempt = f.attempt
+            DELETE FROM parts p WHERE p.attempt = ANY (ARRAY (SELECT d.attempt FROM done d))
         ), task AS (
-            UPDATE tasks t SET state = $12, not_before = coalesce($13, t.not_before),
-                memory_class = coalesce($14, t.memory_class), tries = coalesce($15, t.tries),
-                last_failure = coalesce($16, t.last_failure), result = coalesce($17, t.result),
-                digests = coalesce($18, t.digests), evidence = coalesce($19, t.evidence),
-                done_by = CASE WHEN $12 = 'succeeded' THEN f.attempt ELSE t.done_by END
-            FROM fenced f WHERE t.id = f.task
+            UPDATE tasks t SET state = d.task_state, not_before = coalesce(d.not_before, t.not_before),
+                memory_class = coalesce(d.memory_class, t.memory_class), tries = coalesce(d.tries, t.tries),
+                last_failure = coalesce(d.last_failure, t.last_failure), result = coalesce(d.result, t.result),
+                digests = coalesce(d.digests, t.digests), evidence = coalesce(d.evidence, t.evidence),
+                done_by = CASE WHEN d.task_state = 'succeeded' THEN d.attempt ELSE t.done_by END
+            FROM done d WHERE t.id = d.task
             RETURNING t.id, t.state
         ), next AS (
             INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before, priority)
-            SELECT $26::text, f.job, f.tenant, f.pool, $27::text, $28::bigint, $29::text, $30::bigint, 'ready', $31::text, $9, $42::bigint FROM fenced f WHERE $26::text IS NOT NULL
+            SELECT d.next, d.job, d.tenant, d.pool, d.kind, d.ordinal, d.plan, d.wall_ms, 'ready', d.next_tries, d.now, d.priority
+            FROM done d WHERE d.next IS NOT NULL
             RETURNING id
         ), moved AS (
-            UPDATE jobs j SET state = $20, failure = $21, finished_at = $22, media = coalesce($23, j.media), stage = $24,
-                version = j.version + 1
-            FROM fenced f WHERE j.id = f.job
+            UPDATE jobs j SET state = d.job_state, failure = d.job_failure, finished_at = d.finished_at,
+                media = coalesce(d.media, j.media), stage = d.stage, version = j.version + 1
+            FROM done d WHERE j.id = d.job
         ), quarantined AS (
-            UPDATE uploads u SET quarantined = TRUE FROM fenced f WHERE $25::boolean AND u.id = f.upload
+            UPDATE uploads u SET quarantined = TRUE FROM done d WHERE d.quarantined AND u.id = d.upload
         ), manifest AS (
             INSERT INTO objects (job, name, position, attempt, output, size, parts, digest, content_type)
-            SELECT f.job, o.name, o.position - 1, o.attempt, o.output, o.size, o.parts, o.digest, o.content_type
-            FROM fenced f, unnest($32::text[], $33::text[], $34::bigint[], $35::bigint[], $36::bigint[], $37::text[],
-                $38::text[]) WITH ORDINALITY AS o (name, attempt, output, size, parts, digest, content_type, position)
+            SELECT d.job, o.name, o.position, o.attempt, o.output, o.size, o.parts, o.digest, o.content_type
+            FROM done d JOIN objects_of o ON o.by = d.attempt
         ), ready AS (
             INSERT INTO outbox (task) SELECT id FROM next UNION ALL SELECT id FROM task WHERE state = 'ready'
         ), told AS (
             INSERT INTO journal (tenant, job, kind, state, stage, failure, at)
-            SELECT f.tenant, f.job, e.kind, e.state, $24, e.failure, $9
-            FROM fenced f, unnest($39::text[], $40::text[], $41::text[]) WITH ORDINALITY AS e (kind, state, failure, position)
+            SELECT d.tenant, d.job, e.kind, e.state, d.stage, e.failure, d.now
+            FROM done d JOIN unnest($42::text[], $43::text[], $44::text[], $45::text[]) WITH ORDINALITY
+                AS e (by, kind, state, failure, position) ON e.by = d.attempt
             ORDER BY e.position
+        ), worker AS MATERIALIZED (
+            SELECT w.id FROM workers w WHERE w.id = ANY (ARRAY (SELECT d.worker FROM done d)) ORDER BY w.id FOR NO KEY UPDATE
         ), freed AS (
-            UPDATE workers w SET live = w.live - 1 FROM fenced f WHERE w.id = f.worker
+            UPDATE workers w SET live = w.live - 1 FROM worker WHERE w.id = worker.id
         )
-        SELECT (SELECT count(*) FROM job) AS current, (SELECT count(*) FROM fenced) AS fenced");
+        SELECT c.attempt, d.attempt IS NOT NULL AS fenced FROM current c LEFT JOIN done d USING (attempt)";
 
     // --- jobs
 

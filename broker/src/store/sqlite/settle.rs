@@ -5,19 +5,17 @@ use crate::model::{Claim, ManifestEntry, ReadyTask, Time};
 use crate::queue::RunningTask;
 use crate::state::{self, Decision, JobMove, Snapshot, TaskMove};
 use crate::store::row::{Cells, json, signed};
-use crate::store::{Decide, LeaseIs, Outcome, Settled, StoreError};
+use crate::store::{Decide, End, LeaseIs, Outcome, Settled, StoreError};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
 
 pub(super) async fn settle(
     store: &SqliteStore,
-    claim: &Claim,
-    evidence: Option<&Evidence>,
-    lease: LeaseIs,
-    now: Time,
-    next_task: TaskId,
+    end: End<'_>,
     decide: Decide<'_>,
 ) -> Result<Settled, StoreError> {
+    // What was known before is read again: this transaction alone writes, so nothing it reads can change.
+    let End { claim, evidence, lease, now, next_task, known: _ } = end;
     let mut tx = store.write().await?;
     let row = sqlx::query(
         "SELECT a.task, a.job, a.tenant, t.pool, l.deadline
