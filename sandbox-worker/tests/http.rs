@@ -108,7 +108,9 @@ impl Server {
             server_name: name.into(),
             ca: ca.into(),
             token: token.into(),
+            token_file: None,
             pool: "default".parse().unwrap(),
+            unreachable: Vec::new(),
         })
     }
 }
@@ -329,7 +331,9 @@ fn a_join_file_that_cannot_be_used_says_why() {
             server_name: name.into(),
             ca: ca.into(),
             token: "t".into(),
+            token_file: None,
             pool,
+            unreachable: Vec::new(),
         })
     };
     let ca = Ca::new().pem;
@@ -352,5 +356,5 @@ fn a_join_file_that_cannot_be_used_says_why() {
         assert!(error.contains(why), "{broker} {name}: {error}");
     }
     let secret = file("localhost:7000", "broker", &ca).map(|join| format!("{join:?}")).unwrap();
-    assert!(secret.contains("token: [secret]"), "{secret}");
+    assert!(secret.contains("token: Join([secret])"), "{secret}");
 }

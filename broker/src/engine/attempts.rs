@@ -25,6 +25,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Waiting at most this long for an earlier write of the same output to end.
 const WRITER_PATIENCE: Duration = Duration::from_secs(20);
 
+/// A worker that may have nothing now is looked at again after this long.
+const HELD_PAUSE: Duration = Duration::from_secs(1);
+
 /// A task of a tenant that has as many running as it may is looked at again after so many milliseconds.
 const HELD_BACK: u64 = 1_000;
 /// So many of them are passed over before others get a turn at the queue.
@@ -147,9 +150,12 @@ impl Engine {
             if self.draining.is_cancelled() {
                 return Ok(LeaseAnswer::Idle);
             }
-            let record = self.store.worker(worker).await?.ok_or(CallError::UnknownWorker)?;
+            let record = self.store.worker(worker).await?.filter(|record| !record.revoked);
+            let record = record.ok_or(CallError::UnknownWorker)?;
             let _asking = self.presence.ask(&record.pool);
-            let next = if self.store.live_of_worker(worker).await? >= MAX_LIVE_PER_WORKER {
+            let next = if self.is_held(&record) {
+                Some(HELD_PAUSE)
+            } else if self.store.live_of_worker(worker).await? >= MAX_LIVE_PER_WORKER {
                 None
             } else {
                 match self.take_for(&record).await? {

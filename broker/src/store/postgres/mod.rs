@@ -11,6 +11,7 @@ mod chain;
 mod clock;
 mod conn;
 mod dispatch;
+mod identity;
 mod jobs;
 mod migrate;
 mod operations;
