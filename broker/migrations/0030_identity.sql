@@ -32,6 +32,8 @@ ALTER TABLE workers ADD COLUMN node TEXT;
 ALTER TABLE workers ADD COLUMN key_sha256 BLOB;
 ALTER TABLE workers ADD COLUMN cordoned_at INTEGER;
 ALTER TABLE workers ADD COLUMN revoked_at INTEGER;
+-- Its tenant had nothing while others did: another pod is to take its place.
+ALTER TABLE workers ADD COLUMN retired_at INTEGER;
 CREATE INDEX workers_of_pool ON workers (pool, cert_expires_at);
 CREATE INDEX workers_revoked ON workers (revoked_at) WHERE revoked_at IS NOT NULL;
 

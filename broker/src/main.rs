@@ -10,7 +10,6 @@ use mpegflow_broker::config::{Layers, Objects as ObjectsPlace, Problems, Resolve
 use mpegflow_broker::embedded::{self, Config, Opened};
 use mpegflow_broker::enrol::PodTokens;
 use mpegflow_broker::enrol::kubernetes::ApiServer;
-use mpegflow_broker::store::identity::Identities as _;
 use mpegflow_broker::model::TenantLimits;
 use mpegflow_broker::objects::Objects;
 use mpegflow_broker::objects::s3::S3Objects;

@@ -398,6 +398,8 @@ pub struct WorkerRecord {
     pub cordoned: bool,
     /// It is nobody any more.
     pub revoked: bool,
+    /// Another pod is to take its place.
+    pub retired: bool,
 }
 
 /// An upload.

@@ -226,3 +226,24 @@ async fn a_gated_pool_gets_work_only_while_a_verdict_on_its_policies_and_node_is
     assert_eq!(worker.finish(&lease).await.status, 204);
     assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}));
 }
+
+#[tokio::test]
+async fn a_pod_whose_tenant_has_nothing_while_others_do_is_to_be_replaced_and_never_works_again() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    put(&operator, POOL, &pool()).await;
+    let uid = Uuid::new_v4();
+    let worker = pod(&world, ACCOUNT, uid, "n1").await.unwrap();
+    let (one, other) = (world.tenant("one").await, world.tenant("other").await);
+    submit(&one, b"x").await;
+    assert!(worker.run().await > 0);
+    assert!(!status_of(&operator).await.workers[0].retired);
+    submit(&other, b"x").await;
+    assert!(matches!(worker.ask(5_000).await, LeaseReply::Retire {}));
+    assert!(status_of(&operator).await.workers[0].retired);
+    // However often its container starts: the pod is who it was.
+    submit(&one, b"x").await;
+    assert!(matches!(worker.ask(300).await, LeaseReply::Retire {}));
+    let fresh = pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap();
+    fresh.lease().await;
+}

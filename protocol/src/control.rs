@@ -160,4 +160,6 @@ pub struct Worker {
     pub busy: bool,
     /// Whether it gets no more.
     pub cordoned: bool,
+    /// Whether it is bound to a tenant that has nothing while others do: another pod is to take its place.
+    pub retired: bool,
 }

@@ -32,6 +32,8 @@ ALTER TABLE workers ADD COLUMN node TEXT;
 ALTER TABLE workers ADD COLUMN key_sha256 BYTEA;
 ALTER TABLE workers ADD COLUMN cordoned_at BIGINT;
 ALTER TABLE workers ADD COLUMN revoked_at BIGINT;
+-- Its tenant had nothing while others did: another pod is to take its place.
+ALTER TABLE workers ADD COLUMN retired_at BIGINT;
 CREATE INDEX workers_of_pool ON workers (pool, cert_expires_at);
 CREATE INDEX workers_revoked ON workers (revoked_at) WHERE revoked_at IS NOT NULL;
 

@@ -152,6 +152,9 @@ impl Engine {
             }
             let record = self.store.worker(worker).await?.filter(|record| !record.revoked);
             let record = record.ok_or(CallError::UnknownWorker)?;
+            if record.retired {
+                return Ok(LeaseAnswer::Retire);
+            }
             let _asking = self.presence.ask(&record.pool);
             let next = if self.is_held(&record) {
                 Some(HELD_PAUSE)
@@ -166,7 +169,10 @@ impl Engine {
                         continue;
                     }
                     // Its own tenant has nothing at all; whoever asked to wait is not made to.
-                    Take::OtherTenant => return Ok(LeaseAnswer::Retire),
+                    Take::OtherTenant => {
+                        self.retire(&record).await?;
+                        return Ok(LeaseAnswer::Retire);
+                    }
                     Take::Empty(next) => {
                         next.map(|time| Duration::from_millis(self.now().until_ms(time).max(10)))
                     }

@@ -126,6 +126,16 @@ impl Engine {
         closed || known.gate(&worker.pool, worker.node.as_deref(), self.now()).is_err()
     }
 
+    /// A process that exits is a fresh worker only where its identity goes with it. A pod's does not: it stays who it is however often
+    /// its container starts, and so bound to its tenant. Its operator is told, and puts another pod in its place.
+    pub(super) async fn retire(&self, worker: &WorkerRecord) -> Result<(), StoreError> {
+        let is_pushed = self.known().is_some_and(|known| known.pools.contains_key(&worker.pool));
+        if worker.pod.is_some() && is_pushed {
+            self.store.retire_worker(worker.id, self.now()).await?;
+        }
+        Ok(())
+    }
+
     /// Why nobody of the pool gets anything, where that is so.
     pub(super) fn gate(&self, pool: &PoolName) -> Option<String> {
         self.known()?.is_open_somewhere(pool, self.now()).err()
@@ -183,7 +193,7 @@ impl Engine {
         let mut workers: BTreeMap<PoolName, Vec<control::Worker>> = BTreeMap::new();
         for (pool, seen) in self.store.workers(now).await? {
             let pod = uuid::Uuid::from_u128(seen.id.as_u128()).to_string();
-            let worker = control::Worker { pod, busy: seen.busy, cordoned: seen.cordoned };
+            let worker = control::Worker { pod, busy: seen.busy, cordoned: seen.cordoned, retired: seen.retired };
             workers.entry(pool).or_default().push(worker);
         }
         let around = self.lookout.around();

@@ -113,6 +113,8 @@ pub struct WorkerSeen {
     pub busy: bool,
     /// Whether it gets no more.
     pub cordoned: bool,
+    /// Whether another is to take its place.
+    pub retired: bool,
 }
 
 /// Whether a pool's policies hold on a node.
@@ -162,6 +164,8 @@ pub trait Identities: Send + Sync + 'static {
     /// Workers of the pool get leases again.
     async fn uncordon(&self, pool: &PoolName) -> Result<u64, StoreError>;
 
+    /// Notes that another pod is to take a worker's place.
+    async fn retire_worker(&self, id: WorkerId, now: Time) -> Result<(), StoreError>;
     /// Takes an identity away for good; whether there was one.
     async fn revoke_worker(&self, id: WorkerId, now: Time) -> Result<bool, StoreError>;
     /// Workers that were revoked since `since`.

@@ -210,6 +210,7 @@ pub(super) fn worker_seen(row: &impl Columns) -> Result<(PoolName, WorkerSeen), 
         node: cells.text_or_null("node")?.map(str::to_owned),
         busy: cells.flag("busy")?,
         cordoned: cells.flag("cordoned")?,
+        retired: cells.flag("retired")?,
     };
     Ok((cells.pool("pool")?, seen))
 }
@@ -225,6 +226,7 @@ pub(super) fn worker(row: &impl Columns) -> Result<WorkerRecord, StoreError> {
         node: cells.text_or_null("node")?.map(str::to_owned),
         cordoned: cells.time_or_null("cordoned_at")?.is_some(),
         revoked: cells.time_or_null("revoked_at")?.is_some(),
+        retired: cells.time_or_null("retired_at")?.is_some(),
     })
 }
 

@@ -196,6 +196,21 @@ impl Objects {
             .collect())
     }
 
+    /// Deletes a pod, if it is still that one.
+    ///
+    /// # Errors
+    /// The API server said no. A pod that is gone is no error.
+    pub async fn delete_pod(&self, namespace: &str, pod: &StartedPod) -> kube::Result<()> {
+        let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), namespace);
+        let same = kube::api::Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
+        match pods.delete(&pod.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sets annotations of a pod, or takes them away.
     ///
     /// # Errors

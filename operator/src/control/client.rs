@@ -250,7 +250,7 @@ impl Control {
             let response = client.request(request).await.map_err(|e| away(&e))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_STATUS).collect().await.map_err(|e| away(&*e))?;
-            Ok((status, body.to_bytes()))
+            Ok::<_, ControlError>((status, body.to_bytes()))
         };
         let answer = tokio::time::timeout(PATIENCE, answer).await;
         let (status, body) = answer.unwrap_or_else(|_| Err(ControlError::Away("no answer in time".into())))?;

@@ -33,6 +33,8 @@ pub struct Pool {
     pub busy: BTreeSet<String>,
     /// UIDs of pods that get no more.
     pub cordoned: BTreeSet<String>,
+    /// UIDs of pods in whose place another is to come.
+    pub retired: BTreeSet<String>,
 }
 
 impl Seen {
@@ -45,6 +47,7 @@ impl Seen {
         let pools = pools.into_iter().map(|status| {
             let busy = status.workers.iter().filter(|worker| worker.busy).map(|worker| worker.pod.clone());
             let cordoned = status.workers.iter().filter(|worker| worker.cordoned).map(|worker| worker.pod.clone());
+            let retired = status.workers.iter().filter(|worker| worker.retired).map(|worker| worker.pod.clone());
             let pool = Pool {
                 uid: status.uid,
                 generation: status.observed_generation,
@@ -53,6 +56,7 @@ impl Seen {
                 waiting: status.waiting.map(|w| (w.reason.as_str().to_owned(), w.message)),
                 busy: busy.collect(),
                 cordoned: cordoned.collect(),
+                retired: retired.collect(),
             };
             (status.pool.to_string(), Arc::new(pool))
         });

@@ -156,8 +156,12 @@ async fn put(
         context.objects.ensure(&namespace, child).await?;
     }
     let was_busy = pool.status.as_ref().is_some_and(|status| status.busy > 0);
-    if was_busy || applied.work.as_ref().is_some_and(|work| work.busy > 0) {
-        scale_in::keep_busy(pool, context, &scale_in::started(pool, context).await?).await?;
+    let is_busy = applied.work.as_ref().is_some_and(|work| work.busy > 0);
+    let retired = context.seen.borrow().pool(&pool.name_any()).is_some_and(|seen| !seen.retired.is_empty());
+    if was_busy || is_busy || retired {
+        let pods = scale_in::started(pool, context).await?;
+        scale_in::keep_busy(pool, context, &pods).await?;
+        scale_in::replace_retired(pool, context, &pods).await?;
     }
     prune(pool, context, children).await?;
     Ok((applied, scaled))

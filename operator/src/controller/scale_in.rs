@@ -90,6 +90,20 @@ async fn release(pool: &WorkerPool, context: &Context, pods: &[StartedPod]) -> R
     Ok(())
 }
 
+/// Ends pods that are bound to a tenant without work while others have some: a fresh one is bound to nobody.
+pub(super) async fn replace_retired(
+    pool: &WorkerPool,
+    context: &Context,
+    pods: &[StartedPod],
+) -> Result<(), ApplyError> {
+    let Some(seen) = context.seen.borrow().pool(&pool.name_any()).cloned() else { return Ok(()) };
+    let namespace = pool.namespace().unwrap_or_default();
+    for pod in pods.iter().filter(|pod| seen.retired.contains(&pod.uid) && !seen.busy.contains(&pod.uid)) {
+        context.objects.delete_pod(&namespace, pod).await.map_err(|e| refused(pool, e))?;
+    }
+    Ok(())
+}
+
 /// Tells the autoscalers of nodes to leave who is at work alone.
 pub(super) async fn keep_busy(pool: &WorkerPool, context: &Context, pods: &[StartedPod]) -> Result<(), ApplyError> {
     let Some(seen) = context.seen.borrow().pool(&pool.name_any()).cloned() else { return Ok(()) };

@@ -166,6 +166,10 @@ impl Identities for PostgresStore {
         self.change(self.sql(sql::UNCORDON).bind(pool.as_str())).await
     }
 
+    async fn retire_worker(&self, id: WorkerId, now: Time) -> Result<(), StoreError> {
+        self.change(self.sql(sql::RETIRE_WORKER).bind(id.to_string()).bind(now.0)).await.map(drop)
+    }
+
     async fn revoke_worker(&self, id: WorkerId, now: Time) -> Result<bool, StoreError> {
         Ok(self.change(self.sql(sql::REVOKE_WORKER).bind(id.to_string()).bind(now.0)).await? == 1)
     }

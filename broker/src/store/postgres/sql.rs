@@ -306,7 +306,7 @@ statements! {
     ADD_WORKER = "INSERT INTO workers (id, pool, enrolled_at, cert_expires_at) VALUES ($1, $2, $3, $4)";
     /// 1 id.
     WORKER = "
-        SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at FROM workers WHERE id = $1";
+        SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at FROM workers WHERE id = $1";
     /// 1 id, 2 expires.
     RENEW_WORKER = "UPDATE workers SET cert_expires_at = $2 WHERE id = $1";
 
@@ -354,7 +354,7 @@ statements! {
             node = excluded.node, key_sha256 = excluded.key_sha256, cert_expires_at = excluded.cert_expires_at";
     /// 1 now.
     POOL_WORKERS = "
-        SELECT w.id, w.pool, w.pod, w.node, w.cordoned_at IS NOT NULL AS cordoned, w.live > 0 AS busy
+        SELECT w.id, w.pool, w.pod, w.node, w.cordoned_at IS NOT NULL AS cordoned, w.retired_at IS NOT NULL AS retired, w.live > 0 AS busy
         FROM workers w JOIN pools p ON p.name = w.pool
         WHERE w.cert_expires_at > $1 AND w.revoked_at IS NULL AND w.key_sha256 IS NOT NULL ORDER BY w.id";
     /// 1 pool, 2 workers, 3 now. A lease counts itself in the same row, so that either it or this is first.
@@ -366,6 +366,8 @@ statements! {
         RETURNING id";
     /// 1 pool.
     UNCORDON = "UPDATE workers SET cordoned_at = NULL WHERE pool = $1 AND cordoned_at IS NOT NULL";
+    /// 1 id, 2 now.
+    RETIRE_WORKER = "UPDATE workers SET retired_at = coalesce(retired_at, $2) WHERE id = $1";
     /// 1 id, 2 now.
     REVOKE_WORKER = "UPDATE workers SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
     /// 1 since.

@@ -165,7 +165,7 @@ impl Identities for SqliteStore {
 
     async fn workers(&self, now: Time) -> Result<Vec<(PoolName, WorkerSeen)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT w.id, w.pool, w.pod, w.node, w.cordoned_at IS NOT NULL AS cordoned,
+            "SELECT w.id, w.pool, w.pod, w.node, w.cordoned_at IS NOT NULL AS cordoned, w.retired_at IS NOT NULL AS retired,
                  EXISTS (SELECT 1 FROM attempts a WHERE a.worker = w.id AND a.state = 'live') AS busy
              FROM workers w JOIN pools p ON p.name = w.pool
              WHERE w.cert_expires_at > ? AND w.revoked_at IS NULL AND w.key_sha256 IS NOT NULL ORDER BY w.id",
@@ -205,6 +205,15 @@ impl Identities for SqliteStore {
                 .execute(&self.writer)
                 .await?;
         Ok(done.rows_affected())
+    }
+
+    async fn retire_worker(&self, id: WorkerId, now: Time) -> Result<(), StoreError> {
+        sqlx::query("UPDATE workers SET retired_at = coalesce(retired_at, ?) WHERE id = ?")
+            .bind(now.0)
+            .bind(id.to_string())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
     }
 
     async fn revoke_worker(&self, id: WorkerId, now: Time) -> Result<bool, StoreError> {

@@ -143,7 +143,7 @@ pub(super) async fn add_worker(
 }
 
 pub(super) async fn worker(store: &SqliteStore, id: WorkerId) -> Result<Option<WorkerRecord>, StoreError> {
-    let row = sqlx::query("SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at FROM workers WHERE id = ?")
+    let row = sqlx::query("SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at FROM workers WHERE id = ?")
         .bind(id.to_string())
         .fetch_optional(&store.readers)
         .await?;
