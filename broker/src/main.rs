@@ -2,10 +2,10 @@
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use mpegflow_broker::config::layers::{ENV_FILE, Flags};
-use mpegflow_broker::config::setting::LogFormat;
 use mpegflow_broker::ca::rotation;
+use mpegflow_broker::config::layers::{ENV_FILE, Flags};
 use mpegflow_broker::config::resolved::Kubernetes;
+use mpegflow_broker::config::setting::LogFormat;
 use mpegflow_broker::config::{Layers, Objects as ObjectsPlace, Problems, Resolved, reference};
 use mpegflow_broker::embedded::{self, Config, Opened};
 use mpegflow_broker::enrol::PodTokens;

@@ -45,7 +45,11 @@ async fn nobody_but_the_operator_gets_an_answer_from_any_route() {
         assert_eq!(with_key.call(method, &path, "{}").await.status, 401, "a tenant's key: {method} {path}");
         for (worker, name) in [(&of_pod, "a pod's"), (&joined, "a join token's")] {
             let client = control_as(&world, &worker.certificate, &worker.key).await;
-            assert_eq!(client.call(method, &path, "{}").await.status, 403, "{name} certificate: {method} {path}");
+            assert_eq!(
+                client.call(method, &path, "{}").await.status,
+                403,
+                "{name} certificate: {method} {path}"
+            );
         }
         assert_ne!(operator.call(method, &path, "{}").await.status, 403, "{method} {path}");
         // And none of it is served where workers and tenants are.
@@ -156,8 +160,7 @@ async fn whoever_is_idle_is_cordoned_and_whoever_is_busy_goes_on() {
     submit(&tenant, b"x").await;
     let lease = busy.lease().await;
     let cordon = Cordon { pods: uids.iter().map(ToString::to_string).collect() };
-    let answer =
-        operator.call("POST", &format!("{POOL}/cordon"), serde_json::to_vec(&cordon).unwrap()).await;
+    let answer = operator.call("POST", &format!("{POOL}/cordon"), serde_json::to_vec(&cordon).unwrap()).await;
     assert_eq!(answer.json::<Cordon>().pods, [uids[1].to_string()]);
     let seen = status_of(&operator).await;
     let find = |uid: Uuid| {
@@ -192,7 +195,12 @@ async fn a_gated_pool_gets_work_only_while_a_verdict_on_its_policies_and_node_is
     let tenant = world.tenant("a").await;
     let job = submit(&tenant, b"x").await;
     let verdict = async |node: &str, policy: &str, verified: bool, expires_in_s: u32| {
-        let body = Verdict { policy: policy.into(), verified, reason: "the API server answers".into(), expires_in_s };
+        let body = Verdict {
+            policy: policy.into(),
+            verified,
+            reason: "the API server answers".into(),
+            expires_in_s,
+        };
         assert_eq!(put(&operator, &format!("{POOL}/verdicts/{node}"), &body).await.0, 204);
     };
     assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}), "without a verdict");

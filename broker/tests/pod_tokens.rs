@@ -179,8 +179,10 @@ async fn a_pod_that_was_deleted_neither_enrols_nor_renews() {
     let worker = identified(&world, &enrolled, &own).await;
     turn.delete(&pod).await;
     // The API server remembers a good token for ten seconds.
-    until("its renewal is refused", || async { (renew(&worker, Some(&token), &own).await.0 == 401).then_some(()) })
-        .await;
+    until("its renewal is refused", || async {
+        (renew(&worker, Some(&token), &own).await.0 == 401).then_some(())
+    })
+    .await;
     let (status, text) = enrol(&anonymous, &token, &own).await;
     assert!(status == 401 && text.contains("its pod is gone"), "{status} {text}");
 }

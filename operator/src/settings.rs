@@ -67,6 +67,13 @@ impl Default for BrokerService {
 impl Settings {
     /// Settings with the defaults for all but the broker.
     pub fn new(broker: BrokerService) -> Self {
-        Self { broker, depth: None, control: None, unreachable: Vec::new(), concurrency: 8, discover_every: Duration::from_secs(30) }
+        Self {
+            broker,
+            depth: None,
+            control: None,
+            unreachable: Vec::new(),
+            concurrency: 8,
+            discover_every: Duration::from_secs(30),
+        }
     }
 }

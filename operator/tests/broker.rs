@@ -159,8 +159,10 @@ async fn a_pool_shrinks_by_who_is_idle_and_never_below_who_is_busy() {
     let tenant = it.world.tenant("a").await;
     submit(&tenant, b"x").await;
     let lease = busy.lease().await;
-    it.until_pool("one is busy", |pool| pool.status.as_ref().is_some_and(|s| s.busy == 1 && s.ready_replicas == 3))
-        .await;
+    it.until_pool("one is busy", |pool| {
+        pool.status.as_ref().is_some_and(|s| s.busy == 1 && s.ready_replicas == 3)
+    })
+    .await;
     let kept = "cluster-autoscaler.kubernetes.io/safe-to-evict".to_owned();
     until("it is to be left alone", || async {
         it.annotations(&pods[0]).await.contains(&kept).then_some(())
@@ -208,7 +210,8 @@ async fn a_deleted_pool_begins_nothing_and_lets_what_runs_end_before_its_pods_go
     let it = installed().await;
     let mut tenant = json!({ "metadata": { "name": "acme" } });
     let id = format!("tnt_{}", "a".repeat(32));
-    tenant["spec"] = json!({ "id": id, "weight": 3, "allowedPools": ["media/default"], "quotas": { "running": 5 } });
+    tenant["spec"] =
+        json!({ "id": id, "weight": 3, "allowedPools": ["media/default"], "quotas": { "running": 5 } });
     it.apply("Tenant", tenant).await;
     let mut pool = json!({ "metadata": { "name": "default", "namespace": "media" } });
     pool["spec"] = json!({ "tenant": "acme", "scale": { "replicas": 1 }, "drainGraceSeconds": 600 });

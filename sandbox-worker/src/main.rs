@@ -102,7 +102,10 @@ fn isolated(join: &Join) -> bool {
     loop {
         match probe::around(join.broker.as_str(), &join.unreachable) {
             Around::Isolated => {
-                tracing::info!(looked_at = join.unreachable.len(), "the broker answers, and nothing else does");
+                tracing::info!(
+                    looked_at = join.unreachable.len(),
+                    "the broker answers, and nothing else does"
+                );
                 return true;
             }
             Around::NoBroker => tracing::warn!("the broker does not answer yet"),

@@ -53,10 +53,8 @@ pub fn around(broker: &str, targets: &[ProbeTarget]) -> Around {
         return Around::NoBroker;
     }
     let open: Vec<String> = std::thread::scope(|scope| {
-        let looks: Vec<_> = targets
-            .iter()
-            .map(|target| (target, scope.spawn(|| look(target.address))))
-            .collect();
+        let looks: Vec<_> =
+            targets.iter().map(|target| (target, scope.spawn(|| look(target.address)))).collect();
         let answered = |look: std::thread::ScopedJoinHandle<'_, Outcome>| {
             // A look that broke off saw nothing; whoever cannot look must not go on.
             look.join().map_or(true, |outcome| outcome == Outcome::Answered)

@@ -135,8 +135,8 @@ impl Ca {
         let key = KeyPair::from_pem(&read(&key_path)?).map_err(certificate_error("read the CA's key"))?;
         let bundle = read(&certificate_path)?;
         // The first in the file signs.
-        let issuer = Issuer::from_ca_cert_pem(&bundle, key)
-            .map_err(certificate_error("read the CA's certificate"))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&bundle, key).map_err(certificate_error("read the CA's certificate"))?;
         Ok(Self { issuer, bundle })
     }
 

@@ -43,7 +43,8 @@ pub fn step(dir: &Path, step: Step) -> Result<(), CaError> {
         let path = at(name);
         move |source| CaError::File { path, source }
     };
-    let wrong = |name: &str, text: &str| file(name)(io::Error::new(io::ErrorKind::InvalidInput, text.to_owned()));
+    let wrong =
+        |name: &str, text: &str| file(name)(io::Error::new(io::ErrorKind::InvalidInput, text.to_owned()));
     let bytes = fs::read(at(CERTIFICATES)).map_err(file(CERTIFICATES))?;
     let trusted: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<_, _>>()
@@ -68,7 +69,9 @@ pub fn step(dir: &Path, step: Step) -> Result<(), CaError> {
                     next
                 }
             };
-            let made = ca_params().self_signed(&next).map_err(certificate_error("make the next CA's certificate"))?;
+            let made = ca_params()
+                .self_signed(&next)
+                .map_err(certificate_error("make the next CA's certificate"))?;
             write(&[present.clone(), made.der().clone()])
         }
         (Step::Prepare, ..) => Err(wrong(CERTIFICATES, "the rotation before is not finished")),
@@ -85,17 +88,21 @@ pub fn step(dir: &Path, step: Step) -> Result<(), CaError> {
         (Step::Switch, ..) => Err(wrong(NEXT_KEY, "there is no next authority; prepare one first")),
         (Step::Finish, None, [signing, _]) => write(std::slice::from_ref(signing)),
         (Step::Finish, None, _) => Err(wrong(CERTIFICATES, "there is no former authority")),
-        (Step::Finish, Some(_), _) => Err(wrong(NEXT_KEY, "the next authority does not sign yet; switch first")),
+        (Step::Finish, Some(_), _) => {
+            Err(wrong(NEXT_KEY, "the next authority does not sign yet; switch first"))
+        }
     }
 }
 
 fn is_of(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {
-    X509Certificate::from_der(certificate).is_ok_and(|(_, c)| c.public_key().raw == key.subject_public_key_info())
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, c)| c.public_key().raw == key.subject_public_key_info())
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> String {
     let text = STANDARD.encode(certificate);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
@@ -122,7 +129,8 @@ mod tests {
             roots.add(root.unwrap()).unwrap();
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
         verifier.verify_client_cert(certificate, &[], UnixTime::now()).is_ok()
     }
 

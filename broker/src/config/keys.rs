@@ -2,7 +2,9 @@
 //! defaults and the reference page are all made from this list.
 
 use super::layers::{Origin, Slot};
-use super::setting::{AccountOfPool, Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value};
+use super::setting::{
+    AccountOfPool, Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value,
+};
 use crate::enrol::Account;
 use crate::queue::redis::RedisUrl;
 use crate::store::postgres::DatabaseUrl;

@@ -215,7 +215,8 @@ fn database(raw: &Raw, problems: &mut Problems) -> Option<DatabaseConfig> {
 
 fn kubernetes(raw: &Raw, problems: &mut Problems) -> Option<Kubernetes> {
     let accounts = raw.kubernetes_accounts.get().into_iter().flatten();
-    let accounts: Vec<_> = accounts.map(|AccountOfPool(account, pool)| (account.clone(), pool.clone())).collect();
+    let accounts: Vec<_> =
+        accounts.map(|AccountOfPool(account, pool)| (account.clone(), pool.clone())).collect();
     if let Some(slot) = raw.control_listen.is_given().then_some(&raw.control_listen)
         && !raw.kubernetes_operator.is_given()
     {
@@ -229,7 +230,11 @@ fn kubernetes(raw: &Raw, problems: &mut Problems) -> Option<Kubernetes> {
         };
         alone(raw.kubernetes_operator.is_given(), place(&raw.kubernetes_operator), "kubernetes.operator");
         alone(!accounts.is_empty(), place(&raw.kubernetes_accounts), "kubernetes.accounts");
-        alone(raw.kubernetes_kubeconfig.is_given(), place(&raw.kubernetes_kubeconfig), "kubernetes.kubeconfig");
+        alone(
+            raw.kubernetes_kubeconfig.is_given(),
+            place(&raw.kubernetes_kubeconfig),
+            "kubernetes.kubeconfig",
+        );
         return None;
     };
     if audience.is_empty() || audience.starts_with("https://kubernetes.default") {
@@ -369,12 +374,19 @@ mod tests {
             error.contains("redis.ca needs") && error.contains("sentinel_password_file needs"),
             "{error}"
         );
-        let alone = [("kubernetes.operator", "a/b"), ("kubernetes.accounts", "a/c=cpu"), ("kubernetes.kubeconfig", "/k")];
+        let alone = [
+            ("kubernetes.operator", "a/b"),
+            ("kubernetes.accounts", "a/c=cpu"),
+            ("kubernetes.kubeconfig", "/k"),
+        ];
         let error = resolve(&alone).unwrap_err();
         assert_eq!(error.matches("needs kubernetes.audience").count(), 3, "{error}");
-        let error = resolve(&[("control.listen", "127.0.0.1:1"), ("kubernetes.audience", "mpegflow")]).unwrap_err();
+        let error =
+            resolve(&[("control.listen", "127.0.0.1:1"), ("kubernetes.audience", "mpegflow")]).unwrap_err();
         assert!(error.contains("control.listen needs kubernetes.operator"), "{error}");
-        for twice in [("kubernetes.accounts", "a/b=cpu"), ("kubernetes.audience", "https://kubernetes.default.svc")] {
+        for twice in
+            [("kubernetes.accounts", "a/b=cpu"), ("kubernetes.audience", "https://kubernetes.default.svc")]
+        {
             let pods = [("kubernetes.audience", "m"), ("kubernetes.operator", "a/b"), twice];
             assert!(resolve(&pods).is_err(), "{twice:?}");
         }

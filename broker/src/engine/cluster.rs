@@ -30,7 +30,9 @@ struct Known {
 impl Known {
     /// Why a worker of the pool gets nothing on a node, or on every node.
     fn gate(&self, pool: &PoolName, node: Option<&str>, now: Time) -> Result<(), String> {
-        let Some(policy) = self.pools.get(pool).and_then(|pool| pool.policy.as_deref()) else { return Ok(()) };
+        let Some(policy) = self.pools.get(pool).and_then(|pool| pool.policy.as_deref()) else {
+            return Ok(());
+        };
         let of_policy = || {
             let all = self.verdicts.get(pool).into_iter().flatten();
             all.filter(move |v| v.policy == policy && v.expires > now)
@@ -55,7 +57,9 @@ impl Known {
 
     /// Whether any node has passed: what a job is told to wait for.
     fn is_open_somewhere(&self, pool: &PoolName, now: Time) -> Result<(), String> {
-        let Some(policy) = self.pools.get(pool).and_then(|pool| pool.policy.as_deref()) else { return Ok(()) };
+        let Some(policy) = self.pools.get(pool).and_then(|pool| pool.policy.as_deref()) else {
+            return Ok(());
+        };
         let mut all = self.verdicts.get(pool).into_iter().flatten();
         if all.any(|v| v.policy == policy && v.expires > now && v.verified) {
             return Ok(());
@@ -71,7 +75,9 @@ pub enum PodRefused {
     #[error("no pool is registered for the service account {0}")]
     NoPool(Account),
     /// It has enrolled with another key, or for another pool.
-    #[error("this pod has enrolled with another key or for another pool; delete it, so that another takes its place")]
+    #[error(
+        "this pod has enrolled with another key or for another pool; delete it, so that another takes its place"
+    )]
     Other,
     /// Its identity was revoked.
     #[error("the identity of this pod was revoked")]
@@ -193,7 +199,8 @@ impl Engine {
         let mut workers: BTreeMap<PoolName, Vec<control::Worker>> = BTreeMap::new();
         for (pool, seen) in self.store.workers(now).await? {
             let pod = uuid::Uuid::from_u128(seen.id.as_u128()).to_string();
-            let worker = control::Worker { pod, busy: seen.busy, cordoned: seen.cordoned, retired: seen.retired };
+            let worker =
+                control::Worker { pod, busy: seen.busy, cordoned: seen.cordoned, retired: seen.retired };
             workers.entry(pool).or_default().push(worker);
         }
         let around = self.lookout.around();
@@ -282,14 +289,18 @@ mod tests {
     fn a_gate_opens_only_for_a_fresh_verdict_on_these_policies_from_this_node() {
         let pool: PoolName = "cpu".parse().unwrap();
         let now = Time(100);
-        let open = |verdicts: &[(&str, &str, bool, i64)], node| known(verdicts).gate(&pool, node, now).is_ok();
+        let open =
+            |verdicts: &[(&str, &str, bool, i64)], node| known(verdicts).gate(&pool, node, now).is_ok();
         assert!(open(&[("p1", "n1", true, 101)], Some("n1")));
         assert!(!open(&[], Some("n1")), "no verdict");
         assert!(!open(&[("p1", "n1", true, 100)], Some("n1")), "an old one");
         assert!(!open(&[("p0", "n1", true, 101)], Some("n1")), "about other policies");
         assert!(!open(&[("p1", "n2", true, 101)], Some("n1")), "of another node");
         assert!(!open(&[("p1", "n1", false, 101)], Some("n1")), "that they do not hold");
-        assert!(!open(&[("p1", "n1", true, 101), ("p1", "n2", false, 101)], None), "a node that nobody knows");
+        assert!(
+            !open(&[("p1", "n1", true, 101), ("p1", "n2", false, 101)], None),
+            "a node that nobody knows"
+        );
         let other: PoolName = "other".parse().unwrap();
         assert!(known(&[]).gate(&other, None, now).is_ok(), "a pool that needs none");
     }

@@ -39,7 +39,8 @@ pub(super) fn plausible(token: &str, audience: &str) -> Result<(), Refusal> {
 
 fn plausible_at(token: &str, audience: &str, now: u64) -> Result<(), Refusal> {
     let mut parts = token.split('.');
-    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(Refusal::NoToken);
     };
     if token.len() > MAX_TOKEN {

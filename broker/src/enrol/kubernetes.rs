@@ -26,7 +26,9 @@ pub enum NoApiServer {
     #[error("cannot use the kubeconfig")]
     Kubeconfig(#[from] kube::config::KubeconfigError),
     /// This is no pod with an account's token.
-    #[error("this is no pod with its account's token mounted; name a kubeconfig where it is meant to run elsewhere")]
+    #[error(
+        "this is no pod with its account's token mounted; name a kubeconfig where it is meant to run elsewhere"
+    )]
     NoPod(#[from] kube::config::InClusterError),
     /// TLS or the account's token.
     #[error("cannot prepare to ask the API server")]

@@ -50,7 +50,9 @@ impl std::str::FromStr for Account {
         let label = |part: &str| {
             !part.is_empty()
                 && part.len() <= 253
-                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
         };
         match text.split_once('/') {
             Some((namespace, name)) if label(namespace) && label(name) => {
@@ -86,7 +88,10 @@ pub struct PodTokens {
 
 impl std::fmt::Debug for PodTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PodTokens").field("audience", &self.audience).field("operator", &self.operator).finish_non_exhaustive()
+        f.debug_struct("PodTokens")
+            .field("audience", &self.audience)
+            .field("operator", &self.operator)
+            .finish_non_exhaustive()
     }
 }
 

@@ -66,7 +66,8 @@ pub fn admit(answer: &Answer, audience: &str) -> Result<Pod, Refusal> {
     if !answer.audiences.iter().any(|a| a == audience) {
         return Err(Refusal::Audience(audience.to_owned()));
     }
-    let account = answer.username.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let account =
+        answer.username.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
     let (namespace, name) = account.ok_or(Refusal::NoToken)?;
     // Exactly one: of two, somebody else could read the other.
     let one = |key: &str| match answer.extra.get(key).map(Vec::as_slice) {
@@ -102,7 +103,10 @@ mod tests {
     #[test]
     fn a_pod_is_whatever_the_api_server_says_and_all_of_it_has_to_be_said() {
         let pod = admit(&answer(), "mpegflow-broker").unwrap();
-        assert_eq!((pod.account.to_string().as_str(), pod.name.as_str()), ("media/cpu-worker", "cpu-worker-1"));
+        assert_eq!(
+            (pod.account.to_string().as_str(), pod.name.as_str()),
+            ("media/cpu-worker", "cpu-worker-1")
+        );
         assert_eq!(pod.node.as_deref(), Some("node-1"));
         type Spoil = fn(&mut Answer);
         let audience = Refusal::Audience("mpegflow-broker".into());

@@ -93,11 +93,13 @@ fn pool_name(text: &str) -> Result<PoolName, Problem> {
 fn pushed(what: Pushed) -> Result<StatusCode, Problem> {
     match what {
         Pushed::Done => Ok(StatusCode::NO_CONTENT),
-        Pushed::Stale(here) => Err(Problem::new(Kind::Conflict).detail(format!("generation {here} is here already"))),
-        Pushed::Taken(by) => Err(Problem::new(Kind::Conflict).detail(format!("this is taken by {by}"))),
-        Pushed::Missing(field) => {
-            Err(Problem::new(Kind::InvalidField).field(field).detail(format!("the {field} was not pushed yet")))
+        Pushed::Stale(here) => {
+            Err(Problem::new(Kind::Conflict).detail(format!("generation {here} is here already")))
         }
+        Pushed::Taken(by) => Err(Problem::new(Kind::Conflict).detail(format!("this is taken by {by}"))),
+        Pushed::Missing(field) => Err(Problem::new(Kind::InvalidField)
+            .field(field)
+            .detail(format!("the {field} was not pushed yet"))),
     }
 }
 

@@ -312,7 +312,8 @@ mod tests {
         let (socket, _) = listener.accept().await.unwrap();
         ask_now_and_then(&socket);
         assert!(sockopt::socket_keepalive(&socket).unwrap());
-        let (idle, interval) = (sockopt::tcp_keepidle(&socket).unwrap(), sockopt::tcp_keepintvl(&socket).unwrap());
+        let (idle, interval) =
+            (sockopt::tcp_keepidle(&socket).unwrap(), sockopt::tcp_keepintvl(&socket).unwrap());
         let count = sockopt::tcp_keepcnt(&socket).unwrap();
         assert!(idle + interval * count < Duration::from_secs(5), "{idle:?} {interval:?} {count}");
     }

@@ -126,7 +126,9 @@ async fn renew(State(app): State<App>, request: Request) -> Result<Response<Body
     if worker.pod.is_some() {
         // A pod that is gone, or whose pool is, gets nothing more.
         let token = renew.token.as_deref().ok_or_else(|| {
-            Problem::new(Kind::Unauthorized).detail("A pod renews with its token as it is now.").field("token")
+            Problem::new(Kind::Unauthorized)
+                .detail("A pod renews with its token as it is now.")
+                .field("token")
         })?;
         let pod = app.enrolment.known(token).await.map_err(refused_token)?;
         if enrol::worker_of(&pod) != worker.id {
@@ -177,12 +179,7 @@ fn refused_pod(error: PodRefused) -> Problem {
     Problem::new(kind).detail(text)
 }
 
-fn certificate(
-    app: &App,
-    csr: &str,
-    worker: WorkerId,
-    pool: &PoolName,
-) -> Result<Enrolled, Problem> {
+fn certificate(app: &App, csr: &str, worker: WorkerId, pool: &PoolName) -> Result<Enrolled, Problem> {
     let certificate = app.ca.sign_worker(csr, worker, pool).map_err(|e| match e {
         CaError::Request => Problem::new(Kind::InvalidField).field("csr"),
         e => {

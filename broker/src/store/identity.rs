@@ -160,7 +160,8 @@ pub trait Identities: Send + Sync + 'static {
     async fn workers(&self, now: Time) -> Result<Vec<(PoolName, WorkerSeen)>, StoreError>;
     /// Those of the workers that hold no lease get none from now on; which they are. Whoever holds one is left as it is. A pod that
     /// has not enrolled yet gets none when it does.
-    async fn cordon(&self, pool: &PoolName, ids: &[WorkerId], now: Time) -> Result<Vec<WorkerId>, StoreError>;
+    async fn cordon(&self, pool: &PoolName, ids: &[WorkerId], now: Time)
+    -> Result<Vec<WorkerId>, StoreError>;
     /// Workers of the pool get leases again.
     async fn uncordon(&self, pool: &PoolName) -> Result<u64, StoreError>;
 

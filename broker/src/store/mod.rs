@@ -266,7 +266,9 @@ pub type Decide<'a> = &'a (dyn Fn(&Snapshot) -> Decision + Send + Sync);
 
 /// The truth. Every method is one transaction; every change of a job writes its event in the same one.
 #[async_trait]
-pub trait Store: identity::Identities + operations::Operations + webhooks::Webhooks + Send + Sync + 'static {
+pub trait Store:
+    identity::Identities + operations::Operations + webhooks::Webhooks + Send + Sync + 'static
+{
     // --- tenants and keys
 
     /// The tenant of that name; made with `id` where there is none.

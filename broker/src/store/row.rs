@@ -1,12 +1,12 @@
 //! Rows to records, for every adapter that speaks SQL: they spell ids, words and documents the same way. A row that no
 //! version of this program could have written is an error, never a guess.
 
+use crate::enrol::Account;
 use crate::model::{
     AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Part, Stage, StoredEvent, TaskKind,
     TaskRecord, Time, UploadRecord, WorkerRecord,
 };
 use crate::store::StoreError;
-use crate::enrol::Account;
 use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict, WorkerSeen};
 use crate::store::operations::AttemptLog;
 use crate::store::webhooks::{DeliveryRecord, Disabled, WebhookRecord};
@@ -165,7 +165,10 @@ pub(super) fn pool(row: &impl Columns) -> Result<PoolRecord, StoreError> {
     let cells = Cells::of("pools", row);
     Ok(PoolRecord {
         name: cells.pool("name")?,
-        account: Account { namespace: cells.text("namespace")?.to_owned(), name: cells.text("account")?.to_owned() },
+        account: Account {
+            namespace: cells.text("namespace")?.to_owned(),
+            name: cells.text("account")?.to_owned(),
+        },
         uid: cells.text("uid")?.to_owned(),
         generation: cells.number("generation")?,
         tenant: cells.id_or_null("tenant")?,

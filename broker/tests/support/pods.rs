@@ -182,7 +182,8 @@ pub fn csr(key: &rcgen::KeyPair) -> String {
 
 /// Status and text of an enrolment with a token.
 pub async fn enrol(anonymous: &Client, token: &str, key: &rcgen::KeyPair) -> (u16, String) {
-    let body = Enroll { token: token.into(), csr: csr(key), pool: "gpu".parse().unwrap(), version: "t".into() };
+    let body =
+        Enroll { token: token.into(), csr: csr(key), pool: "gpu".parse().unwrap(), version: "t".into() };
     let answer = anonymous.call("POST", "/worker/v1/enroll", serde_json::to_vec(&body).unwrap()).await;
     (answer.status.as_u16(), answer.text())
 }

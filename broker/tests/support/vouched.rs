@@ -23,7 +23,8 @@ impl Reviewer for Believer {
     async fn review(&self, token: &str, audience: &str) -> Result<Answer, String> {
         let payload = token.split('.').nth(1).unwrap_or_default();
         let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
-        let text = |path: &str| vec![claims.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()];
+        let text =
+            |path: &str| vec![claims.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()];
         let prefix = "authentication.kubernetes.io";
         Ok(Answer {
             authenticated: true,
@@ -92,7 +93,12 @@ pub async fn operator(world: &World) -> Client {
 }
 
 /// Tries to enrol a pod of an account.
-pub async fn pod(world: &World, account: &str, uid: Uuid, node: &str) -> Result<crate::common::Worker, (u16, String)> {
+pub async fn pod(
+    world: &World,
+    account: &str,
+    uid: Uuid,
+    node: &str,
+) -> Result<crate::common::Worker, (u16, String)> {
     let ca = world.join_file().await.ca;
     let base = format!("https://{}", world.broker().worker_addr());
     let key = rcgen::KeyPair::generate().unwrap();

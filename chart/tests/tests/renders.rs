@@ -204,5 +204,9 @@ fn the_broker_may_ask_whose_a_token_is_and_nothing_else() {
     assert_eq!(binding["subjects"].as_array().unwrap().len(), 1);
     // Without the operator it has no business there.
     let without = Helm::V4.install(&values_file("evaluation")).objects;
-    assert!(!without.iter().any(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == ours["metadata"]["name"]));
+    assert!(
+        !without
+            .iter()
+            .any(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == ours["metadata"]["name"])
+    );
 }

@@ -15,7 +15,8 @@ const MOST_PODS: u32 = 10_000;
 /// What a ReplicaSet goes by when it has to end a pod: the lowest first.
 pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// What keeps autoscalers of nodes away from a pod, the cluster autoscaler's first.
-pub(crate) const KEPT: [&str; 2] = ["cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt"];
+pub(crate) const KEPT: [&str; 2] =
+    ["cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt"];
 
 /// A pod that has started.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -113,7 +113,8 @@ impl Control {
     /// # Errors
     /// The broker is away.
     pub async fn cordon(&self, name: &str, pods: Vec<String>) -> Result<Vec<String>, ControlError> {
-        let answer = self.call(Method::POST, &format!("pools/{name}/cordon"), to_json(&Cordon { pods })).await?;
+        let answer =
+            self.call(Method::POST, &format!("pools/{name}/cordon"), to_json(&Cordon { pods })).await?;
         parse::<Cordon>(&answer).map(|cordon| cordon.pods)
     }
 
@@ -176,10 +177,12 @@ impl Control {
     }
 
     async fn enroll(&self) -> Result<Identity, ControlError> {
-        let here = |e: &dyn std::fmt::Display| ControlError::Here(format!("a certificate cannot be asked for: {e}"));
+        let here =
+            |e: &dyn std::fmt::Display| ControlError::Here(format!("a certificate cannot be asked for: {e}"));
         let token = {
             use std::io::Read as _;
-            let unread = |e| ControlError::Here(format!("cannot read {}: {e}", self.settings.token.display()));
+            let unread =
+                |e| ControlError::Here(format!("cannot read {}: {e}", self.settings.token.display()));
             let mut token = String::new();
             let file = std::fs::File::open(&self.settings.token).map_err(unread)?;
             file.take(MAX_TOKEN).read_to_string(&mut token).map_err(unread)?;
@@ -234,12 +237,22 @@ impl Control {
             .enable_http1()
             .wrap_connector(tcp);
         let mut pooled = Pooled::builder(TokioExecutor::new());
-        pooled.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(30));
+        pooled
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30));
         Ok(pooled.build(connector))
     }
 
-    async fn send(&self, client: &Client, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ControlError> {
-        let away = |e: &dyn std::error::Error| ControlError::Away(text::clean(&crate::controller::chain(e), 256));
+    async fn send(
+        &self,
+        client: &Client,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Bytes, ControlError> {
+        let away =
+            |e: &dyn std::error::Error| ControlError::Away(text::clean(&crate::controller::chain(e), 256));
         let request = Request::builder()
             .method(method)
             .uri(format!("https://{}/control/v1/{path}", self.settings.address))
@@ -249,11 +262,13 @@ impl Control {
         let answer = async {
             let response = client.request(request).await.map_err(|e| away(&e))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_STATUS).collect().await.map_err(|e| away(&*e))?;
+            let body =
+                Limited::new(response.into_body(), MAX_STATUS).collect().await.map_err(|e| away(&*e))?;
             Ok::<_, ControlError>((status, body.to_bytes()))
         };
         let answer = tokio::time::timeout(PATIENCE, answer).await;
-        let (status, body) = answer.unwrap_or_else(|_| Err(ControlError::Away("no answer in time".into())))?;
+        let (status, body) =
+            answer.unwrap_or_else(|_| Err(ControlError::Away("no answer in time".into())))?;
         if status.is_success() {
             return Ok(body);
         }

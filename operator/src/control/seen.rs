@@ -46,8 +46,10 @@ impl Seen {
     fn of(pools: Vec<PoolStatus>) -> Self {
         let pools = pools.into_iter().map(|status| {
             let busy = status.workers.iter().filter(|worker| worker.busy).map(|worker| worker.pod.clone());
-            let cordoned = status.workers.iter().filter(|worker| worker.cordoned).map(|worker| worker.pod.clone());
-            let retired = status.workers.iter().filter(|worker| worker.retired).map(|worker| worker.pod.clone());
+            let cordoned =
+                status.workers.iter().filter(|worker| worker.cordoned).map(|worker| worker.pod.clone());
+            let retired =
+                status.workers.iter().filter(|worker| worker.retired).map(|worker| worker.pod.clone());
             let pool = Pool {
                 uid: status.uid,
                 generation: status.observed_generation,

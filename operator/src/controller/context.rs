@@ -72,12 +72,19 @@ impl Context {
     }
 
     /// The broker has this of a pool; with nothing, it has nothing.
-    pub(super) fn is_pushed(&self, namespace: &str, name: &str, pool: Option<mpegflow_protocol::control::Pool>) {
+    pub(super) fn is_pushed(
+        &self,
+        namespace: &str,
+        name: &str,
+        pool: Option<mpegflow_protocol::control::Pool>,
+    ) {
         let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (namespace.to_owned(), name.to_owned());
         match pool {
             // Beyond the bound a pool is pushed each time.
-            Some(pool) if pushed.len() < MOST_FAILING || pushed.contains_key(&key) => drop(pushed.insert(key, pool)),
+            Some(pool) if pushed.len() < MOST_FAILING || pushed.contains_key(&key) => {
+                drop(pushed.insert(key, pool))
+            }
             Some(_) => {}
             None => drop(pushed.remove(&key)),
         }

@@ -166,7 +166,8 @@ async fn watch_children(client: Client, context: Arc<Context>, looks: mpsc::Send
 fn look_at_pools_named(name: &str, pools: &Store<WorkerPool>, looks: &mpsc::Sender<Look>) {
     for pool in pools.state().iter().filter(|pool| pool.name_any() == name) {
         // Full: the next change says so again.
-        let _ = looks.try_send(Look::At { namespace: pool.namespace().unwrap_or_default(), name: name.to_owned() });
+        let _ = looks
+            .try_send(Look::At { namespace: pool.namespace().unwrap_or_default(), name: name.to_owned() });
     }
 }
 

@@ -50,7 +50,9 @@ pub(super) async fn pool(pool: &WorkerPool, context: &Context, closed: bool) -> 
         Err(error @ ControlError::Refused { status: 422, .. }) => {
             Err(Standing::Failing("NotAtBroker".into(), error.to_string()))
         }
-        Err(error @ ControlError::Refused { .. }) => Err(Standing::Stalled("BrokerRefuses".into(), error.to_string())),
+        Err(error @ ControlError::Refused { .. }) => {
+            Err(Standing::Stalled("BrokerRefuses".into(), error.to_string()))
+        }
         Err(_) if context.was_pushed(&name, &copy) => Ok(()),
         // What the network says differs each time; it would be a write each time.
         Err(ControlError::Away(why)) => {
@@ -76,7 +78,8 @@ pub(super) async fn tenant(tenant: &Tenant, context: &Context) -> Result<(), Con
     let copy = control::Tenant {
         name: tenant.name_any(),
         uid: tenant.uid().unwrap_or_default(),
-        observed_generation: u64::try_from(tenant.metadata.generation.unwrap_or_default()).unwrap_or_default(),
+        observed_generation: u64::try_from(tenant.metadata.generation.unwrap_or_default())
+            .unwrap_or_default(),
         weight: u32::from(tenant.spec.weight).saturating_mul(SHARE),
         unfinished_jobs: quotas.queued,
         running_tasks: quotas.running,

@@ -12,7 +12,11 @@ use serde_json::{Value, json};
 const FIRST: &str = "-1000";
 
 /// How many replicas, of so many that there are.
-pub(super) async fn replicas(pool: &WorkerPool, context: &Context, current: i32) -> Result<Replicas, ApplyError> {
+pub(super) async fn replicas(
+    pool: &WorkerPool,
+    context: &Context,
+    current: i32,
+) -> Result<Replicas, ApplyError> {
     let wanted = desired::wanted(&pool.spec.scale);
     let seen = context.seen.borrow().pool(&pool.name_any()).cloned();
     let cordoned = seen.as_ref().is_some_and(|seen| !seen.cordoned.is_empty());
@@ -52,8 +56,12 @@ async fn confirm(
     // Whoever was seen idle is asked about; whether it still is, the broker says. Without a word of the broker nobody goes.
     let (Some(broker), Some(seen)) = (&context.control, seen) else { return Ok(0) };
     let most = usize::try_from(surplus).unwrap_or_default();
-    let asked: Vec<String> =
-        pods.iter().filter(|pod| !seen.busy.contains(&pod.uid)).take(most).map(|pod| pod.uid.clone()).collect();
+    let asked: Vec<String> = pods
+        .iter()
+        .filter(|pod| !seen.busy.contains(&pod.uid))
+        .take(most)
+        .map(|pod| pod.uid.clone())
+        .collect();
     if asked.is_empty() {
         return Ok(0);
     }
@@ -105,7 +113,11 @@ pub(super) async fn replace_retired(
 }
 
 /// Tells the autoscalers of nodes to leave who is at work alone.
-pub(super) async fn keep_busy(pool: &WorkerPool, context: &Context, pods: &[StartedPod]) -> Result<(), ApplyError> {
+pub(super) async fn keep_busy(
+    pool: &WorkerPool,
+    context: &Context,
+    pods: &[StartedPod],
+) -> Result<(), ApplyError> {
     let Some(seen) = context.seen.borrow().pool(&pool.name_any()).cloned() else { return Ok(()) };
     let namespace = pool.namespace().unwrap_or_default();
     for pod in pods {

@@ -1,7 +1,7 @@
 //! A pool's status from what was found. Pure.
 
-use crate::crd::{Condition, ConditionStatus, Dialect, LastScale, WorkerPool, WorkerPoolStatus};
 use crate::control::Pool;
+use crate::crd::{Condition, ConditionStatus, Dialect, LastScale, WorkerPool, WorkerPoolStatus};
 use crate::desired::Held;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -105,7 +105,8 @@ pub(super) fn status(
         if let Some(work) = &applied.work {
             (status.busy, status.idle, status.queued) = (work.busy, work.idle, work.queued);
             status.waiting = work.waiting.as_ref().map(|(reason, _)| reason.clone());
-            status.waiting_message = work.waiting.as_ref().map(|(_, message)| message.chars().take(512).collect());
+            status.waiting_message =
+                work.waiting.as_ref().map(|(_, message)| message.chars().take(512).collect());
         }
     }
     if last_scale.is_some() {

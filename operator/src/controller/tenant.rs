@@ -43,18 +43,35 @@ pub(super) async fn reconcile(tenant: Arc<Tenant>, context: Arc<Context>) -> Res
                 "pools that it allows may name it"
             };
             let (ready, not) = (("Ready", True, "Accepted", message.to_owned()), String::new());
-            ([ready, ("Reconciling", False, "Accepted", not.clone()), ("Stalled", False, "Accepted", not)], AGAIN)
+            (
+                [ready, ("Reconciling", False, "Accepted", not.clone()), ("Stalled", False, "Accepted", not)],
+                AGAIN,
+            )
         }
         Err(error @ ControlError::Refused { .. }) => {
             let message = error.to_string();
             let not = ("Reconciling", False, "BrokerRefuses", String::new());
-            ([("Ready", False, "BrokerRefuses", message.clone()), not, ("Stalled", True, "BrokerRefuses", message)], AGAIN)
+            (
+                [
+                    ("Ready", False, "BrokerRefuses", message.clone()),
+                    not,
+                    ("Stalled", True, "BrokerRefuses", message),
+                ],
+                AGAIN,
+            )
         }
         Err(error) => {
             tracing::debug!(tenant = name, %error, "the broker is away");
             let message = "the broker's control API cannot be asked".to_owned();
             let not = ("Stalled", False, "BrokerAway", String::new());
-            ([("Ready", False, "BrokerAway", message.clone()), ("Reconciling", True, "BrokerAway", message), not], SOON)
+            (
+                [
+                    ("Ready", False, "BrokerAway", message.clone()),
+                    ("Reconciling", True, "BrokerAway", message),
+                    not,
+                ],
+                SOON,
+            )
         }
     };
     let now = jiff::Timestamp::now();

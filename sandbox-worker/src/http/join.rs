@@ -162,7 +162,8 @@ impl Join {
             return Ok(self);
         }
         let no_key = |e: &dyn std::fmt::Display| JoinError::Key(e.to_string());
-        let fresh = || rcgen::KeyPair::generate().map(|key| Secret::new(key.serialize_pem())).map_err(|e| no_key(&e));
+        let fresh =
+            || rcgen::KeyPair::generate().map(|key| Secret::new(key.serialize_pem())).map_err(|e| no_key(&e));
         let key = match dir.map(|dir| dir.join(KEY)) {
             None => fresh()?,
             Some(path) => match std::fs::read_to_string(&path) {
@@ -215,7 +216,8 @@ mod tests {
         };
         assert!(matches!(Join::parse(file("", None)), Err(JoinError::Token)));
         assert!(matches!(Join::parse(file("mfj_1", Some("token"))), Err(JoinError::Token)));
-        let of_pod = || Join::parse_beside(file("", Some("token")), dir.path()).unwrap().with_key(Some(dir.path()));
+        let of_pod =
+            || Join::parse_beside(file("", Some("token")), dir.path()).unwrap().with_key(Some(dir.path()));
         let first = of_pod().unwrap();
         let mode = dir.path().join(KEY).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -149,7 +149,12 @@ impl Identities for PostgresStore {
         rows.iter().map(row::worker_seen).collect()
     }
 
-    async fn cordon(&self, pool: &PoolName, ids: &[WorkerId], now: Time) -> Result<Vec<WorkerId>, StoreError> {
+    async fn cordon(
+        &self,
+        pool: &PoolName,
+        ids: &[WorkerId],
+        now: Time,
+    ) -> Result<Vec<WorkerId>, StoreError> {
         let mut conn = self.conn().await?;
         let rows = self
             .sql(sql::CORDON)

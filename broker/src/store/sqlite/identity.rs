@@ -83,12 +83,13 @@ impl Identities for SqliteStore {
 
     async fn put_tenant(&self, tenant: &PushedTenant, now: Time) -> Result<Pushed, StoreError> {
         let mut tx = self.write().await?;
-        let rows =
-            sqlx::query("SELECT id, name, pushed_uid, pushed_generation FROM tenants WHERE id = ?1 OR name = ?2")
-                .bind(tenant.id.to_string())
-                .bind(&tenant.name)
-                .fetch_all(&mut *tx)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT id, name, pushed_uid, pushed_generation FROM tenants WHERE id = ?1 OR name = ?2",
+        )
+        .bind(tenant.id.to_string())
+        .bind(&tenant.name)
+        .fetch_all(&mut *tx)
+        .await?;
         for row in &rows {
             if let Some(no) = row::tenant_conflict(row, tenant)? {
                 return Ok(no);
@@ -102,14 +103,16 @@ impl Identities for SqliteStore {
                 .execute(&mut *tx)
                 .await?;
         }
-        sqlx::query("UPDATE tenants SET weight = ?, limits = ?, pushed_uid = ?, pushed_generation = ? WHERE id = ?")
-            .bind(tenant.weight)
-            .bind(json(&tenant.limits))
-            .bind(&tenant.uid)
-            .bind(signed(tenant.generation))
-            .bind(tenant.id.to_string())
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "UPDATE tenants SET weight = ?, limits = ?, pushed_uid = ?, pushed_generation = ? WHERE id = ?",
+        )
+        .bind(tenant.weight)
+        .bind(json(&tenant.limits))
+        .bind(&tenant.uid)
+        .bind(signed(tenant.generation))
+        .bind(tenant.id.to_string())
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(Pushed::Done)
     }
@@ -176,7 +179,12 @@ impl Identities for SqliteStore {
         rows.iter().map(row::worker_seen).collect()
     }
 
-    async fn cordon(&self, pool: &PoolName, ids: &[WorkerId], now: Time) -> Result<Vec<WorkerId>, StoreError> {
+    async fn cordon(
+        &self,
+        pool: &PoolName,
+        ids: &[WorkerId],
+        now: Time,
+    ) -> Result<Vec<WorkerId>, StoreError> {
         let mut tx = self.write().await?;
         let mut done = Vec::new();
         for id in ids {

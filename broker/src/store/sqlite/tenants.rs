@@ -143,10 +143,12 @@ pub(super) async fn add_worker(
 }
 
 pub(super) async fn worker(store: &SqliteStore, id: WorkerId) -> Result<Option<WorkerRecord>, StoreError> {
-    let row = sqlx::query("SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at FROM workers WHERE id = ?")
-        .bind(id.to_string())
-        .fetch_optional(&store.readers)
-        .await?;
+    let row = sqlx::query(
+        "SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at FROM workers WHERE id = ?",
+    )
+    .bind(id.to_string())
+    .fetch_optional(&store.readers)
+    .await?;
     row.as_ref().map(row::worker).transpose()
 }
 
