@@ -3,7 +3,8 @@
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
 use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError};
-use crate::http::{metrics, public, serve, worker};
+use crate::enrol::{Enrolment, PodTokens};
+use crate::http::{control, metrics, public, serve, worker};
 use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
 use crate::objects::measured::Measured;
@@ -53,6 +54,10 @@ pub struct Config {
     pub worker: SocketAddr,
     /// Where the metrics are.
     pub metrics: Option<SocketAddr>,
+    /// Where the operator of a cluster pushes to.
+    pub control: Option<SocketAddr>,
+    /// How pods enrol; where it is left out, by join tokens alone.
+    pub pods: Option<PodTokens>,
     /// How long a lease lives without a heartbeat.
     pub lease: Duration,
     /// x264 preset.
@@ -106,6 +111,8 @@ impl Config {
             public: loopback,
             worker: loopback,
             metrics: None,
+            control: None,
+            pods: None,
             lease: Duration::from_secs(15),
             x264: EncoderSpeed::Fast,
             threads: u32::try_from(threads).unwrap_or(1),
@@ -314,7 +321,9 @@ pub async fn write_join_file(
         server_name: SERVER_NAME.into(),
         ca: opened.ca.certificate().to_owned(),
         token: opened.engine.create_join_token(pool).await?,
+        token_file: None,
         pool: pool.clone(),
+        unreachable: Vec::new(),
     };
     let bytes = mpegflow_protocol::to_json(&join);
     ca::write_private(path, &bytes).map_err(|source| AdminError::File { path: path.to_owned(), source })
@@ -326,6 +335,7 @@ pub struct Running {
     public: SocketAddr,
     worker: SocketAddr,
     metrics: Option<SocketAddr>,
+    control: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     grace: Duration,
@@ -366,6 +376,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let control_listener = match config.control {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    engine.look_at_cluster().await?;
     let poster =
         Poster::new(config.webhooks.clone(), Arc::clone(&config.resolver)).map_err(StartError::Webhooks)?;
     let tls = worker_tls(&opened.ca, &config, worker_address)?;
@@ -375,10 +390,18 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let limits = serve::Limits::default();
     let public_routes = public::router(Arc::clone(&engine), config.extra_routes, stop.clone());
     tasks.spawn(serve::run(public_listener, None, public_routes, limits, stop.clone()));
-    let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca));
+    let enrolment = Arc::new(Enrolment::new(config.pods.clone()));
+    let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca), Arc::clone(&enrolment));
     // A supervisor keeps its connection over a long encode.
     let worker_limits = serve::Limits { head: Duration::from_secs(90), age: config.connection_age, ..limits };
-    tasks.spawn(serve::run(worker_listener, Some(tls), worker_routes, worker_limits, stop.clone()));
+    tasks.spawn(serve::run(worker_listener, Some(tls.clone()), worker_routes, worker_limits, stop.clone()));
+    let mut control_address = None;
+    if let Some((listener, address)) = control_listener {
+        control_address = Some(address);
+        let routes = control::router(Arc::clone(&engine), Arc::clone(&opened.ca), enrolment);
+        let limits = serve::Limits { connections: 64, ..worker_limits };
+        tasks.spawn(serve::run(listener, Some(tls), routes, limits, stop.clone()));
+    }
     let mut metrics_address = None;
     if let Some((listener, address)) = metrics_listener {
         metrics_address = Some(address);
@@ -394,6 +417,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         public: public_address,
         worker: worker_address,
         metrics: metrics_address,
+        control: control_address,
         stop,
         tasks,
         grace: config.grace,
@@ -415,6 +439,11 @@ impl Running {
     /// Where the metrics are.
     pub const fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics
+    }
+
+    /// Where the control API listens.
+    pub const fn control_addr(&self) -> Option<SocketAddr> {
+        self.control
     }
 
     /// What the broker does.
@@ -525,6 +554,7 @@ async fn lookout(engine: Arc<Engine>, stop: CancellationToken) {
             if n.is_multiple_of(3) {
                 engine.look_at_storage().await;
             }
+            engine.look_at_cluster().await?;
             engine.look_around(n.is_multiple_of(2)).await
         };
         tokio::select! {

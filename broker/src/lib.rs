@@ -10,6 +10,7 @@
 //! | [`conformance`] | the suite that every adapter passes |
 //! | [`engine`] | what the broker does for tenants and workers, over the traits |
 //! | [`ca`], [`capability`] | who a worker is, and what it may do |
+//! | [`enrol`] | who a pod is, by its own token |
 //! | [`http`] | the public API, the worker API and the metrics on the wire |
 //! | [`embedded`] | all of it in one process |
 //! | [`webhooks`] | signed messages to tenants' servers |
@@ -23,6 +24,7 @@ pub mod config;
 pub mod conformance;
 pub mod embedded;
 pub mod engine;
+pub mod enrol;
 pub mod http;
 pub mod model;
 pub mod objects;

@@ -2,17 +2,21 @@
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use mpegflow_broker::ca::rotation;
 use mpegflow_broker::config::layers::{ENV_FILE, Flags};
+use mpegflow_broker::config::resolved::Kubernetes;
 use mpegflow_broker::config::setting::LogFormat;
 use mpegflow_broker::config::{Layers, Objects as ObjectsPlace, Problems, Resolved, reference};
 use mpegflow_broker::embedded::{self, Config, Opened};
+use mpegflow_broker::enrol::PodTokens;
+use mpegflow_broker::enrol::kubernetes::ApiServer;
 use mpegflow_broker::model::TenantLimits;
 use mpegflow_broker::objects::Objects;
 use mpegflow_broker::objects::s3::S3Objects;
 use mpegflow_broker::queue::{self, MAX_WEIGHT};
 use mpegflow_broker::store::Store as _;
 use mpegflow_broker::store::postgres::PostgresStore;
-use mpegflow_protocol::ids::PoolName;
+use mpegflow_protocol::ids::{PoolName, WorkerId};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,6 +59,9 @@ enum Command {
     /// Join tokens of workers.
     #[command(subcommand)]
     JoinToken(JoinToken),
+    /// Identities of workers.
+    #[command(subcommand)]
+    Worker(Worker),
     /// Tenants.
     #[command(subcommand)]
     Tenant(Tenant),
@@ -74,7 +81,38 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+enum Worker {
+    /// Take a worker's identity away for good, whatever certificate it has. Its calls are refused within two seconds; its leases run
+    /// out, and their tasks are tried again elsewhere. A pod keeps its UID: delete it, so that another takes its place.
+    Revoke {
+        /// The worker, as the log names it.
+        #[arg(value_name = "WORKER")]
+        worker: WorkerId,
+    },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Rotate {
+    /// Make the next authority; the present one goes on signing.
+    Prepare,
+    /// Let the next one sign; the former stays trusted.
+    Switch,
+    /// Forget the former.
+    Finish,
+}
+
+#[derive(Debug, Subcommand)]
 enum Identity {
+    /// Replace the authority, a step at a time. After each step every broker is started again on the folder, and its ca.pem goes to
+    /// whoever trusts it; wait an hour before `finish`, until the last certificate of the former has expired.
+    Rotate {
+        /// The step.
+        #[arg(value_enum)]
+        step: Rotate,
+        /// The folder that `identity create` made.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Make an authority and the capabilities' key, for `--identity` of every replica.
     Create {
         /// Folder to make, mode 0700.
@@ -229,11 +267,25 @@ async fn bucket(place: &ObjectsPlace) -> anyhow::Result<Option<Arc<dyn Objects>>
     Ok(Some(Arc::new(objects)))
 }
 
+/// How pods enrol. The API server is found, not asked: whether it answers shows when a pod comes.
+async fn pods(kubernetes: Option<&Kubernetes>) -> anyhow::Result<Option<PodTokens>> {
+    let Some(kubernetes) = kubernetes else { return Ok(None) };
+    let server = ApiServer::find(kubernetes.kubeconfig.as_deref()).await;
+    let server = server.context("cannot find Kubernetes' API server, which kubernetes.audience needs")?;
+    Ok(Some(PodTokens {
+        reviewer: Arc::new(server),
+        audience: kubernetes.audience.clone(),
+        operator: kubernetes.operator.clone(),
+        accounts: kubernetes.accounts.clone(),
+    }))
+}
+
 async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
     let mut config = resolved.embedded();
     match command {
         Command::Serve => {
             config.objects = bucket(&resolved.objects).await?;
+            config.pods = pods(resolved.kubernetes.as_ref()).await?;
             serve(config).await
         }
         Command::Migrate => {
@@ -305,7 +357,23 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             anyhow::ensure!(known, "there is no tenant of that name; `api-key create` makes one");
             Ok(())
         }
+        Command::Worker(Worker::Revoke { worker }) => {
+            let opened = Opened::open(&config).await?;
+            let engine = opened.engine();
+            let known = engine.store().revoke_worker(worker, engine.now()).await?;
+            opened.close().await;
+            anyhow::ensure!(known, "there is no worker {worker}");
+            Ok(())
+        }
         Command::Identity(Identity::Create { out }) => Ok(embedded::create_identity(&out)?),
+        Command::Identity(Identity::Rotate { step, dir }) => {
+            let step = match step {
+                Rotate::Prepare => rotation::Step::Prepare,
+                Rotate::Switch => rotation::Step::Switch,
+                Rotate::Finish => rotation::Step::Finish,
+            };
+            rotation::step(&dir.join("ca"), step).context("the authority was not replaced")
+        }
         Command::RedisAcl { pool, file } => {
             let prefix = &resolved.redis_prefix;
             let mut out = std::io::stdout();

@@ -390,6 +390,16 @@ pub struct WorkerRecord {
     pub pool: PoolName,
     /// The tenant of its first lease.
     pub tenant: Option<TenantId>,
+    /// `namespace/name` of its pod, where it is one.
+    pub pod: Option<String>,
+    /// The pod's node.
+    pub node: Option<String>,
+    /// It gets no more leases: its operator is about to end it.
+    pub cordoned: bool,
+    /// It is nobody any more.
+    pub revoked: bool,
+    /// Another pod is to take its place.
+    pub retired: bool,
 }
 
 /// An upload.

@@ -147,6 +147,8 @@ reasons! {
     StorageDown "storage_down";
     /// The tenant has as many tasks running as it may.
     Quota "quota";
+    /// Nobody says that the pool's network policies hold.
+    Gate "gate";
     /// No worker of the pool is connected.
     NoWorker "no_worker";
     /// Every worker of the pool is busy; other tasks are before it.

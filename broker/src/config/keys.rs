@@ -2,7 +2,10 @@
 //! defaults and the reference page are all made from this list.
 
 use super::layers::{Origin, Slot};
-use super::setting::{Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value};
+use super::setting::{
+    AccountOfPool, Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value,
+};
+use crate::enrol::Account;
 use crate::queue::redis::RedisUrl;
 use crate::store::postgres::DatabaseUrl;
 use ipnet::IpNet;
@@ -149,6 +152,17 @@ keys! {
 
     /// Where the metrics are. They say how busy tenants are: nobody but the monitoring should reach it. Nowhere where it is left out.
     metrics_listen: SocketAddr = "metrics.listen", "metrics-listen", "ADDRESS";
+
+    /// Audience of the tokens by which pods prove to this broker who they are. Where it is left out, workers join by join tokens alone.
+    kubernetes_audience: String = "kubernetes.audience", "kubernetes-audience", "NAME";
+    /// Service account of the operator, whose pods may use the control API.
+    kubernetes_operator: Account = "kubernetes.operator", "kubernetes-operator", "NAMESPACE/NAME";
+    /// Service accounts whose pods are a pool's workers although no operator says so.
+    kubernetes_accounts: Vec<AccountOfPool> = "kubernetes.accounts", "kubernetes-account", "NAMESPACE/NAME=POOL", default "";
+    /// How Kubernetes' API server is reached; as a pod's own account does where it is left out.
+    kubernetes_kubeconfig: PathBuf = "kubernetes.kubeconfig", "kubeconfig", "FILE", secret "credentials for Kubernetes' API server";
+    /// Where the control API listens, for the operator alone. Nowhere where it is left out.
+    control_listen: SocketAddr = "control.listen", "control-listen", "ADDRESS";
 
     /// PostgreSQL database, without a password. Where this and `database.url_file` are left out, a file in the data folder.
     database_url: PlainUrl<DatabaseUrl> = "database.url", "database-url", "URL";

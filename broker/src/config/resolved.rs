@@ -3,14 +3,17 @@
 use super::keys::Raw;
 use super::layers::Slot;
 use super::problem::Problems;
-use super::setting::{LogFormat, Sse};
+use super::setting::{AccountOfPool, LogFormat, Sse};
 use crate::embedded::Config;
 use crate::engine::{Quotas, Rate};
+use crate::enrol::Account;
 use crate::objects::s3::{Encryption, S3Config, S3Objects};
 use crate::queue::redis::{RedisConfig, RedisUrlSource};
 use crate::store::postgres::{DatabaseConfig, UrlSource};
 use crate::webhooks::post::{Poster, SystemResolver};
 use crate::webhooks::{self, address::Ports};
+use mpegflow_protocol::ids::PoolName;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +27,19 @@ pub enum Objects {
     Folder,
     /// In a bucket.
     Bucket(S3Config),
+}
+
+/// How pods enrol.
+#[derive(Debug, Clone)]
+pub struct Kubernetes {
+    /// What their tokens have to be for.
+    pub audience: String,
+    /// The account whose pods are the operator.
+    pub operator: Option<Account>,
+    /// Accounts of pools that nobody pushes.
+    pub accounts: BTreeMap<Account, PoolName>,
+    /// How the API server is reached.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// What the broker runs with.
@@ -49,6 +65,10 @@ pub struct Resolved {
     pub connection_age: Duration,
     /// Where the metrics are.
     pub metrics: Option<SocketAddr>,
+    /// How pods enrol.
+    pub kubernetes: Option<Kubernetes>,
+    /// Where the control API listens.
+    pub control: Option<SocketAddr>,
     /// PostgreSQL; a file in the data folder where there is none.
     pub database: Option<DatabaseConfig>,
     /// Redis; an index in the broker where there is none.
@@ -73,6 +93,7 @@ impl Resolved {
         let database = database(raw, problems);
         let redis = redis(raw, problems);
         let objects = objects(raw, problems);
+        let kubernetes = kubernetes(raw, problems);
         if !problems.is_empty() {
             return None;
         }
@@ -87,6 +108,8 @@ impl Resolved {
             lease: raw.worker_lease.get()?.0,
             connection_age: raw.worker_connection_age.get()?.0,
             metrics: raw.metrics_listen.get().copied(),
+            kubernetes,
+            control: raw.control_listen.get().copied(),
             database,
             redis,
             redis_prefix: raw.redis_prefix.get()?.0.clone(),
@@ -140,6 +163,7 @@ impl Resolved {
         config.grace = self.grace;
         config.worker = self.worker;
         config.metrics = self.metrics;
+        config.control = self.control;
         config.worker_names.clone_from(&self.worker_names);
         config.lease = self.lease;
         config.connection_age = self.connection_age;
@@ -187,6 +211,45 @@ fn database(raw: &Raw, problems: &mut Problems) -> Option<DatabaseConfig> {
     };
     let password_file = raw.database_password_file.get().cloned();
     Some(DatabaseConfig { password_file, connections, ..DatabaseConfig::new(url) })
+}
+
+fn kubernetes(raw: &Raw, problems: &mut Problems) -> Option<Kubernetes> {
+    let accounts = raw.kubernetes_accounts.get().into_iter().flatten();
+    let accounts: Vec<_> =
+        accounts.map(|AccountOfPool(account, pool)| (account.clone(), pool.clone())).collect();
+    if let Some(slot) = raw.control_listen.is_given().then_some(&raw.control_listen)
+        && !raw.kubernetes_operator.is_given()
+    {
+        problems.add(place(slot), "control.listen needs kubernetes.operator, the account of who may use it");
+    }
+    let Some(audience) = raw.kubernetes_audience.get() else {
+        let mut alone = |given: bool, place: String, key: &str| {
+            if given {
+                problems.add(place, format!("{key} needs kubernetes.audience"));
+            }
+        };
+        alone(raw.kubernetes_operator.is_given(), place(&raw.kubernetes_operator), "kubernetes.operator");
+        alone(!accounts.is_empty(), place(&raw.kubernetes_accounts), "kubernetes.accounts");
+        alone(
+            raw.kubernetes_kubeconfig.is_given(),
+            place(&raw.kubernetes_kubeconfig),
+            "kubernetes.kubeconfig",
+        );
+        return None;
+    };
+    if audience.is_empty() || audience.starts_with("https://kubernetes.default") {
+        let text = "kubernetes.audience has to be the broker's own: a token for the API server is no worker's to show";
+        problems.add(place(&raw.kubernetes_audience), text);
+    }
+    let operator = raw.kubernetes_operator.get().cloned();
+    let count = accounts.len();
+    let accounts: BTreeMap<_, _> = accounts.into_iter().collect();
+    if accounts.len() != count || operator.as_ref().is_some_and(|operator| accounts.contains_key(operator)) {
+        let text = "kubernetes.accounts names an account twice, or the operator's";
+        problems.add(place(&raw.kubernetes_accounts), text);
+    }
+    let kubeconfig = raw.kubernetes_kubeconfig.get().cloned();
+    Some(Kubernetes { audience: audience.clone(), operator, accounts, kubeconfig })
 }
 
 fn redis(raw: &Raw, problems: &mut Problems) -> Option<RedisConfig> {
@@ -311,6 +374,22 @@ mod tests {
             error.contains("redis.ca needs") && error.contains("sentinel_password_file needs"),
             "{error}"
         );
+        let alone = [
+            ("kubernetes.operator", "a/b"),
+            ("kubernetes.accounts", "a/c=cpu"),
+            ("kubernetes.kubeconfig", "/k"),
+        ];
+        let error = resolve(&alone).unwrap_err();
+        assert_eq!(error.matches("needs kubernetes.audience").count(), 3, "{error}");
+        let error =
+            resolve(&[("control.listen", "127.0.0.1:1"), ("kubernetes.audience", "mpegflow")]).unwrap_err();
+        assert!(error.contains("control.listen needs kubernetes.operator"), "{error}");
+        for twice in
+            [("kubernetes.accounts", "a/b=cpu"), ("kubernetes.audience", "https://kubernetes.default.svc")]
+        {
+            let pods = [("kubernetes.audience", "m"), ("kubernetes.operator", "a/b"), twice];
+            assert!(resolve(&pods).is_err(), "{twice:?}");
+        }
         let error = resolve(&[("redis.url", "redis://h:6379")]).unwrap_err();
         assert!(error.contains("share a database"), "{error}");
         let error = resolve(&[("s3.bucket", "media")]).unwrap_err();

@@ -122,7 +122,8 @@ pub async fn all(store: Arc<dyn Store>) {
     parts(&*store).await;
     cancels(&*store).await;
     housekeeping(&*store).await;
-    super::operations::all(store).await;
+    super::operations::all(Arc::clone(&store)).await;
+    super::identity::all(store).await;
 }
 
 async fn tenants(store: &dyn Store) {

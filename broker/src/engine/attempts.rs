@@ -25,6 +25,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Waiting at most this long for an earlier write of the same output to end.
 const WRITER_PATIENCE: Duration = Duration::from_secs(20);
 
+/// A worker that may have nothing now is looked at again after this long.
+const HELD_PAUSE: Duration = Duration::from_secs(1);
+
 /// A task of a tenant that has as many running as it may is looked at again after so many milliseconds.
 const HELD_BACK: u64 = 1_000;
 /// So many of them are passed over before others get a turn at the queue.
@@ -159,15 +162,26 @@ impl Engine {
                 return Ok(LeaseAnswer::Idle);
             }
             let (record, live) = self.store.asking(worker).await?.ok_or(CallError::UnknownWorker)?;
+            if record.revoked {
+                return Err(CallError::UnknownWorker);
+            }
+            if record.retired {
+                return Ok(LeaseAnswer::Retire);
+            }
             let _asking = self.presence.ask(&record.pool);
-            let next = if live >= MAX_LIVE_PER_WORKER {
+            let next = if self.is_held(&record) {
+                Some(HELD_PAUSE)
+            } else if live >= MAX_LIVE_PER_WORKER {
                 None
             } else {
-                match self.lease_heard(record).await? {
+                match self.lease_heard(record.clone()).await? {
                     Found::Lease(lease) => return Ok(LeaseAnswer::Lease(lease)),
                     Found::Lost => continue,
                     // Its own tenant has nothing at all; whoever asked to wait is not made to.
-                    Found::OtherTenant => return Ok(LeaseAnswer::Retire),
+                    Found::OtherTenant => {
+                        self.retire(&record).await?;
+                        return Ok(LeaseAnswer::Retire);
+                    }
                     Found::Nothing(next) => {
                         next.map(|time| Duration::from_millis(self.now().until_ms(time).max(10)))
                     }

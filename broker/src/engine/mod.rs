@@ -1,6 +1,7 @@
 //! What the broker does for tenants and for workers, over the traits. Knows neither HTTP nor SQL.
 
 mod attempts;
+pub mod cluster;
 mod dispatch;
 mod housekeeping;
 mod jobs;
@@ -18,6 +19,7 @@ mod waiting;
 mod webhooks;
 
 pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};
+pub use cluster::PodRefused;
 pub use dispatch::Repaired;
 pub use housekeeping::Swept;
 pub use jobs::{JobError, SubmitError};
@@ -26,7 +28,7 @@ pub use limits::Limits;
 pub use live::{Notice, Subscription};
 pub use meters::Meters;
 pub use presence::{Connected, Presence};
-pub use rate::Rate;
+pub use rate::{Rate, Throttle};
 pub use uploads::UploadError;
 pub use webhooks::WebhookError;
 
@@ -133,6 +135,7 @@ pub struct Engine {
     name: String,
     presence: Arc<Presence>,
     lookout: waiting::Lookout,
+    cluster: cluster::Seen,
     meters: Arc<Meters>,
     rate: Rate,
     buckets: rate::Buckets,
@@ -167,6 +170,7 @@ impl Engine {
             name: uuid::Uuid::new_v4().simple().to_string(),
             presence: Arc::default(),
             lookout: waiting::Lookout::default(),
+            cluster: cluster::Seen::default(),
             meters: parts.meters,
             rate: parts.rate,
             buckets: rate::Buckets::default(),

@@ -1,6 +1,7 @@
 //! The store: the truth about tenants, jobs, leases and objects. An adapter keeps every method's promise in one
 //! transaction; [`crate::conformance::store`] holds each adapter to it.
 
+pub mod identity;
 pub mod operations;
 pub mod postgres;
 mod row;
@@ -302,7 +303,9 @@ pub type Decide<'a> = &'a (dyn Fn(&Snapshot) -> Decision + Send + Sync);
 
 /// The truth. Every method is one transaction; every change of a job writes its event in the same one.
 #[async_trait]
-pub trait Store: operations::Operations + webhooks::Webhooks + Send + Sync + 'static {
+pub trait Store:
+    identity::Identities + operations::Operations + webhooks::Webhooks + Send + Sync + 'static
+{
     // --- tenants and keys
 
     /// The tenant of that name; made with `id` where there is none.

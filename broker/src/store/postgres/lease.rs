@@ -34,13 +34,8 @@ impl Statement for Asking {
         conn.done().await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
-            let cells = Cells::of("workers", row);
-            let record = WorkerRecord {
-                id: cells.id("id")?,
-                pool: cells.pool("pool")?,
-                tenant: cells.id_or_null("tenant")?,
-            };
-            found.insert(record.id, (record, cells.small("live")?));
+            let record = row::worker(row)?;
+            found.insert(record.id, (record, Cells::of("workers", row).small("live")?));
         }
         Ok(asks.iter().map(|id| Ok(found.get(id).cloned())).collect())
     }

@@ -14,6 +14,7 @@ mod clock;
 mod closing;
 mod conn;
 mod dispatch;
+mod identity;
 mod jobs;
 mod lease;
 mod migrate;

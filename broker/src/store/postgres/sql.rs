@@ -55,6 +55,8 @@ statements! {
         ), bound AS (
             UPDATE workers w SET tenant = task.tenant, live = w.live + 1 FROM worker JOIN task ON task.worker = worker.id
             WHERE w.id = worker.id AND (w.tenant IS NULL OR w.tenant = task.tenant) AND w.live < task.most
+                AND w.cordoned_at IS NULL AND w.revoked_at IS NULL
+                AND NOT EXISTS (SELECT 1 FROM pools p WHERE p.name = w.pool AND p.closed)
             RETURNING w.id
         ), moved AS (
             UPDATE tasks t SET state = 'running', epoch = t.epoch + 1,
@@ -90,7 +92,7 @@ statements! {
     LIVE_OF_WORKER = "SELECT live FROM workers WHERE id = $1";
 
     /// 1 workers.
-    WORKERS = "SELECT id, pool, tenant, live FROM workers WHERE id = ANY ($1::text[])";
+    WORKERS = "SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at, live FROM workers WHERE id = ANY ($1::text[])";
 
     /// 1 attempts, 2 workers, 3 epochs, 4 lease in ms, 5 now or null: one entry for each renewal. A lease that has run out is
     /// not renewed, even before the ticker has seen it: another may be about to get the task.
@@ -362,9 +364,80 @@ statements! {
     /// 1 id, 2 pool, 3 now, 4 expires.
     ADD_WORKER = "INSERT INTO workers (id, pool, enrolled_at, cert_expires_at) VALUES ($1, $2, $3, $4)";
     /// 1 id.
-    WORKER = "SELECT id, pool, tenant FROM workers WHERE id = $1";
+    WORKER = "
+        SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at FROM workers WHERE id = $1";
     /// 1 id, 2 expires.
     RENEW_WORKER = "UPDATE workers SET cert_expires_at = $2 WHERE id = $1";
+
+    // --- pools of a cluster, pods, verdicts
+
+    /// Pushes come one after another.
+    LOCK_POOLS = "SELECT pg_advisory_xact_lock(7307201)";
+    /// 1 name, 2 namespace, 3 account.
+    RIVAL_POOLS = "SELECT * FROM pools WHERE name = $1 OR (namespace = $2 AND account = $3)";
+    /// 1 id.
+    TENANT_BY_ID = "SELECT id FROM tenants WHERE id = $1";
+    /// 1 name, 2 namespace, 3 account, 4 uid, 5 generation, 6 tenant, 7 most workers, 8 closed, 9 policy.
+    PUT_POOL = "
+        INSERT INTO pools (name, namespace, account, uid, generation, tenant, max_workers, closed, policy)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        ON CONFLICT (name) DO UPDATE SET account = excluded.account, uid = excluded.uid, generation = excluded.generation,
+            tenant = excluded.tenant, max_workers = excluded.max_workers, closed = excluded.closed, policy = excluded.policy";
+    /// 1 name, 2 uid.
+    DELETE_POOL = "
+        WITH gone AS (DELETE FROM pools WHERE name = $1 AND uid = $2 RETURNING name),
+            unsaid AS (DELETE FROM verdicts v USING gone g WHERE v.pool = g.name)
+        SELECT name FROM gone";
+    /// All.
+    POOLS = "SELECT * FROM pools ORDER BY name";
+    /// 1 namespace, 2 account.
+    POOL_OF = "SELECT * FROM pools WHERE namespace = $1 AND account = $2";
+    /// 1 id, 2 name.
+    RIVAL_TENANTS = "SELECT id, name, pushed_uid, pushed_generation FROM tenants WHERE id = $1 OR name = $2";
+    /// 1 id, 2 weight, 3 limits, 4 uid, 5 generation.
+    PUT_TENANT = "
+        UPDATE tenants SET weight = $2, limits = $3, pushed_uid = $4, pushed_generation = $5 WHERE id = $1";
+    /// 1 pool.
+    LOCK_ENROLMENT = "SELECT pg_advisory_xact_lock(7307202, hashtext($1))";
+    /// 1 id.
+    POD_WORKER = "SELECT pool, key_sha256, revoked_at FROM workers WHERE id = $1";
+    /// 1 pool, 2 id, 3 now.
+    OTHER_WORKERS = "
+        SELECT count(*) AS n FROM workers
+        WHERE pool = $1 AND id <> $2 AND cert_expires_at > $3 AND revoked_at IS NULL AND key_sha256 IS NOT NULL";
+    /// 1 id, 2 pool, 3 tenant, 4 pod, 5 node, 6 key, 7 now, 8 expires.
+    ADD_POD = "
+        INSERT INTO workers (id, pool, tenant, pod, node, key_sha256, enrolled_at, cert_expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        ON CONFLICT (id) DO UPDATE SET tenant = coalesce(workers.tenant, excluded.tenant), pod = excluded.pod,
+            node = excluded.node, key_sha256 = excluded.key_sha256, cert_expires_at = excluded.cert_expires_at";
+    /// 1 now.
+    POOL_WORKERS = "
+        SELECT w.id, w.pool, w.pod, w.node, w.cordoned_at IS NOT NULL AS cordoned, w.retired_at IS NOT NULL AS retired, w.live > 0 AS busy
+        FROM workers w JOIN pools p ON p.name = w.pool
+        WHERE w.cert_expires_at > $1 AND w.revoked_at IS NULL AND w.key_sha256 IS NOT NULL ORDER BY w.id";
+    /// 1 pool, 2 workers, 3 now. A lease counts itself in the same row, so that either it or this is first.
+    CORDON = "
+        INSERT INTO workers (id, pool, enrolled_at, cert_expires_at, cordoned_at)
+        SELECT id, $1::text, $3::bigint, 0, $3::bigint FROM unnest($2::text[]) AS asked (id) ORDER BY id
+        ON CONFLICT (id) DO UPDATE SET cordoned_at = coalesce(workers.cordoned_at, excluded.cordoned_at)
+            WHERE workers.pool = excluded.pool AND workers.live = 0
+        RETURNING id";
+    /// 1 pool.
+    UNCORDON = "UPDATE workers SET cordoned_at = NULL WHERE pool = $1 AND cordoned_at IS NOT NULL";
+    /// 1 id, 2 now.
+    RETIRE_WORKER = "UPDATE workers SET retired_at = coalesce(retired_at, $2) WHERE id = $1";
+    /// 1 id, 2 now.
+    REVOKE_WORKER = "UPDATE workers SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
+    /// 1 since.
+    REVOKED = "SELECT id FROM workers WHERE revoked_at IS NOT NULL AND revoked_at >= $1";
+    /// 1 pool, 2 policy, 3 node, 4 verified, 5 reason, 6 expires.
+    PUT_VERDICT = "
+        INSERT INTO verdicts (pool, policy, node, verified, reason, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (pool, policy, node) DO UPDATE SET verified = excluded.verified, reason = excluded.reason,
+            expires_at = excluded.expires_at";
+    /// 1 now.
+    VERDICTS = "SELECT * FROM verdicts WHERE expires_at > $1 ORDER BY pool, node";
 
     // --- housekeeping
 

@@ -3,7 +3,7 @@
 use super::{PostgresStore, sql};
 use crate::audit::chain;
 use crate::model::{Time, WorkerRecord};
-use crate::store::row::Cells;
+use crate::store::row::{self, Cells};
 use crate::store::{ApiKeyRecord, StoreError};
 use mpegflow_protocol::ids::{KeyId, PoolName, TenantId, WorkerId};
 
@@ -113,15 +113,7 @@ pub(super) async fn worker(store: &PostgresStore, id: WorkerId) -> Result<Option
     let mut conn = store.conn().await?;
     let row = store.sql(sql::WORKER).bind(id.to_string()).fetch_optional(&mut *conn).await?;
     conn.done().await?;
-    row.map(|row| {
-        let cells = Cells::of("workers", &row);
-        Ok(WorkerRecord {
-            id: cells.id("id")?,
-            pool: cells.pool("pool")?,
-            tenant: cells.id_or_null("tenant")?,
-        })
-    })
-    .transpose()
+    row.as_ref().map(row::worker).transpose()
 }
 
 pub(super) async fn renew_worker(

@@ -1,6 +1,7 @@
 //! The store on SQLite: one writer, several readers, write-ahead log, every commit on disk before it is told.
 
 mod dispatch;
+mod identity;
 mod jobs;
 mod operations;
 mod settle;

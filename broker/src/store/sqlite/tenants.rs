@@ -2,7 +2,7 @@
 
 use super::SqliteStore;
 use crate::model::{Time, WorkerRecord};
-use crate::store::row::Cells;
+use crate::store::row::{self, Cells};
 use crate::store::{ApiKeyRecord, StoreError};
 use mpegflow_protocol::ids::{KeyId, PoolName, TenantId, WorkerId};
 
@@ -143,19 +143,13 @@ pub(super) async fn add_worker(
 }
 
 pub(super) async fn worker(store: &SqliteStore, id: WorkerId) -> Result<Option<WorkerRecord>, StoreError> {
-    let row = sqlx::query("SELECT id, pool, tenant FROM workers WHERE id = ?")
-        .bind(id.to_string())
-        .fetch_optional(&store.readers)
-        .await?;
-    row.map(|row| {
-        let cells = Cells::of("workers", &row);
-        Ok(WorkerRecord {
-            id: cells.id("id")?,
-            pool: cells.pool("pool")?,
-            tenant: cells.id_or_null("tenant")?,
-        })
-    })
-    .transpose()
+    let row = sqlx::query(
+        "SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at FROM workers WHERE id = ?",
+    )
+    .bind(id.to_string())
+    .fetch_optional(&store.readers)
+    .await?;
+    row.as_ref().map(row::worker).transpose()
 }
 
 pub(super) async fn renew_worker(store: &SqliteStore, id: WorkerId, expires: Time) -> Result<(), StoreError> {
