@@ -4,6 +4,7 @@ use super::attempts::CallError;
 use super::{Counters, Engine, Granted, Notice};
 use crate::model::{Claim, LiveAttempt};
 use crate::objects::{Key, ObjectError, PartHead};
+use crate::plan::Settings;
 use crate::secret::{self, fresh_id};
 use crate::state::{self, Ending, JobMove, TaskMove};
 use crate::store::{LeaseIs, Outcome, Settled};
@@ -23,12 +24,17 @@ impl Engine {
         let received = self.received(&attempt, &complete.outputs).await?;
         let Complete { result, evidence, .. } = complete;
         let evidence = clean_evidence(evidence);
-        let ending = Ending::Completed {
-            result: Box::new(clean_result(result)),
-            outputs: received,
-            evidence: Box::new(evidence.clone()),
+        let settings = self.settings_of(attempt.tenant).await?;
+        let refused = self.reserve_minutes(&attempt, &result, settings).await?;
+        let ending = match refused {
+            Some(failure) => Ending::Failed { failure, evidence: Some(Box::new(evidence.clone())) },
+            None => Ending::Completed {
+                result: Box::new(clean_result(result)),
+                outputs: received,
+                evidence: Box::new(evidence.clone()),
+            },
         };
-        let outcome = self.settle(&grant.0, Some(&evidence), LeaseIs::Held, &ending).await?;
+        let outcome = self.settle_with(settings, &grant.0, Some(&evidence), LeaseIs::Held, &ending).await?;
         match outcome.decision.failure {
             Some(failure) if !matches!(outcome.decision.task, TaskMove::Succeed { .. }) => {
                 Err(CallError::Refused(failure))
@@ -104,8 +110,19 @@ impl Engine {
         lease: LeaseIs,
         ending: &Ending,
     ) -> Result<Outcome, CallError> {
+        self.settle_with(self.settings, claim, evidence, lease, ending).await
+    }
+
+    /// The same, planning on as the settings say.
+    async fn settle_with(
+        &self,
+        settings: Settings,
+        claim: &Claim,
+        evidence: Option<&Evidence>,
+        lease: LeaseIs,
+        ending: &Ending,
+    ) -> Result<Outcome, CallError> {
         let now = self.now();
-        let settings = self.settings;
         let decide = |snapshot: &state::Snapshot| state::decide(snapshot, ending, now, settings);
         let settled = self.store.settle(claim, evidence, lease, now, fresh_id(), &decide).await?;
         let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };

@@ -122,6 +122,7 @@ async fn apply(store: &PostgresStore, m: &Move<'_>) -> Result<Applied, StoreErro
             media = found.as_ref().map(json);
         }
         JobMove::Commit(entries) => manifest = entries.as_slice(),
+        JobMove::Probed(found) => media = Some(json(found)),
         JobMove::Fail { failure, quarantine } => {
             job_failure = Some(json(failure));
             quarantined = *quarantine;

@@ -3,6 +3,7 @@
 mod dispatch;
 mod jobs;
 mod operations;
+mod retention;
 mod settle;
 mod sweep;
 mod tenants;
