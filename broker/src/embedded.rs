@@ -1,5 +1,6 @@
 //! The whole broker in one process: SQLite or PostgreSQL, a queue in memory, a local folder. Without a database's URL no set-up.
 
+use crate::audit::keep::{KeepError, Keeper};
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
 use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError};
@@ -9,9 +10,11 @@ use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
 use crate::objects::measured::Measured;
 use crate::objects::{ObjectError, Objects};
+use crate::oidc::{Oidc, OidcConfig};
 use crate::plan::Settings;
 use crate::queue::redis::{RedisConfig, RedisQueue, RedisUrlError};
 use crate::queue::{MemoryQueue, Queue};
+use crate::scopes::Scopes;
 use crate::secret;
 use crate::store::postgres::{DatabaseConfig, PostgresStore};
 use crate::store::sqlite::SqliteStore;
@@ -42,6 +45,19 @@ const STAND_EVERY: u32 = 4;
 const RECONCILE: Duration = Duration::from_secs(10);
 /// Files that nothing needs are removed this often.
 const SWEEP: Duration = Duration::from_secs(30);
+/// What is older than its tenant keeps is looked for this often.
+const RETAIN: Duration = Duration::from_secs(60);
+
+/// Where checkpoints of the audit log are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// The folder.
+    pub checkpoints: PathBuf,
+    /// The file with the key that signs them.
+    pub key: PathBuf,
+    /// How often.
+    pub interval: Duration,
+}
 
 /// How to start.
 #[derive(Clone)]
@@ -70,6 +86,12 @@ pub struct Config {
     pub quotas: Quotas,
     /// How many requests a tenant may make.
     pub rate: Rate,
+    /// Whose tokens are taken beside API keys, and what each of them may do.
+    pub oidc: Option<(OidcConfig, Scopes)>,
+    /// Where checkpoints of the audit log are kept; nowhere where there is none.
+    pub audit: Option<AuditConfig>,
+    /// How long a tenant's data is kept where its limits say nothing; for ever where there is none.
+    pub retention: Option<Duration>,
     /// Routes beside the public API: a page and its assets.
     pub extra_routes: Option<Router>,
     /// Other storage than the local folder.
@@ -119,6 +141,9 @@ impl Config {
             worker_names: Vec::new(),
             quotas: Quotas::default(),
             rate: Rate::default(),
+            oidc: None,
+            audit: None,
+            retention: None,
             extra_routes: None,
             objects: None,
             database: None,
@@ -171,6 +196,12 @@ pub enum StartError {
     /// Redis cannot be reached as it is said.
     #[error("cannot use Redis' address")]
     Redis(#[from] RedisUrlError),
+    /// The certificate authorities for the issuer of tokens cannot be read.
+    #[error("cannot read the certificate authorities for the issuer of tokens")]
+    Oidc(#[source] io::Error),
+    /// Checkpoints of the audit log cannot be kept.
+    #[error("cannot keep checkpoints of the audit log")]
+    Audit(#[from] KeepError),
     /// The certificate authorities for webhooks cannot be read.
     #[error("cannot read the certificate authorities for webhooks")]
     Webhooks(#[source] io::Error),
@@ -253,20 +284,31 @@ impl Opened {
             }
         };
         let meters = Arc::new(Meters::default());
-        let engine = Arc::new(Engine::new(Parts {
+        let engine = Engine::new(Parts {
             store,
             queue,
             objects: Arc::new(Measured::new(objects, Arc::clone(&meters))),
             clock,
             capabilities: Capabilities::new(&key),
-            settings: Settings { x264: config.x264, threads: config.threads.max(1) },
+            settings: Settings {
+                x264: config.x264,
+                threads: config.threads.max(1),
+                caps: config.quotas.caps,
+            },
             lease: config.lease,
             quotas: config.quotas,
             meters,
             rate: config.rate,
             webhook_secrets: Secrets::new(&key),
             webhook_policy: config.webhooks.clone(),
-        }));
+        });
+        let engine = Arc::new(match &config.oidc {
+            None => engine,
+            Some((oidc, scopes)) => {
+                let tokens = Oidc::new(oidc.clone()).map_err(StartError::Oidc)?;
+                engine.with_tokens(Arc::new(tokens), *scopes)
+            }
+        });
         Ok(Self { engine, ca })
     }
 
@@ -384,6 +426,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let poster =
         Poster::new(config.webhooks.clone(), Arc::clone(&config.resolver)).map_err(StartError::Webhooks)?;
     let tls = worker_tls(&opened.ca, &config, worker_address)?;
+    let keeper = config
+        .audit
+        .as_ref()
+        .map(|audit| Keeper::open(&audit.checkpoints, &audit.key).map(|keeper| (keeper, audit.interval)))
+        .transpose()?;
 
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -411,7 +458,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     tasks.spawn(sender::run(Arc::clone(&engine), poster, stop.clone()));
     tasks.spawn(lookout(Arc::clone(&engine), stop.clone()));
-    tasks.spawn(housekeeping(engine, config.redis.is_some(), stop.clone()));
+    if let Some((keeper, interval)) = keeper {
+        tasks.spawn(checkpoints(Arc::clone(&engine), keeper, interval, stop.clone()));
+    }
+    tasks.spawn(housekeeping(engine, config.redis.is_some(), config.retention, stop.clone()));
     Ok(Running {
         opened,
         public: public_address,
@@ -566,13 +616,61 @@ async fn lookout(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
+/// Signs the heads of the audit log's chains, where they have moved: one broker for all, and each of them what it has seen. A last
+/// time at the end.
+async fn checkpoints(engine: Arc<Engine>, keeper: Keeper, interval: Duration, stop: CancellationToken) {
+    let mut leader = Leadership::new("checkpoints");
+    let mut keeper = Some(keeper);
+    let mut due = Instant::now();
+    let mut stand = tokio::time::interval(TICK.saturating_mul(STAND_EVERY));
+    stand.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let ends = tokio::select! { _ = stand.tick() => false, () = stop.cancelled() => true };
+        let led = if ends { leader.holds(&engine).await } else { leader.stand(&engine).await };
+        if led.is_err() || !leader.holds(&engine).await.unwrap_or(false) {
+            if ends {
+                return;
+            }
+            continue;
+        }
+        if ends || due <= Instant::now() {
+            match sign(&engine, &mut keeper).await {
+                Ok(()) => due = after(interval),
+                Err(error) => tracing::error!(error, "the audit log's heads are not signed"),
+            }
+        }
+        if ends {
+            leader.resign(&engine).await;
+            return;
+        }
+    }
+}
+
+async fn sign(engine: &Engine, keeper: &mut Option<Keeper>) -> Result<(), String> {
+    let heads = engine.store().heads_to_sign().await.map_err(|e| e.to_string())?;
+    let (Some(heads), Some(mut used)) = (heads, keeper.take()) else { return Ok(()) };
+    let kept = tokio::task::spawn_blocking(move || {
+        let kept = used.keep(heads).map(drop);
+        (used, kept)
+    });
+    let (used, kept) = kept.await.map_err(|e| e.to_string())?;
+    *keeper = Some(used);
+    kept.map_err(|e| e.to_string())
+}
+
 /// What each broker does for itself, and what only the one that leads does for all.
-async fn housekeeping(engine: Arc<Engine>, shared_index: bool, stop: CancellationToken) {
+async fn housekeeping(
+    engine: Arc<Engine>,
+    shared_index: bool,
+    retention: Option<Duration>,
+    stop: CancellationToken,
+) {
     let mut leader = Leadership::new("housekeeping");
     let mut tick = tokio::time::interval(TICK);
     let mut sweep = tokio::time::interval(SWEEP);
+    let mut retain = tokio::time::interval(RETAIN);
     let mut reconcile = Instant::now();
-    for timer in [&mut tick, &mut sweep] {
+    for timer in [&mut tick, &mut sweep, &mut retain] {
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     }
     let mut ticks = 0_u32;
@@ -596,6 +694,7 @@ async fn housekeeping(engine: Arc<Engine>, shared_index: bool, stop: Cancellatio
                 ("reconcile the queue", result)
             }
             _ = sweep.tick() => ("sweep", sweep_all(&engine, &leader).await),
+            _ = retain.tick() => ("delete what is not kept any more", retain_all(&engine, &leader, retention).await),
             () = stop.cancelled() => {
                 leader.resign(&engine).await;
                 return;
@@ -632,6 +731,17 @@ async fn tend(engine: &Engine, leader: &Leadership) -> Result<(), StoreError> {
     let sequenced = engine.sequence().await.map(drop);
     let repaired = engine.reconcile_if_lost().await;
     expired.and(relayed).and(sequenced).and(repaired)
+}
+
+async fn retain_all(
+    engine: &Engine,
+    leader: &Leadership,
+    retention: Option<Duration>,
+) -> Result<(), StoreError> {
+    if leader.holds(engine).await? {
+        engine.retain(retention).await?;
+    }
+    Ok(())
 }
 
 async fn sweep_all(engine: &Engine, leader: &Leadership) -> Result<(), StoreError> {

@@ -1,5 +1,7 @@
 //! `mpegflow-broker`: wiring.
 
+mod commands;
+
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mpegflow_broker::ca::rotation;
@@ -18,7 +20,7 @@ use mpegflow_broker::store::Store as _;
 use mpegflow_broker::store::postgres::PostgresStore;
 use mpegflow_protocol::ids::{PoolName, WorkerId};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,7 +54,7 @@ enum Command {
     Migrate,
     /// API keys of tenants.
     #[command(subcommand)]
-    ApiKey(ApiKey),
+    ApiKey(commands::keys::ApiKey),
     /// What a tenant may do and have, where that is not what all may.
     #[command(subcommand)]
     Limits(Limits),
@@ -68,6 +70,9 @@ enum Command {
     /// What replicas share.
     #[command(subcommand)]
     Identity(Identity),
+    /// The audit log: signed checkpoints, and whether the log is what was signed.
+    #[command(subcommand)]
+    Audit(commands::audit::Audit),
     /// Prints the ACL lines of Redis for the account that brokers use and for the one that KEDA reads a pool's depth with. Each
     /// has PASSWORD in place of a password.
     RedisAcl {
@@ -132,21 +137,16 @@ enum Tenant {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)), value_name = "NUMBER")]
         weight: u32,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum ApiKey {
-    /// Make a key, and the tenant where there is none of that name.
-    Create {
+    /// Deletes a tenant and all it has. Its keys are revoked and its name is free at once; a running broker cancels its jobs and
+    /// removes its uploads, outputs and webhooks within minutes. Its events become digests that say nothing, so that the chain of
+    /// the audit log still verifies.
+    Delete {
         /// The tenant's name.
         #[arg(long, value_name = "NAME")]
         tenant: String,
-        /// What the key is for.
-        #[arg(long, default_value = "", value_name = "TEXT")]
-        label: String,
-        /// File to write the key to, mode 0600; standard output where it is left out.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        /// Say that this is meant: nothing of it comes back.
+        #[arg(long, required = true)]
+        yes: bool,
     },
 }
 
@@ -175,6 +175,18 @@ enum Limits {
         /// Bytes of all its uploads.
         #[arg(long, value_name = "BYTES")]
         upload_bytes: Option<u64>,
+        /// Minutes of output that one of its jobs may make.
+        #[arg(long, value_name = "NUMBER")]
+        job_output_minutes: Option<u32>,
+        /// Core-seconds that one of its jobs may take, as estimated.
+        #[arg(long, value_name = "NUMBER")]
+        job_core_seconds: Option<u32>,
+        /// Minutes of input that all its jobs may have in a calendar day, UTC.
+        #[arg(long, value_name = "NUMBER")]
+        minutes_per_day: Option<u32>,
+        /// Days that its jobs are kept after they have ended, and its uploads after their last byte.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        retention_days: Option<u32>,
         /// Requests a second that it may make over time, at each broker.
         #[arg(long, value_name = "NUMBER")]
         requests_per_second: Option<u32>,
@@ -225,7 +237,11 @@ fn main() -> anyhow::Result<ExitCode> {
             .exit();
     };
     log(resolved.log);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(command, &resolved))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Command::Audit(command) = command {
+        return runtime.block_on(commands::audit::run(command, &resolved));
+    }
+    runtime.block_on(run(command, &resolved))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -283,6 +299,8 @@ async fn pods(kubernetes: Option<&Kubernetes>) -> anyhow::Result<Option<PodToken
 async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
     let mut config = resolved.embedded();
     match command {
+        // It has exit codes of its own.
+        Command::Audit(command) => commands::audit::run(command, resolved).await.map(drop),
         Command::Serve => {
             config.objects = bucket(&resolved.objects).await?;
             config.pods = pods(resolved.kubernetes.as_ref()).await?;
@@ -295,16 +313,11 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             store.close().await;
             Ok(())
         }
-        Command::ApiKey(ApiKey::Create { tenant, label, out }) => {
-            anyhow::ensure!(
-                mpegflow_protocol::text::is_label(&tenant, 128),
-                "a tenant's name has 1 to 128 printable characters"
-            );
+        Command::ApiKey(command) => {
             let opened = Opened::open(&config).await?;
-            let tenant = opened.engine().ensure_tenant(&tenant).await?;
-            let key = opened.engine().create_api_key(tenant, &label).await?;
+            let done = commands::keys::run(command, opened.engine()).await;
             opened.close().await;
-            give(&key, out.as_deref())
+            done
         }
         Command::Limits(Limits::Show { tenant }) => {
             let opened = Opened::open(&config).await?;
@@ -323,6 +336,10 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             running_tasks,
             unfinished_uploads,
             upload_bytes,
+            job_output_minutes,
+            job_core_seconds,
+            minutes_per_day,
+            retention_days,
             requests_per_second,
             burst,
         }) => {
@@ -331,6 +348,10 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
                 running_tasks,
                 unfinished_uploads,
                 upload_bytes,
+                job_output_minutes,
+                job_core_seconds,
+                minutes_per_day,
+                retention_days,
                 requests_per_second,
                 burst,
             };
@@ -364,6 +385,13 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             opened.close().await;
             anyhow::ensure!(known, "there is no worker {worker}");
             Ok(())
+        }
+        Command::Tenant(Tenant::Delete { tenant, yes: _ }) => {
+            let opened = Opened::open(&config).await?;
+            let id = opened.engine().delete_tenant(&tenant).await?;
+            opened.close().await;
+            let id = id.with_context(|| format!("there is no tenant `{tenant}`"))?;
+            Ok(writeln!(std::io::stdout(), "deleted {id}")?)
         }
         Command::Identity(Identity::Create { out }) => Ok(embedded::create_identity(&out)?),
         Command::Identity(Identity::Rotate { step, dir }) => {
@@ -409,14 +437,5 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         () = running.shutdown() => Ok(()),
         _ = term.recv() => anyhow::bail!("stopped before the drain was done"),
         _ = int.recv() => anyhow::bail!("stopped before the drain was done"),
-    }
-}
-
-/// Hands a secret over, once.
-fn give(secret: &str, out: Option<&Path>) -> anyhow::Result<()> {
-    match out {
-        Some(path) => mpegflow_broker::ca::write_private(path, format!("{secret}\n").as_bytes())
-            .with_context(|| format!("cannot write {}", path.display())),
-        None => Ok(writeln!(std::io::stdout(), "{secret}")?),
     }
 }

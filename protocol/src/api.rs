@@ -97,6 +97,9 @@ pub struct Job {
     /// What the input is, once it was probed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media: Option<MediaInfo>,
+    /// What it costs, estimated once its input is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
     /// Its tasks.
     pub tasks: Vec<Task>,
     /// Its committed output; empty until it succeeded.
@@ -106,6 +109,17 @@ pub struct Job {
     /// RFC 3339 time of its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
+}
+
+/// What a job costs, estimated from what its input is and what was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Estimate {
+    /// Minutes of input: what counts against a tenant's minutes of the day.
+    pub input_minutes: f64,
+    /// Minutes of output: those of each rendition of the picture, or of the sound where there is no picture.
+    pub output_minutes: f64,
+    /// Seconds of one CPU core.
+    pub core_seconds: f64,
 }
 
 /// Why a job waits for a worker: the first of these reasons that holds.

@@ -79,6 +79,10 @@ codes! {
     NoFrames "no_frames" Media;
     /// The input is damaged beyond what can be decoded.
     InputCorrupt "input_corrupt" Media;
+    /// The job would cost more than it or its tenant allows. Raise `max_spend`, ask for fewer or smaller renditions, or cut the input.
+    SpendExceeded "spend_exceeded" Media;
+    /// The tenant's minutes of the day are used up. Submit the job again after midnight, UTC.
+    MinutesExhausted "minutes_exhausted" Media;
     /// The codec process crashed on this input more than once.
     CodecCrashed "codec_crashed" Worker;
     /// The codec process was killed from outside.

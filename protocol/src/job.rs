@@ -40,6 +40,12 @@ pub struct JobSpec {
     /// Take an input that is cut off as far as it goes, rather than fail.
     #[serde(default)]
     pub allow_partial: bool,
+    /// Only look at the input and say what the job would cost (`estimate`): it succeeds, and nothing is encoded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// The most that the job may cost. One that would cost more fails before anything is encoded.
+    #[serde(default, skip_serializing_if = "MaxSpend::is_unlimited")]
+    pub max_spend: MaxSpend,
     /// The tenant's own id for this job, 1 to 128 characters, given back unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
@@ -75,6 +81,27 @@ impl Priority {
 impl Default for Priority {
     fn default() -> Self {
         Self(5)
+    }
+}
+
+/// The most that a job may cost, as estimated before anything is encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaxSpend {
+    /// Minutes of output, 1 to 1,000,000: those of each rendition of the picture, or of the sound where there is no picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub output_minutes: Option<u32>,
+    /// Seconds of one CPU core, 1 to 1,000,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    pub core_seconds: Option<u32>,
+}
+
+impl MaxSpend {
+    /// Whether it says nothing.
+    pub const fn is_unlimited(&self) -> bool {
+        self.output_minutes.is_none() && self.core_seconds.is_none()
     }
 }
 
@@ -202,6 +229,8 @@ impl JobSpec {
             ("thumbnails.poster_seconds", spec.thumbnails.poster_seconds, 0..=86_400, false),
             ("thumbnails.interval_seconds", spec.thumbnails.interval_seconds, 1..=600, false),
             ("thumbnails.tile_size", spec.thumbnails.tile_size, 64..=320, true),
+            ("max_spend.output_minutes", spec.max_spend.output_minutes, 1..=1_000_000, false),
+            ("max_spend.core_seconds", spec.max_spend.core_seconds, 1..=1_000_000_000, false),
         ] {
             if let Some(v) = value
                 && (!range.contains(&v) || (even && !v.is_multiple_of(2)))
@@ -284,6 +313,14 @@ mod tests {
                 "`labels`",
             ),
             (r#"{"version":1,"preset":"web"}"#, "missing field `input`"),
+            (
+                r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","max_spend":{"output_minutes":0}}"#,
+                "`max_spend.output_minutes`",
+            ),
+            (
+                r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","max_spend":{"euros":1}}"#,
+                "`max_spend.euros`",
+            ),
             ("", "`.`"),
         ] {
             let error = parse(text).unwrap_err();

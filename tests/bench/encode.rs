@@ -67,6 +67,8 @@ fn plan(clip: &Path) -> EncodeTask {
         audio: AudioOptions::default(),
         thumbnails: ThumbnailOptions { enabled: Some(false), ..ThumbnailOptions::default() },
         allow_partial: false,
+        dry_run: false,
+        max_spend: Default::default(),
         priority: Default::default(),
         external_id: None,
         labels: Default::default(),

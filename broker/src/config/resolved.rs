@@ -3,12 +3,16 @@
 use super::keys::Raw;
 use super::layers::Slot;
 use super::problem::Problems;
-use super::setting::{AccountOfPool, LogFormat, Sse};
-use crate::embedded::Config;
+use super::setting::{AccountOfPool, LogFormat, Sse, TokenAlgorithm};
+use crate::audit::keep::Keeper;
+use crate::embedded::{AuditConfig, Config};
 use crate::engine::{Quotas, Rate};
 use crate::enrol::Account;
 use crate::objects::s3::{Encryption, S3Config, S3Objects};
+use crate::oidc::{Algorithm, Oidc, OidcConfig};
+use crate::plan::estimate::Caps;
 use crate::queue::redis::{RedisConfig, RedisUrlSource};
+use crate::scopes::Scopes;
 use crate::store::postgres::{DatabaseConfig, UrlSource};
 use crate::webhooks::post::{Poster, SystemResolver};
 use crate::webhooks::{self, address::Ports};
@@ -71,6 +75,8 @@ pub struct Resolved {
     pub control: Option<SocketAddr>,
     /// PostgreSQL; a file in the data folder where there is none.
     pub database: Option<DatabaseConfig>,
+    /// Where checkpoints of the audit log are kept; nowhere where there is none.
+    pub audit: Option<AuditConfig>,
     /// Redis; an index in the broker where there is none.
     pub redis: Option<RedisConfig>,
     /// What keys in Redis begin with.
@@ -79,6 +85,10 @@ pub struct Resolved {
     pub objects: Objects,
     /// What a tenant may have.
     pub quotas: Quotas,
+    /// Whose tokens are taken beside API keys, and what each of them may do.
+    pub oidc: Option<(OidcConfig, Scopes)>,
+    /// How long a tenant's data is kept; for ever where there is none.
+    pub retention: Option<Duration>,
     /// How many requests a tenant may make.
     pub rate: Rate,
     /// Where webhooks may be.
@@ -94,6 +104,8 @@ impl Resolved {
         let redis = redis(raw, problems);
         let objects = objects(raw, problems);
         let kubernetes = kubernetes(raw, problems);
+        let oidc = oidc(raw, problems);
+        let audit = audit(raw, database.is_some(), problems);
         if !problems.is_empty() {
             return None;
         }
@@ -111,9 +123,15 @@ impl Resolved {
             kubernetes,
             control: raw.control_listen.get().copied(),
             database,
+            audit,
+            oidc,
             redis,
             redis_prefix: raw.redis_prefix.get()?.0.clone(),
             objects: objects?,
+            retention: raw
+                .retention_days
+                .get()
+                .map(|days| Duration::from_secs(days.0.saturating_mul(24 * 3_600))),
             rate: Rate {
                 per_second: u32::try_from(raw.rate_requests_per_second.get()?.0).ok()?,
                 burst: u32::try_from(raw.rate_burst.get()?.0).ok()?,
@@ -129,6 +147,11 @@ impl Resolved {
                 running_tasks: raw.quotas_running_tasks.get().and_then(|n| u32::try_from(n.0).ok()),
                 unfinished_uploads: u32::try_from(raw.quotas_unfinished_uploads.get()?.0).ok()?,
                 upload_bytes: raw.quotas_upload_bytes.get()?.0,
+                caps: Caps {
+                    output_minutes: small(raw.quotas_job_output_minutes.get().map(|n| n.0)),
+                    core_seconds: small(raw.quotas_job_core_seconds.get().map(|n| n.0)),
+                },
+                minutes_per_day: small(raw.quotas_minutes_per_day.get().map(|n| n.0)),
             },
         })
     }
@@ -145,6 +168,16 @@ impl Resolved {
             && let Err(e) = redis.check()
         {
             problems.add("redis", chain(&e));
+        }
+        if let Some((oidc, _)) = &self.oidc
+            && let Err(e) = Oidc::new(oidc.clone())
+        {
+            problems.add("oidc.ca", chain(&e));
+        }
+        if let Some(audit) = &self.audit
+            && let Err(e) = Keeper::open(&audit.checkpoints, &audit.key)
+        {
+            problems.add("audit", chain(&e));
         }
         if let Err(e) = Poster::new(self.webhooks.clone(), Arc::new(SystemResolver)) {
             problems.add("webhooks.ca", chain(&e));
@@ -172,9 +205,16 @@ impl Resolved {
         config.database.clone_from(&self.database);
         config.quotas = self.quotas;
         config.rate = self.rate;
+        config.audit.clone_from(&self.audit);
+        config.oidc.clone_from(&self.oidc);
+        config.retention = self.retention;
         config.webhooks.clone_from(&self.webhooks);
         config
     }
+}
+
+fn small(n: Option<u64>) -> Option<u32> {
+    n.and_then(|n| u32::try_from(n).ok())
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -250,6 +290,77 @@ fn kubernetes(raw: &Raw, problems: &mut Problems) -> Option<Kubernetes> {
     }
     let kubeconfig = raw.kubernetes_kubeconfig.get().cloned();
     Some(Kubernetes { audience: audience.clone(), operator, accounts, kubeconfig })
+}
+
+fn oidc(raw: &Raw, problems: &mut Problems) -> Option<(OidcConfig, Scopes)> {
+    let Some(issuer) = raw.oidc_issuer.get() else {
+        for (given, place, key) in [
+            (raw.oidc_audience.is_given(), place(&raw.oidc_audience), "oidc.audience"),
+            (raw.oidc_jwks.is_given(), place(&raw.oidc_jwks), "oidc.jwks"),
+            (raw.oidc_ca.is_given(), place(&raw.oidc_ca), "oidc.ca"),
+        ] {
+            if given {
+                problems.add(place, format!("{key} needs oidc.issuer"));
+            }
+        }
+        return None;
+    };
+    let Some(audience) = raw.oidc_audience.get().filter(|text| !text.is_empty()) else {
+        let text =
+            "oidc.issuer needs oidc.audience: tokens for any other service of the issuer would be taken";
+        problems.add(place(&raw.oidc_issuer), text);
+        return None;
+    };
+    let mut url = |text: &String, place: String, key: &str| {
+        text.parse().map_err(|e| problems.add(place, format!("{key}: {e}"))).ok()
+    };
+    let issuer = url(issuer, place(&raw.oidc_issuer), "oidc.issuer");
+    let jwks = raw.oidc_jwks.get().map(|text| url(text, place(&raw.oidc_jwks), "oidc.jwks"));
+    let mut scopes = Vec::new();
+    for word in raw.oidc_scopes.get()? {
+        match word.parse::<Scopes>() {
+            Ok(scope) => scopes.push(scope),
+            Err(e) => problems.add(place(&raw.oidc_scopes), format!("oidc.scopes: `{word}` is {e}")),
+        }
+    }
+    let jwks = match jwks {
+        Some(None) => return None,
+        Some(Some(url)) => Some(url),
+        None => None,
+    };
+    let config = OidcConfig {
+        issuer: issuer?,
+        jwks,
+        audience: audience.clone(),
+        algorithm: match raw.oidc_algorithm.get()? {
+            TokenAlgorithm::Rs256 => Algorithm::Rs256,
+            TokenAlgorithm::Es256 => Algorithm::Es256,
+        },
+        tenant_claim: raw.oidc_tenant_claim.get()?.clone(),
+        ca_file: raw.oidc_ca.get().cloned(),
+    };
+    Some((config, scopes.into_iter().collect()))
+}
+
+fn audit(raw: &Raw, chained: bool, problems: &mut Problems) -> Option<AuditConfig> {
+    let (dir, key) = (raw.audit_checkpoints.get(), raw.audit_key.get());
+    let given = if dir.is_some() { place(&raw.audit_checkpoints) } else { place(&raw.audit_key) };
+    match (dir, key) {
+        (None, None) => None,
+        (Some(_), Some(_)) if !chained => {
+            problems.add(given, "audit.checkpoints needs database.url or database.url_file: a file in the data folder has no chain");
+            None
+        }
+        (Some(dir), Some(key)) => Some(AuditConfig {
+            checkpoints: dir.clone(),
+            key: key.clone(),
+            interval: raw.audit_interval.get()?.0,
+        }),
+        _ => {
+            problems.add(given, "audit.checkpoints and audit.key need each other");
+            None
+        }
+    }
 }
 
 fn redis(raw: &Raw, problems: &mut Problems) -> Option<RedisConfig> {

@@ -497,6 +497,13 @@ setting_words! {
         /// SSE-KMS: a key of the key service.
         Kms "kms",
     }
+    /// What tokens are signed with.
+    TokenAlgorithm {
+        /// RSA.
+        Rs256 "RS256",
+        /// ECDSA over P-256.
+        Es256 "ES256",
+    }
     /// How the log is written.
     LogFormat {
         /// For people.

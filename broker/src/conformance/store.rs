@@ -2,6 +2,7 @@
 
 use crate::model::{Claim, Part, Time, UploadRecord};
 use crate::plan::{Settings, graph};
+use crate::scopes::Scopes;
 use crate::secret::fresh_id;
 use crate::state::{Ending, Snapshot, decide};
 use crate::store::{
@@ -131,9 +132,18 @@ async fn tenants(store: &dyn Store) {
     assert_eq!(store.ensure_tenant("one", fresh_id(), T0).await.unwrap(), one, "one name, one tenant");
     assert_ne!(store.ensure_tenant("two", fresh_id(), T0).await.unwrap(), one);
     let key: KeyId = fresh_id();
-    let record = ApiKeyRecord { tenant: one, secret_sha256: [7; 32] };
+    let scopes = Scopes::read("read,submit");
+    let mut record = ApiKeyRecord { tenant: one, secret_sha256: [7; 32], scopes, expires_at: None };
     store.add_api_key(key, &record, "label", T0).await.unwrap();
-    assert_eq!(store.api_key(key).await.unwrap(), Some(record));
+    assert_eq!(store.api_key(key).await.unwrap(), Some(record.clone()));
+    for (at, expected) in [(900, 900), (1_000, 900), (500, 500)] {
+        assert!(store.expire_api_key(key, Time(at)).await.unwrap());
+        record.expires_at = Some(Time(expected));
+        assert_eq!(store.api_key(key).await.unwrap(), Some(record.clone()), "never later");
+    }
+    let shown = store.api_keys(one).await.unwrap().remove(0);
+    assert_eq!((shown.id, shown.label.as_str(), shown.scopes, shown.created_at), (key, "label", scopes, T0));
+    assert!(!store.expire_api_key(fresh_id(), T0).await.unwrap());
     assert!(store.revoke_api_key(key, T0).await.unwrap());
     assert!(!store.revoke_api_key(key, T0).await.unwrap());
     assert_eq!(store.api_key(key).await.unwrap(), None, "revoked");

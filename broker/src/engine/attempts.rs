@@ -393,7 +393,7 @@ impl Engine {
         let bytes: Bytestream = if range.is_empty() {
             Box::pin(futures_util::stream::empty())
         } else {
-            self.objects.read(&key, range.clone()).await.map_err(CallError::Objects)?
+            self.read_pinned(&attempt, &live, input, &key, range.clone()).await?
         };
         Counters::add(&self.counters.bytes_to_workers, range.end.saturating_sub(range.start));
         let bytes =

@@ -3,6 +3,7 @@
 use super::{Engine, Notice, render};
 use crate::model::{JobRecord, JobView, ManifestEntry};
 use crate::objects::{Bytestream, Key, ObjectError};
+use crate::plan::estimate::Exceeded;
 use crate::plan::graph;
 use crate::plan::presets::{Contradiction, PresetName};
 use crate::secret::fresh_id;
@@ -34,6 +35,17 @@ pub enum SubmitError {
     /// Too many unfinished jobs.
     #[error("there are too many unfinished jobs; at most {0}")]
     TooMany(u32),
+    /// It would cost more than it may.
+    #[error("it would cost more than it may")]
+    TooExpensive(Exceeded),
+    /// The tenant's minutes of the day are used up.
+    #[error("the {most} minutes of the day are used up")]
+    NoMinutes {
+        /// How many there are.
+        most: u32,
+        /// Seconds until the next day.
+        next_day_s: u64,
+    },
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -54,6 +66,9 @@ pub enum JobError {
     /// It has ended.
     #[error("the job has ended")]
     Final(JobState),
+    /// It has not ended.
+    #[error("the job has not ended")]
+    Active,
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -92,6 +107,7 @@ impl Engine {
                 e => SubmitError::Objects(e),
             })?;
         }
+        let estimate = self.may_cost(tenant, &spec, upload, size).await?;
         let task = graph::probe(&spec, upload, size, self.settings);
         let job = JobRecord {
             id: fresh_id(),
@@ -107,8 +123,12 @@ impl Engine {
             finished_at: None,
         };
         let id = job.id;
-        let answer =
-            to_json(&render::job(&JobView { job, tasks: Vec::new(), objects: Vec::new() }, None, None));
+        let answer = to_json(&render::job(
+            &JobView { job, tasks: Vec::new(), objects: Vec::new() },
+            None,
+            None,
+            estimate,
+        ));
         let pool = PoolName::default();
         let quotas = self.limits(tenant).await?.quotas;
         let new = NewJob {
@@ -151,7 +171,8 @@ impl Engine {
     }
 
     fn render(&self, view: &JobView, full: bool) -> Job {
-        render::job(view, self.live.of_job(view.job.id), self.waiting(view, full))
+        let estimate = self.estimate(&view.job);
+        render::job(view, self.live.of_job(view.job.id), self.waiting(view, full), estimate)
     }
 
     /// A page of the tenant's jobs, newest first.

@@ -3,6 +3,7 @@
 use super::rate::Rate;
 use super::{Engine, Quotas};
 use crate::model::TenantLimits;
+use crate::plan::estimate::Caps;
 use crate::store::StoreError;
 use mpegflow_protocol::ids::TenantId;
 use std::collections::HashMap;
@@ -33,6 +34,11 @@ impl Limits {
                 running_tasks: own.running_tasks.or(self.quotas.running_tasks),
                 unfinished_uploads: own.unfinished_uploads.unwrap_or(self.quotas.unfinished_uploads),
                 upload_bytes: own.upload_bytes.unwrap_or(self.quotas.upload_bytes),
+                caps: Caps {
+                    output_minutes: own.job_output_minutes.or(self.quotas.caps.output_minutes),
+                    core_seconds: own.job_core_seconds.or(self.quotas.caps.core_seconds),
+                },
+                minutes_per_day: own.minutes_per_day.or(self.quotas.minutes_per_day),
             },
             rate: Rate {
                 per_second: own.requests_per_second.unwrap_or(self.rate.per_second),

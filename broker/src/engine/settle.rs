@@ -4,6 +4,7 @@ use super::attempts::CallError;
 use super::{Counters, Engine, Granted, Notice};
 use crate::model::{Claim, LiveAttempt, Part};
 use crate::objects::{Key, ObjectError, PartHead};
+use crate::plan::Settings;
 use crate::secret::{self, fresh_id};
 use crate::state::{self, Ending, JobMove, TaskMove};
 use crate::store::{Closing, End, Known, LeaseIs, Outcome, Settled};
@@ -28,12 +29,19 @@ impl Engine {
         let received = self.received(&attempt, &parts, &complete.outputs).await?;
         let Complete { result, evidence, .. } = complete;
         let evidence = clean_evidence(evidence);
-        let ending = Ending::Completed {
-            result: Box::new(clean_result(result)),
-            outputs: received,
-            evidence: Box::new(evidence.clone()),
+        let settings = self.settings_of(attempt.tenant).await?;
+        let refused = self.reserve_minutes(&attempt, &result, settings).await?;
+        let ending = match refused {
+            Some(failure) => Ending::Failed { failure, evidence: Some(Box::new(evidence.clone())) },
+            None => Ending::Completed {
+                result: Box::new(clean_result(result)),
+                outputs: received,
+                evidence: Box::new(evidence.clone()),
+            },
         };
-        let outcome = self.settle_known(&grant.0, Some(&evidence), LeaseIs::Held, &ending, known).await?;
+        let claim = &grant.0;
+        let outcome =
+            self.settle_with(settings, claim, Some(&evidence), LeaseIs::Held, &ending, known).await?;
         match outcome.decision.failure {
             Some(failure) if !matches!(outcome.decision.task, TaskMove::Succeed { .. }) => {
                 Err(CallError::Refused(failure))
@@ -111,12 +119,13 @@ impl Engine {
         lease: LeaseIs,
         ending: &Ending,
     ) -> Result<Outcome, CallError> {
-        self.settle_known(claim, evidence, lease, ending, None).await
+        self.settle_with(self.settings, claim, evidence, lease, ending, None).await
     }
 
-    /// The same, where what it is decided from was read before.
-    async fn settle_known(
+    /// The same, planning on as the settings say, and with what it is decided from where that was read before.
+    async fn settle_with(
         &self,
+        settings: Settings,
         claim: &Claim,
         evidence: Option<&Evidence>,
         lease: LeaseIs,
@@ -124,7 +133,6 @@ impl Engine {
         known: Option<Box<Known>>,
     ) -> Result<Outcome, CallError> {
         let now = self.now();
-        let settings = self.settings;
         let decide = |snapshot: &state::Snapshot| state::decide(snapshot, ending, now, settings);
         let end = End { claim, evidence, lease, now, next_task: fresh_id(), known };
         let settled = self.store.settle(end, &decide).await?;

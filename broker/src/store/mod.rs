@@ -4,6 +4,7 @@
 pub mod identity;
 pub mod operations;
 pub mod postgres;
+pub mod retention;
 mod row;
 pub mod sqlite;
 pub mod webhooks;
@@ -12,6 +13,7 @@ use crate::model::{
     Claim, JobView, LiveAttempt, NewTask, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
 };
 use crate::queue::RunningTask;
+use crate::scopes::Scopes;
 use crate::state::{Decision, Snapshot};
 use async_trait::async_trait;
 use mpegflow_protocol::api::JobState;
@@ -285,6 +287,10 @@ pub struct ApiKeyRecord {
     pub tenant: TenantId,
     /// SHA-256 of the secret.
     pub secret_sha256: [u8; 32],
+    /// What it may do.
+    pub scopes: Scopes,
+    /// Until when; for ever where there is none.
+    pub expires_at: Option<Time>,
 }
 
 /// Files that nothing needs any more.
@@ -304,7 +310,13 @@ pub type Decide<'a> = &'a (dyn Fn(&Snapshot) -> Decision + Send + Sync);
 /// The truth. Every method is one transaction; every change of a job writes its event in the same one.
 #[async_trait]
 pub trait Store:
-    identity::Identities + operations::Operations + webhooks::Webhooks + Send + Sync + 'static
+    identity::Identities
+    + operations::Operations
+    + retention::Retention
+    + webhooks::Webhooks
+    + Send
+    + Sync
+    + 'static
 {
     // --- tenants and keys
 

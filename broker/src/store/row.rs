@@ -6,10 +6,11 @@ use crate::model::{
     AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Part, Stage, StoredEvent, TaskKind,
     TaskRecord, Time, UploadRecord, WorkerRecord,
 };
-use crate::store::StoreError;
+use crate::scopes::Scopes;
 use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict, WorkerSeen};
-use crate::store::operations::AttemptLog;
+use crate::store::operations::{ApiKeyShown, AttemptLog};
 use crate::store::webhooks::{DeliveryRecord, Disabled, WebhookRecord};
+use crate::store::{ApiKeyRecord, StoreError};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
 use mpegflow_protocol::ids::{Id, Kind, PoolName};
@@ -359,6 +360,28 @@ pub(super) fn upload(row: &impl Columns) -> Result<UploadRecord, StoreError> {
         name: cells.text_or_null("name")?.map(str::to_owned),
         quarantined: cells.flag("quarantined")?,
         created_at: cells.time("created_at")?,
+    })
+}
+
+pub(super) fn api_key(row: &impl Columns) -> Result<ApiKeyRecord, StoreError> {
+    let cells = Cells::of("api_keys", row);
+    Ok(ApiKeyRecord {
+        tenant: cells.id("tenant")?,
+        secret_sha256: cells.sha256("secret_sha256")?,
+        scopes: Scopes::read(cells.text("scopes")?),
+        expires_at: cells.time_or_null("expires_at")?,
+    })
+}
+
+pub(super) fn api_key_shown(row: &impl Columns) -> Result<ApiKeyShown, StoreError> {
+    let cells = Cells::of("api_keys", row);
+    Ok(ApiKeyShown {
+        id: cells.id("id")?,
+        label: cells.text("label")?.to_owned(),
+        scopes: Scopes::read(cells.text("scopes")?),
+        created_at: cells.time("created_at")?,
+        expires_at: cells.time_or_null("expires_at")?,
+        revoked_at: cells.time_or_null("revoked_at")?,
     })
 }
 

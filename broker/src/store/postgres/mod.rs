@@ -22,6 +22,7 @@ mod operations;
 mod partitions;
 mod renew;
 mod replicas;
+mod retention;
 mod settle;
 mod sql;
 mod sweep;
@@ -112,6 +113,18 @@ impl PostgresStore {
         Ok(store)
     }
 
+    /// Connects to a database that is read and left as it is: for verifiers, who may do no more.
+    ///
+    /// # Errors
+    /// The database cannot be reached or does not let us in.
+    pub async fn open_as_it_is(config: DatabaseConfig) -> Result<Self, StoreError> {
+        let connector = Connector::connect(config).await?;
+        let renewals = Renewals::start(Arc::clone(&connector));
+        let asked = Instant::now();
+        let clock = DatabaseClock::new(asked, time(&connector).await?);
+        Ok(Self { connector, renewals, clock, callers_time: false })
+    }
+
     /// Leases then live on the time that callers give. For tests alone: a broker whose clock is wrong would end the leases of
     /// others.
     #[must_use]
@@ -199,6 +212,14 @@ impl PostgresStore {
     /// The database failed.
     pub async fn event_partitions(&self) -> Result<Vec<String>, StoreError> {
         partitions::names(self).await
+    }
+
+    /// Whether the partition may be dropped at all: to be asked before an anchor is signed.
+    ///
+    /// # Errors
+    /// It is not the oldest, its month is not over, there is none of that name, or the database failed.
+    pub async fn may_drop_events(&self, partition: &str) -> Result<(), DropError> {
+        partitions::may_drop(self, partition).await
     }
 
     /// What has to be signed and kept before the partition may be dropped.

@@ -123,6 +123,7 @@ fn change(store: &PostgresStore, end: &End<'_>, known: &Known, decision: &Decisi
             media = found.as_ref().map(json);
         }
         JobMove::Commit(entries) => manifest = entries.as_slice(),
+        JobMove::Probed(found) => media = Some(json(found)),
         JobMove::Fail { failure, quarantine } => {
             job_failure = Some(json(failure));
             quarantined = *quarantine;

@@ -137,6 +137,19 @@ statements! {
     /// 1 attempt, 2 output.
     PARTS = "SELECT part, size, sha256 FROM parts WHERE attempt = $1 AND output = $2 ORDER BY part";
 
+    /// 1 attempt, 2 worker, 3 epoch, 4 input, 5 version. Of two at once, the later one sees nothing, and asks again.
+    PIN_INPUT = "
+        WITH lease AS (
+            SELECT l.attempt FROM leases l WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3
+        ), added AS (
+            INSERT INTO pins (attempt, input, version) SELECT lease.attempt, $4::bigint, $5::text FROM lease
+            ON CONFLICT DO NOTHING RETURNING version
+        )
+        SELECT coalesce((SELECT version FROM added), (SELECT p.version FROM pins p WHERE p.attempt = $1 AND p.input = $4))
+            AS version FROM lease";
+    /// Of attempts that have ended.
+    ORPHANED_PINS = "DELETE FROM pins p WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = p.attempt)";
+
     // --- the end of an attempt
 
     /// Attempts that are about to end: 1 attempts, 2 workers, 3 epochs.
@@ -266,17 +279,18 @@ statements! {
         INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before, priority)
         VALUES ($9, $1, $2, $6, $10, $11, $12, $13, 'ready', $14, $7, $15)";
     /// 1 tenant, 2 job.
-    JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2";
+    JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL";
     /// 1 tenant, 2 job.
-    LOCK_JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2 FOR NO KEY UPDATE";
+    LOCK_JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE";
     /// 1 jobs.
     TASKS = "SELECT * FROM tasks WHERE job = ANY ($1::text[]) ORDER BY job, ordinal";
     /// 1 jobs.
     OBJECTS = "SELECT * FROM objects WHERE job = ANY ($1::text[]) ORDER BY job, position";
     /// 1 tenant, 2 before which id, 3 most.
-    JOBS = "SELECT * FROM jobs WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+    JOBS = "SELECT * FROM jobs WHERE tenant = $1 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3";
     /// 1 tenant, 2 before which id, 3 most, 4 state.
-    JOBS_IN_STATE = "SELECT * FROM jobs WHERE tenant = $1 AND state = $4 AND id < $2 ORDER BY id DESC LIMIT $3";
+    JOBS_IN_STATE = "
+        SELECT * FROM jobs WHERE tenant = $1 AND state = $4 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3";
     /// 1 job.
     RUNNING = "SELECT count(*) AS n FROM tasks WHERE job = $1 AND state = 'running'";
     /// 1 job, 2 state, 3 finished at, 4 event kind, 5 now. Under the job's lock.
@@ -294,7 +308,7 @@ statements! {
     /// 1 tenant.
     LAST_EVENT = "SELECT seq FROM chains WHERE tenant = $1";
     /// Jobs by state.
-    COUNT_JOBS = "SELECT state, count(*) AS n FROM jobs GROUP BY state";
+    COUNT_JOBS = "SELECT state, count(*) AS n FROM jobs WHERE deleted_at IS NULL GROUP BY state";
     /// 1 most.
     READY = "SELECT id, tenant, pool, priority, not_before FROM tasks WHERE state = 'ready' ORDER BY not_before, id LIMIT $1";
 
@@ -349,10 +363,18 @@ statements! {
     SET_WEIGHT = "UPDATE tenants SET weight = $2 WHERE name = $1";
     /// Those that differ from the default.
     WEIGHTS = "SELECT id, weight FROM tenants WHERE weight <> 100";
-    /// 1 id, 2 tenant, 3 label, 4 digest, 5 now.
-    ADD_KEY = "INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at) VALUES ($1, $2, $3, $4, $5)";
+    /// 1 id, 2 tenant, 3 label, 4 digest, 5 now, 6 scopes, 7 expires at.
+    ADD_KEY = "
+        INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at, scopes, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     /// 1 id.
-    KEY = "SELECT tenant, secret_sha256 FROM api_keys WHERE id = $1 AND revoked_at IS NULL";
+    KEY = "SELECT tenant, secret_sha256, scopes, expires_at FROM api_keys WHERE id = $1 AND revoked_at IS NULL";
+    /// 1 tenant.
+    KEYS = "
+        SELECT id, label, scopes, created_at, expires_at, revoked_at FROM api_keys WHERE tenant = $1 ORDER BY created_at, id";
+    /// 1 id, 2 at.
+    EXPIRE_KEY = "
+        UPDATE api_keys SET expires_at = least(coalesce(expires_at, $2), $2) WHERE id = $1 AND revoked_at IS NULL";
     /// 1 id, 2 now.
     REVOKE_KEY = "UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
     /// 1 digest, 2 pool, 3 now.
@@ -525,6 +547,10 @@ statements! {
     ERASE = "
         UPDATE events SET salt = NULL, job = NULL, kind = NULL, state = NULL, stage = NULL, failure = NULL, at = NULL
         WHERE tenant = $1 AND seq <= $2 AND salt IS NOT NULL AND kind <> $3";
+    /// 1 tenant, 2 jobs.
+    ERASE_JOBS = "
+        UPDATE events SET salt = NULL, job = NULL, kind = NULL, state = NULL, stage = NULL, failure = NULL, at = NULL
+        WHERE tenant = $1 AND job = ANY ($2::text[]) RETURNING seq";
     /// 1 tenant, 2 after, 3 most.
     ENTRIES = "SELECT * FROM events WHERE tenant = $1 AND seq > $2 ORDER BY seq LIMIT $3";
     /// All of them.
@@ -577,6 +603,101 @@ statements! {
     SET_TENANT_LIMITS = "UPDATE tenants SET limits = $2 WHERE id = $1";
     /// 1 tenant.
     RUNNING_OF_TENANT = "SELECT count(*) AS n FROM attempts WHERE tenant = $1 AND state = 'live'";
+
+    // --- deletion
+
+    /// 1 tenant, 2 job, 3 now.
+    DELETE_JOB = "
+        WITH job AS (
+            UPDATE jobs SET deleted_at = $3, version = version + 1
+            WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL AND state IN ('succeeded', 'failed', 'canceled')
+            RETURNING id
+        ), kept AS (
+            UPDATE attempts a SET kept = FALSE FROM job JOIN tasks t ON t.job = job.id WHERE a.task = t.id AND a.kept
+        ), logs AS (
+            DELETE FROM attempt_logs l USING job WHERE l.job = job.id
+        ), manifest AS (
+            DELETE FROM objects o USING job WHERE o.job = job.id
+        )
+        SELECT (SELECT count(*) FROM job) AS deleted,
+            (SELECT count(*) FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL) AS found";
+    /// 1 most.
+    PURGEABLE_JOBS = "
+        SELECT j.tenant, j.id FROM jobs j WHERE j.deleted_at IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM tasks t JOIN attempts a ON a.task = t.id WHERE t.job = j.id AND NOT a.swept)
+        ORDER BY j.tenant LIMIT $1";
+    /// 1 tenant, 2 jobs. What refers to a row goes in the same statement, at whose end references are looked at.
+    PURGE_JOBS = "
+        WITH gone AS (
+            DELETE FROM jobs WHERE tenant = $1 AND id = ANY ($2::text[]) AND deleted_at IS NOT NULL RETURNING id, state
+        ), gone_tasks AS (
+            DELETE FROM tasks t USING gone WHERE t.job = gone.id RETURNING t.id
+        ), gone_attempts AS (
+            DELETE FROM attempts a USING gone_tasks t WHERE a.task = t.id RETURNING a.id
+        ), gone_parts AS (
+            DELETE FROM parts p USING gone_attempts a WHERE p.attempt = a.id
+        ), gone_logs AS (
+            DELETE FROM attempt_logs l USING gone WHERE l.job = gone.id
+        ), gone_messages AS (
+            DELETE FROM deliveries d USING gone, webhooks w WHERE w.tenant = $1 AND d.webhook = w.id AND d.job = gone.id
+        ), gone_minutes AS (
+            DELETE FROM minutes m USING gone WHERE m.job = gone.id AND gone.state <> 'succeeded'
+        )
+        SELECT count(*) AS n FROM gone";
+    /// 1 tenant, 2 the first id that is too young, 3 ended before, 4 most.
+    OLD_JOBS = "
+        SELECT id FROM jobs WHERE tenant = $1 AND id < $2 AND finished_at < $3 AND deleted_at IS NULL
+            AND state IN ('succeeded', 'failed', 'canceled')
+        ORDER BY id LIMIT $4";
+    /// 1 tenant, 2 touched before, 3 most.
+    OLD_UPLOADS = "
+        SELECT u.id FROM uploads u WHERE u.tenant = $1 AND u.touched_at < $2 AND NOT EXISTS (
+            SELECT 1 FROM jobs j WHERE j.upload = u.id AND j.state IN ('queued', 'running', 'canceling')
+        ) ORDER BY u.id LIMIT $3";
+    /// Those that have data.
+    TENANTS = "SELECT id, limits, deleted_at FROM tenants WHERE erased_at IS NULL ORDER BY id";
+    /// 1 name, 2 now.
+    DELETE_TENANT = "
+        WITH tenant AS (
+            UPDATE tenants SET name = 'deleted ' || id, limits = NULL, deleted_at = $2
+            WHERE name = $1 AND deleted_at IS NULL RETURNING id
+        ), keys AS (
+            UPDATE api_keys k SET revoked_at = coalesce(k.revoked_at, $2), label = '' FROM tenant WHERE k.tenant = tenant.id
+        ), hooks AS (
+            DELETE FROM webhooks w USING tenant WHERE w.tenant = tenant.id RETURNING w.id
+        ), messages AS (
+            DELETE FROM deliveries d USING hooks WHERE d.webhook = hooks.id
+        ), answers AS (
+            DELETE FROM idempotency i USING tenant WHERE i.tenant = tenant.id
+        )
+        SELECT id FROM tenant";
+    /// 1 tenant.
+    TENANT_HAS_DATA = "
+        SELECT 1 AS has WHERE EXISTS (SELECT 1 FROM jobs WHERE tenant = $1) OR EXISTS (SELECT 1 FROM uploads WHERE tenant = $1)";
+    /// 1 tenant, 2 now.
+    FINISH_TENANT = "
+        WITH taken AS (
+            DELETE FROM minutes WHERE tenant = $1
+        ), answers AS (
+            DELETE FROM idempotency WHERE tenant = $1
+        )
+        UPDATE tenants SET erased_at = $2 WHERE id = $1 AND deleted_at IS NOT NULL AND erased_at IS NULL";
+
+    // --- spend
+
+    /// 1 tenant, 2 upload.
+    MEDIA_OF_UPLOAD = "
+        SELECT media FROM jobs WHERE tenant = $1 AND upload = $2 AND media IS NOT NULL AND deleted_at IS NULL ORDER BY id DESC LIMIT 1";
+    /// 1 tenant, 2 day, 3 a job that is left out.
+    MINUTES_TAKEN = "
+        SELECT coalesce(sum(m.input_ms), 0)::bigint AS ms FROM minutes m
+        WHERE m.tenant = $1 AND m.day = $2 AND m.job <> $3
+            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = m.job AND j.state IN ('failed', 'canceled'))";
+    /// 1 job, 2 tenant, 3 day, 4 milliseconds. Under the tenant's lock.
+    TAKE_MINUTES = "
+        INSERT INTO minutes (job, tenant, day, input_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (job) DO NOTHING";
+    /// 1 job.
+    HAS_MINUTES = "SELECT 1 AS taken FROM minutes WHERE job = $1";
 
     // --- webhooks
 

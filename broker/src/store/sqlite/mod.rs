@@ -4,6 +4,7 @@ mod dispatch;
 mod identity;
 mod jobs;
 mod operations;
+mod retention;
 mod settle;
 mod sweep;
 mod tenants;

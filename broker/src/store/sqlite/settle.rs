@@ -8,6 +8,7 @@ use crate::store::row::{Cells, json, signed};
 use crate::store::{Decide, End, LeaseIs, Outcome, Settled, StoreError};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
+use mpegflow_protocol::media::MediaInfo;
 
 pub(super) async fn settle(
     store: &SqliteStore,
@@ -151,11 +152,7 @@ async fn move_job(
         JobMove::Stay => return Ok(None),
         JobMove::Next { task, media } => {
             if let Some(media) = media {
-                sqlx::query("UPDATE jobs SET media = ? WHERE id = ?")
-                    .bind(json(media))
-                    .bind(job.id.to_string())
-                    .execute(&mut **tx)
-                    .await?;
+                set_media(tx, job.id, media).await?;
             }
             jobs::add_task(tx, next_task, job.id, job.tenant, pool, task, job.spec.priority, now).await?;
             ready = Some(ReadyTask {
@@ -172,6 +169,7 @@ async fn move_job(
                 add_object(tx, job.id, position, entry).await?;
             }
         }
+        JobMove::Probed(media) => set_media(tx, job.id, media).await?,
         JobMove::Fail { quarantine, .. } => {
             if *quarantine {
                 sqlx::query("UPDATE uploads SET quarantined = 1 WHERE id = ?")
@@ -195,6 +193,15 @@ async fn move_job(
         .execute(&mut **tx)
         .await?;
     Ok(ready)
+}
+
+async fn set_media(tx: &mut Tx, job: JobId, media: &MediaInfo) -> Result<(), StoreError> {
+    sqlx::query("UPDATE jobs SET media = ? WHERE id = ?")
+        .bind(json(media))
+        .bind(job.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 async fn add_object(tx: &mut Tx, job: JobId, position: i64, entry: &ManifestEntry) -> Result<(), StoreError> {

@@ -32,27 +32,29 @@ pub(super) async fn add_key(
     label: &str,
     now: Time,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at) VALUES (?, ?, ?, ?, ?)")
+    sqlx::query(
+        "INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at, scopes, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
         .bind(id.to_string())
         .bind(key.tenant.to_string())
         .bind(label)
         .bind(key.secret_sha256.as_slice())
         .bind(now.0)
+        .bind(key.scopes.to_string())
+        .bind(key.expires_at.map(|at| at.0))
         .execute(&store.writer)
         .await?;
     Ok(())
 }
 
 pub(super) async fn key(store: &SqliteStore, id: KeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
-    let row = sqlx::query("SELECT tenant, secret_sha256 FROM api_keys WHERE id = ? AND revoked_at IS NULL")
-        .bind(id.to_string())
-        .fetch_optional(&store.readers)
-        .await?;
-    row.map(|row| {
-        let cells = Cells::of("api_keys", &row);
-        Ok(ApiKeyRecord { tenant: cells.id("tenant")?, secret_sha256: cells.sha256("secret_sha256")? })
-    })
-    .transpose()
+    let row = sqlx::query(
+        "SELECT tenant, secret_sha256, scopes, expires_at FROM api_keys WHERE id = ? AND revoked_at IS NULL",
+    )
+    .bind(id.to_string())
+    .fetch_optional(&store.readers)
+    .await?;
+    row.as_ref().map(row::api_key).transpose()
 }
 
 pub(super) async fn revoke_key(store: &SqliteStore, id: KeyId, now: Time) -> Result<bool, StoreError> {
