@@ -405,10 +405,14 @@ pub struct UploadRecord {
     pub received: u64,
     /// The tenant's name for it.
     pub name: Option<String>,
+    /// What a tus client said of it.
+    pub metadata: Option<String>,
     /// Whether a task on it broke a lock or the protocol.
     pub quarantined: bool,
     /// When it was created.
     pub created_at: Time,
+    /// When bytes came last.
+    pub touched_at: Time,
 }
 
 impl UploadRecord {

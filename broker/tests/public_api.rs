@@ -66,7 +66,10 @@ async fn every_route_but_the_open_ones_needs_a_key() {
     other_secret.push(if key.ends_with('0') { '1' } else { '0' });
     let unknown = format!("Bearer mf_{}_{}", "0".repeat(32), "0".repeat(64));
     let anonymous = world.anonymous();
-    let routes = mpegflow_broker::http::public::ROUTES.iter().chain(mpegflow_broker::http::webhooks::ROUTES);
+    let routes = mpegflow_broker::http::public::ROUTES
+        .iter()
+        .chain(mpegflow_broker::http::webhooks::ROUTES)
+        .chain(mpegflow_broker::http::tus::ROUTES);
     for (method, path) in routes {
         let open = ["/healthz", "/readyz", "/openapi.json"].contains(path);
         let path = path

@@ -96,7 +96,7 @@ async fn run(cli: Cli, ui: Ui) -> Result<u8, Failed> {
     let verbose = cli.global.verbose > 0;
     match cli.command {
         Command::Audit(args) => return commands::audit::run(*args, ui).await,
-        Command::Transcode(args) => commands::transcode::run(args, ui, verbose).await,
+        Command::Transcode(args) => return commands::transcode::run(args, ui, verbose).await,
         Command::Play(args) => commands::play::run(args, ui).await,
         Command::Serve(args) => commands::serve::run(args, ui).await,
         Command::Probe(args) => commands::probe::run(args, ui, verbose).await,

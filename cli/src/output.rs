@@ -33,6 +33,9 @@ pub(crate) struct Report {
     pub(crate) mpegflow: String,
     /// Name of the source, where it is known.
     pub(crate) source: Option<String>,
+    /// Which state of the source, where it is known: what a batch tells by that it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source_mark: Option<String>,
     /// The job: what it was made from, its output with digests, and the evidence of each task.
     pub(crate) job: Job,
 }
@@ -123,15 +126,17 @@ enum Free {
     Ours,
 }
 
+/// The report in a folder, where there is one. A folder with one is whole: it came there by one rename.
+pub(crate) fn report_in(dir: &Path) -> Option<Report> {
+    use std::io::Read as _;
+    let mut text = Vec::new();
+    File::open(dir.join(REPORT)).ok()?.take(MAX_REPORT).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 /// Names in a folder that its report says we made; none where there is no report.
 fn ours(dir: &Path) -> Vec<String> {
-    use std::io::Read as _;
-    let report = File::open(dir.join(REPORT)).and_then(|file| {
-        let mut text = Vec::new();
-        file.take(MAX_REPORT).read_to_end(&mut text)?;
-        Ok(serde_json::from_slice::<Report>(&text)?)
-    });
-    let Ok(report) = report else { return Vec::new() };
+    let Some(report) = report_in(dir) else { return Vec::new() };
     let mut names: Vec<String> = report.job.outputs.into_iter().map(|output| output.name).collect();
     names.extend([REPORT, PAGE, PLAYER].map(String::from));
     names

@@ -47,8 +47,10 @@ fn new_upload(tenant: TenantId, size: u64) -> NewUpload {
         size,
         received: 0,
         name: None,
+        metadata: Some("filename YS5tcDQ=".into()),
         quarantined: false,
         created_at: T0,
+        touched_at: T0,
     };
     NewUpload { upload, max_unfinished: 2, max_bytes: 100, answer: b"the answer".to_vec() }
 }

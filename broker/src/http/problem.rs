@@ -36,6 +36,12 @@ pub enum Kind {
     InputQuarantined,
     /// The upload has got elsewhere.
     OffsetMismatch,
+    /// The bytes do not have the digest that came with them.
+    ChecksumMismatch,
+    /// The client speaks another version of a protocol.
+    ProtocolVersion,
+    /// The body is of another type than is taken here.
+    MediaType,
     /// The upload is being written.
     UploadBusy,
     /// A job needs the upload.
@@ -84,6 +90,11 @@ impl Kind {
             Self::UploadUnfinished => ("upload_unfinished", 409, "The upload is not finished"),
             Self::InputQuarantined => ("input_quarantined", 409, "The upload is quarantined"),
             Self::OffsetMismatch => ("offset_mismatch", 409, "The upload has got elsewhere"),
+            Self::ChecksumMismatch => ("checksum_mismatch", 460, "The checksum does not match"),
+            Self::ProtocolVersion => {
+                ("protocol_version", 412, "Another version of the protocol is spoken here")
+            }
+            Self::MediaType => ("media_type", 415, "The body has to be of another type"),
             Self::UploadBusy => ("upload_busy", 409, "The upload is being written"),
             Self::UploadInUse => ("upload_in_use", 409, "A job needs the upload"),
             Self::QuotaExceeded => ("quota_exceeded", 429, "A quota is reached"),
@@ -245,6 +256,8 @@ impl From<UploadError> for Problem {
             UploadError::TooLong => {
                 Self::new(Kind::TooLarge).detail("The bytes would go beyond the length that was announced.")
             }
+            UploadError::Checksum => Self::new(Kind::ChecksumMismatch)
+                .detail("The bytes do not have the digest that came with them. None of them was kept; send them again."),
             UploadError::InUse => {
                 Self::new(Kind::UploadInUse).detail("A job that has not ended reads this upload.")
             }

@@ -3,7 +3,7 @@
 use super::openapi;
 use super::problem::{Kind, Problem};
 use super::range::{self, Wanted};
-use super::{auth, body, sse};
+use super::{auth, body, cors, sse, tus};
 use crate::engine::Engine;
 use crate::plan::presets::PresetName;
 use crate::secret;
@@ -59,8 +59,13 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/openapi.json"),
 ];
 
-/// The public API's routes, and `extra` beside them. `stop` ends event streams.
-pub fn router(engine: Arc<Engine>, extra: Option<Router>, stop: CancellationToken) -> Router {
+/// The public API's routes, and `extra` beside them. Pages of `origins` may call them. `stop` ends event streams.
+pub fn router(
+    engine: Arc<Engine>,
+    extra: Option<Router>,
+    origins: cors::Origins,
+    stop: CancellationToken,
+) -> Router {
     let router = Router::new()
         .route("/v1/uploads", post(create_upload))
         .route("/v1/uploads/{id}", get(show_upload).put(put_upload).patch(patch_upload).delete(delete_upload))
@@ -72,6 +77,7 @@ pub fn router(engine: Arc<Engine>, extra: Option<Router>, stop: CancellationToke
         .route("/v1/events", get(events))
         .route("/v1/objects/{job}/{name}", get(object))
         .route("/v1/presets", get(presets))
+        .merge(tus::routes())
         .merge(super::webhooks::routes())
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -83,6 +89,7 @@ pub fn router(engine: Arc<Engine>, extra: Option<Router>, stop: CancellationToke
         None => router,
     };
     let router = router.fallback(async || Problem::new(Kind::NotFound));
+    let router = router.layer(axum::middleware::from_fn_with_state(origins, cors::answer));
     router.layer(axum::middleware::from_fn_with_state(engine, observed))
 }
 
@@ -94,7 +101,7 @@ async fn observed(
     next: axum::middleware::Next,
 ) -> Response<Body> {
     let matched = request.extensions().get::<axum::extract::MatchedPath>();
-    let mut known = ROUTES.iter().chain(super::webhooks::ROUTES).map(|(_, path)| *path);
+    let mut known = ROUTES.iter().chain(super::webhooks::ROUTES).chain(tus::ROUTES).map(|(_, path)| *path);
     let route = matched.and_then(|path| known.find(|known| *known == path.as_str())).unwrap_or("other");
     let start = std::time::Instant::now();
     let mut response = next.run(request).await;
@@ -227,7 +234,7 @@ async fn write_upload(app: App, upload: String, offset: u64, request: Request) -
 #[utoipa::path(delete, path = "/v1/uploads/{id}", params(("id" = String, Path)), responses((status = 204)))]
 async fn delete_upload(State(app): State<App>, Path(upload): Path<String>, request: Request) -> Answer {
     let tenant = auth::tenant(&app.engine, request.headers()).await?;
-    app.engine.delete_upload(tenant, id(&upload)?).await?;
+    app.engine.delete_upload(tenant, id(&upload)?, false).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

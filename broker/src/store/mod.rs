@@ -471,6 +471,16 @@ pub trait Store: operations::Operations + webhooks::Webhooks + Send + Sync + 'st
         let _ = (id, holder, ttl_ms);
         Ok(true)
     }
+    /// Asks whoever has the right to write an upload to give it back.
+    async fn ask_for_upload(&self, id: UploadId) -> Result<(), StoreError> {
+        let _ = id;
+        Ok(())
+    }
+    /// Whether somebody asks the holder for that right.
+    async fn is_asked_for(&self, id: UploadId, holder: &str) -> Result<bool, StoreError> {
+        let _ = (id, holder);
+        Ok(false)
+    }
     /// Gives the right to write an upload back.
     async fn wrote_upload(&self, id: UploadId, holder: &str) -> Result<(), StoreError> {
         let _ = (id, holder);

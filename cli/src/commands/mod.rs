@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub(crate) mod audit;
+pub(crate) mod batch;
 pub(crate) mod doctor;
 pub(crate) mod download;
 pub(crate) mod first_start;

@@ -22,7 +22,7 @@ pub(crate) async fn run(args: Probe, ui: Ui, verbose: bool) -> Result<(), Failed
     let programs = Programs::find(args.libexec.libexec.as_deref())?;
     let interrupt = super::transcode::listen()?;
     let scratch = Scratch::temporary()?;
-    let media = super::transcode::in_scratch(&scratch, programs, 1, verbose, &interrupt, |client, underway| {
+    let media = super::transcode::in_scratch(&scratch, super::transcode::Machine::alone(programs, verbose), &interrupt, |client, underway| {
         let (template, source) = (&template, &source);
         async move {
             let upload = send(&client, source, ui, None).await?;

@@ -507,6 +507,14 @@ impl Store for PostgresStore {
         replicas::write_upload(self, id, holder, ttl_ms).await
     }
 
+    async fn ask_for_upload(&self, id: UploadId) -> Result<(), StoreError> {
+        replicas::ask_for_upload(self, id).await
+    }
+
+    async fn is_asked_for(&self, id: UploadId, holder: &str) -> Result<bool, StoreError> {
+        replicas::is_asked_for(self, id, holder).await
+    }
+
     async fn wrote_upload(&self, id: UploadId, holder: &str) -> Result<(), StoreError> {
         replicas::wrote_upload(self, id, holder).await
     }

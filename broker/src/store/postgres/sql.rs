@@ -254,7 +254,7 @@ statements! {
         FROM uploads WHERE tenant = $1";
     /// 1 id, 2 tenant, 3 size, 4 name, 5 now.
     ANNOUNCE = "
-        INSERT INTO uploads (id, tenant, size, name, created_at, touched_at) VALUES ($1, $2, $3, $4, $5, $5)";
+        INSERT INTO uploads (id, tenant, size, name, created_at, touched_at, metadata) VALUES ($1, $2, $3, $4, $5, $5, $6)";
     /// 1 tenant, 2 id.
     UPLOAD = "SELECT * FROM uploads WHERE tenant = $1 AND id = $2";
     /// 1 id, 2 from, 3 to, 4 now.
@@ -352,10 +352,15 @@ statements! {
     WRITE_UPLOAD = "
         INSERT INTO upload_writers AS w (upload, holder, until)
         VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $3)
-        ON CONFLICT (upload) DO UPDATE SET holder = excluded.holder, until = excluded.until
+        ON CONFLICT (upload) DO UPDATE
+            SET holder = excluded.holder, until = excluded.until, asked = w.asked AND w.holder = excluded.holder
             WHERE w.holder = excluded.holder OR w.until <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
     /// 1 upload, 2 holder.
     WROTE_UPLOAD = "DELETE FROM upload_writers WHERE upload = $1 AND holder = $2";
+    /// 1 upload.
+    ASK_FOR_UPLOAD = "UPDATE upload_writers SET asked = TRUE WHERE upload = $1";
+    /// 1 upload, 2 holder.
+    ASKED_FOR = "SELECT 1 AS asked FROM upload_writers WHERE upload = $1 AND holder = $2 AND asked";
     /// 1 attempts.
     ENDED = "
         SELECT a.attempt FROM unnest($1::text[]) AS a (attempt)
@@ -438,6 +443,18 @@ statements! {
         WHERE l.job = $2 AND a.tenant = $1 ORDER BY l.attempt DESC LIMIT $3";
     /// 1 before.
     FORGET_LOGS = "DELETE FROM attempt_logs WHERE at < $1";
+
+    BANS = "SELECT * FROM decoder_bans ORDER BY name";
+    /// 1 name, 2 reason, 3 when.
+    BAN = "
+        INSERT INTO decoder_bans (name, reason, at) VALUES ($1, $2, $3)
+        ON CONFLICT (name) DO UPDATE SET reason = excluded.reason";
+    /// 1 name.
+    LIFT_BAN = "DELETE FROM decoder_bans WHERE name = $1";
+    /// 1 after, 2 how many.
+    ENDED_JOBS = "
+        SELECT j.id, j.state, j.finished_at, j.media, t.name FROM jobs j JOIN tenants t ON t.id = j.tenant
+        WHERE j.id > $1 AND j.state IN ('succeeded', 'failed', 'canceled') ORDER BY j.id LIMIT $2";
 
     /// 1 tenant.
     TENANT_LIMITS = "SELECT limits FROM tenants WHERE id = $1";
