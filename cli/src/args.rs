@@ -220,7 +220,10 @@ pub(crate) struct Serve {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mpegflow thumbnail in.mp4 poster.jpg
-  mpegflow thumbnail in.mp4 poster.jpg --at 12 --max-height 360")]
+  mpegflow thumbnail in.mp4 poster.jpg --at 12 --max-height 360
+  mpegflow thumbnail -ss 12 -i in.mp4 -frames:v 1 -vf scale=-2:360 -y poster.jpg   # ffmpeg's words
+
+Called by the name ffmpeg (a link to this program), it takes those words too; docs/drop-in.md has all.")]
 pub(crate) struct Thumbnail {
     /// The video
     pub(crate) input: PathBuf,
@@ -247,12 +250,29 @@ pub(crate) struct Thumbnail {
 #[command(after_help = "Examples:
   mpegflow probe in.mp4
   mpegflow probe in.mp4 | jq -r '.streams[0].codec_name'
+  mpegflow probe -v error -show_entries format=duration -of default=nw=1:nk=1 in.mp4   # ffprobe's words
 
+Called by the name ffprobe (a link to this program), it takes those words too; docs/drop-in.md has all.
 Prints JSON as `ffprobe -show_format -show_streams -of json` does: the same names and units,
 without the fields that are about FFmpeg rather than the file.")]
 pub(crate) struct Probe {
     /// The file to look at
     pub(crate) input: PathBuf,
+    /// Show the format [default: format and streams, where neither and no entries are asked for]
+    #[arg(long)]
+    pub(crate) show_format: bool,
+    /// Show the streams
+    #[arg(long)]
+    pub(crate) show_streams: bool,
+    /// Show these fields alone, such as stream=width,height:format=duration
+    #[arg(long, value_name = "ENTRIES")]
+    pub(crate) show_entries: Option<String>,
+    /// Show these streams alone: v, a, s or d, v:0 and so on, or an index
+    #[arg(long, value_name = "STREAMS")]
+    pub(crate) select_streams: Option<String>,
+    /// How it is written: json, default or csv, with ffprobe's options of each, such as csv=p=0
+    #[arg(long, value_name = "FORM", default_value = "json", value_parser = crate::probe_format::Form::parse)]
+    pub(crate) print_format: crate::probe_format::Form,
     /// Also accept the formats of the past
     #[arg(long)]
     pub(crate) legacy_decoders: bool,

@@ -14,6 +14,7 @@
 //! | [`api`] | broker → tenant | the public API's bodies |
 //! | [`webhook`] | broker ↔ tenant | the same of webhooks |
 //! | [`decoders`] | – | names that a ban may say |
+//! | [`path`] | – | where a job's output is to be found |
 //! | [`limits`] | – | every size that a parser or a buffer is held to |
 //!
 //! Parsing is total: any bytes give a value or a [`ParseError`] that names the field. There is no I/O, no clock and no
@@ -29,6 +30,7 @@ pub mod ids;
 pub mod job;
 pub mod limits;
 pub mod media;
+pub mod path;
 pub mod task;
 pub mod text;
 pub mod webhook;

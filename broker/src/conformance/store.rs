@@ -64,6 +64,7 @@ pub fn new_job(made: &Made) -> NewJob {
         tenant: made.tenant,
         task: graph::probe(&spec, made.upload, 3, Settings::default()),
         spec,
+        path: None,
         upload: made.upload,
         task_id: fresh_id(),
         pool: PoolName::default(),

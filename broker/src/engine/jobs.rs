@@ -31,6 +31,12 @@ pub enum SubmitError {
     /// The upload is quarantined.
     #[error("the upload is quarantined")]
     Quarantined,
+    /// Another job has the path that the output was to have.
+    #[error("job {0} has the path")]
+    PathTaken(JobId),
+    /// The path is none.
+    #[error("the output's path is wrong")]
+    Path(#[source] mpegflow_protocol::ParseError),
     /// Too many unfinished jobs.
     #[error("there are too many unfinished jobs; at most {0}")]
     TooMany(u32),
@@ -107,6 +113,7 @@ impl Engine {
             finished_at: None,
         };
         let id = job.id;
+        let path = job.spec.folder(id).map_err(SubmitError::Path)?;
         let answer =
             to_json(&render::job(&JobView { job, tasks: Vec::new(), objects: Vec::new() }, None, None));
         let pool = PoolName::default();
@@ -115,6 +122,7 @@ impl Engine {
             id,
             tenant,
             spec,
+            path,
             upload,
             task_id: fresh_id(),
             task,
@@ -136,6 +144,7 @@ impl Engine {
             Once::Done(Submitted::NoUpload) => Err(SubmitError::NoUpload),
             Once::Done(Submitted::Unfinished) => Err(SubmitError::Unfinished),
             Once::Done(Submitted::Quarantined) => Err(SubmitError::Quarantined),
+            Once::Done(Submitted::PathTaken(job)) => Err(SubmitError::PathTaken(job)),
             Once::Done(Submitted::TooMany) => Err(SubmitError::TooMany(new.max_unfinished)),
         }
     }
@@ -216,6 +225,14 @@ impl Engine {
     pub async fn object(&self, tenant: TenantId, job: JobId, name: &str) -> Result<ManifestEntry, JobError> {
         let view = self.store.job(tenant, job).await?.ok_or(JobError::NotFound)?;
         view.objects.into_iter().find(|o| o.name == name).ok_or(JobError::NotFound)
+    }
+
+    /// The job of the tenant whose output is to be found in a folder.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn job_at(&self, tenant: TenantId, folder: &str) -> Result<JobId, JobError> {
+        self.store.job_at(tenant, folder).await?.ok_or(JobError::NotFound)
     }
 
     /// The bytes of a range of a committed object.

@@ -44,6 +44,8 @@ pub enum Kind {
     MediaType,
     /// The upload is being written.
     UploadBusy,
+    /// Another job has the path.
+    PathTaken,
     /// A job needs the upload.
     UploadInUse,
     /// A quota is reached.
@@ -96,6 +98,7 @@ impl Kind {
             }
             Self::MediaType => ("media_type", 415, "The body has to be of another type"),
             Self::UploadBusy => ("upload_busy", 409, "The upload is being written"),
+            Self::PathTaken => ("path_taken", 409, "Another job has that path"),
             Self::UploadInUse => ("upload_in_use", 409, "A job needs the upload"),
             Self::QuotaExceeded => ("quota_exceeded", 429, "A quota is reached"),
             Self::RateLimited => ("rate_limited", 429, "There are too many requests"),
@@ -307,6 +310,10 @@ impl From<SubmitError> for Problem {
             SubmitError::Quarantined => Self::new(Kind::InputQuarantined)
                 .detail("An earlier job on this upload broke a lock or the codec's protocol; it is not decoded again.")
                 .field("input.upload"),
+            SubmitError::Path(e) => e.into(),
+            SubmitError::PathTaken(job) => Self::new(Kind::PathTaken)
+                .detail(format!("The output of {job} is there. Use another path, such as one with {{job}} in it."))
+                .field("output.path"),
             SubmitError::TooMany(max) => Self::new(Kind::QuotaExceeded)
                 .detail(format!("There are {max} jobs that have not ended, the most allowed. Wait for some."))
                 .header(header::RETRY_AFTER, "30"),

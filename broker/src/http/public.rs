@@ -53,6 +53,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/jobs/{id}/events"),
     ("GET", "/v1/events"),
     ("GET", "/v1/objects/{job}/{name}"),
+    ("GET", "/v1/files/{path}"),
     ("GET", "/v1/presets"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
@@ -76,6 +77,7 @@ pub fn router(
         .route("/v1/jobs/{id}/events", get(job_events))
         .route("/v1/events", get(events))
         .route("/v1/objects/{job}/{name}", get(object))
+        .route("/v1/files/{*path}", get(file))
         .route("/v1/presets", get(presets))
         .merge(tus::routes())
         .merge(super::webhooks::routes())
@@ -339,8 +341,26 @@ async fn object(
 ) -> Answer {
     let tenant = auth::tenant(&app.engine, request.headers()).await?;
     let job = id(&job)?;
-    let entry = app.engine.object(tenant, job, &name).await?;
-    let headers = request.headers();
+    send_object(&app, tenant, job, &name, request.into_parts().0).await
+}
+
+#[utoipa::path(get, path = "/v1/files/{path}", params(("path" = String, Path, description = "The path that the job's `output.path` came to, slashes and all"), ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)), responses((status = 200, description = "The object", content_type = "application/octet-stream", body = Vec<u8>), (status = 206, description = "A part of it", content_type = "application/octet-stream", body = Vec<u8>), (status = 304), (status = 416)))]
+async fn file(State(app): State<App>, Path(path): Path<String>, request: Request) -> Answer {
+    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let (folder, name) = mpegflow_protocol::path::split(&path).ok_or_else(|| Problem::new(Kind::NotFound))?;
+    let job = app.engine.job_at(tenant, folder).await?;
+    send_object(&app, tenant, job, name, request.into_parts().0).await
+}
+
+async fn send_object(
+    app: &App,
+    tenant: mpegflow_protocol::ids::TenantId,
+    job: JobId,
+    name: &str,
+    head: axum::http::request::Parts,
+) -> Answer {
+    let entry = app.engine.object(tenant, job, name).await?;
+    let headers = &head.headers;
     let text = |name: HeaderName| headers.get(name).and_then(|h| h.to_str().ok());
     let etag = format!("\"{}\"", entry.digest);
     let base = || {
@@ -376,7 +396,7 @@ async fn object(
     if status == StatusCode::PARTIAL_CONTENT {
         response = response.header(header::CONTENT_RANGE, range::content_range(&range, entry.size));
     }
-    if request.method() == Method::HEAD {
+    if head.method == Method::HEAD {
         return done(response, Body::empty());
     }
     let bytes = app.engine.read_object(tenant, job, &entry, range).await?;

@@ -93,6 +93,8 @@ pub struct NewJob {
     pub tenant: TenantId,
     /// What was asked for.
     pub spec: JobSpec,
+    /// The folder that its output is to be found in.
+    pub path: Option<String>,
     /// Its input.
     pub upload: UploadId,
     /// The id of its first task.
@@ -120,6 +122,8 @@ pub enum Submitted {
     Quarantined,
     /// The tenant has too many unfinished jobs.
     TooMany,
+    /// Another job has the path.
+    PathTaken(JobId),
 }
 
 /// What became of a cancel.
@@ -341,6 +345,8 @@ pub trait Store: operations::Operations + webhooks::Webhooks + Send + Sync + 'st
     ) -> Result<Once<Submitted>, StoreError>;
     /// A job of the tenant.
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<JobView>, StoreError>;
+    /// The job of the tenant that has a path; one that failed or was canceled has none.
+    async fn job_at(&self, tenant: TenantId, path: &str) -> Result<Option<JobId>, StoreError>;
     /// Jobs of the tenant, newest first, after `after`.
     async fn jobs(
         &self,

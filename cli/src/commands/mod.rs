@@ -65,6 +65,7 @@ impl JobTemplate {
                 audio: AudioOptions::default(),
                 thumbnails: ThumbnailOptions::default(),
                 priority: Default::default(),
+                output: Default::default(),
                 allow_partial: options.allow_partial,
                 external_id: None,
                 labels: file.and_then(label).map(|name| (NAME.to_owned(), name)).into_iter().collect(),

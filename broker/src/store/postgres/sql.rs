@@ -192,11 +192,11 @@ statements! {
             SELECT 1 FROM jobs WHERE tenant = $1 AND state IN ('queued', 'running', 'canceling') LIMIT $2
         ) unfinished";
     /// 1 job, 2 tenant, 3 upload, 4 input size, 5 spec, 6 pool, 7 now, 8 stage, 9 task, 10 kind, 11 ordinal, 12 plan,
-    /// 13 wall time, 14 tries, 15 priority.
+    /// 13 wall time, 14 tries, 15 priority, 16 path.
     SUBMIT = "
         WITH job AS (
-            INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, stage, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6, 'queued', $8, $7)
+            INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, stage, created_at, path)
+            VALUES ($1, $2, $3, $4, $5, $6, 'queued', $8, $7, $16)
         ), told AS (
             INSERT INTO journal (tenant, job, kind, state, stage, at) VALUES ($2, $1, 'created', 'queued', $8, $7)
         ), ready AS (
@@ -204,6 +204,8 @@ statements! {
         )
         INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before, priority)
         VALUES ($9, $1, $2, $6, $10, $11, $12, $13, 'ready', $14, $7, $15)";
+    /// 1 tenant, 2 path.
+    JOB_AT = "SELECT id FROM jobs WHERE tenant = $1 AND path = $2 AND state NOT IN ('failed', 'canceled')";
     /// 1 tenant, 2 job.
     JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2";
     /// 1 tenant, 2 job.
