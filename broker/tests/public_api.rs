@@ -529,3 +529,56 @@ async fn an_output_is_found_under_the_path_that_was_asked_for_and_by_its_tenant_
         assert_eq!(status, 404, "{path}");
     }
 }
+
+#[tokio::test]
+async fn an_object_of_the_tenants_own_can_be_the_input_of_another_job_and_nobody_elses_can() {
+    let world = world().await;
+    let (a, b) = (world.tenant("a").await, world.tenant("b").await);
+    let input = upload(&a, b"x").await;
+    let first = spec(&input).replacen('{', r#"{"output":{"path":"films/a/{name}"},"#, 1);
+    let job: Job = a.call("POST", "/v1/jobs", first).await.json();
+    let worker = world.worker().await;
+    assert_eq!(worker.run().await, 4);
+    let of = |object: &str| {
+        let upload = format!(r#""upload":"{}""#, input.id);
+        spec(&input).replace(&upload, &format!(r#""object":"{object}""#))
+    };
+    let bytes = a.get("/v1/files/films/a/master.m3u8").await.body;
+    for path in ["films/a/master.m3u8".to_owned(), format!("{}/master.m3u8", job.id)] {
+        let made = a.call("POST", "/v1/jobs", of(&path)).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let second: Job = made.json();
+        // Read whole by the probe, and again by the encode.
+        for _ in 0..2 {
+            let lease = worker.lease().await;
+            assert_eq!(worker.read(&lease, 0).await, bytes);
+            worker.finish(&lease).await;
+        }
+        assert_eq!(worker.run().await, 2);
+        assert_eq!(show(&a, &second).await.state, JobState::Succeeded);
+        // For another tenant it is not there.
+        let theirs = b.call("POST", "/v1/jobs", of(&path)).await;
+        assert_eq!((theirs.status.as_u16(), theirs.problem().as_str()), (422, "unknown_object"));
+    }
+    let none = a.call("POST", "/v1/jobs", of("films/a/nothing.mp4")).await;
+    let theirs = b.call("POST", "/v1/jobs", of("films/a/master.m3u8")).await;
+    assert_eq!(none.body, theirs.body, "it looks like one that is not there");
+    for path in [
+        "../a",
+        "films/../films/a/master.m3u8",
+        "films/a/%2e%2e",
+        "/etc/passwd",
+        "films//a",
+        "a",
+        "",
+        "films/a/.x",
+    ] {
+        let refused = a.call("POST", "/v1/jobs", of(path)).await;
+        let document: serde_json::Value = refused.json();
+        assert_eq!(
+            (refused.status.as_u16(), document["field"].as_str()),
+            (422, Some("input.object")),
+            "{path}: {document}"
+        );
+    }
+}

@@ -18,9 +18,9 @@ pub(crate) fn ffprobe(typed: &[OsString]) -> Result<Vec<OsString>, String> {
             "-v" | "-loglevel" => drop(value()?),
             "-hide_banner" => {}
             "-i" => said.push(value()?),
-            "-print_format" | "-of" | "-output_format" => said.extend(["--print-format".into(), value()?]),
-            "-show_entries" => said.extend(["--show-entries".into(), value()?]),
-            "-select_streams" => said.extend(["--select-streams".into(), value()?]),
+            "-print_format" | "-of" | "-output_format" => said.extend([OsString::from("--print-format"), value()?]),
+            "-show_entries" => said.extend([OsString::from("--show-entries"), value()?]),
+            "-select_streams" => said.extend([OsString::from("--select-streams"), value()?]),
             "-show_format" => said.push("--show-format".into()),
             "-show_streams" => said.push("--show-streams".into()),
             _ if is_own(&text) => said.push(argument.clone()),
@@ -51,7 +51,7 @@ pub(crate) fn ffmpeg(typed: &[OsString]) -> Result<Vec<OsString>, String> {
                 let time = value()?;
                 let at = seconds(&time.to_string_lossy());
                 let at = at.ok_or_else(|| format!("-ss {} is not a time", time.to_string_lossy()))?;
-                said.extend(["--at".into(), at.to_string().into()]);
+                said.extend([OsString::from("--at"), OsString::from(at.to_string())]);
             }
             "-frames:v" | "-vframes" | "-frames" => {
                 if value()? != "1" {
@@ -67,7 +67,7 @@ pub(crate) fn ffmpeg(typed: &[OsString]) -> Result<Vec<OsString>, String> {
                         filter.to_string_lossy()
                     )
                 })?;
-                said.extend(["--max-height".into(), height.into()]);
+                said.extend([OsString::from("--max-height"), OsString::from(height)]);
             }
             "-y" => said.push("--force".into()),
             // How good the JPEG is, is set here; the rest changes nothing about one picture.
@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn join(said: Result<Vec<OsString>, String>) -> String {
-        said.map_or_else(|e| format!("refused: {e}"), |said| said.join(" ".as_ref()).into_string().unwrap())
+        said.map_or_else(|e| format!("refused: {e}"), |said| said.join(std::ffi::OsStr::new(" ")).into_string().unwrap())
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn own(typed: Vec<OsString>) -> Result<Vec<OsString>, String> {
     };
     let Some(rest) = rest else { return Ok(typed) };
     let said = if called == "probe" { compat::ffprobe(rest)? } else { compat::ffmpeg(rest)? };
-    Ok(["mpegflow".into(), called.into()].into_iter().chain(said).collect())
+    Ok([OsString::from("mpegflow"), OsString::from(called)].into_iter().chain(said).collect())
 }
 
 /// Says what is wrong with the command line, or helps. Of an audit, 2 is a verdict: wrong usage is bad input there.

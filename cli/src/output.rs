@@ -44,8 +44,6 @@ pub(crate) struct Report {
 #[derive(Debug)]
 pub(crate) struct Target {
     out: PathBuf,
-    /// The nearest folder above it that exists.
-    anchor: PathBuf,
     force: bool,
 }
 
@@ -71,11 +69,11 @@ impl Target {
         if input.is_some_and(within) {
             return Err(refuse("the input lies in it").help("Name another folder for --out."));
         }
-        let anchor = parent.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned();
+        let anchor = anchor(parent);
         if !anchor.is_dir() {
             return Err(refuse(&format!("{} is not a folder", anchor.display())));
         }
-        let target = Self { out, anchor, force };
+        let target = Self { out, force };
         target.is_free()?;
         Ok(target)
     }
@@ -126,6 +124,11 @@ enum Free {
     Ours,
 }
 
+/// The nearest folder at or above a path that exists.
+fn anchor(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
+
 /// The report in a folder, where there is one. A folder with one is whole: it came there by one rename.
 pub(crate) fn report_in(dir: &Path) -> Option<Report> {
     use std::io::Read as _;
@@ -174,8 +177,9 @@ impl Scratch {
     pub(crate) fn beside(target: &Target) -> Result<Self, Failed> {
         let name = target.out.file_name().unwrap_or_default().to_string_lossy();
         let prefix = format!("{name}.partial-");
-        remove_abandoned(&target.anchor, &prefix);
-        Self::make(&target.anchor, &prefix)
+        let anchor = anchor(target.out.parent().unwrap_or(Path::new("/")));
+        remove_abandoned(anchor, &prefix);
+        Self::make(anchor, &prefix)
     }
 
     /// Makes one in the system's folder for such things, for commands without an output folder.

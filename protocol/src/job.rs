@@ -58,6 +58,9 @@ pub struct JobSpec {
 pub enum InputRef {
     /// A finished upload of the same tenant.
     Upload(UploadId),
+    /// An object of the same tenant, which an earlier job made: `job_…/video.mp4`, or the path that it was given, such as
+    /// `films/a-7/video.mp4`.
+    Object(String),
 }
 
 /// A job's place among its tenant's: 9 goes first, 0 last. It takes nothing from another tenant.
@@ -210,6 +213,14 @@ impl JobSpec {
         };
         if spec.version != 1 {
             return wrong("version", format!("version {} is not known here; write 1", spec.version));
+        }
+        if let InputRef::Object(path) = &spec.input
+            && crate::path::split(path).is_none()
+        {
+            return wrong(
+                "input.object",
+                "it is no path of an object: names of letters, digits, `.`, `-` and `_`, with slashes between them".into(),
+            );
         }
         if !crate::text::is_label(&spec.preset, 64) {
             return wrong("preset", "a preset's name has 1 to 64 printable characters".into());

@@ -57,8 +57,9 @@ fn a_ban_fails_jobs_by_a_code_that_names_it_until_it_is_lifted_and_finds_the_job
     let message = banned["failure"]["message"].as_str().unwrap();
     assert!(message.contains("h264") && message.contains("CVE-2026-12345"), "{message}");
     assert!(banned["tasks"].as_array().unwrap().iter().all(|task| task["kind"] == "probe"), "{banned}");
-    // The sound of the same file needs no such decoder.
-    let sound = client.ended(&client.submit(&clip, &["--preset", "audio"]), LIMIT);
+    // What needs no such decoder goes on.
+    let sound = media::ffmpeg("sound.m4a", "-f lavfi -i sine=frequency=440:duration=4 -c:a aac");
+    let sound = client.ended(&client.submit(&sound, &["--preset", "audio"]), LIMIT);
     assert_eq!(sound["state"], "succeeded", "{sound}");
 
     bench.lines(&["lift", "h264"]);
@@ -71,6 +72,24 @@ fn a_ban_fails_jobs_by_a_code_that_names_it_until_it_is_lifted_and_finds_the_job
         used.iter().filter(|j| j["known"] == true).map(|j| j["job"].as_str().unwrap()).collect();
     assert!(known.contains(&before.as_str()) && known.contains(&after.as_str()), "{used:?}");
     assert_eq!(bench.lines(&["jobs-using", "wmv3"]).iter().filter(|j| j["known"] == true).count(), 0);
+}
+
+#[test]
+fn a_banned_container_is_not_opened_and_the_reason_is_told() {
+    let bench = Bench::start();
+    bench.lines(&["ban", "mp4", "--reason", "CVE-2026-54321"]);
+    let client = &bench.serve.client;
+    let job = client.ended(&client.submit(&media::clip(2, 320, 240), &[]), LIMIT);
+    assert_eq!((job["state"].as_str(), code(&job)), (Some("failed"), "decoder_banned"), "{job}");
+    assert!(
+        job["failure"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("mov, which is banned here for now: CVE-2026-54321"),
+        "{job}"
+    );
+    // It failed before anything was known of its input.
+    assert_eq!(bench.lines(&["jobs-using", "h264"])[0]["known"], false);
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub fn new_job(made: &Made) -> NewJob {
         spec,
         path: None,
         upload: made.upload,
+        object_size: None,
         task_id: fresh_id(),
         pool: PoolName::default(),
         max_unfinished: 100,

@@ -367,6 +367,9 @@ impl Engine {
         }
         let key = match *source {
             crate::model::InputSource::Upload { upload, .. } => Key::Upload(attempt.tenant, upload),
+            crate::model::InputSource::Object { job, attempt: made_by, output, .. } => {
+                Key::Output(attempt.tenant, job, made_by, output)
+            }
             crate::model::InputSource::Output { attempt: made_by, output, .. } => {
                 Key::Output(attempt.tenant, attempt.job, made_by, output)
             }

@@ -30,6 +30,8 @@ pub enum Kind {
     UnknownPreset,
     /// There is no such upload, or it cannot be used.
     UnknownUpload,
+    /// There is no such object.
+    UnknownObject,
     /// The upload is not finished.
     UploadUnfinished,
     /// The upload is quarantined.
@@ -89,6 +91,7 @@ impl Kind {
             Self::TooLarge => ("too_large", 413, "That is too large"),
             Self::UnknownPreset => ("unknown_preset", 422, "There is no such preset"),
             Self::UnknownUpload => ("unknown_upload", 422, "There is no such upload"),
+            Self::UnknownObject => ("unknown_object", 422, "There is no such object"),
             Self::UploadUnfinished => ("upload_unfinished", 409, "The upload is not finished"),
             Self::InputQuarantined => ("input_quarantined", 409, "The upload is quarantined"),
             Self::OffsetMismatch => ("offset_mismatch", 409, "The upload has got elsewhere"),
@@ -304,6 +307,7 @@ impl From<SubmitError> for Problem {
             }
             SubmitError::Contradiction(c) => Self::new(Kind::InvalidField).detail(c.to_string()).field(c.field),
             SubmitError::NoUpload => Self::new(Kind::UnknownUpload).detail("There is no such upload.").field("input.upload"),
+            SubmitError::NoObject => Self::new(Kind::UnknownObject).detail("There is no such object.").field("input.object"),
             SubmitError::Unfinished => Self::new(Kind::UploadUnfinished)
                 .detail("Send the rest of the upload first.")
                 .field("input.upload"),

@@ -4,12 +4,12 @@
 //! an hour of work what the codec would refuse after it.
 
 use crate::model::Time;
-use crate::state::{Decision, JobMove, TaskMove};
+use crate::state::{Decision, Ending, JobMove, TaskMove};
 use mpegflow_protocol::decoders::{DECODERS, canonical};
 use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::media::{MediaInfo, StreamInfo};
-use mpegflow_protocol::task::{CheckTask, EncodeTask, ExpectTrack, TaskSpec};
+use mpegflow_protocol::task::{CheckTask, EncodeTask, ExpectTrack, TaskResult, TaskSpec};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 /// A ban.
@@ -109,13 +109,37 @@ impl Bans {
         }
     }
 
-    /// The same decision, or that the job fails where it would go on to what is banned.
-    pub fn hold(&self, decision: Decision) -> Decision {
-        let refused = match &decision.job {
-            JobMove::Next { task, media: Some(media) } => match &task.spec {
+    /// The same decision, or that the job fails where it would go on to what is banned; and where it fails for a ban, it says so.
+    pub fn hold(&self, ending: &Ending, decision: Decision) -> Decision {
+        if self.0.is_empty() {
+            return decision;
+        }
+        let probed = match ending {
+            Ending::Completed { result, .. } => match &**result {
+                TaskResult::Probe(probe) => Some(&probe.media),
+                _ => None,
+            },
+            _ => None,
+        };
+        let refused = match (&decision.job, ending, probed) {
+            (JobMove::Next { task, media: Some(media) }, ..) => match &task.spec {
                 TaskSpec::Encode(task) => self.refuse_encode(task, media),
                 _ => None,
             },
+            // The codec does not list what it may not open, so the planner took it for a format that nobody allows.
+            (JobMove::Fail { failure, .. }, _, Some(media))
+                if failure.code == FailureCode::DecoderNotAllowed =>
+            {
+                let outside = media.streams.iter().filter(|s| !s.decodable).map(|s| s.codec.as_str());
+                self.refuse(outside.map(|name| (name, "the input")))
+            }
+            // The codec knows names and no reasons. Its word is only looked up.
+            (JobMove::Fail { .. }, Ending::Failed { failure, .. }, _)
+                if failure.code == FailureCode::DecoderBanned =>
+            {
+                let name = failure.message.split(' ').next().unwrap_or_default();
+                self.refuse([(name, "the input")])
+            }
             _ => None,
         };
         let Some(failure) = refused else { return decision };

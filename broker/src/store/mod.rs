@@ -97,6 +97,8 @@ pub struct NewJob {
     pub path: Option<String>,
     /// Its input.
     pub upload: UploadId,
+    /// The length of its input where that is no upload.
+    pub object_size: Option<u64>,
     /// The id of its first task.
     pub task_id: TaskId,
     /// Its first task.

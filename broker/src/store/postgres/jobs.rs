@@ -23,17 +23,23 @@ pub(super) async fn submit(
     if let Some(seen) = uploads::seen(store, &mut conn, new.tenant, once).await? {
         return Ok(seen);
     }
-    let query = store.sql(sql::UPLOAD).bind(new.tenant.to_string()).bind(new.upload.to_string());
-    let upload = query.fetch_optional(&mut *conn).await?;
-    let Some(upload) = upload.as_ref().map(row::upload).transpose()? else {
-        return Ok(Once::Done(Submitted::NoUpload));
+    let size = match new.object_size {
+        Some(size) => size,
+        None => {
+            let query = store.sql(sql::UPLOAD).bind(new.tenant.to_string()).bind(new.upload.to_string());
+            let upload = query.fetch_optional(&mut *conn).await?;
+            let Some(upload) = upload.as_ref().map(row::upload).transpose()? else {
+                return Ok(Once::Done(Submitted::NoUpload));
+            };
+            if !upload.is_finished() {
+                return Ok(Once::Done(Submitted::Unfinished));
+            }
+            if upload.quarantined {
+                return Ok(Once::Done(Submitted::Quarantined));
+            }
+            upload.size
+        }
     };
-    if !upload.is_finished() {
-        return Ok(Once::Done(Submitted::Unfinished));
-    }
-    if upload.quarantined {
-        return Ok(Once::Done(Submitted::Quarantined));
-    }
     let most = i64::from(new.max_unfinished);
     let unfinished =
         store.sql(sql::UNFINISHED).bind(new.tenant.to_string()).bind(most).fetch_one(&mut *conn).await?;
@@ -51,7 +57,7 @@ pub(super) async fn submit(
         .bind(new.id.to_string())
         .bind(new.tenant.to_string())
         .bind(new.upload.to_string())
-        .bind(signed(upload.size))
+        .bind(signed(size))
         .bind(json(&new.spec))
         .bind(new.pool.as_str())
         .bind(now.0)

@@ -34,20 +34,26 @@ pub(super) async fn submit(
     if let Some(seen) = uploads::seen(&mut tx, new.tenant, once).await? {
         return Ok(seen);
     }
-    let upload = sqlx::query("SELECT * FROM uploads WHERE id = ? AND tenant = ?")
-        .bind(new.upload.to_string())
-        .bind(new.tenant.to_string())
-        .fetch_optional(&mut *tx)
-        .await?;
-    let Some(upload) = upload.as_ref().map(row::upload).transpose()? else {
-        return Ok(Once::Done(Submitted::NoUpload));
+    let size = match new.object_size {
+        Some(size) => size,
+        None => {
+            let upload = sqlx::query("SELECT * FROM uploads WHERE id = ? AND tenant = ?")
+                .bind(new.upload.to_string())
+                .bind(new.tenant.to_string())
+                .fetch_optional(&mut *tx)
+                .await?;
+            let Some(upload) = upload.as_ref().map(row::upload).transpose()? else {
+                return Ok(Once::Done(Submitted::NoUpload));
+            };
+            if !upload.is_finished() {
+                return Ok(Once::Done(Submitted::Unfinished));
+            }
+            if upload.quarantined {
+                return Ok(Once::Done(Submitted::Quarantined));
+            }
+            upload.size
+        }
     };
-    if !upload.is_finished() {
-        return Ok(Once::Done(Submitted::Unfinished));
-    }
-    if upload.quarantined {
-        return Ok(Once::Done(Submitted::Quarantined));
-    }
     let unfinished = sqlx::query(UNFINISHED).bind(new.tenant.to_string()).fetch_one(&mut *tx).await?;
     if Cells::of("jobs", &unfinished).number("n")? >= u64::from(new.max_unfinished) {
         return Ok(Once::Done(Submitted::TooMany));
@@ -65,7 +71,7 @@ pub(super) async fn submit(
     .bind(new.id.to_string())
     .bind(new.tenant.to_string())
     .bind(new.upload.to_string())
-    .bind(signed(upload.size))
+    .bind(signed(size))
     .bind(json(&new.spec))
     .bind(new.pool.as_str())
     .bind(now.0)

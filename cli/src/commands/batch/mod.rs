@@ -23,6 +23,7 @@ pub(crate) async fn run(args: Transcode, ui: Ui, verbose: bool) -> Result<u8, Fa
     }
     let how = How::new(&args, verbose)?;
     let planned = plan::plan(&args.inputs, &args.out, args.force, &how)?;
+    make_folder(&args.out)?;
     let started = Instant::now();
     let files = transcode(planned, &how, ui).await;
     let mut counts = Counts::default();
@@ -98,6 +99,12 @@ async fn file(planned: Planned, how: &How, ui: Ui, row: &'static Row) -> Ended {
         }
     };
     Ended { input: source.path, out, how: outcome }
+}
+
+/// Makes the folder of all results. What is not finished lies in it too, so that the next run finds what a killed one left.
+fn make_folder(out: &std::path::Path) -> Result<(), Failed> {
+    std::fs::create_dir_all(out)
+        .map_err(|e| Failed::file("create", out, &e).help("Choose an output folder where you may write."))
 }
 
 /// The failure of a watched folder that cannot be read.

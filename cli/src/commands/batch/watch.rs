@@ -3,7 +3,7 @@
 
 use super::outcome::{Counts, Ended, Outcome};
 use super::plan::{self, Planned, Standing};
-use super::{file, unreadable};
+use super::{file, make_folder, unreadable};
 use crate::args::Transcode;
 use crate::client::mark;
 use crate::commands::transcode::How;
@@ -45,6 +45,7 @@ pub(super) async fn run(folder: &Path, args: &Transcode, how: How, ui: Ui) -> Re
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     look(folder, &mut known).map_err(|e| e.into_failed(folder))?;
+    make_folder(&args.out)?;
     ui.note(format!("watching {}; Ctrl-C ends", folder.display()));
     while !how.interrupt.is_asked() {
         tokio::select! {
