@@ -5,6 +5,7 @@ use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
 use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError};
 use crate::enrol::{Enrolment, PodTokens};
+use crate::http::cors::Origins;
 use crate::http::{control, metrics, public, serve, worker};
 use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
@@ -92,6 +93,8 @@ pub struct Config {
     pub audit: Option<AuditConfig>,
     /// How long a tenant's data is kept where its limits say nothing; for ever where there is none.
     pub retention: Option<Duration>,
+    /// Whose pages may call the public API from a browser.
+    pub origins: Origins,
     /// Routes beside the public API: a page and its assets.
     pub extra_routes: Option<Router>,
     /// Other storage than the local folder.
@@ -144,6 +147,7 @@ impl Config {
             oidc: None,
             audit: None,
             retention: None,
+            origins: Origins::default(),
             extra_routes: None,
             objects: None,
             database: None,
@@ -435,7 +439,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let limits = serve::Limits::default();
-    let public_routes = public::router(Arc::clone(&engine), config.extra_routes, stop.clone());
+    let public_routes =
+        public::router(Arc::clone(&engine), config.extra_routes, config.origins, stop.clone());
     tasks.spawn(serve::run(public_listener, None, public_routes, limits, stop.clone()));
     let enrolment = Arc::new(Enrolment::new(config.pods.clone()));
     let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca), Arc::clone(&enrolment));
@@ -605,6 +610,9 @@ async fn lookout(engine: Arc<Engine>, stop: CancellationToken) {
                 engine.look_at_storage().await;
             }
             engine.look_at_cluster().await?;
+            if n.is_multiple_of(2) {
+                engine.enforce_bans().await?;
+            }
             engine.look_around(n.is_multiple_of(2)).await
         };
         tokio::select! {

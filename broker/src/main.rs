@@ -1,6 +1,7 @@
 //! `mpegflow-broker`: wiring.
 
 mod commands;
+mod decoders;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -64,6 +65,9 @@ enum Command {
     /// Identities of workers.
     #[command(subcommand)]
     Worker(Worker),
+    /// Bans on decoders and demuxers, and the jobs that used one.
+    #[command(subcommand)]
+    Decoders(decoders::Decoders),
     /// Tenants.
     #[command(subcommand)]
     Tenant(Tenant),
@@ -393,6 +397,7 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             let id = id.with_context(|| format!("there is no tenant `{tenant}`"))?;
             Ok(writeln!(std::io::stdout(), "deleted {id}")?)
         }
+        Command::Decoders(command) => decoders::run(command, &config).await,
         Command::Identity(Identity::Create { out }) => Ok(embedded::create_identity(&out)?),
         Command::Identity(Identity::Rotate { step, dir }) => {
             let step = match step {

@@ -4,7 +4,7 @@
 //! reads a clock or a database.
 
 use crate::model::{
-    AttemptState, JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
+    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
 };
 use crate::plan::{Settings, budget, estimate, graph, verify};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
@@ -287,13 +287,18 @@ fn judge(
     match (&snapshot.task.plan.spec, result) {
         (TaskSpec::Probe(_), TaskResult::Probe(probe)) => {
             let media = probe.media.clone().bounded(job.input_size)?;
-            let task = graph::encode(&job.spec, &media, job.upload, job.input_size, settings)?;
+            let mut task = graph::encode(&job.spec, &media, job.upload, job.input_size, settings)?;
             let estimate = estimate::of(&task, &media);
             if let Some(exceeded) = estimate::exceeded(estimate, &job.spec.max_spend, settings.caps) {
                 return Err(Failure::new(FailureCode::SpendExceeded, exceeded.to_string()));
             }
             if job.spec.dry_run {
                 return Ok(JobMove::Probed(Box::new(media)));
+            }
+            // What was probed is what is encoded, wherever it lies.
+            if let Some(probed) = snapshot.task.plan.inputs.first() {
+                let uploads = |input: &&mut InputSource| matches!(input, InputSource::Upload { .. });
+                task.inputs.iter_mut().filter(uploads).for_each(|input| *input = *probed);
             }
             Ok(JobMove::Next { task: Box::new(task), media: Some(Box::new(media)) })
         }

@@ -8,6 +8,7 @@ use crate::audit::keep::Keeper;
 use crate::embedded::{AuditConfig, Config};
 use crate::engine::{Quotas, Rate};
 use crate::enrol::Account;
+use crate::http::cors::Origins;
 use crate::objects::s3::{Encryption, S3Config, S3Objects};
 use crate::oidc::{Algorithm, Oidc, OidcConfig};
 use crate::plan::estimate::Caps;
@@ -91,6 +92,8 @@ pub struct Resolved {
     pub retention: Option<Duration>,
     /// How many requests a tenant may make.
     pub rate: Rate,
+    /// Whose pages may call the public API from a browser.
+    pub origins: Origins,
     /// Where webhooks may be.
     pub webhooks: webhooks::Policy,
 }
@@ -136,6 +139,7 @@ impl Resolved {
                 per_second: u32::try_from(raw.rate_requests_per_second.get()?.0).ok()?,
                 burst: u32::try_from(raw.rate_burst.get()?.0).ok()?,
             },
+            origins: Origins(raw.public_origins.get()?.as_slice().into()),
             webhooks: webhooks::Policy {
                 allow_networks: raw.webhooks_allow_networks.get()?.clone(),
                 ports: Ports::new(raw.webhooks_ports.get()?.iter().map(|range| range.0.clone()).collect()),
@@ -208,6 +212,7 @@ impl Resolved {
         config.audit.clone_from(&self.audit);
         config.oidc.clone_from(&self.oidc);
         config.retention = self.retention;
+        config.origins.clone_from(&self.origins);
         config.webhooks.clone_from(&self.webhooks);
         config
     }

@@ -1,6 +1,7 @@
 //! What the broker does for tenants and for workers, over the traits. Knows neither HTTP nor SQL.
 
 mod attempts;
+mod bans;
 pub mod cluster;
 mod dispatch;
 mod housekeeping;
@@ -21,11 +22,13 @@ mod spend;
 mod uploads;
 mod waiting;
 mod webhooks;
+mod writing;
 
 pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};
+pub use bans::Used;
 pub use cluster::PodRefused;
 pub use dispatch::Repaired;
-pub use housekeeping::Swept;
+pub use housekeeping::{Swept, expires};
 pub use jobs::{JobError, SubmitError};
 pub use keys::{Caller, CallerError, NewKey, RotateError, TokenError, Tokens};
 pub use leader::Leadership;
@@ -35,7 +38,7 @@ pub use meters::Meters;
 pub use presence::{Connected, Presence};
 pub use rate::{Rate, Throttle};
 pub use retention::Retained;
-pub use uploads::UploadError;
+pub use uploads::{Checksum, ChecksumAlgorithm, UploadError, Writes};
 pub use webhooks::WebhookError;
 
 use crate::capability::Capabilities;
@@ -147,7 +150,8 @@ pub struct Engine {
     lease_ms: u64,
     quotas: Quotas,
     live: LiveMap,
-    writing: uploads::Writing,
+    writing: writing::Writing,
+    bans: bans::Known,
     draining: CancellationToken,
     counters: Counters,
     /// Tells this broker from others on the same store; new with each start.
@@ -185,7 +189,8 @@ impl Engine {
             lease_ms: u64::try_from(parts.lease.as_millis()).unwrap_or(u64::MAX),
             quotas: parts.quotas,
             live: LiveMap::default(),
-            writing: uploads::Writing::default(),
+            bans: bans::Known::default(),
+            writing: writing::Writing::default(),
             draining: CancellationToken::new(),
             counters: Counters::default(),
             name: uuid::Uuid::new_v4().simple().to_string(),

@@ -32,6 +32,8 @@ pub(super) fn job(
         progress = progress_of_running(running);
         progress.frames = progress.frames.max(frames);
     }
+    // It was found to be a path when the job came.
+    let folder = view.job.spec.folder(view.job.id).ok().flatten();
     Job {
         id: view.job.id,
         state: view.job.state,
@@ -61,7 +63,10 @@ pub(super) fn job(
             .iter()
             .map(|o| Output {
                 name: o.name.clone(),
-                url: format!("/v1/objects/{}/{}", view.job.id, o.name),
+                url: match &folder {
+                    Some(folder) => format!("/v1/files/{folder}/{}", o.name),
+                    None => format!("/v1/objects/{}/{}", view.job.id, o.name),
+                },
                 size: o.size,
                 content_type: o.content_type.clone(),
                 digest: o.digest.clone(),

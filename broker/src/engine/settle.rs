@@ -133,7 +133,9 @@ impl Engine {
         known: Option<Box<Known>>,
     ) -> Result<Outcome, CallError> {
         let now = self.now();
-        let decide = |snapshot: &state::Snapshot| state::decide(snapshot, ending, now, settings);
+        let bans = self.bans().await?;
+        let decide =
+            |snapshot: &state::Snapshot| bans.hold(ending, state::decide(snapshot, ending, now, settings));
         let end = End { claim, evidence, lease, now, next_task: fresh_id(), known };
         let settled = self.store.settle(end, &decide).await?;
         let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod body;
 pub mod control;
+pub mod cors;
 pub mod metrics;
 pub mod openapi;
 pub mod problem;
@@ -10,5 +11,6 @@ pub mod public;
 pub mod range;
 pub mod serve;
 pub mod sse;
+pub mod tus;
 pub mod webhooks;
 pub mod worker;

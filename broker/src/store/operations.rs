@@ -4,8 +4,10 @@
 use super::StoreError;
 use crate::audit::checkpoint::Checkpoint;
 use crate::model::{AttemptState, Claim, TaskKind, TenantLimits, Time};
+use crate::plan::bans::Ban;
 use crate::scopes::Scopes;
 use async_trait::async_trait;
+use mpegflow_protocol::api::JobState;
 use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TenantId, UploadId};
 use mpegflow_protocol::media::MediaInfo;
 
@@ -54,6 +56,21 @@ pub struct ApiKeyShown {
     pub expires_at: Option<Time>,
     /// When it was revoked.
     pub revoked_at: Option<Time>,
+}
+
+/// A job that has ended, for those who run a broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedJob {
+    /// The job.
+    pub id: JobId,
+    /// Its tenant's name.
+    pub tenant: String,
+    /// How it ended.
+    pub state: JobState,
+    /// When.
+    pub finished_at: Option<Time>,
+    /// What its input was, where that was found out.
+    pub media: Option<MediaInfo>,
 }
 
 /// Records beside the truth about jobs.
@@ -113,6 +130,15 @@ pub trait Operations: Send + Sync + 'static {
     async fn append_log(&self, claim: &Claim, lines: &str, most: u32, now: Time) -> Result<(), StoreError>;
     /// The logs of a job of the tenant, latest attempts first; none where it is not the tenant's.
     async fn logs(&self, tenant: TenantId, job: JobId, limit: u32) -> Result<Vec<AttemptLog>, StoreError>;
+    /// The bans on decoders and demuxers.
+    async fn bans(&self) -> Result<Vec<Ban>, StoreError>;
+    /// Bans one, or gives its ban another reason.
+    async fn ban(&self, ban: &Ban) -> Result<(), StoreError>;
+    /// Lifts a ban; whether there was one.
+    async fn lift_ban(&self, name: &str) -> Result<bool, StoreError>;
+    /// Jobs that have ended, in the order of their ids after `after`, with what their inputs were.
+    async fn ended_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<EndedJob>, StoreError>;
+
     /// Forgets logs that nothing was added to since `before`; how many.
     async fn forget_logs(&self, before: Time) -> Result<u64, StoreError>;
 }
