@@ -140,6 +140,10 @@ enum Limits {
         /// Requests that it may make at once.
         #[arg(long, value_name = "NUMBER")]
         burst: Option<u32>,
+        /// Whether a source's own pictures may be copied where they are what a rung is to be. A copy passes on what a stranger's
+        /// encoder wrote; only its structure is checked, and that it decodes.
+        #[arg(long, value_name = "true|false")]
+        copy: Option<bool>,
     },
 }
 
@@ -270,6 +274,7 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             upload_bytes,
             requests_per_second,
             burst,
+            copy,
         }) => {
             let limits = TenantLimits {
                 unfinished_jobs,
@@ -278,6 +283,7 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
                 upload_bytes,
                 requests_per_second,
                 burst,
+                copy,
             };
             let opened = Opened::open(&config).await?;
             let store = opened.engine().store();

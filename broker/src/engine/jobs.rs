@@ -8,6 +8,7 @@ use crate::plan::presets::{Contradiction, PresetName};
 use crate::secret::fresh_id;
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{Job, JobPage, JobState, TaskState};
+use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
 use mpegflow_protocol::job::{InputRef, JobSpec};
 use mpegflow_protocol::{text, to_json};
@@ -65,6 +66,21 @@ pub enum JobError {
     Store(#[from] StoreError),
 }
 
+/// Writes into a spec whether its tenant may copy, so that the plan needs no more than the spec: copying is what happens where it
+/// may and nothing else was said.
+fn copying(spec: &mut JobSpec, preset: PresetName, allowed: bool) -> Result<(), SubmitError> {
+    if spec.video.copy == Some(true) && !allowed {
+        return Err(SubmitError::Contradiction(Contradiction {
+            field: "video.copy",
+            reason: "this tenant may not copy a source's pictures; leave the field out, or ask the operator of the broker".into(),
+        }));
+    }
+    if allowed && spec.video.copy.is_none() && preset.recipe().video == Some(VideoCodec::H264) {
+        spec.video.copy = Some(true);
+    }
+    Ok(())
+}
+
 impl Engine {
     /// Creates a job; the answer as JSON.
     ///
@@ -73,12 +89,14 @@ impl Engine {
     pub async fn submit(
         &self,
         tenant: TenantId,
-        spec: JobSpec,
+        mut spec: JobSpec,
         once: Option<&Idempotency>,
     ) -> Result<Vec<u8>, SubmitError> {
         let preset = PresetName::find(&spec.preset)
             .ok_or_else(|| SubmitError::UnknownPreset(text::clean(&spec.preset, 64)))?;
         preset.check(&spec).map_err(SubmitError::Contradiction)?;
+        let limits = self.limits(tenant).await?;
+        copying(&mut spec, preset, limits.copy)?;
         let InputRef::Upload(upload) = spec.input;
         let now = self.now();
         // The plan needs the size; the transaction looks at the upload again.
@@ -110,7 +128,7 @@ impl Engine {
         let answer =
             to_json(&render::job(&JobView { job, tasks: Vec::new(), objects: Vec::new() }, None, None));
         let pool = PoolName::default();
-        let quotas = self.limits(tenant).await?.quotas;
+        let quotas = limits.quotas;
         let new = NewJob {
             id,
             tenant,

@@ -34,6 +34,7 @@ pub(super) fn job(view: &JobView, running: Option<Running>, waiting: Option<Wait
         waiting,
         failure: view.job.failure.clone(),
         media: view.job.media.clone(),
+        damage: state::damage(&view.tasks),
         tasks: view
             .tasks
             .iter()

@@ -13,6 +13,7 @@ mod media;
 mod plans;
 mod supervisor;
 
+mod copies;
 mod damage;
 mod encodes;
 mod forms;
