@@ -265,7 +265,13 @@ impl JobSpec {
         {
             return wrong("audio.tracks", "it is none, and other fields of `audio` ask for sound".into());
         }
-        if spec.metadata.keep.iter().enumerate().any(|(n, tag)| spec.metadata.keep.iter().take(n).any(|t| t == tag)) {
+        if spec
+            .metadata
+            .keep
+            .iter()
+            .enumerate()
+            .any(|(n, tag)| spec.metadata.keep.iter().take(n).any(|t| t == tag))
+        {
             return wrong("metadata.keep", "a tag is named twice".into());
         }
         if let Some(id) = &spec.external_id

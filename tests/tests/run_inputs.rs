@@ -47,7 +47,9 @@ fn by_hand(input: &Path, made: &Path, filter: &str) -> PathBuf {
         .args(["-nostdin", "-v", "error", "-y", "-i"])
         .arg(input)
         .args(["-map", "0:v:0", "-an", "-vf"])
-        .arg(format!("{filter}scale={width}:{height}:flags=bicubic,format=yuv420p,setsar=1,setpts=PTS-STARTPTS"))
+        .arg(format!(
+            "{filter}scale={width}:{height}:flags=bicubic,format=yuv420p,setsar=1,setpts=PTS-STARTPTS"
+        ))
         .args("-c:v libx264 -profile:v high -preset veryfast -crf 18 -g 100000 -sc_threshold 0".split(' '))
         .args(["-maxrate", &cap.to_string(), "-bufsize", &(2 * cap).to_string()])
         .args("-fps_mode vfr -enc_time_base 1:90000 -video_track_timescale 90000".split(' '))
@@ -117,10 +119,15 @@ fn pixels_that_are_not_square_become_square() {
     for (name, shape) in [("wide", "64/45"), ("narrow", "8/9")] {
         let input = media::ffmpeg(
             &format!("in-{name}.mp4"),
-            &format!("-f lavfi -i testsrc2=size=180x144:rate=25:duration=2 -vf setsar={shape} -c:v libx264 {X264}"),
+            &format!(
+                "-f lavfi -i testsrc2=size=180x144:rate=25:duration=2 -vf setsar={shape} -c:v libx264 {X264}"
+            ),
         );
         let made = transcode(&input, "");
-        let (width, _) = ffprobe(&made.file, "v:0", "stream=width,height").split_once(',').map(|(w, h)| (w.to_owned(), h.to_owned())).unwrap();
+        let (width, _) = ffprobe(&made.file, "v:0", "stream=width,height")
+            .split_once(',')
+            .map(|(w, h)| (w.to_owned(), h.to_owned()))
+            .unwrap();
         assert_eq!(width, if name == "wide" { "256" } else { "160" });
         same(&input, &made, "");
     }
@@ -155,7 +162,8 @@ fn colours_stay_what_they_were_and_are_said() {
 
 /// Fields of a moving picture, woven into frames.
 fn woven(name: &str, first: &str, args: &str) -> PathBuf {
-    let (weave, order) = if first == "top" { ("interleave_top", "tff") } else { ("interleave_bottom", "bff") };
+    let (weave, order) =
+        if first == "top" { ("interleave_top", "tff") } else { ("interleave_bottom", "bff") };
     media::ffmpeg(
         name,
         &format!(
@@ -204,7 +212,9 @@ fn whole_frames_that_are_flagged_as_two_moments_are_left_whole() {
 fn pictures_that_are_shown_for_uneven_times_stay_so() {
     let input = media::ffmpeg(
         "in-vfr.mkv",
-        &format!("{PICTURE} -vf select=not(between(n\\,10\\,19))*not(eq(mod(n\\,7)\\,3)) -fps_mode vfr -c:v libx264 {X264}"),
+        &format!(
+            "{PICTURE} -vf select=not(between(n\\,10\\,19))*not(eq(mod(n\\,7)\\,3)) -fps_mode vfr -c:v libx264 {X264}"
+        ),
     );
     let made = transcode(&input, "");
     same(&input, &made, "");
@@ -256,11 +266,20 @@ fn levels(file: &Path) -> Vec<f64> {
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-hide_banner", "-i"])
         .arg(file)
-        .args(["-map", "0:a:0", "-af", "astats=measure_overall=none:measure_perchannel=RMS_level", "-f", "null", "-"])
+        .args([
+            "-map",
+            "0:a:0",
+            "-af",
+            "astats=measure_overall=none:measure_perchannel=RMS_level",
+            "-f",
+            "null",
+            "-",
+        ])
         .output()
         .unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    let level = |line: &str| line.rsplit_once("RMS level dB: ").map(|(_, v)| v.trim().parse().unwrap_or(-120.0));
+    let level =
+        |line: &str| line.rsplit_once("RMS level dB: ").map(|(_, v)| v.trim().parse().unwrap_or(-120.0));
     log.lines().filter_map(level).collect()
 }
 
@@ -275,7 +294,10 @@ fn sound_of_one_to_eight_channels_is_mixed_as_ffmpeg_mixes_it() {
         let tones: Vec<String> = (0..count).map(|c| format!("0.1*sin(2*PI*{}*t)", 300 + 170 * c)).collect();
         let input = media::ffmpeg(
             &format!("in-{layout}.mkv"),
-            &format!("{PICTURE} -f lavfi -i aevalsrc={}:c={layout}:s=48000:d=2 -c:v libx264 {X264} -c:a flac", tones.join("|")),
+            &format!(
+                "{PICTURE} -f lavfi -i aevalsrc={}:c={layout}:s=48000:d=2 -c:v libx264 {X264} -c:a flac",
+                tones.join("|")
+            ),
         );
         let made = transcode(&input, "");
         let theirs = made.file.with_file_name("sound.wav");
@@ -315,7 +337,9 @@ fn one_frame_is_enough_for_every_codec() {
 fn a_fragmented_mp4_is_taken_whole() {
     let input = media::ffmpeg(
         "in-fragmented.mp4",
-        &format!("{PICTURE} -f lavfi -i sine=duration=2 -c:v libx264 {X264} -g 12 -c:a aac -movflags frag_keyframe+empty_moov+default_base_moof"),
+        &format!(
+            "{PICTURE} -f lavfi -i sine=duration=2 -c:v libx264 {X264} -g 12 -c:a aac -movflags frag_keyframe+empty_moov+default_base_moof"
+        ),
     );
     same(&input, &transcode(&input, ""), "");
 }
@@ -325,7 +349,10 @@ fn cover_art_is_no_film_and_beside_one_it_is_left_out() {
     let cover = media::ffmpeg("in-cover.jpg", "-f lavfi -i testsrc2=size=400x400 -frames:v 1");
     let song = media::ffmpeg(
         "in-song.mp3",
-        &format!("-f lavfi -i sine=duration=2 -i {} -map 0 -map 1 -c:a libmp3lame -c:v copy -disposition:v attached_pic", cover.display()),
+        &format!(
+            "-f lavfi -i sine=duration=2 -i {} -map 0 -map 1 -c:a libmp3lame -c:v copy -disposition:v attached_pic",
+            cover.display()
+        ),
     );
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
@@ -334,7 +361,10 @@ fn cover_art_is_no_film_and_beside_one_it_is_left_out() {
     assert_eq!(ffprobe(&out.join("video.mp4"), "v", "stream=codec_name"), "");
     let film = media::ffmpeg(
         "in-film-with-cover.mp4",
-        &format!("{PICTURE} -i {} -map 1 -map 0 -c:v:0 copy -c:v:1 libx264 {X264} -disposition:v:0 attached_pic", cover.display()),
+        &format!(
+            "{PICTURE} -i {} -map 1 -map 0 -c:v:0 copy -c:v:1 libx264 {X264} -disposition:v:0 attached_pic",
+            cover.display()
+        ),
     );
     let made = transcode(&film, "");
     assert_eq!(ffprobe(&made.file, "v:0", "stream=width,height,nb_read_frames"), "320,180,50");
@@ -435,7 +465,8 @@ fn transport_streams_that_were_joined_or_whose_clock_starts_over_stay_in_step() 
     let first = flashes("in-joined-a.ts", 3, "-c:a aac");
     let second = flashes("in-joined-b.ts", 3, "-c:a aac -output_ts_offset 500");
     let joined = media::made("in-joined.ts", |path| {
-        std::fs::write(path, [std::fs::read(first).unwrap(), std::fs::read(second).unwrap()].concat()).unwrap();
+        std::fs::write(path, [std::fs::read(first).unwrap(), std::fs::read(second).unwrap()].concat())
+            .unwrap();
     });
     let made = transcode(&joined, "");
     in_step(&made, 4);
@@ -457,7 +488,11 @@ fn pictures_without_times_get_them_from_their_rate() {
 
 #[test]
 fn an_input_that_is_cut_off_is_refused_with_how_much_was_good_or_taken_and_marked() {
-    for (name, args) in [("in-cut.ts", "-c:a aac"), ("in-cut.mkv", "-c:a aac"), ("in-cut.mp4", "-c:a aac -movflags +faststart")] {
+    for (name, args) in [
+        ("in-cut.ts", "-c:a aac"),
+        ("in-cut.mkv", "-c:a aac"),
+        ("in-cut.mp4", "-c:a aac -movflags +faststart"),
+    ] {
         let whole = std::fs::read(flashes(&format!("whole-{name}"), 6, args)).unwrap();
         let at = whole.len() * 6 / 10;
         let at = if name.ends_with("ts") { at / 188 * 188 + 100 } else { at };

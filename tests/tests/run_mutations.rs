@@ -247,14 +247,17 @@ fn judge(number: usize, sample: &Sample, bytes: Vec<u8>, cut: Option<usize>) -> 
     let size = bytes.len() as u64;
     // One in four is looked at as a new upload is, and planned for.
     if number.is_multiple_of(4) {
-        let task = TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Legacy, partial: number.is_multiple_of(8) });
+        let task =
+            TaskSpec::Probe(ProbeTask { decoders: DecoderSet::Legacy, partial: number.is_multiple_of(8) });
         let (ended, late) = locked(task, vec![bytes], 0);
         return match outcome(ended, late)? {
             Ok(TaskResult::Probe(probe)) => {
                 let planned = probe.media.bounded(size).and_then(|media| {
-                    graph::encode(&spec(), &media, UploadId::from_u128(1), size, Settings::default()).map(drop)
+                    graph::encode(&spec(), &media, UploadId::from_u128(1), size, Settings::default())
+                        .map(drop)
                 });
-                Ok(planned.map_or_else(|f| format!("probed, refused: {}", f.code), |()| "probed, planned".into()))
+                Ok(planned
+                    .map_or_else(|f| format!("probed, refused: {}", f.code), |()| "probed, planned".into()))
             }
             Ok(other) => Err(format!("a probe gave {other:?}")),
             Err(class) => Ok(class),
@@ -290,9 +293,15 @@ fn spec() -> JobSpec {
     JobSpec::parse(text.as_bytes()).unwrap()
 }
 
-fn whole(task: &EncodeTask, result: &EncodeResult, digests: &[OutputDigest], tracks: Vec<Vec<u8>>) -> Result<(), String> {
+fn whole(
+    task: &EncodeTask,
+    result: &EncodeResult,
+    digests: &[OutputDigest],
+    tracks: Vec<Vec<u8>>,
+) -> Result<(), String> {
     let (spec, attempt, settings) = (spec(), AttemptId::from_u128(1), Settings::default());
-    let plan = graph::package(&spec, task, result, digests, attempt, None, settings).map_err(|f| f.to_string())?;
+    let plan =
+        graph::package(&spec, task, result, digests, attempt, None, settings).map_err(|f| f.to_string())?;
     let TaskSpec::Package(package) = &plan.spec else { return Err("no package was planned".into()) };
     let (mut ended, late) = locked(plan.spec.clone(), tracks, plan.outputs.len() as u32);
     let objects = std::mem::take(&mut ended.outputs);

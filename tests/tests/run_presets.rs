@@ -221,7 +221,10 @@ fn nothing_of_place_time_and_device_is_in_what_any_preset_makes() {
     let input = telling();
     let source = std::fs::read(&input).unwrap();
     for secret in ["SecretPhone", "SecretSerial-4711", "+52.5200+013.4050", "SecretHandler"] {
-        assert!(source.windows(secret.len()).any(|w| w == secret.as_bytes()), "the source does not say {secret}");
+        assert!(
+            source.windows(secret.len()).any(|w| w == secret.as_bytes()),
+            "the source does not say {secret}"
+        );
     }
     for preset in PresetName::ALL {
         let made = transcode(&input, &["--preset", preset.as_str()]);
@@ -234,11 +237,23 @@ fn a_tag_is_kept_where_the_spec_names_it_and_no_other_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let spec = folder.path().join("job.yaml");
     for (preset, file) in [("mp4", "video.mp4"), ("audio", "audio.m4a")] {
-        std::fs::write(&spec, format!("version: 1\npreset: {preset}\nmetadata: {{keep: [title, location]}}\n")).unwrap();
+        std::fs::write(
+            &spec,
+            format!("version: 1\npreset: {preset}\nmetadata: {{keep: [title, location]}}\n"),
+        )
+        .unwrap();
         let made = transcode(&telling(), &["--spec", spec.to_str().unwrap()]);
         let tags = ffprobe(&made.out.join(file), "0", "format_tags");
         assert!(tags.contains("SecretTitle") && tags.contains("+52.5200+013.4050"), "{preset}: {tags}");
-        let others = ["SecretArtist", "SecretPhone", "SecretMaker", "SecretSystem", "4711", "SecretHandler", "2019-08"];
+        let others = [
+            "SecretArtist",
+            "SecretPhone",
+            "SecretMaker",
+            "SecretSystem",
+            "4711",
+            "SecretHandler",
+            "2019-08",
+        ];
         let bytes = std::fs::read(made.out.join(file)).unwrap();
         for other in others {
             assert!(!bytes.windows(other.len()).any(|w| w == other.as_bytes()), "{preset}: {other}");
@@ -290,7 +305,11 @@ fn av1_has_the_grid_of_the_plan_whatever_the_frame_rate_and_looks_as_ffmpeg_make
         (&uneven, ["0.000000", "2.000000", "4.000000", "6.000000"]),
     ] {
         let spec = folder.path().join("job.yaml");
-        std::fs::write(&spec, "version: 1\npreset: av1\nvideo: {segment_seconds: 2}\nthumbnails: {enabled: false}\n").unwrap();
+        std::fs::write(
+            &spec,
+            "version: 1\npreset: av1\nvideo: {segment_seconds: 2}\nthumbnails: {enabled: false}\n",
+        )
+        .unwrap();
         let made = transcode(input, &["--spec", spec.to_str().unwrap()]);
         let track = made.out.join("video-180p.mp4");
         let found = key_frames(&track);
@@ -308,10 +327,12 @@ fn av1_has_the_grid_of_the_plan_whatever_the_frame_rate_and_looks_as_ffmpeg_make
         };
         let map = playlist.split_once("BYTERANGE=\"").unwrap().1.split_once('"').unwrap().0;
         let mut frames = 0;
-        for (number, line) in playlist.lines().filter_map(|l| l.strip_prefix("#EXT-X-BYTERANGE:")).enumerate() {
+        for (number, line) in playlist.lines().filter_map(|l| l.strip_prefix("#EXT-X-BYTERANGE:")).enumerate()
+        {
             let (bytes, offset) = range(line);
             let alone = folder.path().join(format!("alone-{number}.mp4"));
-            std::fs::write(&alone, [&object[..range(map).0], &object[offset..offset + bytes]].concat()).unwrap();
+            std::fs::write(&alone, [&object[..range(map).0], &object[offset..offset + bytes]].concat())
+                .unwrap();
             frames += ffprobe(&alone, "v:0", "stream=nb_read_frames").parse::<u32>().unwrap();
         }
         assert_eq!(frames.to_string(), ffprobe(&track, "v:0", "stream=nb_read_frames"));
@@ -361,7 +382,14 @@ fn a_picture_too_small_for_the_codec_is_refused_with_the_way_out() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("frame_too_small") && said.contains("web"), "{said}");
     for preset in ["web", "hevc", "vp9"] {
-        assert_eq!(ffprobe(&transcode(&tiny, &["--preset", preset]).out.join("video-32p.mp4"), "v:0", "stream=nb_read_frames"), "25");
+        assert_eq!(
+            ffprobe(
+                &transcode(&tiny, &["--preset", preset]).out.join("video-32p.mp4"),
+                "v:0",
+                "stream=nb_read_frames"
+            ),
+            "25"
+        );
     }
 }
 

@@ -4,14 +4,15 @@ use super::presets::{Form, PresetName, Recipe, expert};
 use super::{Settings, budget, choose, ladder, stills};
 use crate::model::{InputSource, ManifestEntry, NewTask, TaskKind};
 use mpegflow_protocol::codec::OutputKind;
+use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::ids::{AttemptId, UploadId};
 use mpegflow_protocol::job::{AudioTracks, JobSpec, KeptTag};
 use mpegflow_protocol::media::{AudioInfo, MediaInfo, StreamInfo, VideoInfo};
 use mpegflow_protocol::task::{
     AudioEncode, CheckFile, CheckStill, CheckTask, CheckTrack, EncodeResult, EncodeTask, ExpectTrack,
-    FileTag, FileTrack, Manifests, PackageFile, PackageStill, PackageTask, PackageTrack, ProbeTask, Rung, SpriteIndex,
-    TaskSpec, VideoEncode,
+    FileTag, FileTrack, Manifests, PackageFile, PackageStill, PackageTask, PackageTrack, ProbeTask, Rung,
+    SpriteIndex, TaskSpec, VideoEncode,
 };
 use mpegflow_protocol::worker::{OutputDigest, OutputSlot};
 

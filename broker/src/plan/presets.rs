@@ -146,7 +146,8 @@ impl PresetName {
             let reason = format!("the preset {} {what}; leave the field out", self.as_str());
             Err(Contradiction { field, reason })
         };
-        let VideoOptions { max_height, segment_seconds, max_frame_rate, deinterlace, copy, encoder } = &spec.video;
+        let VideoOptions { max_height, segment_seconds, max_frame_rate, deinterlace, copy, encoder } =
+            &spec.video;
         if recipe.form != Form::Streams && segment_seconds.is_some() {
             return no("video.segment_seconds", "makes no segments");
         }

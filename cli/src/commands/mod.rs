@@ -65,7 +65,7 @@ impl JobTemplate {
                 thumbnails: ThumbnailOptions::default(),
                 priority: Default::default(),
                 metadata: Default::default(),
-        allow_partial: options.allow_partial,
+                allow_partial: options.allow_partial,
                 external_id: None,
                 labels: file.and_then(label).map(|name| (NAME.to_owned(), name)).into_iter().collect(),
             }),

@@ -111,7 +111,8 @@ fn read(
     let entry = decoders::for_codec(&stream.codec, task.decoders).ok_or("it has no decoder")?;
     let Opened { mut demuxer, .. } = source::open(inputs, 0, task.decoders, task.partial)?;
     demuxer.select(&[place.index]);
-    let mut decoder = Decoder::open(&demuxer, place.index, entry.decoder, 1).map_err(|_| "it has no decoder")?;
+    let mut decoder =
+        Decoder::open(&demuxer, place.index, entry.decoder, 1).map_err(|_| "it has no decoder")?;
     decoder.be_strict();
     let mut looking = Looking {
         headers: &headers,
@@ -181,17 +182,14 @@ impl Looking<'_> {
         if self.samples.len() >= MAX_FRAMES {
             return Err("it has too many frames".into());
         }
-        let (Some(pts), Some(dts)) = (packet.pts(), packet.dts()) else {
-            return Err("a packet has no times".into());
-        };
+        let Some(pts) = packet.pts() else { return Err("a packet has no time".into()) };
         let sample = nal::copied(self.headers, packet.data(), &mut Vec::new());
         let kind = sample.ok_or("a packet is not one that is copied")?;
         self.bytes = self.bytes.saturating_add(packet.data().len() as u64);
-        let sample =
-            Sample { time: self.ticks(pts), decode: self.ticks(dts), key: kind == SampleKind::Idr };
-        let goes_up = self.samples.last().is_none_or(|last| last.decode < sample.decode);
-        if !goes_up || sample.decode > sample.time || packet.is_key() != sample.key {
-            return Err("its times or marks are not in order".into());
+        // When it is decoded is found when all is known: containers say it badly or not at all.
+        let sample = Sample { time: self.ticks(pts), decode: 0, key: kind == SampleKind::Idr };
+        if packet.is_key() != sample.key {
+            return Err("a packet is marked as what it is not".into());
         }
         self.samples.push(sample);
         Ok(())
@@ -236,18 +234,20 @@ impl Looking<'_> {
     }
 
     fn judge(mut self, rung: &Rung) -> Result<(Vec<Sample>, Color, i64), Unfit> {
-        let (Some(first), Some(color)) = (self.samples.first().copied(), self.color) else {
-            return Err("it has no frames".into());
-        };
+        let Some(color) = self.color else { return Err("it has no frames".into()) };
         // The first frame is shown from the start, wherever it is in the source.
         let moved = self.samples.first_mut().filter(|s| s.time >= 0 && s.key);
         let moved = moved.ok_or("it does not begin with a key frame")?;
         moved.time = 0;
-        moved.decode = first.decode.min(0);
         let mut shown: Vec<i64> = self.samples.iter().map(|s| s.time).collect();
         shown.sort_unstable();
         if shown != self.times {
             return Err("its times are not those that an encode would give".into());
+        }
+        // One is decoded when one is shown, as much earlier as reordering asks for.
+        let late = shown.iter().zip(&self.samples).map(|(shown, s)| shown.saturating_sub(s.time)).max();
+        for (sample, shown) in self.samples.iter_mut().zip(&shown) {
+            sample.decode = shown.saturating_sub(late.unwrap_or(0));
         }
         let keys: Vec<i64> = self.samples.iter().filter(|s| s.key).map(|s| s.time).collect();
         if self.grid.iter().any(|time| keys.binary_search(time).is_err()) {
@@ -317,7 +317,8 @@ impl Copying {
     /// # Errors
     /// The input is another when it is read again; the output's.
     pub(crate) fn add(&mut self, packet: &Packet) -> Result<u64, Failure> {
-        let changed = || Failure::new(FailureCode::InputChanged, "the input is another when it is read again");
+        let changed =
+            || Failure::new(FailureCode::InputChanged, "the input is another when it is read again");
         let sample = *self.from.samples.get(self.next).ok_or_else(changed)?;
         let mut data = Vec::with_capacity(packet.data().len());
         let kind = nal::copied(&self.from.headers, packet.data(), &mut data).ok_or_else(changed)?;
@@ -338,7 +339,10 @@ impl Copying {
     /// Packets are missing; the output's.
     pub(crate) fn finish(mut self) -> Result<EncodedTrack, Failure> {
         if self.next != self.from.samples.len() {
-            return Err(Failure::new(FailureCode::InputChanged, "the input is shorter when it is read again"));
+            return Err(Failure::new(
+                FailureCode::InputChanged,
+                "the input is shorter when it is read again",
+            ));
         }
         self.writer.cut_last(self.from.end)?;
         Ok(EncodedTrack {

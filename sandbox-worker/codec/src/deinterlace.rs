@@ -51,8 +51,7 @@ impl Deinterlacer {
         let area = i64::from(picture.width).saturating_mul(i64::from(picture.height));
         let most = WAITING_PIXELS.checked_div(area).and_then(|n| usize::try_from(n).ok()).unwrap_or(WAIT);
         self.waiting.push_back(frame);
-        while self.waiting.len() > 1
-            && (self.opinion.now().is_some() || self.waiting.len() > most.min(WAIT))
+        while self.waiting.len() > 1 && (self.opinion.now().is_some() || self.waiting.len() > most.min(WAIT))
         {
             out.extend(self.finish()?);
         }

@@ -107,7 +107,8 @@ impl Planned {
         }
         let container = demuxer.container();
         let start_us = start(&container, video.as_ref().map(|(_, s)| s), &audio, task.segment_ms);
-        let mut planned = Self { container, video, audio, start_us, said_us: None, cut: false, claimed_us: None };
+        let mut planned =
+            Self { container, video, audio, start_us, said_us: None, cut: false, claimed_us: None };
         planned.read_durations(demuxer);
         Ok(planned)
     }
@@ -307,7 +308,10 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
         if let (Some(copying), None) = (&self.copying, pictures) {
             let reached_ms = copying.lasts_ms();
             let read_ms = read_ms(copying.stream);
-            tallies.push(("video", Tally { decoded: copying.frames(), read_ms, reached_ms, ..Tally::default() }));
+            tallies.push((
+                "video",
+                Tally { decoded: copying.frames(), read_ms, reached_ms, ..Tally::default() },
+            ));
         }
         let mut first_failure = match fed {
             Err(Stop::Failed(failure)) => Some(failure),

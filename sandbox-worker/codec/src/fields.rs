@@ -39,11 +39,8 @@ impl Opinion {
     /// Looks at a frame between its neighbours, all of the same kind.
     pub(crate) fn look(&mut self, before: &Frame, frame: &Frame, after: &Frame) {
         let bytes = names::layout(frame.picture().format).map_or(1, |l| l.bytes);
-        let sums = if bytes == 1 {
-            sums::<1>([before, frame, after])
-        } else {
-            sums::<2>([before, frame, after])
-        };
+        let sums =
+            if bytes == 1 { sums::<1>([before, frame, after]) } else { sums::<2>([before, frame, after]) };
         if let Some(lines) = sums.and_then(judge) {
             self.add(lines);
         }
@@ -78,7 +75,10 @@ struct Sums {
     bottom: u64,
 }
 
-#[allow(clippy::arithmetic_side_effects, reason = "a row has at most 8192 samples of 16 bits, a frame 8192 rows")]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a row has at most 8192 samples of 16 bits, a frame 8192 rows"
+)]
 fn sums<const BYTES: usize>([before, frame, after]: [&Frame; 3]) -> Option<Sums> {
     let (width, rows) = frame.plane_size(0)?;
     let planes = [before.plane(0)?, frame.plane(0)?, after.plane(0)?];
@@ -107,7 +107,10 @@ fn sums<const BYTES: usize>([before, frame, after]: [&Frame; 3]) -> Option<Sums>
     Some(sums)
 }
 
-#[allow(clippy::arithmetic_side_effects, reason = "sums of 16-bit samples in 32 bits, of at most 8192 of them in 64")]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "sums of 16-bit samples in 32 bits, of at most 8192 of them in 64"
+)]
 fn misfit<const BYTES: usize>(above: &[u8], line: &[u8], below: &[u8]) -> u64 {
     let sample = |s: &[u8]| match *s {
         [low, high] => i32::from(u16::from_le_bytes([low, high])),

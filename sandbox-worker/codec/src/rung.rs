@@ -183,7 +183,13 @@ impl Encoding {
         let ticks = u64::try_from(end).unwrap_or(0);
         // 90 ticks are a millisecond.
         let duration_ms = ticks / 90;
-        Ok(EncodedTrack { output: self.number, units: self.frames, duration_ms, bytes: writer.written(), copied: false })
+        Ok(EncodedTrack {
+            output: self.number,
+            units: self.frames,
+            duration_ms,
+            bytes: writer.written(),
+            copied: false,
+        })
     }
 }
 

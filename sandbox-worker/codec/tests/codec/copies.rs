@@ -35,18 +35,21 @@ fn frames(file: &Path) -> String {
 
 #[test]
 fn what_already_is_the_rung_is_copied_beside_an_encoded_one_and_plays() {
-    for (name, args) in [("copied.mp4", "-g 25 -bf 2"), ("copied.mkv", "-g 25 -bf 2"), ("copied-plain.mp4", "-g 25 -bf 0")] {
+    for (name, args) in
+        [("copied.mp4", "-g 25 -bf 2"), ("copied.mkv", "-g 25 -bf 2"), ("copied-plain.mp4", "-g 25 -bf 0")]
+    {
         let source = media::make(&format!("{SOURCE} {args}"), name);
         let made = whole::run(&format!("of-{name}"), &task(&[(320, 180), (160, 90)]), &source, Some(4_000));
         let copied: Vec<bool> = made.encoded.tracks.iter().map(|t| t.copied).collect();
-        assert_eq!(copied, [true, false, false], "{name}");
+        assert_eq!(copied, [true, false, false], "{name}: {}", made.log);
         assert_eq!(made.encoded.decode_errors, 0);
         let track = made.folder.join("video-180p.mp4");
         assert_eq!(frames(&track), frames(&media::folder().join(name)), "{name}");
         // The encoder of the source wrote a note about itself into its first picture.
         let told = |bytes: &[u8]| bytes.windows(4).any(|w| w == b"x264");
         assert!(told(&source) && !told(&std::fs::read(&track).unwrap()), "{name}");
-        let times = |file: &Path| media::ffprobe("-select_streams v -show_entries frame=pts_time -of csv=p=0", file);
+        let times =
+            |file: &Path| media::ffprobe("-select_streams v -show_entries frame=pts_time -of csv=p=0", file);
         assert_eq!(times(&track), times(&made.folder.join("video-90p.mp4")), "{name}");
     }
 }
@@ -93,7 +96,7 @@ fn a_stream_that_is_not_whole_or_not_what_it_seems_is_not_passed_on() {
     type Edit = fn(&mut Vec<u8>, usize);
     let edits: [(&str, Edit); 4] = [
         ("a dent in a slice", |b, at| b[at + 3_000..at + 3_040].fill(0x5a)),
-        ("another kind of unit", |b, at| b[at + 8] = b[at + 8] & 0xe0 | 20),
+        ("another kind of unit", |b, at| b[at + 4] = b[at + 4] & 0xe0 | 20),
         ("a forbidden bit", |b, at| {
             // The first slice, behind the note.
             let note = u32::from_be_bytes(b[at..at + 4].try_into().unwrap()) as usize;
@@ -108,7 +111,9 @@ fn a_stream_that_is_not_whole_or_not_what_it_seems_is_not_passed_on() {
         match &outcome.answer {
             Some(Ok(_)) => assert!(!outcome.encode().tracks[0].copied, "{what} was passed on"),
             // Encoding it failed for the same damage.
-            Some(Err(failure)) => assert_eq!(failure.class(), mpegflow_protocol::failure::FailureClass::Media, "{what}"),
+            Some(Err(failure)) => {
+                assert_eq!(failure.class(), mpegflow_protocol::failure::FailureClass::Media, "{what}")
+            }
             None => panic!("{what}: {}", outcome.log),
         }
     }

@@ -6,8 +6,8 @@ use mpegflow_protocol::encoder::{EncoderSpeed, Tune, Tuning, VideoCodec};
 use mpegflow_protocol::failure::FailureCode;
 use mpegflow_protocol::job::KeptTag;
 use mpegflow_protocol::task::{
-    CheckFile, CheckStill, CheckTask, ExpectTrack, FileTag, FileTrack, PackageFile, PackageStill, PackageTask,
-    PosterEncode, SpriteIndex, SpritesEncode,
+    CheckFile, CheckStill, CheckTask, ExpectTrack, FileTag, FileTrack, PackageFile, PackageStill,
+    PackageTask, PosterEncode, SpriteIndex, SpritesEncode,
 };
 use std::path::Path;
 use std::sync::Arc;
