@@ -108,7 +108,8 @@ pub struct VideoOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 60)]
     pub max_frame_rate: Option<u32>,
-    /// Whether frames that the source marks as interlaced are made progressive; true where nothing is said.
+    /// Whether frames whose lines are from two moments (interlaced) are made progressive; true where nothing is said. The pictures
+    /// tell which those are, and the source's marks where they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deinterlace: Option<bool>,
     /// Whether the highest rung may be the source's own pictures, copied and not encoded again, where they already are what it is

@@ -78,7 +78,7 @@ pub struct VideoEncode {
     pub mirrored: bool,
     /// Frames closer together than this rate allows are dropped; frames per second.
     pub max_frame_rate: u32,
-    /// Frames that the source marks as interlaced are made progressive.
+    /// Interlaced frames are made progressive: those that show it, and where nothing moves those that are marked so.
     #[serde(default)]
     pub deinterlace: bool,
     /// The rungs, widest first; none where only stills are made.

@@ -251,3 +251,28 @@ impl Engine {
         self.objects.read(&key, range).await.map_err(JobError::Objects)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_copies_where_it_may_and_is_told_where_it_may_not() {
+        let spec = |preset: &str, video: &str| {
+            let text = format!(
+                r#"{{"version":1,"input":{{"upload":"upl_0192f0c1a2b37c4d8e9f001122334455"}},"preset":"{preset}"{video}}}"#
+            );
+            JobSpec::parse(text.as_bytes()).unwrap()
+        };
+        let after = |preset: &str, video: &str, allowed: bool| {
+            let mut spec = spec(preset, video);
+            copying(&mut spec, PresetName::find(preset).unwrap(), allowed).map(|()| spec.video.copy)
+        };
+        assert_eq!(after("web", "", false).unwrap(), None);
+        assert_eq!(after("web", "", true).unwrap(), Some(true));
+        assert_eq!(after("web", r#","video":{"copy":false}"#, true).unwrap(), Some(false));
+        assert_eq!(after("hevc", "", true).unwrap(), None);
+        let refused = after("web", r#","video":{"copy":true}"#, false);
+        assert!(matches!(refused, Err(SubmitError::Contradiction(c)) if c.field == "video.copy"));
+    }
+}
