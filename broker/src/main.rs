@@ -197,6 +197,10 @@ enum Limits {
         /// Requests that it may make at once.
         #[arg(long, value_name = "NUMBER")]
         burst: Option<u32>,
+        /// Whether a source's own pictures may be copied where they are what a rung is to be. A copy passes on what a stranger's
+        /// encoder wrote; only its structure is checked, and that it decodes.
+        #[arg(long, value_name = "true|false")]
+        copy: Option<bool>,
     },
 }
 
@@ -346,6 +350,7 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             retention_days,
             requests_per_second,
             burst,
+            copy,
         }) => {
             let limits = TenantLimits {
                 unfinished_jobs,
@@ -358,6 +363,7 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
                 retention_days,
                 requests_per_second,
                 burst,
+                copy,
             };
             let opened = Opened::open(&config).await?;
             let store = opened.engine().store();

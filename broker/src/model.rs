@@ -402,6 +402,9 @@ pub struct TenantLimits {
     /// Requests at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
+    /// Whether a rung may be the source's own pictures; no where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<bool>,
 }
 
 /// A worker's identity.

@@ -7,7 +7,7 @@ use crate::model::{
     AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
 };
 use crate::plan::{Settings, budget, estimate, graph, verify};
-use mpegflow_protocol::api::{EventKind, JobState, TaskState};
+use mpegflow_protocol::api::{Damage, EventKind, JobState, TaskState};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::failure::{Failure, FailureClass, FailureCode};
 use mpegflow_protocol::ids::AttemptId;
@@ -340,6 +340,19 @@ pub fn stage(tasks: &[TaskRecord]) -> Stage {
         _ => None,
     });
     Stage { done: u32::try_from(done).unwrap_or(u32::MAX), frames: frames.unwrap_or(0) }
+}
+
+/// What of the input the encode lost.
+pub fn damage(tasks: &[TaskRecord]) -> Option<Damage> {
+    tasks.iter().find_map(|t| match &t.result {
+        Some(TaskResult::Encode(r)) if r.partial || r.decode_errors > 0 => Some(Damage {
+            partial: r.partial,
+            good_ms: r.good_ms,
+            said_ms: r.said_ms,
+            decode_errors: r.decode_errors,
+        }),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -61,6 +61,25 @@ pub(crate) fn cost(estimate: &Estimate) -> String {
     )
 }
 
+/// What of the input was lost, where anything was.
+pub(crate) fn lost(job: &Job) -> Option<String> {
+    let damage = job.damage?;
+    let errors = match damage.decode_errors {
+        0 => String::new(),
+        1 => ", and one packet or frame was damaged".into(),
+        n => format!(", and {n} packets or frames were damaged"),
+    };
+    let good = duration(Duration::from_millis(damage.good_ms));
+    Some(match (damage.partial, damage.said_ms.map(Duration::from_millis)) {
+        (true, Some(said)) => {
+            format!("the input is cut off: {good} of the {} it says were good{errors}", duration(said))
+        }
+        (true, None) => format!("the input is cut off: {good} were good{errors}"),
+        (false, _) if damage.decode_errors == 1 => "one packet or frame of the input was damaged".into(),
+        (false, _) => format!("{} packets or frames of the input were damaged", damage.decode_errors),
+    })
+}
+
 /// The locks that held for every process of the job, from its evidence; the weakest value where they differ.
 pub(crate) fn isolation(job: &Job) -> String {
     let evidence: Vec<&Evidence> = job.tasks.iter().filter_map(|task| task.evidence.as_ref()).collect();

@@ -100,6 +100,9 @@ pub struct Job {
     /// What it costs, estimated once its input is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
+    /// What of the input was lost on the way, where anything was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Damage>,
     /// Its tasks.
     pub tasks: Vec<Task>,
     /// Its committed output; empty until it succeeded.
@@ -120,6 +123,20 @@ pub struct Estimate {
     pub output_minutes: f64,
     /// Seconds of one CPU core.
     pub core_seconds: f64,
+}
+
+/// What of an input was lost: the output is made of the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Damage {
+    /// The input is cut off or could not be read to its end, and `allow_partial` let it pass.
+    pub partial: bool,
+    /// Milliseconds from the start that came out.
+    pub good_ms: u64,
+    /// Milliseconds that the input says it lasts, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_ms: Option<u64>,
+    /// Packets and frames that could not be decoded and were skipped or painted over.
+    pub decode_errors: u64,
 }
 
 /// Why a job waits for a worker: the first of these reasons that holds.

@@ -71,6 +71,8 @@ codes! {
     DecoderBanned "decoder_banned" Media;
     /// The picture is larger than is accepted (8192 pixels a side, 8192 × 4352 in all).
     FrameTooLarge "frame_too_large" Media;
+    /// The picture is smaller than the preset's codec can take. Choose the preset `web`.
+    FrameTooSmall "frame_too_small" Media;
     /// The input asks for far more memory or output than its size warrants. It may be a decompression bomb.
     ResourceLimit "resource_limit" Media;
     /// The input's duration is missing, endless or above 24 hours. Cut it, or export it with a duration.

@@ -41,6 +41,9 @@ pub struct JobSpec {
     /// Where the output is to be found.
     #[serde(default, skip_serializing_if = "OutputOptions::is_default")]
     pub output: OutputOptions,
+    /// What of the input's own description is kept.
+    #[serde(default, skip_serializing_if = "MetadataOptions::is_nothing")]
+    pub metadata: MetadataOptions,
     /// Take an input that is cut off as far as it goes, rather than fail.
     #[serde(default)]
     pub allow_partial: bool,
@@ -139,9 +142,14 @@ pub struct VideoOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 60)]
     pub max_frame_rate: Option<u32>,
-    /// Whether frames that the source marks as interlaced are made progressive; true where nothing is said.
+    /// Whether frames whose lines are from two moments (interlaced) are made progressive; true where nothing is said. The pictures
+    /// tell which those are, and the source's marks where they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deinterlace: Option<bool>,
+    /// Whether the highest rung may be the source's own pictures, copied and not encoded again, where they already are what it is
+    /// to be. Only for tenants who may copy: a copy passes on what a stranger's encoder wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<bool>,
     /// Expert options of the encoder, such as `crf=20:preset=slow:tune=film`: `crf` and `preset` for every codec; `tune`,
     /// `bframes`, `ref`, `aq-mode` and `rc-lookahead` for H.264 and H.265; `lag-in-frames` for VP9.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,6 +223,39 @@ pub struct ThumbnailOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 64, maximum = 320, multiple_of = 2)]
     pub tile_size: Option<u32>,
+}
+
+/// What of the input's own description reaches the output. Nothing does that is not named here: phones write where and with
+/// what a recording was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataOptions {
+    /// Tags that are kept, each once; only in presets that make one file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<KeptTag>,
+}
+
+impl MetadataOptions {
+    /// Whether nothing is asked for.
+    pub fn is_nothing(&self) -> bool {
+        self.keep.is_empty()
+    }
+}
+
+/// A tag that can be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptTag {
+    /// The title.
+    Title,
+    /// Who made it.
+    Artist,
+    /// The album or series.
+    Album,
+    /// When it was made.
+    Date,
+    /// Where it was made (ISO 6709).
+    Location,
 }
 
 impl JobSpec {
@@ -296,6 +337,15 @@ impl JobSpec {
             && (spec.audio.bit_rate_kbps.is_some() || spec.audio.max_channels.is_some())
         {
             return wrong("audio.tracks", "it is none, and other fields of `audio` ask for sound".into());
+        }
+        if spec
+            .metadata
+            .keep
+            .iter()
+            .enumerate()
+            .any(|(n, tag)| spec.metadata.keep.iter().take(n).any(|t| t == tag))
+        {
+            return wrong("metadata.keep", "a tag is named twice".into());
         }
         if let Some(id) = &spec.external_id
             && !crate::text::is_label(id, MAX_LABEL_CHARS)

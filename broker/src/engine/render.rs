@@ -47,6 +47,7 @@ pub(super) fn job(
             output_minutes: tenths(e.output_ms, 60_000),
             core_seconds: tenths(e.core_ms, 1_000),
         }),
+        damage: state::damage(&view.tasks),
         tasks: view
             .tasks
             .iter()

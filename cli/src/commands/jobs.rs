@@ -110,6 +110,9 @@ async fn follow(client: &Client, id: JobId, ui: Ui) -> Result<(), Failed> {
     ended(&job)?;
     if !ui.json {
         ui.line(format!("{} {}", job.id, summary::made(&job, None)));
+        if let Some(lost) = summary::lost(&job) {
+            ui.line(format!("lost: {lost}"));
+        }
         ui.line(format!("isolated: {}", summary::isolation(&job)));
         if job.spec.dry_run {
             return Ok(());
@@ -129,7 +132,10 @@ fn row(job: &Job, ui: Ui) -> String {
             let text = format!("{} {:.0}%  {}", stage(job), job.progress.percent, progress_text(job));
             text.trim_end().to_owned()
         }
-        (None, JobState::Succeeded) => summary::made(job, None),
+        (None, JobState::Succeeded) => match summary::lost(job) {
+            Some(lost) => format!("{}; {lost}", summary::made(job, None)),
+            None => summary::made(job, None),
+        },
         (None, JobState::Queued) => job.waiting.as_ref().map_or_else(String::new, waits),
         (None, _) => String::new(),
     };

@@ -67,6 +67,7 @@ impl JobTemplate {
                 thumbnails: ThumbnailOptions::default(),
                 priority: Default::default(),
                 output: Default::default(),
+                metadata: Default::default(),
                 allow_partial: options.allow_partial,
                 dry_run: false,
                 max_spend: MaxSpend {
