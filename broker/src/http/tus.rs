@@ -167,7 +167,7 @@ async fn instead(state: State<App>, path: Path<String>, request: Request) -> Ans
         Some(b"DELETE") => terminate(state, path, request).await,
         Some(b"HEAD") => show(state, path, request).await,
         _ => {
-            caller(&state, request.headers()).await?;
+            caller(&state, request.headers(), Scope::Upload).await?;
             Err(Problem::new(Kind::MethodNotAllowed)
                 .detail("POST needs X-HTTP-Method-Override here: PATCH, DELETE or HEAD."))
         }

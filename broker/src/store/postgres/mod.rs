@@ -95,20 +95,7 @@ impl PostgresStore {
         let most = config.together;
         let connector = Connector::connect(config).await?;
         migrate::run(&connector).await?;
-        let renewals = Renewals::start(Arc::clone(&connector));
-        let asked = Instant::now();
-        let clock = DatabaseClock::new(asked, time(&connector).await?);
-        let store = Self {
-            renewals,
-            asking: Together::start(&connector, READS, most),
-            leases: Together::start(&connector, MOVES, most),
-            closings: Together::start(&connector, READS, most),
-            ends: Together::start(&connector, MOVES, most),
-            counted: jobs::Counted::default(),
-            connector,
-            clock,
-            callers_time: false,
-        };
+        let store = Self::over(connector, most).await?;
         partitions::prepare(&store).await?;
         Ok(store)
     }
@@ -118,11 +105,24 @@ impl PostgresStore {
     /// # Errors
     /// The database cannot be reached or does not let us in.
     pub async fn open_as_it_is(config: DatabaseConfig) -> Result<Self, StoreError> {
-        let connector = Connector::connect(config).await?;
-        let renewals = Renewals::start(Arc::clone(&connector));
+        let most = config.together;
+        Self::over(Connector::connect(config).await?, most).await
+    }
+
+    async fn over(connector: Arc<Connector>, most: usize) -> Result<Self, StoreError> {
         let asked = Instant::now();
         let clock = DatabaseClock::new(asked, time(&connector).await?);
-        Ok(Self { connector, renewals, clock, callers_time: false })
+        Ok(Self {
+            renewals: Renewals::start(Arc::clone(&connector)),
+            asking: Together::start(&connector, READS, most),
+            leases: Together::start(&connector, MOVES, most),
+            closings: Together::start(&connector, READS, most),
+            ends: Together::start(&connector, MOVES, most),
+            counted: jobs::Counted::default(),
+            connector,
+            clock,
+            callers_time: false,
+        })
     }
 
     /// Leases then live on the time that callers give. For tests alone: a broker whose clock is wrong would end the leases of
