@@ -65,7 +65,7 @@ async fn nobody_but_the_operator_gets_an_answer_from_any_route() {
         assert_eq!(answer.status, 403, "{account}: {}", answer.text());
     }
     // And the operator is nobody's worker.
-    assert_eq!(pod(&world, vouched::OPERATOR, Uuid::new_v4(), "n1").await.unwrap_err().0, 403);
+    assert_eq!(pod(&world, vouched::OPERATOR, Uuid::new_v4(), "n1").await.err().unwrap().0, 403);
     let mut own = pool();
     (own.namespace, own.account) = ("mpegflow".into(), "mpegflow-operator".into());
     assert_eq!(put(&operator, "/control/v1/pools/sly", &own).await.0, 409);
@@ -127,7 +127,7 @@ async fn what_is_pushed_may_be_pushed_again_and_an_older_generation_changes_noth
         let body = serde_json::to_vec(&Forget { uid: "uid-1".into() }).unwrap();
         assert_eq!(operator.call("DELETE", POOL, body).await.status, 204);
     }
-    assert_eq!(pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap_err().0, 403, "its pool is gone");
+    assert_eq!(pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.err().unwrap().0, 403, "its pool is gone");
 }
 
 async fn status_of(operator: &common::Client) -> mpegflow_protocol::control::PoolStatus {
@@ -144,7 +144,7 @@ async fn a_pool_has_no_more_workers_than_it_may() {
     for _ in 0..2 {
         pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap();
     }
-    let (status, text) = pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap_err();
+    let (status, text) = pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.err().unwrap();
     assert!(status == 429 && text.contains("as many workers"), "{status} {text}");
 }
 
