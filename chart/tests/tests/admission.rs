@@ -148,7 +148,7 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
     let debug = json!({ "spec": { "ephemeralContainers": [{ "name": "d", "image": "x" }] } });
     let debugged = pods.patch_ephemeral_containers(&name, &PatchParams::default(), &Patch::Strategic(&debug)).await;
     refused("an ephemeral container", "nobody enters a worker", debugged);
-    let exec = http::Request::post(format!("/api/v1/namespaces/media/pods/{name}/exec?command=sh&stdout=true"));
+    let exec = hyper::Request::post(format!("/api/v1/namespaces/media/pods/{name}/exec?command=sh&stdout=true"));
     let entered = stranger.request_text(exec.body(Vec::new()).unwrap()).await;
     refused("exec", "nobody enters a worker", entered);
     let scaled = json!({ "spec": { "template": { "spec": { "hostNetwork": true } } } });
