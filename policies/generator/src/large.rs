@@ -53,9 +53,16 @@ impl Cluster {
     /// The cluster of a shape. The same shape gives the same cluster.
     #[must_use]
     pub fn generate(shape: Shape) -> Self {
+        Self::with_label_sets(shape, if shape.all_distinct { shape.pods } else { LABEL_SETS })
+    }
+
+    /// The cluster of a shape with as many different sets of labels, where there are pods enough: to see what depends on them
+    /// and not on the number of pods. With [`Shape::all_distinct`] the policies tell all sets apart.
+    #[must_use]
+    pub fn with_label_sets(shape: Shape, sets: usize) -> Self {
         let mut rng = Rng::new(shape.seed);
         let namespaces = NAMESPACES.min(shape.pods.div_ceil(4)).max(1);
-        let sets = if shape.all_distinct { shape.pods } else { LABEL_SETS.min(shape.pods) };
+        let sets = sets.min(shape.pods);
         let templates: Vec<Template> =
             (0..sets).map(|at| template(&mut rng, at, shape.all_distinct)).collect();
         let mut maker =

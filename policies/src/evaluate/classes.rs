@@ -66,14 +66,14 @@ impl Partition {
     /// Divides every class of which the set has some and not all. Takes time with the set's members, not with the classes.
     fn refine(&mut self, set: &Bits) {
         let mut touched = Vec::new();
-        for member in set.iter() {
-            let Some(class) = self.class.get(member).copied() else { continue };
-            let Some((hits, _)) = self.hits.get_mut(index(class)) else { continue };
+        set.iter().for_each(|member| {
+            let Some(class) = self.class.get(member).copied() else { return };
+            let Some((hits, _)) = self.hits.get_mut(index(class)) else { return };
             if *hits == 0 {
                 touched.push(class);
             }
             *hits = hits.saturating_add(1);
-        }
+        });
         let mut divided = false;
         for class in &touched {
             let all = self.sizes.get(index(*class)).copied();
@@ -94,14 +94,14 @@ impl Partition {
         if !divided {
             return;
         }
-        for member in set.iter() {
-            let Some(class) = self.class.get_mut(member) else { continue };
+        set.iter().for_each(|member| {
+            let Some(class) = self.class.get_mut(member) else { return };
             if let Some((_, to)) = self.hits.get(index(*class))
                 && *to != u32::MAX
             {
                 *class = *to;
             }
-        }
+        });
     }
 }
 

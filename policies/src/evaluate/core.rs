@@ -3,7 +3,7 @@
 use super::applied::Applied;
 use super::bits::Tri;
 use super::endpoints::{Item, Shape};
-use super::lower::{asks_for_names, lower, source_atoms};
+use super::lower::{asks_for_names, lower, names_asked, source_atoms};
 use super::one::One;
 use super::port_names::port_names;
 use super::select::Select;
@@ -16,6 +16,7 @@ use crate::policy::{Dialect, Direction};
 use crate::profile::Fact;
 use crate::sets::{Protocol, Traffic};
 use crate::truth::Truth;
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 /// What does not borrow: everything that a verdict is computed from.
@@ -79,7 +80,21 @@ impl Core {
                         .collect()
                 };
                 if asks_for_names(what) {
-                    Lowered::ByNames(name_tables.iter().map(|ports| table(ports.as_deref())).collect())
+                    // Most tables do not differ in the names that one expression asks for.
+                    let asked = names_asked(what);
+                    let mut known: HashMap<Option<Vec<&ContainerPort>>, Vec<(TrafficId, TrafficId)>> =
+                        HashMap::new();
+                    let each = name_tables.iter().map(|ports| {
+                        let asked_of = ports.as_ref().map(|ports| {
+                            let is_asked = |port: &&ContainerPort| {
+                                let name = port.name.as_ref();
+                                name.is_some_and(|name| asked.contains(&(&**name, port.protocol)))
+                            };
+                            ports.iter().filter(is_asked).collect::<Vec<_>>()
+                        });
+                        known.entry(asked_of).or_insert_with(|| table(ports.as_deref())).clone()
+                    });
+                    Lowered::ByNames(each.collect())
                 } else {
                     Lowered::Same(table(None))
                 }

@@ -21,6 +21,8 @@ pub struct Evaluation<'a> {
     pub(super) profile: Profile,
     pub(super) core: Core,
     pub(super) endpoints: Vec<Endpoint>,
+    /// By pod, its endpoint; none of one that has finished.
+    pods: Vec<Option<EndpointId>>,
     options: Options,
     /// Where pods without addresses may be.
     pod_space: AddressSet,
@@ -36,13 +38,21 @@ impl<'a> Evaluation<'a> {
     pub fn new(cluster: &'a Cluster, profile: Profile, options: Options) -> Result<Self, EvaluateError> {
         let made = imagined(cluster, &options);
         let (pod_space, kube_api) = (pod_space(cluster, &options), places::kube_api_addresses(cluster));
-        let (core, endpoints) = {
+        let (core, endpoints): (Core, Vec<Endpoint>) = {
             let items = items(cluster, profile, &options, &pod_space, &made)?;
             let one = One { cluster, profile, trusted: &options.trusted_domains, kube_api: &kube_api };
             let core = Core::new(one, &items);
             (core, items.into_iter().map(|item| item.endpoint).collect())
         };
-        Ok(Self { cluster, profile, core, endpoints, options, pod_space, kube_api })
+        let mut pods = vec![None; cluster.pods.len()];
+        for (at, endpoint) in endpoints.iter().enumerate() {
+            if let Endpoint::Pod(pod) = endpoint
+                && let Some(slot) = pods.get_mut(*pod)
+            {
+                *slot = Some(EndpointId::at(at));
+            }
+        }
+        Ok(Self { cluster, profile, core, endpoints, pods, options, pod_space, kube_api })
     }
 
     /// All endpoints.
@@ -99,7 +109,7 @@ impl<'a> Evaluation<'a> {
 
     /// The endpoint of a pod, by its index in the cluster.
     pub fn pod(&self, index: usize) -> Option<EndpointId> {
-        self.endpoints().find(|(_, endpoint)| **endpoint == Endpoint::Pod(index)).map(|(id, _)| id)
+        self.pods.get(index).copied().flatten()
     }
 
     /// The endpoint of a node, by its name.

@@ -111,3 +111,13 @@ pub(super) fn asks_for_names(what: &TrafficMatch) -> bool {
         _ => false,
     }
 }
+
+/// The names that an expression asks for.
+pub(super) fn names_asked(what: &TrafficMatch) -> Vec<(&str, Protocol)> {
+    match what {
+        TrafficMatch::All(parts) | TrafficMatch::OneOf(parts) => parts.iter().flat_map(names_asked).collect(),
+        TrafficMatch::Not(inner) => names_asked(inner),
+        TrafficMatch::NamedPort(protocol, name) => vec![(name, *protocol)],
+        _ => Vec::new(),
+    }
+}

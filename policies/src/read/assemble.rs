@@ -1,6 +1,6 @@
 //! Documents → a [`Cluster`]: each kind to its reader, then what needs the whole.
 
-use super::documents::{Input, Note, documents};
+use super::documents::{Input, Note, each};
 use super::kinds::{Concern, concern};
 use super::{
     Document, ReadError, ReadErrors, access, admin_network_policy, calico, cilium, cluster_network_policy,
@@ -33,27 +33,15 @@ pub struct Reading {
 /// # Errors
 /// Everything that is wrong with the input, with its place: what cannot be read never becomes a verdict.
 pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErrors> {
-    let read = documents(input)?;
+    let (parts, notes) = each(input, |part: &mut Part, document| part.take(&document, options))?;
     let mut cluster = Cluster::default();
     let mut errors = ReadErrors::none();
     let (mut of_calico, mut of_cilium) = (Vec::new(), Vec::new());
-    for document in &read.documents {
-        match one(document, options, &mut cluster) {
-            Ok(Read::Whole) => {}
-            Ok(Read::Policy(read)) => match read(document) {
-                Ok(policy) => cluster.policies.push(policy),
-                Err(all) => all.into_iter().for_each(|error| errors.push(error)),
-            },
-            Ok(Read::Calico) => match calico::read(document) {
-                Ok(parsed) => of_calico.push(parsed),
-                Err(all) => all.into_iter().for_each(|error| errors.push(error)),
-            },
-            Ok(Read::Cilium) => match cilium::read(document) {
-                Ok(parsed) => of_cilium.push(parsed),
-                Err(all) => all.into_iter().for_each(|error| errors.push(error)),
-            },
-            Err(error) => errors.push(error),
-        }
+    for part in parts {
+        append(&mut cluster, part.cluster);
+        of_calico.extend(part.of_calico);
+        of_cilium.extend(part.of_cilium);
+        errors.append(part.errors);
     }
     drop_covered_templates(&mut cluster.pods);
     calico::enter(&of_calico, &mut cluster);
@@ -61,7 +49,80 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
     cluster.policies.extend(policies);
     let policies = cilium::link(of_cilium, &cluster);
     cluster.policies.extend(policies);
-    errors.or(Reading { cluster, notes: read.notes })
+    errors.or(Reading { cluster, notes })
+}
+
+/// What some documents that stand together hold.
+struct Part {
+    cluster: Cluster,
+    of_calico: Vec<calico::Parsed>,
+    of_cilium: Vec<cilium::Parsed>,
+    errors: ReadErrors,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        let (of_calico, of_cilium) = (Vec::new(), Vec::new());
+        Self { cluster: Cluster::default(), of_calico, of_cilium, errors: ReadErrors::none() }
+    }
+}
+
+impl Part {
+    fn take(&mut self, document: &Document, options: &ReadOptions) {
+        let mut keep = |all: Vec<ReadError>| all.into_iter().for_each(|error| self.errors.push(error));
+        match one(document, options, &mut self.cluster) {
+            Ok(Read::Whole) => {}
+            Ok(Read::Policy(read)) => match read(document) {
+                Ok(policy) => self.cluster.policies.push(policy),
+                Err(all) => keep(all),
+            },
+            Ok(Read::Calico) => match calico::read(document) {
+                Ok(parsed) => self.of_calico.push(parsed),
+                Err(all) => keep(all),
+            },
+            Ok(Read::Cilium) => match cilium::read(document) {
+                Ok(parsed) => self.of_cilium.push(parsed),
+                Err(all) => keep(all),
+            },
+            Err(error) => self.errors.push(error),
+        }
+    }
+}
+
+/// Adds what a later part of the input holds.
+fn append(cluster: &mut Cluster, part: Cluster) {
+    let Cluster {
+        namespaces,
+        pods,
+        nodes,
+        services,
+        endpoints,
+        service_accounts,
+        tiers,
+        host_endpoints,
+        policies,
+        rbac,
+        worker_pools,
+        unrelated,
+        doubts,
+    } = part;
+    cluster.namespaces.extend(namespaces);
+    cluster.pods.extend(pods);
+    cluster.nodes.extend(nodes);
+    cluster.services.extend(services);
+    cluster.endpoints.extend(endpoints);
+    cluster.service_accounts.extend(service_accounts);
+    cluster.tiers.extend(tiers);
+    cluster.host_endpoints.extend(host_endpoints);
+    cluster.policies.extend(policies);
+    cluster.rbac.roles.extend(rbac.roles);
+    cluster.rbac.bindings.extend(rbac.bindings);
+    cluster.worker_pools.extend(worker_pools);
+    for (kind, many) in unrelated {
+        let count = cluster.unrelated.entry(kind).or_default();
+        *count = count.saturating_add(many);
+    }
+    cluster.doubts.extend(doubts);
 }
 
 /// What became of a document.

@@ -96,7 +96,7 @@ pub(super) fn cluster_ref(document: &Document) -> Result<ObjectRef, ReadError> {
 /// A map of labels or annotations.
 pub(super) fn labels(field: Option<Field<'_>>) -> Result<Labels, Invalid> {
     let Some(field) = field else { return Ok(Labels::new()) };
-    Ok(field.map_of_strings()?.into_iter().map(|(key, value)| (Arc::from(key), Arc::from(value))).collect())
+    field.map_of_shared()
 }
 
 /// A protocol of core objects; TCP where unset.

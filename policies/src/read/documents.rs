@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::node::{At, Budget, Entry, Node, Value, quoted};
 use super::stream::{Piece, pieces};
-use super::{ReadError, ReadErrors, json, parallel, yaml};
+use super::{ReadError, ReadErrors, json, parallel, plain, yaml};
 
 /// How much an [`Input`] may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub struct Document {
 impl Document {
     /// The API group: `networking.k8s.io`; empty for the core group.
     pub fn group(&self) -> &str {
-        self.api_version.split_once('/').map_or("", |(group, _)| group)
+        group(&self.api_version)
     }
 
     /// The version within the group: `v1`.
@@ -162,61 +162,77 @@ pub struct Documents {
 /// Everything that is wrong in any text: what is not UTF-8, YAML or JSON, what is no Kubernetes object, objects that are
 /// there twice, and exceeded limits. After a limit, nothing more is read.
 pub fn documents(input: &Input) -> Result<Documents, ReadErrors> {
-    let mut reader = Reader { limits: input.limits, read: Documents::default(), errors: ReadErrors::none() };
-    let ahead = parse_ahead(input);
-    let mut parser = match ahead {
-        Some(trees) => Parser::Ahead(trees.into_iter()),
-        None => Parser::Here(Budget::new(input.limits.nodes)),
-    };
+    let (parts, notes) = each(input, |all: &mut Vec<Document>, document| all.push(document))?;
+    Ok(Documents { documents: parts.into_iter().flatten().collect(), notes })
+}
+
+/// Reads all objects as [`documents`] does, and hands each on as soon as it is read, so that trees need not all be kept: many
+/// parts are made at once, each of objects that stand together. The parts come back in their order, with what was left out.
+///
+/// # Errors
+/// As [`documents`].
+pub(super) fn each<P: Default + Send>(
+    input: &Input,
+    take: impl Fn(&mut P, Document) + Sync,
+) -> Result<(Vec<P>, Vec<Note>), ReadErrors> {
+    let mut errors = ReadErrors::none();
+    let mut read = ahead(input, &take).unwrap_or_else(|| {
+        let mut reader = Reader::new(input.limits, &take);
+        let mut budget = Budget::new(input.limits.nodes);
+        for source in &input.sources {
+            let stop = match source.text() {
+                Ok(text) => pieces(text).any(|piece| reader.piece(source, piece, &mut budget) == Next::Stop),
+                Err(error) => {
+                    reader.errors.push(not_utf8(source, error.valid_up_to()));
+                    false
+                }
+            };
+            if stop {
+                break;
+            }
+        }
+        vec![reader.finish()]
+    });
+    read.iter_mut().for_each(|part| errors.append(std::mem::replace(&mut part.errors, ReadErrors::none())));
+    duplicates(read.iter().flat_map(|part| &part.headers), &mut errors);
+    let notes = read.iter_mut().flat_map(|part| std::mem::take(&mut part.notes)).collect();
+    errors.or((read.into_iter().map(|part| part.part).collect(), notes))
+}
+
+/// Parts of all texts, read on all cores. `None` where that does not pay, or a limit is used up: then reading one object after
+/// the other finds the place where it is.
+fn ahead<P: Default + Send>(
+    input: &Input,
+    take: &(impl Fn(&mut P, Document) + Sync),
+) -> Option<Vec<ReadPart<P>>> {
+    let mut all: Vec<(&Source, Result<Piece<'_>, usize>)> = Vec::new();
     for source in &input.sources {
-        if reader.source(source, &mut parser) == Next::Stop {
-            break;
+        match source.text() {
+            Ok(text) => all.extend(pieces(text).map(|piece| (source, Ok(piece)))),
+            Err(error) => all.push((source, Err(error.valid_up_to()))),
         }
     }
-    let Reader { read, mut errors, .. } = reader;
-    duplicates(&read.documents, &mut errors);
-    errors.or(read)
-}
-
-/// The trees of a piece, or why there are none.
-pub(super) type Trees = Result<Vec<Node>, ReadError>;
-
-/// Where the trees of the next piece come from.
-enum Parser {
-    /// They were parsed already, in the order of the pieces.
-    Ahead(std::vec::IntoIter<Trees>),
-    /// They are parsed now.
-    Here(Budget),
-}
-
-impl Parser {
-    fn next(&mut self, source: &Source, piece: Piece<'_>) -> Trees {
-        match self {
-            Self::Here(budget) => parse(source, piece, budget),
-            Self::Ahead(trees) => trees.next().unwrap_or_else(|| {
-                Err(ReadError::new(At::whole(&source.name), "a piece of this text was not parsed"))
-            }),
-        }
-    }
-
-    fn is_exhausted(&self) -> bool {
-        matches!(self, Self::Here(budget) if budget.is_exhausted())
-    }
-}
-
-/// All pieces of all texts, parsed on all cores. `None` where that does not pay, or the limit on nodes is used up: then the
-/// reader finds the place where it is.
-fn parse_ahead(input: &Input) -> Option<Vec<Trees>> {
-    let all: Vec<(&Source, Piece<'_>)> = input
-        .sources
-        .iter()
-        .filter_map(|source| Some((source, source.text().ok()?)))
-        .flat_map(|(source, text)| pieces(text).map(move |piece| (source, piece)))
-        .collect();
     if all.len() > input.limits.documents {
         return None;
     }
-    parallel::map(&all, input.limits.nodes, |(source, piece), budget| parse(source, *piece, budget))
+    let parts = parallel::map(&all, input.limits.nodes, |some, budget| {
+        let mut reader = Reader::new(input.limits, take);
+        for (source, piece) in some {
+            let next = match piece {
+                Ok(piece) => reader.piece(source, *piece, budget),
+                Err(valid_up_to) => {
+                    reader.errors.push(not_utf8(source, *valid_up_to));
+                    Next::GoOn
+                }
+            };
+            if next == Next::Stop {
+                break;
+            }
+        }
+        reader.finish()
+    })?;
+    let objects = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.objects));
+    (objects <= input.limits.documents).then_some(parts)
 }
 
 impl Source {
@@ -226,10 +242,31 @@ impl Source {
     }
 }
 
-struct Reader {
+/// Reads pieces that stand together into a part.
+struct Reader<'t, P, T> {
     limits: Limits,
-    read: Documents,
+    take: &'t T,
+    read: ReadPart<P>,
     errors: ReadErrors,
+}
+
+/// A part, and what is known of the objects that it was made from.
+struct ReadPart<P> {
+    part: P,
+    headers: Vec<Header>,
+    /// How many there were, unnamed ones too; more than are allowed where there was one too many.
+    objects: usize,
+    notes: Vec<Note>,
+    errors: ReadErrors,
+}
+
+/// What an object is called, if it has a name.
+struct Header {
+    at: At,
+    api_version: Arc<str>,
+    kind: Arc<str>,
+    namespace: Option<Arc<str>>,
+    name: Arc<str>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -245,24 +282,23 @@ struct Parent {
     kind: Arc<str>,
 }
 
-impl Reader {
-    fn source(&mut self, source: &Source, parser: &mut Parser) -> Next {
-        let text = match source.text() {
-            Ok(text) => text,
-            Err(error) => {
-                self.errors.push(not_utf8(source, error.valid_up_to()));
-                return Next::GoOn;
-            }
+impl<'t, P: Default, T: Fn(&mut P, Document)> Reader<'t, P, T> {
+    fn new(limits: Limits, take: &'t T) -> Self {
+        let read = ReadPart {
+            part: P::default(),
+            headers: Vec::new(),
+            objects: 0,
+            notes: Vec::new(),
+            errors: ReadErrors::none(),
         };
-        for piece in pieces(text) {
-            if self.piece(source, piece, parser) == Next::Stop {
-                return Next::Stop;
-            }
-        }
-        Next::GoOn
+        Self { limits, take, read, errors: ReadErrors::none() }
     }
 
-    fn piece(&mut self, source: &Source, piece: Piece<'_>, parser: &mut Parser) -> Next {
+    fn finish(self) -> ReadPart<P> {
+        ReadPart { errors: self.errors, ..self.read }
+    }
+
+    fn piece(&mut self, source: &Source, piece: Piece<'_>, budget: &mut Budget) -> Next {
         if piece.bad_separator {
             let at =
                 At { file: Arc::clone(&source.name), line: piece.first_line.saturating_sub(1), column: 1 };
@@ -270,7 +306,7 @@ impl Reader {
                 ReadError::new(at, "a document that begins on the line of its `---` is lost to kubectl");
             self.errors.push(error.hint("begin it on the next line"));
         }
-        match parser.next(source, piece) {
+        match parse(source, piece, budget) {
             Ok(nodes) => {
                 for node in nodes {
                     if self.node(source, piece.origin, node, None) == Next::Stop {
@@ -283,7 +319,7 @@ impl Reader {
                     error = error.hint("if this is a template of Helm, audit what `helm template` prints");
                 }
                 self.errors.push(error);
-                if parser.is_exhausted() {
+                if budget.is_exhausted() {
                     return Next::Stop;
                 }
             }
@@ -293,7 +329,8 @@ impl Reader {
 
     /// One object, or a list of them. Recursion is bounded by the depth of a tree.
     fn node(&mut self, source: &Source, origin: Option<&str>, node: Node, parent: Option<&Parent>) -> Next {
-        if self.read.documents.len() >= self.limits.documents {
+        if self.read.objects >= self.limits.documents {
+            self.read.objects = usize::MAX;
             let message = format!("the input holds more than {} objects", self.limits.documents);
             let error = ReadError::new(node.pos.of(&source.name), message);
             self.errors.push(error.hint("audit fewer files at once, or raise the limit on documents"));
@@ -316,12 +353,12 @@ impl Reader {
             }
         };
         let Some(item_kind) = document.kind.strip_suffix("List") else {
-            self.read.documents.push(document);
+            self.take(document);
             return Next::GoOn;
         };
         if !item_kind.is_empty() && document.root.get("items").is_none() {
             // A custom kind that is just called so.
-            self.read.documents.push(document);
+            self.take(document);
             return Next::GoOn;
         }
         let parent = (!item_kind.is_empty())
@@ -338,8 +375,23 @@ impl Reader {
         }
         Next::GoOn
     }
+
+    fn take(&mut self, document: Document) {
+        self.read.objects = self.read.objects.saturating_add(1);
+        if let Some(name) = &document.name {
+            self.read.headers.push(Header {
+                at: document.at.clone(),
+                api_version: Arc::clone(&document.api_version),
+                kind: Arc::clone(&document.kind),
+                namespace: document.namespace.clone(),
+                name: Arc::clone(name),
+            });
+        }
+        (self.take)(&mut self.read.part, document);
+    }
 }
 
+/// The trees of a piece.
 fn parse(source: &Source, piece: Piece<'_>, budget: &mut Budget) -> Result<Vec<Node>, ReadError> {
     let name = &source.name;
     let left = budget.left();
@@ -355,6 +407,9 @@ fn parse(source: &Source, piece: Piece<'_>, budget: &mut Budget) -> Result<Vec<N
     } else {
         None
     };
+    if let Some(root) = plain::parse(piece.text, piece.first_line, budget) {
+        return Ok(vec![root]);
+    }
     yaml::parse(name, piece.text, piece.first_line, budget).map(|node| node.into_iter().collect()).map_err(
         |error| match not_json {
             Some(not_json) if name.ends_with(".json") => not_json,
@@ -463,22 +518,31 @@ fn items(list: Document) -> Result<Vec<Node>, ReadError> {
 }
 
 /// Objects that stand twice: which of them a cluster would hold depends on the order of the files.
-fn duplicates(documents: &[Document], errors: &mut ReadErrors) {
-    let mut seen: HashMap<(&str, &str, &str, &str), &Document> = HashMap::with_capacity(documents.len());
-    for document in documents {
-        let Some(name) = &document.name else { continue };
-        let namespace = document.namespace.as_deref().unwrap_or("");
-        match seen.entry((document.group(), &document.kind, namespace, name)) {
+fn duplicates<'h>(headers: impl Iterator<Item = &'h Header>, errors: &mut ReadErrors) {
+    let mut seen: HashMap<(&str, &str, &str, &str), &Header> = HashMap::new();
+    for header in headers {
+        let namespace = header.namespace.as_deref().unwrap_or("");
+        match seen.entry((group(&header.api_version), &header.kind, namespace, &header.name)) {
             std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(document);
+                free.insert(header);
             }
             std::collections::hash_map::Entry::Occupied(first) => {
-                let message = format!("{document} stands here and in {}", first.get().at);
-                let error = ReadError::new(document.at.clone(), message);
+                let Header { kind, name, .. } = header;
+                let object = match &header.namespace {
+                    Some(namespace) => format!("{kind} {namespace}/{name}"),
+                    None => format!("{kind} {name}"),
+                };
+                let message = format!("{object} stands here and in {}", first.get().at);
+                let error = ReadError::new(header.at.clone(), message);
                 errors.push(error.hint("audit what is applied: one overlay, one rendering"));
             }
         }
     }
+}
+
+/// The API group of `group/version`; empty for the core group.
+fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
 #[cfg(test)]

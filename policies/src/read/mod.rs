@@ -5,7 +5,7 @@
 //! | [`documents`] | named texts within limits → [`Document`]s, with every error of every text |
 //! | [`object`] | strict, typed reading of one document's fields; what nobody read is reported |
 //! | [`node`] | the tree both share: values with their positions |
-//! | [`yaml`], [`json`] | one text → trees |
+//! | [`yaml`], [`json`] | one text → trees; `plain` is the short way for what nearly every manifest is written in |
 //! | [`scalar`] | what a plain word means: `y` is a boolean, `0777` is 511 |
 //!
 //! Nothing is guessed and nothing is skipped in silence. Where two readers of Kubernetes (kubectl, Helm, Kustomize) would
@@ -30,6 +30,7 @@ mod cluster_network_policy;
 mod cluster_rules;
 mod network_policy;
 mod parallel;
+mod plain;
 mod problems;
 mod selector;
 mod stream;
@@ -106,6 +107,12 @@ impl ReadErrors {
         } else {
             self.more = self.more.saturating_add(1);
         }
+    }
+
+    /// Keeps another's errors behind its own.
+    pub(crate) fn append(&mut self, other: Self) {
+        other.errors.into_iter().for_each(|error| self.push(error));
+        self.more = self.more.saturating_add(other.more);
     }
 
     /// `Ok(value)` when there was no error.

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -159,6 +160,9 @@ pub(crate) struct Budget {
     pool: Option<Arc<AtomicUsize>>,
     exhausted: bool,
     shared: HashSet<Arc<str>>,
+    /// Texts that were shared lately, each in the place of its hash. Most are asked for again and again; a text that falls into
+    /// another's place only costs a look into `shared`.
+    recent: Vec<Arc<str>>,
 }
 
 /// The limit on nodes is used up.
@@ -172,9 +176,11 @@ impl Budget {
     const DRAWN: usize = 4_096;
     /// Distinct texts that are remembered.
     const MOST_SHARED: usize = 1 << 16;
+    /// Places for recent texts; a power of two.
+    const RECENT: usize = 1 << 11;
 
     pub(crate) fn new(nodes: usize) -> Self {
-        Self { nodes, pool: None, exhausted: false, shared: HashSet::new() }
+        Self { nodes, pool: None, exhausted: false, shared: HashSet::new(), recent: Vec::new() }
     }
 
     /// One of several that share a limit: it draws nodes by the thousand, so that the limit may seem used up a little early.
@@ -218,6 +224,11 @@ impl Budget {
         self.nodes = nodes;
     }
 
+    /// Gives back as many nodes, which were spent here and dropped.
+    pub(crate) fn refund(&mut self, nodes: usize) {
+        self.nodes = self.nodes.saturating_add(nodes);
+    }
+
     /// Whether somebody asked for more than there was.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.exhausted
@@ -228,14 +239,31 @@ impl Budget {
         if text.len() > Self::LONGEST_SHARED {
             return text.into();
         }
-        if let Some(known) = self.shared.get(text) {
+        let mut hasher = rustc_hash::FxHasher::default();
+        hasher.write(text.as_bytes());
+        let place = usize::try_from(hasher.finish()).unwrap_or_default() & Self::RECENT.saturating_sub(1);
+        if let Some(known) = self.recent.get(place)
+            && **known == *text
+        {
             return Arc::clone(known);
         }
-        let new: Arc<str> = text.into();
-        if self.shared.len() < Self::MOST_SHARED {
-            self.shared.insert(Arc::clone(&new));
+        let found = match self.shared.get(text) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let new: Arc<str> = text.into();
+                if self.shared.len() < Self::MOST_SHARED {
+                    self.shared.insert(Arc::clone(&new));
+                }
+                new
+            }
+        };
+        if self.recent.is_empty() {
+            self.recent.resize(Self::RECENT, Arc::default());
         }
-        new
+        if let Some(slot) = self.recent.get_mut(place) {
+            *slot = Arc::clone(&found);
+        }
+        found
     }
 }
 

@@ -217,6 +217,14 @@ impl<'a> Object<'a> {
         self.optional(key).map(|field| field.string()).transpose()
     }
 
+    /// A text as the tree has it, unless it is absent or null.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn shared(&self, key: &str) -> Result<Option<Arc<str>>, Invalid> {
+        self.optional(key).map(|field| field.shared()).transpose()
+    }
+
     /// A boolean, unless it is absent or null.
     ///
     /// # Errors
@@ -429,6 +437,17 @@ impl<'a> Field<'a> {
         self.node().as_str().ok_or_else(|| self.invalid(STRING))
     }
 
+    /// A text as the tree has it: equal short ones of an input are one.
+    ///
+    /// # Errors
+    /// As [`Field::string`].
+    pub fn shared(&self) -> Result<Arc<str>, Invalid> {
+        match &self.node().value {
+            Value::String(text) => Ok(Arc::clone(text)),
+            _ => Err(self.invalid(STRING)),
+        }
+    }
+
     /// A text with its parsed meaning: `field.parsed("a CIDR", |text| text.parse().ok())`.
     ///
     /// # Errors
@@ -535,6 +554,29 @@ impl<'a> Field<'a> {
             (&*entry.key.text, Field { owner: Rc::clone(inner), index, step, node: &entry.value })
         };
         Ok(inner.entries.iter().enumerate().map(field).collect())
+    }
+
+    /// As [`Field::map_of_strings`], each text as the tree has it.
+    ///
+    /// # Errors
+    /// As [`Field::map_of_strings`].
+    pub fn map_of_shared<M: FromIterator<(Arc<str>, Arc<str>)>>(&self) -> Result<M, Invalid> {
+        let shared = |entry: &Entry| match &entry.value.value {
+            Value::String(text) => Some((Arc::clone(&entry.key.text), Arc::clone(text))),
+            _ => None,
+        };
+        let all: Option<M> = match &self.node().value {
+            Value::Map(entries) => entries.iter().map(shared).collect(),
+            _ => None,
+        };
+        match all {
+            Some(all) => Ok(all),
+            // Says what is wrong.
+            None => {
+                let texts = self.map_of_strings()?.into_iter();
+                Ok(texts.map(|(key, value)| (Arc::from(key), Arc::from(value))).collect())
+            }
+        }
     }
 
     /// A map of texts, such as labels, in the text's order.

@@ -31,10 +31,11 @@ pub(super) fn read(origin: &PodOrigin<'_>, object: &Object<'_>, labels: Labels) 
         owner: origin.owner.clone(),
         addresses: Vec::new(),
         host_network: spec.bool("hostNetwork")? == Some(true),
-        node: spec.string("nodeName")?.filter(|name| !name.is_empty()).map(Arc::from),
-        service_account: Arc::from(
-            spec.string("serviceAccountName")?.filter(|n| !n.is_empty()).unwrap_or("default"),
-        ),
+        node: spec.shared("nodeName")?.filter(|name| !name.is_empty()),
+        service_account: spec
+            .shared("serviceAccountName")?
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "default".into()),
         ports: Vec::new(),
         finished: false,
         security: security(&spec)?,
@@ -44,7 +45,7 @@ pub(super) fn read(origin: &PodOrigin<'_>, object: &Object<'_>, labels: Labels) 
         for field in container.list("ports")? {
             let entry = field.object()?;
             pod.ports.push(ContainerPort {
-                name: entry.string("name")?.filter(|name| !name.is_empty()).map(Arc::from),
+                name: entry.shared("name")?.filter(|name| !name.is_empty()),
                 protocol: protocol(&entry, "protocol")?,
                 port: port(&entry.required("containerPort")?)?,
                 host_port: match entry.int_in("hostPort", 0..=65_535)? {
@@ -134,7 +135,7 @@ fn security(spec: &Object<'_>) -> Result<PodSecurity, ReadError> {
 
 fn seccomp(context: &Object<'_>) -> Result<Option<Arc<str>>, Invalid> {
     let Some(profile) = context.object("seccompProfile")? else { return Ok(None) };
-    let kind = profile.string("type")?.map(Arc::from);
+    let kind = profile.shared("type")?;
     profile.ignore_rest();
     Ok(kind)
 }
@@ -145,10 +146,10 @@ fn container(
     secrets: &mut Vec<(Arc<str>, crate::source::At)>,
 ) -> Result<ContainerSecurity, ReadError> {
     let mut security = ContainerSecurity {
-        name: container.string("name")?.unwrap_or("").into(),
+        name: container.shared("name")?.unwrap_or_default(),
         at: container.at(),
         init,
-        image: container.string("image")?.unwrap_or("").into(),
+        image: container.shared("image")?.unwrap_or_default(),
         privileged: false,
         allow_privilege_escalation: None,
         read_only_root: None,

@@ -6,7 +6,7 @@ use crate::evaluate::core::{Core, Lowered};
 use crate::evaluate::endpoints::Shape;
 use crate::evaluate::stages::side;
 use crate::policy::Direction;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::ops::Range;
 
 /// An order of classes.
@@ -34,7 +34,7 @@ type Key<'c> = (&'c [Applied], u32, Shape);
 
 impl Order {
     pub(super) fn new(core: &Core, direction: Direction, classes: &[Class]) -> Self {
-        let mut numbers: HashMap<Key<'_>, usize> = HashMap::new();
+        let mut numbers: FxHashMap<Key<'_>, usize> = FxHashMap::default();
         let mut members: Vec<Vec<usize>> = Vec::new();
         for (at, class) in classes.iter().enumerate() {
             let next = members.len();
