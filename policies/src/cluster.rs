@@ -56,8 +56,33 @@ pub struct Cluster {
     pub worker_pools: Vec<WorkerPool>,
     /// Objects that were read and are of no concern here, by kind.
     pub unrelated: BTreeMap<Arc<str>, u32>,
-    /// What is not known of the cluster as a whole.
-    pub doubts: Vec<Doubt>,
+    /// Settings of agents that enforce policies.
+    pub settings: Vec<Setting>,
+    /// What the input should hold and does not, since whoever gathered it may not read it. Policies that may not be read are among
+    /// the policies instead, as ones that may say anything.
+    pub missing_rights: Vec<MissingRight>,
+}
+
+/// A setting of an agent, in its ConfigMap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The ConfigMap.
+    pub object: ObjectRef,
+    /// Where the setting stands.
+    pub at: At,
+    /// Its key.
+    pub key: Arc<str>,
+    /// Its value.
+    pub value: Arc<str>,
+}
+
+/// Something that may not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingRight {
+    /// What it is, and how to come by it.
+    pub doubt: Doubt,
+    /// Whether it says who may do what, rather than who is in the cluster.
+    pub about_rights: bool,
 }
 
 /// A namespace.

@@ -59,4 +59,6 @@ pub struct ContainerSecurity {
     pub capabilities_dropped: Vec<Arc<str>>,
     /// `procMount: Unmasked`.
     pub unmasked_proc: bool,
+    /// Arguments `--key=value` and plain variables, of agents that enforce policies alone.
+    pub settings: Vec<(Arc<str>, Arc<str>)>,
 }

@@ -1,6 +1,6 @@
 //! A policy, whatever its dialect: whom it selects, and for each direction whom it lets talk to them, or not.
 
-use crate::matching::{Match, TrafficMatch};
+use crate::matching::{Kind, Match, TrafficMatch};
 use crate::source::{At, ObjectRef};
 use crate::truth::{Doubt, Truth};
 use std::fmt;
@@ -102,6 +102,25 @@ pub struct Policy {
     /// Places of rules of a direction that the policy does not declare (`policyTypes`, `types`): they have no effect, and are
     /// in no section.
     pub inert_rules: Vec<At>,
+}
+
+impl Policy {
+    /// A policy of which nothing is known but that it may say anything of any pod: what stands after it and leaves a packet
+    /// undecided before it stays open.
+    pub(crate) fn opaque(object: ObjectRef, at: At, dialect: Dialect, place: Place, doubt: Doubt) -> Self {
+        Self {
+            object,
+            at,
+            dialect,
+            place,
+            subject: Match::Kind(Kind::Pod),
+            ingress: None,
+            egress: None,
+            doubts: vec![doubt],
+            inert: None,
+            inert_rules: Vec::new(),
+        }
+    }
 }
 
 /// What a policy says of one direction.

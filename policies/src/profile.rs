@@ -13,7 +13,7 @@ mod generic;
 pub use calico_standing::Standing;
 pub use detect::detect;
 
-use crate::policy::{ClusterTier, Dialect};
+use crate::policy::{ClusterTier, Dialect, Place, Policy};
 use crate::truth::Truth;
 use std::fmt;
 use std::str::FromStr;
@@ -47,6 +47,10 @@ pub enum Fact<'a> {
     EndPort,
     /// Whether SCTP rules are honoured.
     Sctp,
+    /// Whether rules of a NetworkPolicy count in a direction that its `policyTypes` does not name.
+    UndeclaredRulesCount,
+    /// Whether an `except` of a NetworkPolicy also takes its addresses out of wider blocks of other rules.
+    ExceptionHolds,
     /// Whether the policies of a cluster-wide tier see host-network pods as peers.
     TierSeesHostNetwork(ClusterTier),
     /// A version's difference within Cilium's own policies; other implementations do not enforce these at all.
@@ -172,6 +176,16 @@ impl Profile {
             Cni::Cilium => cilium::fact(self.version, fact),
             Cni::Calico => calico::fact(self.version, fact),
             Cni::AwsVpc => aws_vpc::fact(self.version, fact),
+        }
+    }
+
+    /// Whether it enforces a policy: as [`Fact::Enforces`], but for versions that enforce one kind of a dialect and not the other.
+    pub fn enforces(&self, policy: &Policy) -> Answer {
+        match (self.cni, &policy.place) {
+            (Cni::Calico, Place::Cluster { tier, .. }) if policy.dialect == Dialect::AdminNetworkPolicy => {
+                calico::enforces_tier(self.version, *tier)
+            }
+            _ => self.fact(Fact::Enforces(policy.dialect)),
         }
     }
 

@@ -148,7 +148,8 @@ fn audit_with(cluster: &Cluster, profile: &str, complete: bool, intents: Vec<Int
 }
 
 fn audit(policies: &str, profile: &str) -> Outcome {
-    audit_with(&read(&format!("{CLUSTER}{policies}")), profile, true, vec![intent::worker_pools()])
+    let cluster = read(&format!("{CLUSTER}{policies}"));
+    audit_with(&cluster, profile, true, intent::worker_pools(&cluster))
 }
 
 fn errors(outcome: &Outcome) -> Vec<&'static str> {
@@ -222,7 +223,7 @@ fn without_policies_each_kind_of_reach_is_found_with_a_packet() {
 #[test]
 fn an_input_that_may_not_be_all_proves_nothing() {
     let cluster = read(&format!("{CLUSTER}{}", emitted(&pool(), &[Dialect::NetworkPolicy])));
-    let outcome = audit_with(&cluster, "calico", false, vec![intent::worker_pools()]);
+    let outcome = audit_with(&cluster, "calico", false, intent::worker_pools(&cluster));
     assert_eq!((outcome.proved, outcome.exit_code()), (Truth::Unknown, 2));
     assert!(outcome.intents[0].doubts.iter().any(|doubt| doubt.what.contains("--assume-complete")));
 }
@@ -283,6 +284,108 @@ fn storage_and_dns_of_a_presigned_pool_are_proved_as_asked() {
     }
 }
 
+/// A presigned pool in the operator's words, and what the operator applies for it.
+fn presigned(endpoint: &str) -> String {
+    let mut pool = pool();
+    pool.storage =
+        vec![StoragePeer { blocks: vec!["192.0.2.10/32".parse().unwrap()], domain: None, port: 443 }];
+    let object = format!(
+        "apiVersion: mpegflow.io/v1alpha1\nkind: WorkerPool\nmetadata: {{name: pool-a, namespace: media}}\nspec: {{tenant: acme, storage: {endpoint}}}\n---\n"
+    );
+    format!("{object}{}", emitted(&pool, &[Dialect::NetworkPolicy]))
+}
+
+#[test]
+fn the_storage_endpoint_of_a_presigned_pool_is_no_violation_and_is_said_to_be_weaker() {
+    let outcome = audit(&presigned("{access: Presigned, endpoints: ['192.0.2.10:443']}"), "calico");
+    assert_eq!(outcome.proved, Truth::Yes, "{}\n{:#?}", outcome.sentence, outcome.findings);
+    assert_eq!(outcome.intents.len(), 1, "{:?}", outcome.intents);
+    assert!(
+        outcome.sentence.contains("WorkerPool media/pool-a reaches only the broker and its storage"),
+        "{}",
+        outcome.sentence
+    );
+    assert!(outcome.findings.iter().any(|finding| finding.id == "MF114"), "{:#?}", outcome.findings);
+}
+
+#[test]
+fn a_presigned_pool_reaches_its_own_endpoint_at_its_own_port_and_a_brokered_one_none() {
+    for storage in [
+        // Another address, another port, an endpoint that a brokered pool was left with.
+        "{access: Presigned, endpoints: ['192.0.2.11:443']}",
+        "{access: Presigned, endpoints: ['192.0.2.10:444']}",
+        "{access: Brokered, endpoints: ['192.0.2.10:443']}",
+        "{}",
+    ] {
+        let outcome = audit(&presigned(storage), "calico");
+        assert_eq!(outcome.proved, Truth::No, "{storage}: {}", outcome.sentence);
+        assert!(errors(&outcome).contains(&"MF108"), "{storage}: {:?}", errors(&outcome));
+    }
+    let outcome = audit(&presigned("{access: Presigned, endpoints: ['storage.example.com:443']}"), "calico");
+    assert_eq!(outcome.proved, Truth::Unknown, "{}", outcome.sentence);
+}
+
+#[test]
+fn the_brokers_service_address_is_the_broker_where_policies_see_it() {
+    let mut pool = pool();
+    pool.broker.service = Some((vec!["10.96.7.7".parse().unwrap()], 443));
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: broker, namespace: mpegflow}\nspec: {clusterIP: 10.96.7.7, selector: {app.kubernetes.io/name: mpegflow-broker}, ports: [{port: 443, targetPort: worker-api}]}\n---\n";
+    let outcome = audit(&format!("{service}{}", emitted(&pool, &[Dialect::NetworkPolicy])), "aws-vpc");
+    let of_service: Vec<&str> =
+        outcome.findings.iter().map(|f| &*f.reason).filter(|reason| reason.contains("10.96.7.7")).collect();
+    assert_eq!(of_service, [""; 0]);
+}
+
+#[test]
+fn what_may_not_be_read_makes_the_proof_unknown_and_names_the_right() {
+    let text = format!("{CLUSTER}{}", emitted(&pool(), &[Dialect::NetworkPolicy]));
+    let mut input = Input::new(Limits::default());
+    input.add("in.yaml", text).unwrap();
+    let proved = |group: &str, kind: &str, resource: &str| {
+        let unread = read::Unread {
+            group: group.into(),
+            kind: kind.into(),
+            resource: resource.into(),
+            verb: "list",
+            source: format!("cluster/{resource}").into(),
+        };
+        let options = ReadOptions { unread: vec![unread], ..ReadOptions::default() };
+        let cluster = read::cluster(&input, &options).unwrap().cluster;
+        let outcome = audit_with(&cluster, "calico", true, intent::worker_pools(&cluster));
+        (outcome.proved, outcome.sentence)
+    };
+    for (group, kind, resource, right) in [
+        ("", "Pod", "pods", "--verb=list --resource=pods`"),
+        ("", "Namespace", "namespaces", "--resource=namespaces`"),
+        ("apps", "Deployment", "deployments", "--resource=deployments.apps`"),
+        (
+            "rbac.authorization.k8s.io",
+            "ClusterRoleBinding",
+            "clusterrolebindings",
+            "--resource=clusterrolebindings.rbac.authorization.k8s.io`",
+        ),
+        (
+            "networking.k8s.io",
+            "NetworkPolicy",
+            "networkpolicies",
+            "--resource=networkpolicies.networking.k8s.io`",
+        ),
+        (
+            "crd.antrea.io",
+            "ClusterNetworkPolicy",
+            "clusternetworkpolicies",
+            "--resource=clusternetworkpolicies.crd.antrea.io`",
+        ),
+    ] {
+        let (proved, sentence) = proved(group, kind, resource);
+        assert_eq!(proved, Truth::Unknown, "{kind}: {sentence}");
+        assert!(sentence.contains(right), "{kind}: {sentence}");
+    }
+    // Nothing depends on it: Calico does not enforce it.
+    let (proved, sentence) = proved("cilium.io", "CiliumNetworkPolicy", "ciliumnetworkpolicies");
+    assert_eq!(proved, Truth::Yes, "{sentence}");
+}
+
 #[test]
 fn a_packet_that_was_seen_and_is_judged_denied_contradicts_the_proof() {
     let cluster = read(&format!("{CLUSTER}{}", emitted(&pool(), &[Dialect::NetworkPolicy])));
@@ -292,7 +395,7 @@ fn a_packet_that_was_seen_and_is_judged_denied_contradicts_the_proof() {
         cluster: &cluster,
         profile: "calico".parse().unwrap(),
         complete: true,
-        intents: vec![intent::worker_pools()],
+        intents: intent::worker_pools(&cluster),
         pod_cidrs: None,
         baseline: None,
         today: "2026-01-01".parse().unwrap(),
@@ -356,7 +459,7 @@ fn an_explanation_names_the_rule_that_decides() {
 /// The audit of a cluster without policies, with a baseline that accepts these findings.
 fn accepting(complete: bool, keep: impl Fn(&str) -> bool) -> Outcome {
     let cluster = read(CLUSTER);
-    let found = audit_with(&cluster, "calico", complete, vec![intent::worker_pools()]);
+    let found = audit_with(&cluster, "calico", complete, intent::worker_pools(&cluster));
     let errors = found.findings.iter().filter(|finding| finding.severity == Severity::Error);
     let entries = errors.filter(|finding| keep(finding.id)).map(|finding| {
         format!(
@@ -374,7 +477,7 @@ fn accepting(complete: bool, keep: impl Fn(&str) -> bool) -> Outcome {
         cluster: &cluster,
         profile: "calico".parse().unwrap(),
         complete,
-        intents: vec![intent::worker_pools()],
+        intents: intent::worker_pools(&cluster),
         pod_cidrs: None,
         baseline: Some(&Baseline::read(&input).unwrap()),
         today: "2026-01-01".parse().unwrap(),
@@ -408,4 +511,239 @@ fn what_is_unknown_beside_accepted_errors_stays_unknown_to_the_pipeline() {
     let outcome = accepting(false, |_| true);
     assert_eq!((outcome.proved, outcome.exit_code()), (Truth::No, 2));
     assert!(outcome.sentence.contains("is not known"), "{}", outcome.sentence);
+}
+
+/// The fingerprint of the finding of a kind about the pool.
+fn fingerprint(policies: &str, id: &str) -> String {
+    let outcome = audit(policies, "calico");
+    let found: Vec<_> = outcome.findings.iter().filter(|finding| finding.id == id).collect();
+    assert_eq!(found.len(), 1, "{id}: {:#?}", outcome.findings);
+    found[0].fingerprint()
+}
+
+fn hole(name: &str, egress: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: media}}\nspec:\n  podSelector: {{matchLabels: {{mpegflow.io/pool: pool-a}}}}\n  policyTypes: [Egress]\n  egress: [{egress}]\n---\n"
+    )
+}
+
+#[test]
+fn an_acceptance_covers_the_destinations_and_ports_that_it_was_given_for_and_no_more() {
+    let closed = emitted(&pool(), &[Dialect::NetworkPolicy]);
+    let to =
+        |cidr: &str, port: u16| format!("{{to: [{{ipBlock: {{cidr: {cidr}}}}}], ports: [{{port: {port}}}]}}");
+    let accepted = format!("{closed}{}", hole("one", &to("192.0.2.0/24", 443)));
+    let own = fingerprint(&accepted, "MF108");
+    // The same by other words, and beside a policy that only cuts the addresses otherwise.
+    let halves = format!("{}, {}", to("192.0.2.0/25", 443), to("192.0.2.128/25", 443));
+    assert_eq!(fingerprint(&format!("{closed}{}", hole("two", &halves)), "MF108"), own);
+    let elsewhere = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: x, namespace: other}\nspec: {podSelector: {}, egress: [{to: [{ipBlock: {cidr: 192.0.2.64/26}}]}]}\n---\n";
+    assert_eq!(fingerprint(&format!("{accepted}{elsewhere}"), "MF108"), own);
+    // One address or one port more, or one less, is another finding.
+    for egress in [
+        format!("{}, {}", to("192.0.2.0/24", 443), to("198.51.100.7/32", 443)),
+        format!("{}, {}", to("192.0.2.0/24", 443), to("192.0.2.7/32", 22)),
+        to("192.0.2.0/25", 443),
+        to("192.0.2.0/24", 444),
+    ] {
+        assert_ne!(fingerprint(&format!("{closed}{}", hole("one", &egress)), "MF108"), own, "{egress}");
+    }
+}
+
+#[test]
+fn a_new_destination_of_an_accepted_kind_comes_to_light() {
+    let closed = emitted(&pool(), &[Dialect::NetworkPolicy]);
+    let dns = "{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]}";
+    let before = format!("{closed}{}", hole("hole", dns));
+    let accepted = fingerprint(&before, "MF101");
+    let text = format!(
+        "apiVersion: mpegflow.io/v1alpha1\nkind: AuditBaseline\naccepted:\n- {{fingerprint: {accepted:?}, owner: ann, reason: known, expires: 2026-06-01}}\n"
+    );
+    let mut input = Input::new(Limits::default());
+    input.add("base.yaml", text).unwrap();
+    let baseline = Baseline::read(&input).unwrap();
+    let judged = |policies: &str| {
+        let cluster = read(&format!("{CLUSTER}{policies}"));
+        run(&Request {
+            cluster: &cluster,
+            profile: "calico".parse().unwrap(),
+            complete: true,
+            intents: intent::worker_pools(&cluster),
+            pod_cidrs: None,
+            baseline: Some(&baseline),
+            today: "2026-01-01".parse().unwrap(),
+            flows: &[],
+        })
+        .unwrap()
+    };
+    assert_eq!(judged(&before).exit_code(), 0, "{:#?}", judged(&before).findings);
+    let more = "apiVersion: v1\nkind: Pod\nmetadata: {name: new, namespace: kube-system}\nspec: {containers: [{name: c, image: i}]}\nstatus: {podIP: 10.244.1.77}\n---\n";
+    let outcome = judged(&format!("{before}{more}"));
+    assert_eq!(outcome.exit_code(), 1);
+    let found = outcome.findings.iter().find(|finding| finding.id == "MF101").expect("the finding is back");
+    assert!(found.reason.contains("Pod kube-system/new"), "{}", found.reason);
+    let stale =
+        outcome.findings.iter().find(|finding| finding.id == "MF502").expect("the entry is said to be old");
+    assert!(stale.reason.contains("with other ends or other traffic"), "{}", stale.reason);
+}
+
+#[test]
+fn pods_that_a_controller_makes_anew_keep_their_fingerprints() {
+    let made = |suffix: &str, hash: &str| {
+        let owner = format!(
+            "ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: web-{hash}, controller: true}}]"
+        );
+        let text = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: a}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web-{hash}-{suffix}, namespace: a, labels: {{mpegflow.io/pool: p, pod-template-hash: {hash}}}, {owner}}}\nspec: {{containers: [{{name: c, image: i}}]}}\nstatus: {{podIP: 10.0.0.1}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: db-{suffix}, namespace: a, ownerReferences: [{{apiVersion: apps/v1, kind: StatefulSet, name: db, controller: true}}]}}\nspec: {{containers: [{{name: c, image: i}}]}}\nstatus: {{podIP: 10.0.0.2}}\n"
+        );
+        let cluster = read(&text);
+        let outcome = audit_with(&cluster, "calico", true, intent::worker_pools(&cluster));
+        let found: std::collections::BTreeSet<String> =
+            outcome.findings.iter().map(mpegflow_policies::audit::Finding::fingerprint).collect();
+        found
+    };
+    let (one, two) = (made("x2x", "5f"), made("k9k", "7c"));
+    assert_eq!(one, two);
+    assert!(one.iter().any(|text| text.starts_with("MF101|Deployment a/web|")), "{one:#?}");
+}
+
+/// Asks for an explanation of a cluster of two nodes, with a host-network pod on the second.
+fn asked_of(profile: &str, policies: &str, source: &str, destination: &str, port: &str) -> explain::Answer {
+    let text = format!("{CLUSTER}{HOST}{policies}");
+    let cluster = read(&text);
+    explain::run(&explain::Question {
+        cluster: &cluster,
+        profile: profile.parse().unwrap(),
+        complete: true,
+        pod_cidrs: None,
+        source,
+        destination,
+        port,
+    })
+    .unwrap()
+}
+
+const HOST: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: agent, namespace: kube-system, labels: {app: agent}}
+spec: {hostNetwork: true, nodeName: n2, containers: [{name: c, image: i}]}
+status: {podIP: 10.200.0.2}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: far, namespace: other, labels: {app: far}}
+spec: {nodeName: n1, containers: [{name: c, image: i}]}
+status: {podIP: 10.244.0.67}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: near, namespace: other, labels: {app: near}}
+spec: {nodeName: n2, containers: [{name: c, image: i}]}
+status: {podIP: 10.244.1.67}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: somewhere, namespace: other, labels: {app: near}}
+spec: {containers: [{name: c, image: i}]}
+status: {podIP: 10.244.1.68}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: near, namespace: other}
+spec: {selector: {app: near}, ports: [{port: 80, targetPort: 8080}]}
+---
+";
+
+#[test]
+fn a_host_network_pod_is_its_node_seen_from_where_the_other_end_runs() {
+    let closed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: other}\nspec: {podSelector: {}, policyTypes: [Ingress, Egress]}\n";
+    for profile in ["calico", "cilium"] {
+        let passes =
+            |source: &str, destination: &str| asked_of(profile, closed, source, destination, "80").passes;
+        // A pod's own node is let in, and with it what runs in its network; another node is not.
+        assert_eq!(passes("kube-system/agent", "other/near"), Truth::Yes, "{profile}");
+        assert_eq!(passes("kube-system/agent", "other/far"), Truth::No, "{profile}");
+        assert_eq!(passes("node/n2", "other/near"), Truth::Yes, "{profile}");
+        assert_eq!(passes("node/n2", "other/far"), Truth::No, "{profile}");
+        assert_eq!(passes("other/near", "kube-system/agent"), Truth::No, "{profile}");
+        // Where the input does not say where a pod runs, it is one of the two.
+        let answer = asked_of(profile, closed, "kube-system/agent", "other/somewhere", "80");
+        assert_eq!(answer.passes, Truth::Unknown, "{profile}");
+        assert!(answer.table(false).contains("on which node the pod runs"), "{}", answer.table(false));
+    }
+    // Selectors see it there, by its node's address; its own node is open in both directions.
+    let allows = closed.replace("policyTypes: [Ingress, Egress]", "policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: agent}}}]}]");
+    assert_eq!(asked_of("aws-vpc", &allows, "kube-system/agent", "other/far", "80").passes, Truth::Yes);
+    assert_eq!(asked_of("calico", &allows, "kube-system/agent", "other/far", "80").passes, Truth::No);
+}
+
+#[test]
+fn a_probe_from_a_pods_own_node_contradicts_nothing_and_one_from_another_node_does() {
+    let closed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: other}\nspec: {podSelector: {}, policyTypes: [Ingress]}\n";
+    let cluster = read(&format!("{CLUSTER}{HOST}{closed}"));
+    let seen = |destination: &str| {
+        let line = format!(
+            r#"{{"flow":{{"verdict":"FORWARDED","is_reply":false,"IP":{{"source":"10.200.0.2","destination":"{destination}"}},"l4":{{"TCP":{{"source_port":4,"destination_port":80}}}}}}}}"#
+        );
+        let outcome = run(&Request {
+            cluster: &cluster,
+            profile: "calico".parse().unwrap(),
+            complete: true,
+            intents: Vec::new(),
+            pod_cidrs: None,
+            baseline: None,
+            today: "2026-01-01".parse().unwrap(),
+            flows: &[flows::read("flows.json", line.as_bytes()).unwrap()],
+        })
+        .unwrap();
+        outcome.findings.iter().filter(|finding| finding.id == "MF501").count()
+    };
+    assert_eq!([seen("10.244.1.67"), seen("10.244.0.67"), seen("10.244.1.68")], [0, 1, 0]);
+}
+
+#[test]
+fn a_difference_is_told_of_a_node_once_and_not_of_its_host_network_pods() {
+    let closed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: other}\nspec: {podSelector: {}, policyTypes: [Egress]}\n";
+    let (open, closed) = (read(&format!("{CLUSTER}{HOST}")), read(&format!("{CLUSTER}{HOST}{closed}")));
+    let changes = diff::run(&open, &closed, "calico".parse().unwrap(), None).unwrap();
+    assert!(changes.changes.iter().any(|change| change.destination == "node n2"), "{}", changes.table(false));
+    assert!(
+        !changes.changes.iter().any(|change| change.destination.contains("kube-system/agent")),
+        "{}",
+        changes.table(false)
+    );
+    assert!(changes.changes.iter().all(|change| change.maybe_opened.is_none()), "{}", changes.table(false));
+}
+
+#[test]
+fn what_a_pod_sends_to_itself_through_a_service_is_judged_where_the_plugin_does() {
+    let closed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: other}\nspec: {podSelector: {matchLabels: {app: near}}, policyTypes: [Ingress]}\n";
+    let only = HOST.replace(
+        "metadata: {name: somewhere, namespace: other, labels: {app: near}}",
+        "metadata: {name: somewhere, namespace: other}",
+    );
+    for (profile, direct, through) in [
+        ("cilium", Truth::Yes, Truth::Yes),
+        ("calico", Truth::Yes, Truth::No),
+        ("aws-vpc", Truth::Yes, Truth::No),
+        ("generic", Truth::Yes, Truth::Unknown),
+    ] {
+        let cluster = read(&format!("{CLUSTER}{only}{closed}"));
+        let ask = |destination: &str, port: &str| {
+            explain::run(&explain::Question {
+                cluster: &cluster,
+                profile: profile.parse().unwrap(),
+                complete: true,
+                pod_cidrs: None,
+                source: "other/near",
+                destination,
+                port,
+            })
+            .unwrap()
+        };
+        assert_eq!(ask("other/near", "8080").passes, direct, "{profile}");
+        let answer = ask("svc/other/near", "80");
+        assert_eq!(answer.passes, through, "{profile}: {}", answer.table(false));
+    }
 }

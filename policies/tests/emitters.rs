@@ -47,6 +47,9 @@ const CALICO: Dialect = Dialect::Calico;
 const CLUSTER: Dialect = Dialect::ClusterNetworkPolicy;
 const BESIDE_CILIUM: &[&str] = &["networking.k8s.io/v1", "cilium.io/v2"];
 const BESIDE_CALICO: &[&str] = &["networking.k8s.io/v1", "projectcalico.org/v3"];
+const BESIDE_CLUSTER: &[&str] = &["networking.k8s.io/v1", "policy.networking.k8s.io/v1alpha2"];
+const BESIDE_ALL: &[&str] =
+    &["networking.k8s.io/v1", "projectcalico.org/v3", "policy.networking.k8s.io/v1alpha2"];
 
 /// Each dialect that a profile enforces, alone and with those that are applied beside it.
 const ROWS: &[Row] = &[
@@ -59,9 +62,9 @@ const ROWS: &[Row] = &[
     Row { profile: "calico", dialects: &[NP], holds_against: &[] },
     Row { profile: "calico", dialects: &[CALICO], holds_against: BESIDE_CALICO },
     Row { profile: "calico", dialects: &[NP, CALICO], holds_against: BESIDE_CALICO },
-    Row { profile: "calico", dialects: &[CLUSTER], holds_against: &[] },
-    Row { profile: "calico", dialects: &[NP, CLUSTER], holds_against: &[] },
-    Row { profile: "calico", dialects: &[NP, CALICO, CLUSTER], holds_against: BESIDE_CALICO },
+    Row { profile: "calico", dialects: &[CLUSTER], holds_against: BESIDE_CLUSTER },
+    Row { profile: "calico", dialects: &[NP, CLUSTER], holds_against: BESIDE_CLUSTER },
+    Row { profile: "calico", dialects: &[NP, CALICO, CLUSTER], holds_against: BESIDE_ALL },
     Row { profile: "calico@3.29", dialects: &[NP, CALICO], holds_against: BESIDE_CALICO },
     Row { profile: "aws-vpc", dialects: &[NP], holds_against: &[] },
     Row { profile: "generic", dialects: &[NP], holds_against: &[] },
@@ -117,7 +120,8 @@ fn left_open(row: &Row, direction: Direction, who: Who) -> Left {
     }
 }
 
-/// What a policy of somebody else may open besides: of Calico nothing. Cilium's denials leave out what the pool may reach, since
+/// What a policy of somebody else may open besides: of Calico nothing. A ClusterNetworkPolicy's ingress rules know pods only, so
+/// that it cannot keep a NetworkPolicy from letting others in. Cilium's denials leave out what the pool may reach, since
 /// a denial beats the pool's own rule; they say the other ports of it one by one.
 fn open_to_others(
     row: &Row,
@@ -126,6 +130,10 @@ fn open_to_others(
     who: Who,
     asked: &Traffic,
 ) -> Traffic {
+    if row.dialects.contains(&CLUSTER) && !row.dialects.contains(&CALICO) {
+        let unknown_to_it = direction == Direction::Ingress && matches!(who, Who::OtherNode | Who::Outside);
+        return if unknown_to_it { Traffic::all() } else { Traffic::none() };
+    }
     let minor: u16 = match row.profile.split_once('@') {
         Some(("cilium", version)) => version.split_once('.').unwrap().1.parse().unwrap(),
         _ if row.profile == "cilium" => 19,
@@ -452,6 +460,22 @@ fn what_is_emitted_proves_the_intent_in_any_cluster_but_for_what_no_policy_decid
 #[test]
 fn denials_hold_against_whoever_writes_policies_beside_them() {
     hold(Hostile::Beside);
+}
+
+#[test]
+fn a_cluster_network_policy_beside_the_pools_is_among_the_hostile_ones() {
+    let row = ROWS.iter().find(|row| row.dialects == [CLUSTER]).unwrap();
+    let is =
+        |document: &mpegflow_policies_generator::yaml::Document| document.0["kind"] == "ClusterNetworkPolicy";
+    let with = (0..CLUSTERS)
+        .filter(|seed| scenario(row, *seed, Hostile::Beside).others.policies.iter().any(is))
+        .count();
+    assert!(with > 100, "{with} of {CLUSTERS}");
+    // Where the pool has none of its own, the same policies open it: they are hostile indeed.
+    let bare = Row { profile: "calico", dialects: &[NP], holds_against: BESIDE_CLUSTER };
+    let opened = (0..40)
+        .filter(|seed| wrong(&bare, &scenario(&bare, *seed, Hostile::Beside), Hostile::Beside, "").is_some());
+    assert!(opened.count() > 20);
 }
 
 #[test]

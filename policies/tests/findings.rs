@@ -11,7 +11,13 @@
 //! A line that ends in `# here` is where the finding must be. After the line `--- # intents` come the intents. The input is
 //! taken for complete.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
 
 use jiff::civil::Date;
 use mpegflow_policies::audit::{self, Outcome, Request, baseline::Baseline, catalog, flows, intent};
@@ -189,6 +195,11 @@ spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}
 
 /// Audits the closed pod under observed flows and a baseline: id, line, and file of what is found.
 fn observed(flow: &str, accepted: &str) -> Vec<(&'static str, String)> {
+    let outcome = outcome(flow, accepted);
+    outcome.findings.iter().map(|finding| (finding.id, finding.at.as_ref().unwrap().to_string())).collect()
+}
+
+fn outcome(flow: &str, accepted: &str) -> Outcome {
     let cluster = read::cluster(&input(CLOSED.to_owned()), &ReadOptions::default()).unwrap().cluster;
     let header = "apiVersion: mpegflow.io/v1alpha1\nkind: AuditBaseline\naccepted:";
     let baseline = Baseline::read(&input(format!("{header} {accepted}\n"))).unwrap();
@@ -203,8 +214,7 @@ fn observed(flow: &str, accepted: &str) -> Vec<(&'static str, String)> {
         today: DAY,
         flows: &flows,
     };
-    let outcome = audit::run(&request).unwrap();
-    outcome.findings.iter().map(|finding| (finding.id, finding.at.as_ref().unwrap().to_string())).collect()
+    audit::run(&request).unwrap()
 }
 
 /// A packet that Hubble saw, from the database to the closed pod or back.
@@ -224,10 +234,11 @@ fn a_flow_that_policies_deny_is_found_and_one_that_they_allow_is_not() {
 
 #[test]
 fn a_baseline_entry_for_nothing_is_stale_and_one_of_yesterday_has_expired() {
-    let entry = |expires: &str| {
-        format!("[{{fingerprint: 'MF501|Pod a/web|Pod a/web', owner: o, reason: r, expires: {expires}}}]")
-    };
     let denied = hubble("10.0.0.8", "10.0.0.7");
+    let fingerprint = outcome(&denied, "[]").findings[0].fingerprint();
+    let entry = |expires: &str| {
+        format!("[{{fingerprint: '{fingerprint}', owner: o, reason: r, expires: {expires}}}]")
+    };
     let stale = observed("", &entry("2026-06-01"));
     assert_eq!(stale, [("MF502", "example.yaml:3:12".to_owned())]);
     assert_eq!(observed(&denied, &entry("2026-06-01")), [], "in time");

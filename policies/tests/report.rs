@@ -67,6 +67,8 @@ fn finding(full: bool, certain: Truth, protocol: Protocol) -> Finding {
         }),
         fix: EVIL.into(),
         doubts: vec![Doubt::at(EVIL, &at(0)), Doubt::new(EVIL)],
+        subject: EVIL.into(),
+        covers: EVIL.into(),
     }
 }
 

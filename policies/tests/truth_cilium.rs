@@ -7,6 +7,7 @@
 
 mod reference;
 
+use mpegflow_policies::audit::{Request, run};
 use mpegflow_policies::cluster::Cluster;
 use mpegflow_policies::evaluate::{Evaluation, Options, Verdict};
 use mpegflow_policies::read::{Input, Limits, ReadOptions, cluster};
@@ -176,6 +177,42 @@ fn an_empty_section_isolates_nobody_in_any_version() {
             version,
             &[cnp("{endpointSelector: {}, ingress: [], egress: []}")],
             &[("client", "server", Tcp, 80, YES), (WORLD, "server", Tcp, 80, YES)],
+        );
+    }
+}
+
+#[test]
+fn that_an_empty_section_is_refused_from_1_17_on_is_a_finding_with_its_reason() {
+    let policy = cnp("{endpointSelector: {}, ingress: []}");
+    let cluster = read(&format!("{PODS}---\n{policy}")).unwrap();
+    let found = |version: &str| -> Vec<(&'static str, String)> {
+        let outcome = run(&Request {
+            cluster: &cluster,
+            profile: format!("cilium@{version}").parse().unwrap(),
+            complete: true,
+            intents: Vec::new(),
+            pod_cidrs: None,
+            baseline: None,
+            today: "2026-01-01".parse().unwrap(),
+            flows: &[],
+        })
+        .unwrap();
+        let about = outcome.findings.into_iter().filter(|f| f.object.kind.starts_with("Cilium"));
+        about.map(|finding| (finding.id, finding.reason)).collect()
+    };
+    for version in ["1.17", "1.18", "1.19"] {
+        let found = found(version);
+        assert!(
+            matches!(&*found, [("MF204", why)] if why.contains("from 1.17 on a rule without sections")),
+            "{found:?}"
+        );
+    }
+    // Before, agents take it, and it does nothing.
+    for version in ["1.14", "1.15", "1.16"] {
+        let found = found(version);
+        assert!(
+            matches!(&*found, [("MF204", why)] if why.contains("its sections are empty")),
+            "{version}: {found:?}"
         );
     }
 }

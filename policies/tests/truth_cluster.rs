@@ -319,6 +319,52 @@ fn a_kind_of_the_same_name_in_another_group_is_not_this_one() {
     }
 }
 
+#[test]
+fn which_profile_enforces_which_kind_at_which_version_is_said_with_its_reason() {
+    let cnp = ingress("p", "Admin", 1, &[&from_blue("Deny")]);
+    let rule = from_blue("Deny");
+    let (anp, banp) = (admin(1, &rule), baseline(&rule));
+    for (profile, of_cnp, of_anp, of_banp) in [
+        ("cilium@1.13", "allowed", "allowed", "allowed"),
+        ("cilium@1.19", "allowed", "allowed", "allowed"),
+        ("aws-vpc@1.14", "allowed", "allowed", "allowed"),
+        ("aws-vpc@1.21", "allowed", "allowed", "allowed"),
+        ("calico@3.28", "allowed", "allowed", "allowed"),
+        ("calico@3.29", "allowed", "denied", "allowed"),
+        ("calico@3.30", "allowed", "denied", "denied"),
+        ("calico@3.31", "allowed", "denied", "denied"),
+        ("calico@3.32", "denied", "allowed", "allowed"),
+        ("generic", "unknown", "unknown", "unknown"),
+    ] {
+        for (policy, expected) in [(&cnp, of_cnp), (&anp, of_anp), (&banp, of_banp)] {
+            let w = cluster(&[policy]).profile(profile);
+            let judged = w.from("b/web").to("a/web").tcp(80);
+            assert_eq!(judged, expected, "{profile}: {policy}");
+            // A policy that has no effect is a finding, one whose effect is not known a doubt; both say why.
+            let enforced = w.profile.enforces(&w.cluster.policies[0]);
+            assert!(!enforced.why.is_empty());
+            if expected == "unknown" {
+                assert!(judged.reasons().contains(enforced.why), "{profile}: {judged:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn under_a_plugin_that_nobody_names_a_tier_is_unknown_only_where_it_would_decide_otherwise() {
+    // Whoever enforces it denies, whoever does not lets the network policy deny.
+    let deny = ingress("p", "Admin", 1, &[&from_blue("Deny")]);
+    let w = cluster(&[&deny, &network_policy("a/deny", DENY_ALL)]).profile("generic");
+    assert_eq!(w.from("b/web").to("a/web").tcp(80), "denied");
+    assert_eq!(w.from("a/job").to("a/web").tcp(80), "denied");
+    let w = cluster(&[&deny, &network_policy("a/all", ALLOW_ALL)]).profile("generic");
+    assert_eq!(w.from("b/web").to("a/web").tcp(80), "unknown");
+    assert_eq!(w.from("a/job").to("a/web").tcp(80), "allowed", "no rule of it speaks of them");
+    let base = ingress("base", "Baseline", 1, &[&from_blue("Deny")]);
+    let w = cluster(&[&base, &network_policy("a/all", ALLOW_ALL)]).profile("generic");
+    assert_eq!(w.from("b/web").to("a/web").tcp(80), "allowed", "a baseline never undoes a network policy");
+}
+
 // === AdminNetworkPolicy and BaselineAdminNetworkPolicy ===
 
 fn admin(priority: u16, rules: &str) -> String {

@@ -84,9 +84,36 @@ fn rules_of_an_undeclared_direction_do_nothing() {
         "{podSelector: {}, policyTypes: [Ingress], egress: [], ingress: [{}]}",
     )]);
     assert_eq!(w.from("a/web").to("b/web").tcp(80), "allowed");
-    let w = two_by_two(&[&network_policy("a/p", "{podSelector: {}, policyTypes: [Egress], ingress: [{}]}")]);
+    let w = two_by_two(&[&network_policy("a/p", "{podSelector: {}, policyTypes: [Egress], ingress: [{}]}")])
+        .profile("calico");
     assert_eq!(w.from("b/web").to("a/web").tcp(80), "allowed");
     assert_eq!(w.from("a/web").to("b/web").tcp(80), "denied");
+}
+
+#[test]
+fn rules_of_an_undeclared_direction_count_under_cilium_and_perhaps_elsewhere() {
+    // cilium/cilium issue 48703: they isolate, and they allow.
+    let policy =
+        network_policy("a/p", "{podSelector: {}, policyTypes: [Egress], ingress: [{ports: [{port: 80}]}]}");
+    for (profile, named, other) in [
+        ("calico", "allowed", "allowed"),
+        ("cilium@1.13", "allowed", "denied"),
+        ("cilium", "allowed", "denied"),
+        ("aws-vpc", "unknown", "unknown"),
+        ("generic", "unknown", "unknown"),
+    ] {
+        let w = two_by_two(&[&policy]).profile(profile);
+        assert_eq!(w.from("b/web").to("a/web").tcp(80), named, "{profile}");
+        let judged = w.from("b/web").to("a/web").tcp(81);
+        assert_eq!(judged, other, "{profile}");
+        if other == "unknown" {
+            assert!(judged.reasons().contains("policyTypes"), "{judged:?}");
+        }
+    }
+    let deny = network_policy("a/deny", "{podSelector: {}}");
+    let w = two_by_two(&[&policy, &deny]);
+    assert_eq!(w.from("b/web").to("a/web").tcp(80), "unknown", "under Cilium it is a hole");
+    assert_eq!(w.profile("cilium").from("b/web").to("a/web").tcp(80), "allowed");
 }
 
 #[test]
@@ -297,11 +324,75 @@ fn an_exception_takes_out_of_its_own_block_only() {
 }
 
 #[test]
+fn whether_a_wider_block_of_another_rule_gives_an_exception_back_depends_on_the_plugin() {
+    let except = egress("[{to: [{ipBlock: {cidr: 8.0.0.0/8, except: [8.8.0.0/16]}}]}]");
+    let wider = network_policy(
+        "a/more",
+        "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 8.0.0.0/7}}]}]}",
+    );
+    let narrower = network_policy(
+        "a/more",
+        "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 8.8.8.0/24}}]}]}",
+    );
+    for profile in ["calico", "cilium"] {
+        let w = two_by_two(&[&except, &wider]).profile(profile);
+        assert_eq!(w.from("a/web").to("8.8.8.8").tcp(80), "allowed", "{profile}");
+    }
+    for profile in ["aws-vpc", "generic"] {
+        let w = two_by_two(&[&except, &wider]).profile(profile);
+        let judged = w.from("a/web").to("8.8.8.8").tcp(80);
+        assert_eq!(judged, "unknown", "{profile}");
+        assert!(judged.reasons().contains("wider block"), "{judged:?}");
+        assert_eq!(w.from("a/web").to("8.1.1.1").tcp(80), "allowed", "{profile}");
+        // The longest prefix counts, and an exception keeps nothing out of what lies within it.
+        let w = two_by_two(&[&except, &narrower]).profile(profile);
+        assert_eq!(w.from("a/web").to("8.8.8.8").tcp(80), "allowed", "{profile}");
+        assert_eq!(w.from("a/web").to("8.8.9.8").tcp(80), "denied", "{profile}");
+        // Another namespace's exceptions are for its own pods.
+        let elsewhere = network_policy(
+            "b/other",
+            "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 8.0.0.0/8, except: [8.8.0.0/16]}}]}]}",
+        );
+        let w = two_by_two(&[&elsewhere, &wider]).profile(profile);
+        assert_eq!(w.from("a/web").to("8.8.8.8").tcp(80), "allowed", "{profile}");
+    }
+}
+
+#[test]
+fn an_exception_holds_a_pod_that_a_selector_names() {
+    // The pod's own address is the longest prefix there is.
+    let except =
+        egress("[{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/9]}}, {namespaceSelector: {}}]}]");
+    for profile in ["calico", "cilium", "aws-vpc", "generic"] {
+        let w = two_by_two(&[&except]).profile(profile);
+        assert_eq!(w.from("a/web").to("b/web").tcp(80), "allowed", "{profile}");
+    }
+}
+
+#[test]
 fn a_block_of_ipv4_holds_no_ipv6_address() {
     let w = two_by_two(&[&egress("[{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]")]);
     assert_eq!(w.from("a/web").to("9.9.9.9").tcp(80), "allowed");
     assert_eq!(w.from("a/web").to("2001:db8::1").tcp(80), "denied");
     assert_eq!(w.from("a/web").to("::ffff:9.9.9.9").tcp(80), "denied");
+}
+
+#[test]
+fn a_pod_of_two_families_is_in_a_block_of_one_only_for_packets_of_that_family() {
+    let dual = "apiVersion: v1\nkind: Pod\nmetadata: {name: dual, namespace: b}\nspec: {containers: [{name: c, image: i}]}\nstatus: {podIP: 10.0.2.9, podIPs: [{ip: 10.0.2.9}, {ip: 'fd00::9'}]}\n";
+    let one = egress("[{to: [{ipBlock: {cidr: 10.0.0.0/8}}]}]");
+    let judged = two_by_two(&[dual, &one]).profile("calico").from("a/web").to("b/dual").tcp(80);
+    assert_eq!(judged, "unknown");
+    assert!(judged.reasons().contains("which one a packet uses"), "{judged:?}");
+    let both = egress("[{to: [{ipBlock: {cidr: 10.0.0.0/8}}, {ipBlock: {cidr: 'fd00::/8'}}]}]");
+    assert_eq!(two_by_two(&[dual, &both]).profile("calico").from("a/web").to("b/dual").tcp(80), "allowed");
+    let neither = egress("[{to: [{ipBlock: {cidr: 192.0.2.0/24}}]}]");
+    assert_eq!(two_by_two(&[dual, &neither]).profile("calico").from("a/web").to("b/dual").tcp(80), "denied");
+    let selected = egress("[{to: [{namespaceSelector: {}}]}]");
+    assert_eq!(
+        two_by_two(&[dual, &selected]).profile("calico").from("a/web").to("b/dual").tcp(80),
+        "allowed"
+    );
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn prove(cluster: &mpegflow_policies::cluster::Cluster, cni: Cni) -> audit::Outc
         cluster,
         profile: Profile::newest(cni),
         complete: true,
-        intents: vec![intent::worker_pools()],
+        intents: intent::worker_pools(cluster),
         pod_cidrs: None,
         baseline: None,
         today: jiff::civil::date(2026, 1, 1),

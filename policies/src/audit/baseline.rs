@@ -79,10 +79,18 @@ impl Baseline {
         }
         for (entry, used) in self.entries.iter().zip(used) {
             let (kind, reason) = if !used {
-                (
-                    &catalog::STALE_BASELINE,
-                    format!("nothing has the fingerprint {:?} any more", entry.fingerprint),
-                )
+                let start = entry.fingerprint.rsplit_once('|').map(|(start, _)| format!("{start}|"));
+                let changed = start.filter(|start| {
+                    left.iter().any(|finding| finding.fingerprint().starts_with(start.as_str()))
+                });
+                let why = match changed {
+                    Some(_) => format!(
+                        "what {:?} accepts is there with other ends or other traffic than was accepted",
+                        entry.fingerprint
+                    ),
+                    None => format!("nothing has the fingerprint {:?} any more", entry.fingerprint),
+                };
+                (&catalog::STALE_BASELINE, why)
             } else if entry.expires < today {
                 let why = format!(
                     "{:?} was accepted by {} until {}",
@@ -167,7 +175,8 @@ mod tests {
     }
 
     fn accept(name: &str, expires: &str) -> String {
-        format!("- {{fingerprint: 'MF401|Pod a/{name}|', owner: ann, reason: known, expires: {expires}}}\n")
+        let fingerprint = finding(name).fingerprint();
+        format!("- {{fingerprint: '{fingerprint}', owner: ann, reason: known, expires: {expires}}}\n")
     }
 
     fn apply(entries: &str, names: &[&str]) -> (Vec<&'static str>, usize) {

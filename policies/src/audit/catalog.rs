@@ -112,7 +112,7 @@ catalog! {
         "No policy isolates the pod in this direction: all traffic passes.",
         "Add a policy that selects it with no rules, and allow from there.";
     INERT_RULES = "MF212", "inert-rules", Warning:
-        "The policy has rules for a direction that its `policyTypes` does not declare: they have no effect.",
+        "The policy has rules for a direction that its `policyTypes` does not declare: they should have no effect, and under Cilium they have one.",
         "Add the direction to `policyTypes`, or remove the rules.";
     UNKNOWN_PORT_NAME = "MF213", "unknown-port-name", Warning:
         "No pod that the rule reaches names a port so: the rule allows nothing.",
@@ -120,6 +120,15 @@ catalog! {
     NOT_UNDERSTOOD = "MF214", "not-understood", Warning:
         "The policy says something that is not understood, or that hangs on what is not in the input: verdicts which depend on it are unknown.",
         "Remove the field, use a version that knows it, or add what is missing to the input.";
+    ENFORCEMENT_OFF = "MF215", "enforcement-off", Error:
+        "The agent that should enforce policies is set not to: what policies deny passes.",
+        "Set it to enforce: enable-policy: default and policy-audit-mode: false for Cilium, enable-network-policy for the VPC CNI.";
+    OPENS_AT_TIMES = "MF216", "opens-at-times", Warning:
+        "There are moments at which the agent lets packets pass that policies deny.",
+        "Set NETWORK_POLICY_ENFORCING_MODE=strict for the VPC CNI, --fail-open=false for kube-network-policies.";
+    NOT_AS_ASSUMED = "MF217", "not-as-assumed", Warning:
+        "The agent is set to do something else than its profile assumes: no verdict under that profile is sure.",
+        "Take the setting back, or judge the cluster by what it does there.";
     MAY_CHANGE_POLICIES = "MF301", "may-change-policies", Warning:
         "Someone may change the policies that the proof rests on.",
         "Take the verbs create, update, patch and delete on policies from the role, or the binding from the subject.";

@@ -147,6 +147,8 @@ fn ends(evaluation: &Evaluation<'_>) -> BTreeMap<Key, EndpointId> {
     evaluation
         .endpoints()
         .filter(|(_, endpoint)| !matches!(endpoint, Endpoint::Imagined(_) | Endpoint::Sibling(_)))
+        // What changes for a host-network pod changes for its node, which is listed.
+        .filter(|(id, _)| !evaluation.is_its_node(*id))
         .map(|(id, _)| (evaluation.name(id), id))
         .collect()
 }

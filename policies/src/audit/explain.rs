@@ -1,9 +1,9 @@
 //! Why a packet passes or does not: a question in words, an answer rule by rule.
 
 use crate::cluster::{Cluster, TargetPort};
-use crate::evaluate::{Effect, EndpointId, EvaluateError, Evaluation, Explanation, Options, Step};
+use crate::evaluate::{Effect, EndpointId, EvaluateError, Evaluation, Explanation, Options, Step, Verdict};
 use crate::places;
-use crate::profile::Profile;
+use crate::profile::{Fact, Profile};
 use crate::report::clean;
 use crate::sets::{AddressSet, Cidr, Lane, PortSet, Protocol, Traffic};
 use crate::truth::{Doubt, Truth};
@@ -106,23 +106,44 @@ pub fn run(question: &Question<'_>) -> Result<Answer, QuestionError> {
     let evaluation = Evaluation::new(question.cluster, question.profile, options)?;
     let source = find(question, &evaluation, question.source)?;
     let mut pairs = Vec::new();
+    let mut passes = None;
     for (destination, traffic) in destinations(question, &evaluation)? {
-        let explanation = evaluation.explain(source, destination);
-        let verdict = &explanation.verdict;
-        let passes = match (verdict.allowed.intersects(&traffic), verdict.unknown.intersects(&traffic)) {
-            (true, _) => Truth::Yes,
-            (false, true) => Truth::Unknown,
-            (false, false) => Truth::No,
-        };
-        pairs.push(Pair {
-            source: evaluation.name(source),
-            destination: evaluation.name(destination),
-            traffic,
-            passes,
-            explanation,
-        });
+        // Where the input does not say who runs on which node, a node or a host-network pod may be the pod's own node or not.
+        let sources = evaluation.seen_from(destination, source);
+        let seen = evaluation.seen_from(source, destination);
+        let hairpin = destination == source && question.destination.starts_with("svc/");
+        let readings = sources.iter().flat_map(|from| seen.iter().map(|to| (*from, *to))).collect::<Vec<_>>();
+        let first = pairs.len();
+        for (from, to) in readings {
+            let (explanation, passes) = if hairpin {
+                hairpin_of(question.profile, &evaluation, from, &traffic)
+            } else {
+                let explanation = evaluation.explain(from, to);
+                let passes = judge(&explanation.verdict, &traffic);
+                (explanation, passes)
+            };
+            let named = |end, as_| match (evaluation.name(end), evaluation.name(as_)) {
+                (own, other) if own == other => own,
+                (own, other) => format!("{own} ({other})"),
+            };
+            pairs.push(Pair {
+                source: named(source, from),
+                destination: named(destination, to),
+                traffic: traffic.clone(),
+                passes,
+                explanation,
+            });
+        }
+        let own = pairs.get_mut(first..).unwrap_or_default();
+        let one = own.first().map_or(Truth::Unknown, |pair| pair.passes);
+        let agreed = if own.iter().all(|pair| pair.passes == one) { one } else { Truth::Unknown };
+        if own.len() > 1 && agreed == Truth::Unknown {
+            let what = "whether it is the pod's own node is not known: the input does not say on which node the pod runs";
+            own.iter_mut().for_each(|pair| pair.explanation.doubts.push(Doubt::new(what)));
+        }
+        passes = passes.max(Some(agreed));
     }
-    let passes = pairs.iter().map(|pair| pair.passes).max().unwrap_or(Truth::Unknown);
+    let passes = passes.unwrap_or(Truth::Unknown);
     let word = match passes {
         Truth::Yes => "Allowed",
         Truth::No => "Denied",
@@ -136,6 +157,36 @@ pub fn run(question: &Question<'_>) -> Result<Answer, QuestionError> {
         "Policies that are not in the input may say otherwise; --assume-complete or --cluster leaves none out.".into()
     });
     Ok(Answer { passes, sentence, pairs, caveat })
+}
+
+/// What a pod sends to a Service that it is behind itself, and that comes back to it.
+fn hairpin_of(
+    profile: Profile,
+    evaluation: &Evaluation<'_>,
+    pod: EndpointId,
+    traffic: &Traffic,
+) -> (Explanation, Truth) {
+    let policed = profile.fact(Fact::PolicesHairpin);
+    if policed.truth == Truth::No {
+        let mut explanation = evaluation.explain(pod, pod);
+        explanation.exempt = Some(policed.why.into());
+        return (explanation, Truth::Yes);
+    }
+    let mut explanation = evaluation.explain_hairpin(pod);
+    let passes = judge(&explanation.verdict, traffic);
+    if policed.truth == Truth::Yes || passes == Truth::Yes {
+        return (explanation, passes);
+    }
+    explanation.doubts.push(Doubt::new(policed.why));
+    (explanation, Truth::Unknown)
+}
+
+fn judge(verdict: &Verdict, traffic: &Traffic) -> Truth {
+    match (verdict.allowed.intersects(traffic), verdict.unknown.intersects(traffic)) {
+        (true, _) => Truth::Yes,
+        (false, true) => Truth::Unknown,
+        (false, false) => Truth::No,
+    }
 }
 
 fn find(

@@ -8,7 +8,7 @@ use crate::hardening::ContainerSecurity;
 pub(super) fn findings(pod: &Pod, cluster: &Cluster) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut add = |kind: &'static catalog::Kind, at: &crate::source::At, reason: String| {
-        found.push(Finding::certain(kind, pod.object.clone(), Some(at.clone()), reason));
+        found.push(Finding::certain(kind, pod.object.clone(), Some(at.clone()), reason).of_pod(pod));
     };
     let security = &pod.security;
 

@@ -16,11 +16,13 @@
 //!   reached-by: []            # who may connect to them; without this line nobody asks
 //! ```
 
+use crate::cluster::{Cluster, Pod, Service, ServicePort, TargetPort, WorkerPool};
 use crate::matching::{DomainPattern, Kind, LabelOwner, Match, Test, TrafficMatch};
 use crate::read::object::{self, Field, IntOrString, Object};
 use crate::read::{Document, Input, Invalid, ReadError, ReadErrors, documents};
 use crate::sets::{AddressSet, Cidr, PortSet, Protocol};
 use crate::source::At;
+use crate::truth::Doubt;
 use std::sync::Arc;
 
 /// What is to be proved of some pods.
@@ -66,8 +68,107 @@ pub const BROKER_LABEL: (&str, &str) = ("app.kubernetes.io/name", "mpegflow-brok
 /// Name of the port of the broker's worker API.
 pub const BROKER_PORT: &str = "worker-api";
 
-/// The built-in intent of worker pools: their pods reach the broker's worker API and nothing else, and nobody reaches them.
-pub fn worker_pools() -> Intent {
+/// The built-in intents of a cluster's worker pools: their pods reach the broker's worker API and nothing else, and nobody
+/// reaches them. The workers of a presigned pool also reach its storage endpoints, which is what its owner asked for and weaker
+/// (a finding says so); each such pool has an intent of its own.
+pub fn worker_pools(cluster: &Cluster) -> Vec<Intent> {
+    let strict = strict(cluster);
+    let presigned = || cluster.worker_pools.iter().filter(|pool| !pool.storage_endpoints.is_empty());
+    let is_of = |pool: &WorkerPool, pod: &Pod| {
+        pod.namespace == pool.namespace && pod.labels.get(POOL_LABEL) == Some(&pool.object.name)
+    };
+    let strict_pods = cluster
+        .pods
+        .iter()
+        .any(|pod| pod.labels.contains_key(POOL_LABEL) && !presigned().any(|pool| is_of(pool, pod)));
+    let mut intents: Vec<Intent> = presigned()
+        .map(|pool| {
+            let endpoints = pool.storage_endpoints.iter().map(|text| storage(text, pool));
+            Intent {
+                name: format!("{} reaches only the broker and its storage", pool.object).into(),
+                from: of_pool(pool),
+                from_text: format!("pods of {}", pool.object).into(),
+                may: strict.may.as_ref().map(|may| may.iter().cloned().chain(endpoints).collect()),
+                ..strict.clone()
+            }
+        })
+        .collect();
+    if strict_pods || intents.is_empty() {
+        let others = presigned().map(|pool| of_pool(pool).negate());
+        intents.insert(
+            0,
+            Intent {
+                from: Match::All(std::iter::once(strict.from.clone()).chain(others).collect()),
+                ..strict
+            },
+        );
+    }
+    intents
+}
+
+/// Pods of one pool, host-network ones among them.
+fn of_pool(pool: &WorkerPool) -> Match {
+    Match::All(vec![
+        Match::Namespace(Test::Is(pool.namespace.clone())),
+        Match::label(LabelOwner::Endpoint, POOL_LABEL, pool.object.name.clone()),
+    ])
+}
+
+/// A storage endpoint of a pool: `192.0.2.10:443`, `198.51.100.0/24:443`, `[2001:db8::/64]:443`.
+fn storage(text: &Arc<str>, pool: &WorkerPool) -> Peer {
+    let parsed = || {
+        let (block, port) = text.rsplit_once(':')?;
+        let block = block.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(block);
+        let block: Cidr = block.parse().ok().or_else(|| block.parse().ok().map(Cidr::host))?;
+        Some((block, port.parse::<u16>().ok().filter(|port| *port > 0)?))
+    };
+    let (who, traffic) = match parsed() {
+        Some((block, port)) => {
+            (Match::Address(AddressSet::block(block)), TrafficMatch::Ports(Protocol::Tcp, PortSet::one(port)))
+        }
+        None => {
+            let what = format!(
+                "the storage endpoint {text:?} of {} is not ADDRESS:PORT or ADDRESS/BITS:PORT",
+                pool.object
+            );
+            (Match::Doubt(Doubt::at(what, &pool.at)), TrafficMatch::Anything)
+        }
+    };
+    Peer { who, traffic, text: format!("its storage at {text}").into() }
+}
+
+/// The addresses of the broker's Services, for implementations whose policies see them before their translation.
+fn broker_services(cluster: &Cluster) -> impl Iterator<Item = Peer> + '_ {
+    let (key, value) = BROKER_LABEL;
+    let of_broker = move |service: &&Service| {
+        let label = service.selector.as_ref().and_then(|selector| selector.get(key));
+        label.is_some_and(|label| **label == *value)
+    };
+    let backends = move |namespace: &Arc<str>| {
+        let pods =
+            cluster.pods.iter().filter(move |pod| pod.labels.get(key).is_some_and(|label| **label == *value));
+        let pods = pods.filter(|pod| pod.namespace == *namespace);
+        let ports = pods.flat_map(|pod| &pod.ports).filter(|port| port.name.as_deref() == Some(BROKER_PORT));
+        ports.map(|port| port.port).collect::<Vec<_>>()
+    };
+    cluster.services.iter().filter(of_broker).filter_map(move |service| {
+        let worker_api = |port: &&ServicePort| match &port.target {
+            TargetPort::Name(name) => **name == *BROKER_PORT,
+            TargetPort::Number(number) => backends(&service.namespace).contains(number),
+        };
+        let ports = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp).filter(worker_api);
+        let ports = PortSet::of(ports.map(|port| (port.port, port.port)));
+        let addresses = AddressSet::blocks(service.cluster_ips.iter().copied().map(Cidr::host));
+        (!addresses.is_empty() && ports.iter().next().is_some()).then(|| Peer {
+            who: Match::Address(addresses),
+            traffic: TrafficMatch::Ports(Protocol::Tcp, ports),
+            text: format!("the worker API of {}", service.object).into(),
+        })
+    })
+}
+
+/// What holds of workers that have everything through the broker.
+fn strict(cluster: &Cluster) -> Intent {
     let (key, value) = BROKER_LABEL;
     let broker = Peer {
         who: Match::pods(Match::label(LabelOwner::Endpoint, key, value)),
@@ -81,7 +182,7 @@ pub fn worker_pools() -> Intent {
         // Host-network workers, too: that they are outside every policy is for the verdict to say.
         from: is_worker,
         from_text: format!("pods labelled {POOL_LABEL}").into(),
-        may: Some(vec![broker.clone()]),
+        may: Some(std::iter::once(broker.clone()).chain(broker_services(cluster)).collect()),
         must: vec![broker],
         must_not: Vec::new(),
         reached_by: Some(Vec::new()),

@@ -18,7 +18,7 @@ use super::Finding;
 use super::select::{Party, Select};
 use crate::cluster::{Cluster, Pod};
 use crate::policy::{Direction, Policy, Rule, Section};
-use crate::profile::{Fact, Profile};
+use crate::profile::Profile;
 use crate::source::{At, ObjectRef};
 use crate::truth::Truth;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +68,7 @@ impl<'a> Lint<'a> {
         let live = cluster
             .policies
             .iter()
-            .filter(|policy| policy.inert.is_none() && select.fact(Fact::Enforces(policy.dialect)).may());
+            .filter(|policy| policy.inert.is_none() && profile.enforces(policy).truth.may());
         let mut parties: Vec<Party<'a>> = cluster.pods.iter().map(Party::Pod).collect();
         parties.extend(cluster.worker_pools.iter().map(|pool| Party::Worker(&pool.namespace)));
         // An input with the namespace that every cluster has shows them all; any other one may leave out whom a peer means.

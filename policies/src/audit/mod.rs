@@ -1,6 +1,7 @@
 //! The audit: intents in, findings out.
 
 mod access;
+mod agents;
 pub mod baseline;
 pub mod catalog;
 pub mod diff;
@@ -13,13 +14,18 @@ mod reach;
 mod run;
 mod select;
 
+pub(crate) use agents::is_agent;
 pub use run::{Request, run};
 
+use crate::cluster::{Cluster, Pod};
+use crate::evaluate::{Endpoint, EndpointId, Evaluation};
 use crate::policy::Direction;
 use crate::profile::Profile;
 use crate::sets::Protocol;
 use crate::source::{At, ObjectRef};
 use crate::truth::{Doubt, Truth};
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// How bad a finding is.
@@ -54,6 +60,10 @@ pub struct Finding {
     pub fix: String,
     /// What is not known, for an uncertain finding.
     pub doubts: Vec<Doubt>,
+    /// What it is about by a name that lasts: of a controller's pods the controller's.
+    pub subject: String,
+    /// A digest of all that it covers: every other end with its traffic, else the reason.
+    pub covers: String,
 }
 
 /// A packet that passes and should not.
@@ -195,10 +205,18 @@ pub fn word(proved: Truth) -> &'static str {
 }
 
 impl Finding {
-    /// What identifies it in a baseline and to a code scanner, whatever the line it moves to.
+    /// What identifies it in a baseline and to a code scanner, whatever the line it moves to: its id, what it is about, and a
+    /// digest of all that it covers. One more destination, or one more port, makes it another.
     pub fn fingerprint(&self) -> String {
-        let witness = self.witness.as_ref().map(|w| w.destination.as_str()).unwrap_or_default();
-        format!("{}|{}|{witness}", self.id, self.object)
+        format!("{}|{}|{}", self.id, self.subject, self.covers)
+    }
+
+    /// The same about a pod, which has another name tomorrow where a controller makes it.
+    pub(crate) fn of_pod(mut self, pod: &Pod) -> Self {
+        self.subject = stable_name(pod);
+        let reason = self.reason.replace(&pod.object.to_string(), &self.subject);
+        self.covers = digest([reason.as_str()]);
+        self
     }
 
     /// A finding that is sure, without a packet.
@@ -212,6 +230,8 @@ impl Finding {
             id: kind.id,
             severity: kind.severity,
             certain: Truth::Yes,
+            subject: object.to_string(),
+            covers: digest([reason.as_str()]),
             object,
             at,
             reason,
@@ -220,4 +240,40 @@ impl Finding {
             doubts: Vec::new(),
         }
     }
+}
+
+/// What a pod is called from one day to the next: by its controller where it has one, a Deployment's by the Deployment.
+pub(crate) fn stable_name(pod: &Pod) -> String {
+    let Some(owner) = &pod.owner else { return pod.object.to_string() };
+    let hash = pod.labels.get("pod-template-hash").filter(|_| &*owner.kind == "ReplicaSet");
+    let deployment = hash.and_then(|hash| owner.name.strip_suffix(&**hash)?.strip_suffix('-'));
+    match deployment {
+        Some(name) => format!("Deployment {}/{name}", pod.namespace),
+        None => format!("{} {}/{}", owner.kind, pod.namespace, owner.name),
+    }
+}
+
+/// The same of an endpoint; what is no pod has a name that lasts.
+pub(crate) fn stable_end(cluster: &Cluster, evaluation: &Evaluation<'_>, endpoint: EndpointId) -> String {
+    match evaluation.endpoint(endpoint) {
+        Some(Endpoint::Pod(pod)) => cluster.pods.get(*pod).map(stable_name).unwrap_or_default(),
+        _ => evaluation.name(endpoint),
+    }
+}
+
+/// The first half of a SHA-256 over lines, in hexadecimal; their order makes no difference.
+pub(crate) fn digest<'a>(lines: impl IntoIterator<Item = &'a str>) -> String {
+    let mut lines: Vec<&str> = lines.into_iter().collect();
+    lines.sort_unstable();
+    let mut hash = Sha256::new();
+    for line in lines {
+        hash.update(line);
+        hash.update(b"\n");
+    }
+    let mut text = String::with_capacity(32);
+    for byte in hash.finalize().iter().take(16) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }

@@ -1,29 +1,27 @@
 //! Whether an intent holds: every pod it is about against everybody, in both directions, all traffic at once.
+//!
+//! | module | says |
+//! |---|---|
+//! | [`kinds`] | which finding a packet makes, by who gets it |
+//! | [`bucket`] | packets of one kind, gathered into one finding |
 
-use super::intent::{Intent, Peer, TENANT_LABEL};
-use super::{DecidingRule, Finding, IntentResult, Reach, Witness, catalog};
-use crate::cluster::{Cluster, ContainerPort};
+mod bucket;
+mod kinds;
+
+use super::intent::{Intent, Peer};
+use super::{DecidingRule, Finding, IntentResult, Reach, catalog};
+use crate::cluster::Cluster;
 use crate::evaluate::{Effect, Endpoint, EndpointId, EvaluateError, Evaluation, Step};
-use crate::matching::{DomainPattern, Match, TrafficMatch};
-use crate::places;
-use crate::policy::Dialect;
-use crate::profile::{Fact, Profile};
-use crate::read::LISTED_NAMES_ONLY;
-use crate::sets::{PortSet, Protocol, Traffic};
+use crate::matching::{DomainPattern, Match};
+use crate::sets::Traffic;
 use crate::truth::{Doubt, Truth};
+use bucket::Buckets;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Arrows of the picture; a report with more shows no one anything.
 const MOST_REACH: usize = 5_000;
 /// Doubts that an intent's result carries.
 const MOST_DOUBTS: usize = 50;
-/// Ports of the kubelet: the authenticated one, and the read-only one of old clusters.
-const KUBELET: [u16; 2] = [10250, 10255];
-/// The port that resolvers are asked at.
-const DNS: u16 = 53;
-/// The API server's port on control-plane nodes.
-const KUBE_API: u16 = 6443;
-
 /// What an audit of intents has gathered.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -36,32 +34,25 @@ pub(super) struct Gathered {
 pub(super) struct Check<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) evaluation: &'a Evaluation<'a>,
-    pub(super) profile: Profile,
     pub(super) complete: bool,
 }
 
-/// Violations of one kind by one object, gathered into one finding.
-struct Bucket {
-    witness: Option<Witness>,
-    others: BTreeSet<String>,
-    certain: bool,
-    doubts: BTreeSet<Doubt>,
-    traffic: Traffic,
-}
-
-type Buckets = BTreeMap<(usize, &'static str), Bucket>;
-
 impl Check<'_> {
     /// Checks an intent.
-    pub(super) fn run(&self, intent: &Intent, gathered: &mut Gathered) -> Result<(), EvaluateError> {
-        let mut doubts: BTreeSet<Doubt> = BTreeSet::new();
+    /// `agents` are doubts about what enforces the policies.
+    pub(super) fn run(
+        &self,
+        intent: &Intent,
+        agents: &[Doubt],
+        gathered: &mut Gathered,
+    ) -> Result<(), EvaluateError> {
+        let mut doubts: BTreeSet<Doubt> = agents.iter().cloned().collect();
         let sources = self.pods(&intent.from);
         if sources.is_empty() {
             let doubt = gathered_finding(intent, gathered);
             gathered.results.push(about_nobody(intent, doubt));
             return Ok(());
         }
-        let mut buckets = Buckets::new();
         // Pods that nothing tells apart are looked at once; every one of them is named.
         let mut classes: BTreeMap<_, Vec<(EndpointId, usize)>> = BTreeMap::new();
         for (endpoint, pod, truth) in &sources {
@@ -74,24 +65,29 @@ impl Check<'_> {
             }
             classes.entry(self.evaluation.class(*endpoint)).or_default().push((*endpoint, *pod));
         }
+        let mut violated = false;
+        let mut unproved = false;
         for members in classes.values() {
             let Some((first, _)) = members.first().copied() else { continue };
             let objects: BTreeSet<usize> = members.iter().map(|(_, pod)| *pod).collect();
+            let mut buckets = Buckets::default();
             self.outwards(intent, first, &objects, &mut buckets, gathered)?;
             self.inwards(intent, first, &objects, &mut buckets, gathered)?;
-        }
-        let mut violated = false;
-        let mut unproved = false;
-        for ((pod, id), bucket) in buckets {
-            let (Some(pod), Some(kind)) = (self.cluster.pods.get(pod), catalog::by_id(id)) else { continue };
-            let weakens = kind.severity == super::Severity::Error;
-            violated |= bucket.certain && weakens;
-            unproved |= !bucket.certain && weakens;
-            if !bucket.certain && weakens {
-                doubts.extend(bucket.doubts.iter().cloned());
+            for (kind, bucket) in buckets.iter() {
+                let weakens = kind.severity == super::Severity::Error;
+                violated |= bucket.certain && weakens;
+                unproved |= !bucket.certain && weakens;
+                if !bucket.certain && weakens {
+                    doubts.extend(bucket.doubts.iter().cloned());
+                }
+                let pods = objects.iter().filter_map(|pod| self.cluster.pods.get(*pod));
+                gathered.findings.extend(pods.map(|pod| bucket.finding(kind, pod, intent)));
             }
-            gathered.findings.push(finding(kind, pod, intent, bucket));
         }
+        // Who may do what is a part of the proof where hardening is.
+        let missing =
+            self.cluster.missing_rights.iter().filter(|right| intent.hardened || !right.about_rights);
+        doubts.extend(missing.map(|right| right.doubt.clone()));
         if !self.complete {
             doubts.insert(Doubt::new(
                 "policies or pods that are not in the input may allow more; --assume-complete says that there are none, \
@@ -138,7 +134,7 @@ impl Check<'_> {
     ) -> Result<(), EvaluateError> {
         let mut reached = vec![false; intent.must.len()];
         for (destination, endpoint) in self.evaluation.destinations(source) {
-            if self.is_its_node(endpoint) {
+            if self.evaluation.is_its_node(destination) {
                 continue;
             }
             let verdict = self.evaluation.verdict(source, destination);
@@ -153,14 +149,7 @@ impl Check<'_> {
                     if !missing.is_none() || wanted.is_none() {
                         let certain = wanted.is_none() || missing.intersects(&verdict.denied);
                         let shown = if missing.is_none() { &Traffic::all() } else { &missing };
-                        self.note(
-                            buckets,
-                            &catalog::CANNOT_REACH,
-                            objects,
-                            (source, destination),
-                            shown,
-                            certain,
-                        );
+                        self.note(buckets, &catalog::CANNOT_REACH, (source, destination), shown, certain);
                     }
                 }
             }
@@ -182,13 +171,13 @@ impl Check<'_> {
             );
             let asked = verdict.allowed.intersection(&may_lo);
             if self.is_resolver(intent, destination, endpoint) {
-                self.resolver(objects, (source, destination), endpoint, &asked, buckets);
+                self.resolver((source, destination), endpoint, &asked, buckets);
             }
             let bad = verdict.allowed.difference(&may_hi);
             let unsure = passes.difference(&may_lo).difference(&bad);
             for (traffic, certain) in [(bad, true), (unsure, false)] {
                 for (kind, part) in self.kinds(endpoint, source, destination, &traffic) {
-                    self.note(buckets, kind, objects, (source, destination), &part, certain);
+                    self.note(buckets, kind, (source, destination), &part, certain);
                 }
             }
             for peer in &intent.must_not {
@@ -201,20 +190,18 @@ impl Check<'_> {
                 for (traffic, certain) in [(bad, true), (unsure, false)] {
                     if !traffic.is_none() {
                         let pair = (source, destination);
-                        self.note(buckets, &catalog::FORBIDDEN, objects, pair, &traffic, certain);
+                        self.note(buckets, &catalog::FORBIDDEN, pair, &traffic, certain);
                     }
                 }
             }
         }
         for (peer, reached) in intent.must.iter().zip(reached) {
             if !reached {
-                for object in objects {
-                    let bucket = bucket(buckets, *object, &catalog::CANNOT_REACH);
-                    bucket.certain |= self.complete;
-                    bucket.others.insert(format!("{}, whom nothing in the input is", peer.text));
-                    let doubt = format!("nothing in the input is {}", peer.text);
-                    bucket.doubts.insert(Doubt::new(doubt));
-                }
+                let bucket = buckets.of(&catalog::CANNOT_REACH);
+                bucket.certain |= self.complete;
+                bucket.others.insert(format!("{}, whom nothing in the input is", peer.text));
+                let doubt = format!("nothing in the input is {}", peer.text);
+                bucket.doubts.insert(Doubt::new(doubt));
             }
         }
         Ok(())
@@ -232,7 +219,9 @@ impl Check<'_> {
         let Some(reached_by) = &intent.reached_by else { return Ok(()) };
         for (source, endpoint) in self.evaluation.sources(destination) {
             // The kubelet's probes come from the pod's own node, and no implementation keeps them out.
-            if matches!(endpoint, Endpoint::LocalNode | Endpoint::Domain(_)) || self.is_its_node(endpoint) {
+            if matches!(endpoint, Endpoint::LocalNode | Endpoint::Domain(_))
+                || self.evaluation.is_its_node(source)
+            {
                 continue;
             }
             let verdict = self.evaluation.verdict(source, destination);
@@ -268,84 +257,11 @@ impl Check<'_> {
             };
             for (traffic, certain) in [(bad, true), (unsure, false)] {
                 if !traffic.is_none() {
-                    self.note(buckets, kind, objects, (source, destination), &traffic, certain);
+                    self.note(buckets, kind, (source, destination), &traffic, certain);
                 }
             }
         }
         Ok(())
-    }
-
-    /// Whether somebody answers DNS, as far as is told: a pod declares such a port, or the intent names it of whoever that is.
-    fn is_resolver(&self, intent: &Intent, destination: EndpointId, endpoint: &Endpoint) -> bool {
-        let Some(may) = &intent.may else { return false };
-        let declared = match endpoint {
-            Endpoint::Pod(pod) | Endpoint::Sibling(pod) => self.cluster.pods.get(*pod),
-            _ => None,
-        };
-        let mut ports = declared.into_iter().flat_map(|pod| &pod.ports);
-        ports.any(|port| port.port == DNS || port.name.as_ref().is_some_and(|name| name.starts_with("dns")))
-            || may.iter().any(|peer| {
-                let (surely, _) = self.evaluation.traffic(&peer.traffic, destination);
-                peer.traffic != TrafficMatch::Anything
-                    && (surely.contains(Protocol::Udp, DNS) || surely.contains(Protocol::Tcp, DNS))
-                    && self.evaluation.matches(&peer.who, destination) == Truth::Yes
-            })
-    }
-
-    /// Notes that a DNS server may be asked, where that is intended and no rule says for which names.
-    fn resolver(
-        &self,
-        objects: &BTreeSet<usize>,
-        (source, destination): (EndpointId, EndpointId),
-        endpoint: &Endpoint,
-        asked: &Traffic,
-        buckets: &mut Buckets,
-    ) {
-        let ports: Vec<u16> = match endpoint {
-            Endpoint::Pod(pod) | Endpoint::Sibling(pod) => {
-                let declared = self.cluster.pods.get(*pod).into_iter().flat_map(|pod| &pod.ports);
-                let is_dns =
-                    |port: &&ContainerPort| port.name.as_ref().is_some_and(|name| name.starts_with("dns"));
-                declared.filter(is_dns).map(|port| port.port).chain([DNS]).collect()
-            }
-            Endpoint::Imagined(_) => return,
-            _ => vec![DNS],
-        };
-        let dns = [Protocol::Udp, Protocol::Tcp].into_iter().fold(Traffic::none(), |all, protocol| {
-            all.union(&Traffic::to(protocol, PortSet::of(ports.iter().map(|port| (*port, *port)))))
-        });
-        let dns = asked.intersection(&dns);
-        if dns.is_none() {
-            return;
-        }
-        let explanation = self.evaluation.explain(source, destination);
-        let mut admitting = explanation
-            .egress
-            .iter()
-            .filter(|step| step.effect == Effect::Allows && step.traffic.intersects(&dns))
-            .peekable();
-        let limited = admitting.peek().is_some()
-            && admitting
-                .all(|step| step.note.as_deref().is_some_and(|note| note.contains(LISTED_NAMES_ONLY)));
-        if !limited {
-            self.note(buckets, &catalog::DNS_RESOLVER, objects, (source, destination), &dns, true);
-        }
-    }
-
-    /// Whether an endpoint is a host-network pod that policies see as its node, and that node is an endpoint, too: what holds of
-    /// the node, seen from its own pods and from others, holds of the pod.
-    fn is_its_node(&self, endpoint: &Endpoint) -> bool {
-        let Endpoint::Pod(pod) = endpoint else { return false };
-        let Some(pod) = self.cluster.pods.get(*pod).filter(|pod| pod.host_network) else { return false };
-        let is_known = self.cluster.nodes.iter().any(|node| Some(&node.name) == pod.node.as_ref());
-        let profile = self.profile;
-        let enforced =
-            Dialect::ALL.into_iter().filter(|dialect| profile.fact(Fact::Enforces(*dialect)).truth.may());
-        is_known
-            && profile.fact(Fact::HostNetworkIsSubject).truth == Truth::No
-            && enforced
-                .into_iter()
-                .all(|dialect| profile.fact(Fact::HostNetworkIsPeer(dialect)).truth == Truth::No)
     }
 
     /// Traffic to a destination that peers surely and possibly permit.
@@ -365,120 +281,8 @@ impl Check<'_> {
         (lo, hi)
     }
 
-    /// Which findings traffic to a destination makes: each with its part of it.
-    fn kinds(
-        &self,
-        endpoint: &Endpoint,
-        source: EndpointId,
-        destination: EndpointId,
-        traffic: &Traffic,
-    ) -> Vec<(&'static catalog::Kind, Traffic)> {
-        if traffic.is_none() {
-            return Vec::new();
-        }
-        let tcp = |ports: &[u16]| Traffic::to(Protocol::Tcp, PortSet::of(ports.iter().map(|p| (*p, *p))));
-        let is_api = self.evaluation.matches(&Match::KubeApiServer, destination) == Truth::Yes;
-        let split = |special: Traffic, kind: &'static catalog::Kind, rest: &'static catalog::Kind| {
-            let parts = [(kind, traffic.intersection(&special)), (rest, traffic.difference(&special))];
-            parts.into_iter().filter(|(_, part)| !part.is_none()).collect::<Vec<_>>()
-        };
-        match endpoint {
-            Endpoint::Imagined(_) => vec![(&catalog::ADMITS_FUTURE_PODS, traffic.clone())],
-            Endpoint::LocalNode | Endpoint::Node(_) | Endpoint::AnyNode => {
-                let mut found = split(tcp(&KUBELET), &catalog::REACHES_KUBELET, &catalog::REACHES_NODES);
-                let api = traffic.intersection(&tcp(&[KUBE_API]));
-                if !api.is_none() {
-                    found.push((&catalog::REACHES_KUBE_API, api));
-                }
-                found
-            }
-            _ if is_api => vec![(&catalog::REACHES_KUBE_API, traffic.clone())],
-            Endpoint::External(addresses) if addresses.is_subset(&places::metadata_addresses()) => {
-                vec![(&catalog::REACHES_METADATA, traffic.clone())]
-            }
-            Endpoint::External(addresses)
-                if addresses.is_subset(&places::service_addresses(self.cluster)) =>
-            {
-                vec![(&catalog::REACHES_PODS, traffic.clone())]
-            }
-            Endpoint::External(_) | Endpoint::Domain(_) => {
-                let dns = Traffic::to(Protocol::Udp, PortSet::one(53)).union(&tcp(&[53]));
-                split(dns, &catalog::DNS_TO_ANYONE, &catalog::REACHES_OUTSIDE)
-            }
-            Endpoint::Pod(_) | Endpoint::Sibling(_) => {
-                let kind = match (self.tenant(source), self.tenant(destination)) {
-                    (Some(own), Some(other)) if own != other => &catalog::REACHES_TENANT,
-                    _ => &catalog::REACHES_PODS,
-                };
-                vec![(kind, traffic.clone())]
-            }
-        }
-    }
-
-    fn tenant(&self, endpoint: EndpointId) -> Option<&str> {
-        let (Endpoint::Pod(pod) | Endpoint::Sibling(pod)) = self.evaluation.endpoint(endpoint)? else {
-            return None;
-        };
-        let pod = self.cluster.pods.get(*pod)?;
-        let namespace = self.cluster.namespaces.get(&pod.namespace);
-        pod.labels.get(TENANT_LABEL).or_else(|| namespace?.labels.get(TENANT_LABEL)).map(|tenant| &**tenant)
-    }
-
     fn name(&self, endpoint: EndpointId) -> String {
         self.evaluation.name(endpoint)
-    }
-
-    /// Remembers traffic between a pair for a kind of finding, for each object of the class. The first sure packet is the
-    /// witness.
-    fn note(
-        &self,
-        buckets: &mut Buckets,
-        kind: &'static catalog::Kind,
-        objects: &BTreeSet<usize>,
-        (source, destination): (EndpointId, EndpointId),
-        traffic: &Traffic,
-        certain: bool,
-    ) {
-        let is_inwards = matches!(kind.id, "MF109")
-            || (kind.id == "MF112"
-                && matches!(self.evaluation.endpoint(source), Some(Endpoint::Imagined(_))));
-        let other = self.name(if is_inwards { source } else { destination });
-        let mut explanation = None;
-        for object in objects {
-            let bucket = bucket(buckets, *object, kind);
-            let sharper = certain && !bucket.certain;
-            if bucket.witness.is_none() || sharper {
-                let explanation =
-                    explanation.get_or_insert_with(|| self.evaluation.explain(source, destination));
-                bucket.witness = self.witness(explanation, source, destination, traffic, *object, is_inwards);
-                if !certain {
-                    bucket.doubts.extend(explanation.doubts.iter().take(10).cloned());
-                }
-            }
-            bucket.certain |= certain;
-            bucket.traffic = bucket.traffic.union(traffic);
-            if bucket.others.len() < 1_000 {
-                bucket.others.insert(other.clone());
-            }
-        }
-    }
-
-    fn witness(
-        &self,
-        explanation: &crate::evaluate::Explanation,
-        source: EndpointId,
-        destination: EndpointId,
-        traffic: &Traffic,
-        object: usize,
-        is_inwards: bool,
-    ) -> Option<Witness> {
-        let (protocol, port) = traffic.example()?;
-        let own = self.cluster.pods.get(object).map(|pod| pod.object.to_string())?;
-        let name = |endpoint: EndpointId| self.evaluation.example(endpoint);
-        let (from, to) = if is_inwards { (name(source), own) } else { (own, name(destination)) };
-        let rules = explanation.egress.iter().chain(&explanation.ingress);
-        let rules = rules.filter(|step| step.traffic.contains(protocol, port)).map(deciding).collect();
-        Some(Witness { source: from, destination: to, protocol, port, rules })
     }
 
     #[allow(clippy::too_many_arguments, reason = "an arrow has two ends, two kinds of traffic and a meaning")]
@@ -541,7 +345,10 @@ fn gathered_finding(intent: &Intent, gathered: &mut Gathered) -> Doubt {
         namespace: None,
         name: intent.name.clone(),
     };
-    let reason = format!("nothing in the input is {}", intent.from_text);
+    // Who has no worker pools has come for something else.
+    let other =
+        if intent.at.is_none() { "; --intents FILE says what is to be proved of other pods" } else { "" };
+    let reason = format!("nothing in the input is {}{other}", intent.from_text);
     gathered.findings.push(Finding::certain(
         &catalog::NOTHING_TO_AUDIT,
         object,
@@ -549,50 +356,6 @@ fn gathered_finding(intent: &Intent, gathered: &mut Gathered) -> Doubt {
         reason.clone(),
     ));
     Doubt::new(reason)
-}
-
-fn bucket<'b>(buckets: &'b mut Buckets, object: usize, kind: &'static catalog::Kind) -> &'b mut Bucket {
-    buckets.entry((object, kind.id)).or_insert_with(|| Bucket {
-        witness: None,
-        others: BTreeSet::new(),
-        certain: false,
-        doubts: BTreeSet::new(),
-        traffic: Traffic::none(),
-    })
-}
-
-fn finding(
-    kind: &'static catalog::Kind,
-    pod: &crate::cluster::Pod,
-    intent: &Intent,
-    bucket: Bucket,
-) -> Finding {
-    let mut shown: Vec<&str> = bucket.others.iter().take(3).map(String::as_str).collect();
-    let more = bucket.others.len().saturating_sub(shown.len());
-    let rest = format!("{more} more");
-    if more > 0 {
-        shown.push(&rest);
-    }
-    let who = shown.join(", ");
-    let may = if bucket.certain { "can" } else { "may" };
-    let reason = match kind.id {
-        "MF109" => {
-            format!("{who} {may} connect to it ({}), which {:?} does not name", bucket.traffic, intent.name)
-        }
-        "MF110" if bucket.certain => format!("it cannot reach {who}, which {:?} needs", intent.name),
-        "MF110" => format!("whether it can reach {who} is not known, and {:?} needs it", intent.name),
-        "MF112" => format!("{who}: {} would pass, which {:?} does not name", bucket.traffic, intent.name),
-        "MF113" => format!("it {may} ask {who} ({}) for any name, as {:?} says", bucket.traffic, intent.name),
-        "MF111" => format!("it {may} reach {who} ({}), which {:?} forbids", bucket.traffic, intent.name),
-        _ => format!("it {may} reach {who} ({}), which {:?} does not name", bucket.traffic, intent.name),
-    };
-    Finding {
-        // A finding is never about what is surely not so.
-        certain: if bucket.certain { Truth::Yes } else { Truth::Unknown },
-        witness: bucket.witness,
-        doubts: if bucket.certain { Vec::new() } else { bucket.doubts.into_iter().collect() },
-        ..Finding::certain(kind, pod.object.clone(), Some(pod.at.clone()), reason)
-    }
 }
 
 /// A step as a rule of a witness.

@@ -4,12 +4,16 @@ use super::baseline::Baseline;
 use super::flows::{Flows, Party};
 use super::intent::Intent;
 use super::reach::{Check, Gathered, deciding};
-use super::{Finding, Outcome, Summary, Witness, access, catalog, hardening, lint};
+use super::{
+    Finding, Outcome, Summary, Witness, access, agents, catalog, digest, hardening, lint, stable_end,
+    stable_name,
+};
 use crate::cluster::{Cluster, WorkerPool};
 use crate::evaluate::{Endpoint, EndpointId, EvaluateError, Evaluation, Options};
 use crate::matching::{DomainPattern, Match};
 use crate::places;
 use crate::profile::Profile;
+use crate::read::UNREAD;
 use crate::report::packet;
 use crate::sets::AddressSet;
 use crate::truth::Truth;
@@ -48,13 +52,13 @@ pub struct Request<'a> {
 pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
     let cluster = request.cluster;
     let evaluation = Evaluation::new(cluster, request.profile, options(request))?;
-    let check =
-        Check { cluster, evaluation: &evaluation, profile: request.profile, complete: request.complete };
+    let check = Check { cluster, evaluation: &evaluation, complete: request.complete };
+    let agents = agents::look(cluster, request.profile);
     let mut gathered = Gathered::default();
     let mut hardened: BTreeSet<usize> = BTreeSet::new();
     let mut audited: BTreeSet<usize> = BTreeSet::new();
     for intent in &request.intents {
-        check.run(intent, &mut gathered)?;
+        check.run(intent, &agents.doubts, &mut gathered)?;
         let pods = check.pods(&intent.from);
         audited.extend(pods.iter().map(|(_, pod, _)| *pod));
         if intent.hardened {
@@ -76,6 +80,7 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
         findings.extend(access::findings(cluster, &namespaces, &accounts));
     }
     findings.extend(shared_storage(cluster));
+    findings.extend(agents.findings);
     findings.extend(contradicted(request, &evaluation));
 
     findings.sort_by(|a, b| {
@@ -102,7 +107,7 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
             pods: cluster.pods.len(),
             nodes: cluster.nodes.len(),
             services: cluster.services.len(),
-            policies: cluster.policies.len(),
+            policies: cluster.policies.iter().filter(|policy| *policy.object.name != *UNREAD).count(),
             complete: request.complete,
         },
     };
@@ -178,6 +183,7 @@ fn verdict(outcome: &Outcome) -> Truth {
                 && finding.id >= "MF4"
                 && finding.id < "MF5"
                 || finding.id == catalog::WORKER_HAS_RIGHTS.id
+                || finding.id == catalog::ENFORCEMENT_OFF.id
         },
     );
     let intents = outcome.intents.iter().map(|intent| intent.proved).min().unwrap_or(Truth::Unknown);
@@ -294,10 +300,22 @@ fn contradicted(request: &Request<'_>, evaluation: &Evaluation<'_>) -> Vec<Findi
         ) else {
             continue;
         };
-        let is_new = seen.insert((source, destination, flow.protocol, flow.port));
-        if !is_new || !evaluation.verdict(source, destination).denied.contains(flow.protocol, flow.port) {
+        if !seen.insert((source, destination, flow.protocol, flow.port)) {
             continue;
         }
+        // A node's packet may be that of the pod's own node, a kubelet's probe: it contradicts nothing unless each reading does.
+        let sources = evaluation.seen_from(destination, source);
+        let destinations = evaluation.seen_from(source, destination);
+        let denied = |from: &EndpointId, to: &EndpointId| {
+            evaluation.verdict(*from, *to).denied.contains(flow.protocol, flow.port)
+        };
+        if !sources.iter().all(|from| destinations.iter().all(|to| denied(from, to))) {
+            continue;
+        }
+        let (Some(source), Some(destination)) = (sources.first().copied(), destinations.first().copied())
+        else {
+            continue;
+        };
         if findings.len() >= MOST_FLOW_FINDINGS {
             break;
         }
@@ -320,8 +338,12 @@ fn contradicted(request: &Request<'_>, evaluation: &Evaluation<'_>) -> Vec<Findi
             port: flow.port,
             rules,
         };
+        let lasting = |end| stable_end(request.cluster, evaluation, end);
+        let covers = format!("{} {} {} {}", lasting(source), lasting(destination), flow.protocol, flow.port);
         findings.push(Finding {
             witness: Some(witness),
+            subject: stable_name(pod),
+            covers: digest([covers.as_str()]),
             ..Finding::certain(&catalog::FLOW_CONTRADICTS, pod.object.clone(), Some(flow.at.clone()), reason)
         });
     }

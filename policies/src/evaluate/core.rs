@@ -177,9 +177,11 @@ impl Core {
 
     /// The outcome of a pair.
     pub(super) fn pair(&self, sides: &mut Sides, from: usize, to: usize) -> OutcomeId {
-        if from == to {
-            return ALLOWED;
-        }
+        if from == to { ALLOWED } else { self.judged(sides, from, to) }
+    }
+
+    /// The same where policies judge what a pod sends to itself, as it comes back through a Service.
+    pub(super) fn judged(&self, sides: &mut Sides, from: usize, to: usize) -> OutcomeId {
         let mut joined = None;
         for group in 0..self.source_groups {
             let egress = self.side(sides, Direction::Egress, from, to, group);

@@ -29,11 +29,24 @@ struct RawStep {
 impl Evaluation<'_> {
     /// The verdict on a pair, and how it came about.
     pub fn explain(&self, source: EndpointId, destination: EndpointId) -> Explanation {
+        self.explained(source, destination, false)
+    }
+
+    /// The verdict on what a pod sends to itself and that comes back through a Service, where policies judge it.
+    pub fn explain_hairpin(&self, pod: EndpointId) -> Explanation {
+        self.explained(pod, pod, true)
+    }
+
+    fn explained(&self, source: EndpointId, destination: EndpointId, hairpin: bool) -> Explanation {
         let mut sides = self.sides();
         let (from, to) = (source.index(), destination.index());
-        let outcome = self.core.pair(&mut sides, from, to);
+        let outcome = if hairpin {
+            self.core.judged(&mut sides, from, to)
+        } else {
+            self.core.pair(&mut sides, from, to)
+        };
         let verdict = verdict(&sides.traffic, sides.outcome(outcome));
-        let exempt = self.core.exempt(from, to);
+        let exempt = if hairpin { None } else { self.core.exempt(from, to) };
         let mut explanation = Explanation {
             verdict,
             exempt: exempt.map(Arc::from),
@@ -41,7 +54,7 @@ impl Evaluation<'_> {
             ingress: Vec::new(),
             doubts: Vec::new(),
         };
-        if from == to {
+        if from == to && !hairpin {
             return explanation;
         }
         for direction in [Direction::Egress, Direction::Ingress] {
@@ -122,7 +135,7 @@ impl Evaluation<'_> {
         let (own_name, other_name) = (self.name(subject), self.name(peer));
         for (policy, rule) in doubted {
             let Some(policy) = self.cluster.policies.get(*policy) else { continue };
-            let enforced = self.profile.fact(Fact::Enforces(policy.dialect));
+            let enforced = self.profile.enforces(policy);
             let mut push = |doubt: Doubt| {
                 if !into.contains(&doubt) {
                     into.push(doubt);

@@ -17,6 +17,7 @@ mod imagine;
 mod lower;
 mod matrix;
 mod names;
+mod nodes;
 mod one;
 mod port_names;
 mod run;

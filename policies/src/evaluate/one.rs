@@ -1,6 +1,6 @@
 //! Whether an expression matches one endpoint, and why that is not known.
 
-use super::endpoints::{Item, Shape};
+use super::endpoints::{Addresses, Item, Shape};
 use crate::cluster::{ADDED_BY_CONTROLLERS, Cluster};
 use crate::matching::{DomainPattern, Kind, LabelOwner, Match};
 use crate::policy::{ClusterTier, Dialect};
@@ -225,6 +225,9 @@ impl One<'_> {
                     Some(answer) => push(Doubt::new(format!(
                         "whether the block {set} matches {name} differs between implementations ({}); name one with --cni",
                         answer.why
+                    ))),
+                    None if matches!(item.addresses, Addresses::All(_)) => push(Doubt::new(format!(
+                        "{name} has addresses in {set} and addresses that are not: which one a packet uses is not known"
                     ))),
                     None => push(Doubt::new(format!(
                         "whether {name} has an address in {set} is not known; --pod-cidr or a cluster tells"

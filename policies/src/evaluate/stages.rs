@@ -5,7 +5,7 @@ use super::select::Select;
 use crate::cluster::Cluster;
 use crate::matching::TrafficMatch;
 use crate::policy::{Action, ClusterTier, Dialect, Direction, Place, Policy};
-use crate::profile::{Fact, Pipeline, Profile, Standing};
+use crate::profile::{Pipeline, Profile, Standing};
 use crate::truth::Truth;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -99,7 +99,7 @@ pub(super) fn stages(
         .iter()
         .enumerate()
         .filter(|(_, policy)| policy.inert.is_none())
-        .map(|(i, policy)| (i, policy, profile.fact(Fact::Enforces(policy.dialect)).truth))
+        .map(|(i, policy)| (i, policy, profile.enforces(policy).truth))
         .filter(|(_, _, truth)| truth.may())
         .collect();
     let mut step = |entry: &(usize, &Policy, Truth), only: Option<Action>| {

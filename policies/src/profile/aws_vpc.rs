@@ -77,6 +77,17 @@ pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
             (Truth::No, "the controller selects pods through the API server, by all of their labels")
         }
         Fact::EndPort => (Truth::Yes, "the agent compares ports with start_port and end_port since v1.0.1"),
+        Fact::UndeclaredRulesCount => (
+            Truth::Unknown,
+            "the controller resolves rules of both directions whatever policyTypes says (pkg/resolvers/endpoints.go, Resolve); \
+             what the agent makes of those that are not declared is not known",
+        ),
+        Fact::ExceptionHolds => (
+            Truth::Unknown,
+            "the agent has one table of prefixes for a pod and direction, in which an exception that is no allowed block itself \
+             is an entry that denies, also to what a wider block of another rule allows (pkg/fwruleprocessor/fw_rule_processor.go, \
+             ComputeMapEntriesFromEndpointRules)",
+        ),
         Fact::Sctp => (Truth::Yes, "the agent reads SCTP's ports since v1.0.1"),
     };
     Answer { truth, why }

@@ -3,7 +3,7 @@
 //! Paths name files of github.com/projectcalico/calico at the tags v3.26.0 to v3.32.1.
 
 use super::{Answer, Fact, Version};
-use crate::policy::Dialect;
+use crate::policy::{ClusterTier, Dialect};
 use crate::truth::Truth;
 
 /// Oldest and newest version known.
@@ -91,12 +91,38 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
             Truth::Yes,
             "Calico reads endPort as a range (libcalico-go/lib/backend/k8s/conversion/conversion.go, k8sPortToCalico)",
         ),
+        Fact::UndeclaredRulesCount => (
+            Truth::No,
+            "Calico takes a policy's types from its policyTypes (libcalico-go/lib/backend/k8s/conversion/conversion.go, \
+             K8sNetworkPolicyToCalico)",
+        ),
+        Fact::ExceptionHolds => (
+            Truth::No,
+            "an exception becomes notNets of the rule that has its block (libcalico-go/lib/backend/k8s/conversion/conversion.go)",
+        ),
         Fact::Sctp => (
             Truth::Yes,
             "SCTP is a protocol with ports for Calico (api/pkg/lib/numorstring/protocol.go, SupportsPorts)",
         ),
     };
     Answer { truth, why }
+}
+
+/// Whether (Baseline)AdminNetworkPolicy of a tier is enforced: 3.29 knows the first and not the second.
+pub(super) fn enforces_tier(version: Version, tier: ClusterTier) -> Answer {
+    let only_admin = (ADMIN_NETWORK_POLICY..BASELINE_ADMIN_NETWORK_POLICY).contains(&version);
+    match tier {
+        ClusterTier::Admin if only_admin => Answer {
+            truth: Truth::Yes,
+            why: "Calico 3.29 enforces AdminNetworkPolicy, in the tier adminnetworkpolicy (order 1000) \
+                  (api/pkg/apis/projectcalico/v3/tier.go)",
+        },
+        ClusterTier::Baseline if only_admin => Answer {
+            truth: Truth::No,
+            why: "Calico 3.29 does not read BaselineAdminNetworkPolicy; 3.30 and 3.31 do",
+        },
+        _ => enforces(version, Dialect::AdminNetworkPolicy),
+    }
 }
 
 fn enforces(version: Version, dialect: Dialect) -> Answer {

@@ -1,6 +1,6 @@
 //! The order in which Calico asks policies: by tier, in it by order, then by a key that depends on the version.
 
-use super::{Fact, Profile, Version};
+use super::{Profile, Version};
 use crate::cluster::Tier;
 use crate::policy::{ClusterTier, Dialect, Place, Policy};
 use std::cmp::Ordering;
@@ -34,7 +34,7 @@ impl Standing {
     /// Where a policy stands under a profile of Calico; `None` if it is never asked. `tiers` are those of the input; the ones
     /// that Calico makes itself need not be among them.
     pub fn of(profile: Profile, tiers: &BTreeMap<Arc<str>, Tier>, policy: &Policy) -> Option<Self> {
-        if policy.inert.is_some() || !profile.fact(Fact::Enforces(policy.dialect)).truth.may() {
+        if policy.inert.is_some() || !profile.enforces(policy).truth.may() {
             return None;
         }
         let is_admin_network_policy = policy.dialect == Dialect::AdminNetworkPolicy;

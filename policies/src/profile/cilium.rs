@@ -96,6 +96,15 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
             Truth::Unknown,
             "SCTP needs enable-sctp, which is off by default; the input does not tell (pkg/defaults/defaults.go)",
         ),
+        Fact::UndeclaredRulesCount => (
+            Truth::Yes,
+            "up to 1.19 Cilium applies rules of both directions whatever policyTypes says (pkg/k8s/network_policy.go, \
+             ParseNetworkPolicy; issue 48703)",
+        ),
+        Fact::ExceptionHolds => (
+            Truth::No,
+            "an exception is a label that its own block's selector must not find (pkg/policy/api/cidr.go, GetAsEndpointSelectors)",
+        ),
         Fact::Cilium(change) => return changed(version, change),
     };
     Answer { truth, why }

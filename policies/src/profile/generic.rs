@@ -91,6 +91,16 @@ pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
             "the documentation: where the plugin does not support endPort, \"the policy will be applied only for the single \
              port field\"",
         ),
+        Fact::UndeclaredRulesCount => (
+            Truth::Unknown,
+            "by the specification a direction that policyTypes does not name is left as it is; Cilium applies its rules all the \
+             same (issue 48703)",
+        ),
+        Fact::ExceptionHolds => (
+            Truth::Unknown,
+            "by the specification an exception is one of its own block only; the AWS VPC CNI keeps it out of every wider block of \
+             the pod's policies",
+        ),
         Fact::Sctp => (
             Truth::Unknown,
             "the documentation: \"a CNI plugin that supports SCTP protocol NetworkPolicies\" is needed",

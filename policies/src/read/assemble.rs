@@ -1,22 +1,26 @@
 //! Documents → a [`Cluster`]: each kind to its reader, then what needs the whole.
 
 use super::documents::{Input, Note, each};
+use super::exceptions::Exceptions;
 use super::kinds::{Concern, concern};
 use super::{
     Document, ReadError, ReadErrors, access, admin_network_policy, calico, cilium, cluster_network_policy,
-    core, network_policy,
+    core, exceptions, network_policy, unread,
 };
 use crate::cluster::{Cluster, Pod};
 use crate::policy::Policy;
+use crate::sets::AddressSet;
 use crate::source::ObjectRef;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What to read over.
+/// What to read over, and what could not be read.
 #[derive(Debug, Clone, Default)]
 pub struct ReadOptions {
     /// Kinds to leave out although nothing is known of them: `Rollout`, or `Rollout.argoproj.io`.
     pub ignored_kinds: Vec<Arc<str>>,
+    /// What the source of the input does not show.
+    pub unread: Vec<unread::Unread>,
 }
 
 /// A cluster, and what was left out of it.
@@ -37,18 +41,25 @@ pub fn cluster(input: &Input, options: &ReadOptions) -> Result<Reading, ReadErro
     let mut cluster = Cluster::default();
     let mut errors = ReadErrors::none();
     let (mut of_calico, mut of_cilium) = (Vec::new(), Vec::new());
+    let mut exceptions = Exceptions::new();
     for part in parts {
         append(&mut cluster, part.cluster);
         of_calico.extend(part.of_calico);
         of_cilium.extend(part.of_cilium);
         errors.append(part.errors);
+        for (key, set) in part.exceptions {
+            let out = exceptions.entry(key).or_insert_with(AddressSet::empty);
+            *out = out.union(&set);
+        }
     }
     drop_covered_templates(&mut cluster.pods);
+    exceptions::link(&exceptions, &mut cluster.policies);
     calico::enter(&of_calico, &mut cluster);
     let policies = calico::link(of_calico, &cluster);
     cluster.policies.extend(policies);
     let policies = cilium::link(of_cilium, &cluster);
     cluster.policies.extend(policies);
+    unread::enter(&options.unread, &mut cluster);
     errors.or(Reading { cluster, notes })
 }
 
@@ -57,13 +68,20 @@ struct Part {
     cluster: Cluster,
     of_calico: Vec<calico::Parsed>,
     of_cilium: Vec<cilium::Parsed>,
+    exceptions: Exceptions,
     errors: ReadErrors,
 }
 
 impl Default for Part {
     fn default() -> Self {
         let (of_calico, of_cilium) = (Vec::new(), Vec::new());
-        Self { cluster: Cluster::default(), of_calico, of_cilium, errors: ReadErrors::none() }
+        Self {
+            cluster: Cluster::default(),
+            of_calico,
+            of_cilium,
+            exceptions: Exceptions::new(),
+            errors: ReadErrors::none(),
+        }
     }
 }
 
@@ -74,6 +92,13 @@ impl Part {
             Ok(Read::Whole) => {}
             Ok(Read::Policy(read)) => match read(document) {
                 Ok(policy) => self.cluster.policies.push(policy),
+                Err(all) => keep(all),
+            },
+            Ok(Read::NetworkPolicy) => match network_policy::read(document) {
+                Ok(policies) => {
+                    self.cluster.policies.extend(policies);
+                    exceptions::gather(document, &mut self.exceptions);
+                }
                 Err(all) => keep(all),
             },
             Ok(Read::Calico) => match calico::read(document) {
@@ -104,7 +129,8 @@ fn append(cluster: &mut Cluster, part: Cluster) {
         rbac,
         worker_pools,
         unrelated,
-        doubts,
+        settings,
+        missing_rights,
     } = part;
     cluster.namespaces.extend(namespaces);
     cluster.pods.extend(pods);
@@ -122,7 +148,8 @@ fn append(cluster: &mut Cluster, part: Cluster) {
         let count = cluster.unrelated.entry(kind).or_default();
         *count = count.saturating_add(many);
     }
-    cluster.doubts.extend(doubts);
+    cluster.settings.extend(settings);
+    cluster.missing_rights.extend(missing_rights);
 }
 
 /// What became of a document.
@@ -131,6 +158,8 @@ enum Read {
     Whole,
     /// It is a policy that needs nothing of the rest of the cluster, to be read so.
     Policy(fn(&Document) -> Result<Policy, Vec<ReadError>>),
+    /// A NetworkPolicy.
+    NetworkPolicy,
     /// It is Calico's, to be read with the others.
     Calico,
     /// It is Cilium's, likewise.
@@ -159,7 +188,7 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
         return access::read(document, cluster).map(|()| Read::Whole);
     }
     if is(network_policy::KINDS)? {
-        return Ok(Read::Policy(network_policy::read));
+        return Ok(Read::NetworkPolicy);
     }
     if is(cluster_network_policy::KINDS)? {
         return Ok(Read::Policy(cluster_network_policy::read));
@@ -173,6 +202,7 @@ fn one(document: &Document, options: &ReadOptions, cluster: &mut Cluster) -> Res
     if is(cilium::KINDS)? {
         return Ok(Read::Cilium);
     }
+    core::settings(document, cluster)?;
     let (group, kind) = (document.group(), &document.kind);
     let full = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
     let ignored = options.ignored_kinds.iter().any(|k| **k == **kind || **k == *full);

@@ -6,7 +6,7 @@ use super::pod::{self, PodOrigin};
 use super::{Document, ReadError};
 use crate::cluster::{
     Cluster, ContainerPort, Endpoints, Labels, Namespace, Node, Service, ServiceAccount, ServicePort,
-    TargetPort, WorkerPool,
+    Setting, TargetPort, WorkerPool,
 };
 use crate::sets::{AddressSet, Cidr, Protocol};
 use crate::source::ObjectRef;
@@ -365,10 +365,35 @@ fn workload(
     Ok(())
 }
 
+/// ConfigMaps that say how policies are enforced. All others are of no concern.
+const SETTINGS: [&str; 2] = ["cilium-config", "amazon-vpc-cni"];
+
+/// Reads the settings of an agent, if this is where it keeps them.
+///
+/// # Errors
+/// A value is no text.
+pub(super) fn settings(document: &Document, cluster: &mut Cluster) -> Result<(), ReadError> {
+    let is_agents = document.name.as_deref().is_some_and(|name| SETTINGS.contains(&name));
+    if document.group() != "" || &*document.kind != "ConfigMap" || !is_agents {
+        return Ok(());
+    }
+    let root = Object::of(document);
+    let Some(data) = root.optional("data") else { return Ok(()) };
+    for (key, field) in data.entries()? {
+        let (object, at) = (object_ref(document)?, field.at());
+        cluster.settings.push(Setting { object, at, key: key.into(), value: field.string()?.into() });
+    }
+    Ok(())
+}
+
 fn worker_pool(document: &Document, root: &Object<'_>, cluster: &mut Cluster) -> Result<(), ReadError> {
     let spec = root.required("spec")?.object()?;
     let mut storage_endpoints = Vec::new();
-    if let Some(storage) = spec.object("storage")? {
+    // A brokered pool's workers have no business with an endpoint that somebody left in its storage.
+    let storage = spec.object("storage")?;
+    let presigned =
+        storage.as_ref().map(|storage| storage.string("access")).transpose()?.flatten() == Some("Presigned");
+    if let Some(storage) = storage.filter(|_| presigned) {
         for field in storage.list("endpoints")? {
             storage_endpoints.push(Arc::from(field.string()?));
         }

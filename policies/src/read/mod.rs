@@ -17,6 +17,7 @@ mod calico;
 mod cilium;
 mod core;
 pub mod documents;
+mod exceptions;
 pub mod json;
 mod kinds;
 pub mod node;
@@ -37,14 +38,17 @@ mod stream;
 mod strict;
 #[cfg(test)]
 mod testing;
+mod unread;
 
 pub(crate) use cilium::LISTED_NAMES_ONLY;
+pub(crate) use unread::NAME as UNREAD;
 
 pub use assemble::{ReadOptions, Reading, cluster};
 pub use documents::{Document, Documents, Input, Limits, Note, documents};
 pub use kinds::{concerns_policies, is_policy_group};
 pub use node::{At, Entry, Key, Node, Pos, Value};
 pub use object::{Field, IntOrString, Invalid, Object, Unknown};
+pub use unread::Unread;
 
 /// A text, or a part of it, cannot be used as a manifest.
 ///

@@ -12,18 +12,19 @@ use super::selector::{all, optional_selector};
 use super::{Document, Field, IntOrString, Object, ReadError, core, object};
 use crate::matching::{LabelOwner, Match, Test, TrafficMatch};
 use crate::policy::{Action, Dialect, Direction, Place, Policy, Rule, Section};
-use crate::sets::{AddressSet, PortSet, Protocol};
+use crate::profile::Fact;
+use crate::sets::{AddressSet, Family, PortSet, Protocol};
 use crate::source::At;
 use crate::truth::Truth;
 
 /// What this reads: group, versions, kind.
 pub(super) const KINDS: &[(&str, &[&str], &str)] = &[("networking.k8s.io", &["v1"], "NetworkPolicy")];
 
-/// Reads one.
+/// Reads one. Rules of a direction that it does not declare make a second policy, for implementations that apply them all the same.
 ///
 /// # Errors
 /// All that the API server would reject.
-pub(super) fn read(document: &Document) -> Result<Policy, Vec<ReadError>> {
+pub(super) fn read(document: &Document) -> Result<Vec<Policy>, Vec<ReadError>> {
     let mut problems = Problems::default();
     let object = policy_ref(document, true, &mut problems);
     let namespace = object.namespace.clone().unwrap_or_default();
@@ -34,7 +35,7 @@ pub(super) fn read(document: &Document) -> Result<Policy, Vec<ReadError>> {
         Ok(spec.map_or_else(|| Spec::empty(&namespace), |spec| Spec::read(spec, &namespace, &mut problems)))
     });
     spec.doubts.extend(doubts(&unknown));
-    problems.or(Policy {
+    let policy = Policy {
         object,
         at: document.at.clone(),
         dialect: Dialect::NetworkPolicy,
@@ -45,7 +46,17 @@ pub(super) fn read(document: &Document) -> Result<Policy, Vec<ReadError>> {
         doubts: spec.doubts,
         inert: None,
         inert_rules: spec.inert_rules,
-    })
+    };
+    let [ingress, egress] = spec.undeclared;
+    let second = (ingress.is_some() || egress.is_some()).then(|| Policy {
+        subject: all(vec![policy.subject.clone(), Match::Fact(Fact::UndeclaredRulesCount)]),
+        ingress,
+        egress,
+        doubts: Vec::new(),
+        inert_rules: Vec::new(),
+        ..policy.clone()
+    });
+    problems.or(std::iter::once(policy).chain(second).collect())
 }
 
 struct Spec {
@@ -55,6 +66,8 @@ struct Spec {
     doubts: Vec<crate::truth::Doubt>,
     /// Rules of a direction that `policyTypes` does not name.
     inert_rules: Vec<At>,
+    /// The same as sections: ingress, egress.
+    undeclared: [Option<Section>; 2],
 }
 
 impl Spec {
@@ -66,6 +79,7 @@ impl Spec {
             egress: None,
             doubts: Vec::new(),
             inert_rules: Vec::new(),
+            undeclared: [None, None],
         }
     }
 
@@ -88,7 +102,11 @@ impl Spec {
             [(to, &ingress), (from, &egress)].into_iter().filter(|(is_declared, _)| !is_declared);
         let inert_rules = undeclared.flat_map(|(_, rules)| rules).map(|rule| rule.at.clone()).collect();
         let section = |rules| Section { isolates: Truth::Yes, rules };
+        let silent = |is_declared: bool, rules: &Vec<Rule>| {
+            (!is_declared && !rules.is_empty()).then(|| section(rules.clone()))
+        };
         Self {
+            undeclared: [silent(to, &ingress), silent(from, &egress)],
             subject: pods_of(namespace, selector.unwrap_or(Match::Anything)),
             ingress: to.then(|| section(ingress)),
             egress: from.then(|| section(egress)),
@@ -134,7 +152,8 @@ fn rule(
     let mut peer = if peers.is_empty() {
         Match::Anything
     } else {
-        one_of(peers.iter().filter_map(|field| self::peer(field, namespace, problems)).collect())
+        let each = peers.iter().filter_map(|field| self::peer(field, namespace, problems)).collect();
+        one_of(both_families(each))
     };
     let traffic = if ports.is_empty() {
         TrafficMatch::Anything
@@ -147,6 +166,27 @@ fn rule(
         peer = Match::Doubt(doubt);
     }
     Some(Rule { path: field.path().into(), at, action: Action::Allow, peer, traffic, note: None })
+}
+
+/// Blocks of both families as one set: a pod with an address in each is in it whichever a packet uses.
+fn both_families(each: Vec<Match>) -> Vec<Match> {
+    let has = |family: Family| {
+        let family = AddressSet::family(family);
+        each.iter().any(|peer| matches!(peer, Match::Cidr(set) if set.intersects(&family)))
+    };
+    if !(has(Family::V4) && has(Family::V6)) {
+        return each;
+    }
+    let mut blocks = AddressSet::empty();
+    let mut others = Vec::new();
+    for peer in each {
+        match peer {
+            Match::Cidr(set) => blocks = blocks.union(&set),
+            other => others.push(other),
+        }
+    }
+    others.push(Match::Cidr(blocks));
+    others
 }
 
 fn one_of(mut each: Vec<Match>) -> Match {

@@ -159,6 +159,7 @@ fn container(
         capabilities_added: Vec::new(),
         capabilities_dropped: Vec::new(),
         unmasked_proc: false,
+        settings: Vec::new(),
     };
     if let Some(context) = container.object("securityContext")? {
         security.privileged = context.bool("privileged")? == Some(true);
@@ -177,8 +178,19 @@ fn container(
         }
         context.ignore_rest();
     }
+    let is_agent = crate::audit::is_agent(&security.image);
+    for field in
+        if is_agent { [container.list("command")?, container.list("args")?].concat() } else { Vec::new() }
+    {
+        if let Some((key, value)) = field.string()?.split_once('=') {
+            security.settings.push((key.into(), value.into()));
+        }
+    }
     for field in container.list("env")? {
         let entry = field.object()?;
+        if let (true, Some(name), Some(value)) = (is_agent, entry.string("name")?, entry.string("value")?) {
+            security.settings.push((name.into(), value.into()));
+        }
         let from = entry.object("valueFrom")?.map(|from| from.object("secretKeyRef")).transpose()?.flatten();
         if let Some(field) = from.as_ref().and_then(|from| from.optional("name")) {
             secrets.push((field.string()?.into(), field.at()));

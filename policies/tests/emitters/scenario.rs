@@ -362,6 +362,45 @@ fn hostile_policies(rng: &mut Rng, namespace: &str) -> Vec<Document> {
             },
         }),
         json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "open-admin"},
+            "spec": {
+                "tier": "Admin", "priority": 500, "subject": {"namespaces": {}},
+                "ingress": [{"action": "Accept", "from": [{"namespaces": {}}]}],
+                "egress": [{
+                    "action": "Accept",
+                    "to": [{"namespaces": {}}, {"nodes": {}}, {"networks": ["0.0.0.0/0", "::/0"]}],
+                }],
+            },
+        }),
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "open-pass"},
+            "spec": {
+                "tier": "Admin", "priority": 101,
+                "subject": {"pods": {
+                    "namespaceSelector": {}, "podSelector": {"matchLabels": {"mpegflow.io/pool": "pool-a"}},
+                }},
+                "ingress": [{"action": "Pass", "from": [{"namespaces": {}}]}],
+                "egress": [
+                    {
+                        "action": "Accept", "to": [{"networks": ["169.254.169.254/32"]}],
+                        "protocols": [{"tcp": {"destinationPort": {"number": 80}}}],
+                    },
+                    {"action": "Pass", "to": [{"networks": ["0.0.0.0/0"]}]},
+                ],
+            },
+        }),
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "open-baseline"},
+            "spec": {
+                "tier": "Baseline", "priority": 0, "subject": {"namespaces": {}},
+                "ingress": [{"action": "Accept", "from": [{"namespaces": {}}]}],
+                "egress": [{"action": "Accept", "to": [{"namespaces": {}}, {"networks": ["0.0.0.0/0", "::/0"]}]}],
+            },
+        }),
+        json!({
             "apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": {"name": "open"},
             "spec": {
                 "order": 500, "selector": "has(mpegflow.io/pool)", "types": ["Ingress", "Egress"],

@@ -86,7 +86,7 @@ impl Reference<'_> {
             .cluster
             .policies
             .iter()
-            .filter(|policy| policy.inert.is_none() && self.fact(Fact::Enforces(policy.dialect)).may())
+            .filter(|policy| policy.inert.is_none() && self.profile.enforces(policy).truth.may())
             .collect();
         let cluster_tier = |tier: ClusterTier| {
             let mut bands: std::collections::BTreeMap<u16, Vec<&Policy>> = Default::default();
@@ -120,14 +120,22 @@ impl Reference<'_> {
                     let (tier, order) = match &policy.place {
                         Place::Calico { tier, order } => (tier.to_string(), order.unwrap_or(f64::INFINITY)),
                         Place::Kubernetes => ("default".into(), 1000.0),
-                        _ => continue,
+                        Place::Cluster { tier, priority } => {
+                            let start =
+                                if policy.dialect == Dialect::AdminNetworkPolicy { "anp" } else { "kube" };
+                            (format!("{start}-{tier:?}"), f64::from(*priority))
+                        }
+                        Place::Cilium => continue,
                     };
                     let known = self.cluster.tiers.get(tier.as_str());
-                    let tier_order = known
-                        .map_or(if tier == "default" { 1_000_000.0 } else { f64::INFINITY }, |known| {
-                            known.order.unwrap_or(f64::INFINITY)
-                        });
-                    let pass = known.is_some_and(|known| known.default_pass);
+                    let own = match &*tier {
+                        "default" => 1e6,
+                        "kube-Admin" | "anp-Admin" => 1e3,
+                        "kube-Baseline" | "anp-Baseline" => 1e7,
+                        _ => f64::INFINITY,
+                    };
+                    let tier_order = known.map_or(own, |known| known.order.unwrap_or(f64::INFINITY));
+                    let pass = known.map_or(own == 1e3 || own == 1e7, |known| known.default_pass);
                     match tiers.iter_mut().find(|(_, name, _, _)| *name == tier) {
                         Some((_, _, _, list)) => list.push((order, policy)),
                         None => tiers.push((tier_order, tier, pass, vec![(order, policy)])),
@@ -258,7 +266,7 @@ impl Reference<'_> {
             Direction::Ingress => policy.ingress.as_ref(),
             Direction::Egress => policy.egress.as_ref(),
         };
-        let enforced = self.fact(Fact::Enforces(policy.dialect));
+        let enforced = self.profile.enforces(policy).truth;
         (section, enforced.and(self.truth(&policy.subject, subject, policy.dialect)))
     }
 

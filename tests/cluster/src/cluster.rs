@@ -138,6 +138,12 @@ impl Cluster {
         audit::read(&self.dir.path().join("audit.log"))
     }
 
+    /// Every request of the account `name` in the namespace `watched`, since the start, oldest first.
+    pub fn requests_of(&self, name: &str) -> Vec<audit::Request> {
+        let user = format!("system:serviceaccount:watched:{name}");
+        audit::requests(&self.dir.path().join("audit.log"), &user)
+    }
+
     /// Ends the API server and starts it again, as an upgrade of a control plane does: every watch breaks.
     pub async fn restart_api_server(&self) {
         self.stop_api_server();

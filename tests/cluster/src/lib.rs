@@ -27,7 +27,7 @@ mod pki;
 mod process;
 mod programs;
 
-pub use audit::Write;
+pub use audit::{Request, Write};
 pub use cluster::{Cluster, Options};
 pub use objects::{documents, until};
 pub use process::Process;

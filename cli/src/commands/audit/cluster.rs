@@ -1,9 +1,12 @@
-//! A live cluster, read with GET requests alone, page by page. What may not be read is an error, never an absence.
+//! A live cluster, read with GET requests alone, page by page. A kind that the account may not list is no error and no absence:
+//! it comes back as unread, so that what depends on it is unknown and the report names the missing right. The rights that are
+//! needed are in docs/audit.md.
 
 use crate::exit::{Exit, Failed};
+use crate::ui::Ui;
 use http_body_util::BodyExt as _;
 use kube::client::Body;
-use mpegflow_policies::read::{Input, Limits, concerns_policies};
+use mpegflow_policies::read::{Input, Limits, Unread, concerns_policies};
 use serde_json::Value;
 
 /// Objects asked for at once; the API server's own clients use this number.
@@ -12,12 +15,15 @@ const PAGE: usize = 500;
 const MOST_BYTES: usize = 256 << 20;
 /// Pages of one kind: 5 million objects.
 const MOST_PAGES: usize = 10_000;
+/// Times that a list is begun anew because its rest was no longer kept.
+const MOST_RESTARTS: u32 = 3;
 
 /// Kinds that say who is in the cluster: path of the group, resource, kind.
 const CORE: &[(&str, &str, &str)] = &[
     ("api/v1", "namespaces", "Namespace"),
     ("api/v1", "nodes", "Node"),
     ("api/v1", "pods", "Pod"),
+    ("api/v1", "replicationcontrollers", "ReplicationController"),
     ("api/v1", "services", "Service"),
     ("api/v1", "serviceaccounts", "ServiceAccount"),
     ("apis/discovery.k8s.io/v1", "endpointslices", "EndpointSlice"),
@@ -33,36 +39,70 @@ const CORE: &[(&str, &str, &str)] = &[
     ("apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding"),
 ];
 
+/// Settings of agents that decide whether policies are enforced: namespace and name of ConfigMaps.
+const SETTINGS: &[(&str, &str)] = &[("kube-system", "cilium-config"), ("kube-system", "amazon-vpc-cni")];
+
+/// What of a group is looked at.
+struct Kind<'a> {
+    /// Path of the group with its version: `api/v1`, `apis/apps/v1`.
+    path: &'a str,
+    resource: &'a str,
+    kind: &'a str,
+}
+
 /// Reads the cluster that the kubeconfig's context, or the named one, points at.
 pub(super) async fn gather(
     context: Option<&str>,
     kubeconfig: Option<&std::path::Path>,
-) -> Result<Input, Failed> {
+    ui: Ui,
+) -> Result<(Input, Vec<Unread>), Failed> {
     let client = client(context, kubeconfig).await?;
     let mut input = Input::new(Limits::default());
-    for (group, resource, kind) in CORE {
-        list(&client, &mut input, group, resource, kind).await?;
+    let mut unread = Vec::new();
+    for (path, resource, kind) in CORE {
+        list(&client, &mut input, &mut unread, &Kind { path, resource, kind }).await?;
     }
-    let groups = get(&client, "/apis").await?;
+    for (namespace, name) in SETTINGS {
+        config_map(&client, &mut input, ui, namespace, name).await?;
+    }
+    let groups = discovered(&client, "/apis").await?;
     for group in array(&groups, "groups") {
         let name = group.get("name").and_then(Value::as_str).unwrap_or_default();
         if !mpegflow_policies::read::is_policy_group(name) && name != "mpegflow.io" {
             continue;
         }
-        // The preferred version is one that the server serves every object of the group in.
-        let version =
-            group.pointer("/preferredVersion/groupVersion").and_then(Value::as_str).unwrap_or_default();
-        let resources = get(&client, &format!("/apis/{version}")).await?;
-        for resource in array(&resources, "resources") {
-            let text = |key| resource.get(key).and_then(Value::as_str).unwrap_or_default();
-            let (plural, kind) = (text("name"), text("kind"));
-            let lists = array(resource, "verbs").iter().any(|verb| verb.as_str() == Some("list"));
-            if lists && !plural.contains('/') && concerns_policies(name, kind) {
-                list(&client, &mut input, &format!("apis/{version}"), plural, kind).await?;
+        // Preferred first. A kind may be served in another version only: ClusterNetworkPolicy and AdminNetworkPolicy have none
+        // in common, nor had CiliumNetworkPolicy and CiliumCIDRGroup for long.
+        let version = |value: &Value| value.get("groupVersion").and_then(Value::as_str).map(str::to_owned);
+        let preferred = group.get("preferredVersion").and_then(version);
+        let others = array(group, "versions").iter().filter_map(version);
+        let mut versions: Vec<String> = preferred.into_iter().collect();
+        for other in others {
+            if !versions.contains(&other) {
+                versions.push(other);
+            }
+        }
+        let mut seen: Vec<String> = Vec::new();
+        for version in versions {
+            let path = format!("apis/{version}");
+            let resources = discovered(&client, &format!("/{path}")).await?;
+            for resource in array(&resources, "resources") {
+                let text = |key| resource.get(key).and_then(Value::as_str).unwrap_or_default();
+                let (plural, kind) = (text("name"), text("kind"));
+                let lists = array(resource, "verbs").iter().any(|verb| verb.as_str() == Some("list"));
+                if lists
+                    && !plural.contains('/')
+                    && concerns_policies(name, kind)
+                    && !seen.iter().any(|other| other == kind)
+                {
+                    seen.push(kind.to_owned());
+                    let kind = Kind { path: &path, resource: plural, kind };
+                    list(&client, &mut input, &mut unread, &kind).await?;
+                }
             }
         }
     }
-    Ok(input)
+    Ok((input, unread))
 }
 
 /// A client of the cluster that the kubeconfig's context, or the named one, points at.
@@ -90,46 +130,138 @@ pub(in crate::commands) async fn client(
     kube::Client::try_from(config).map_err(|e| failed(e.to_string()))
 }
 
+/// What came of a request.
+enum Got {
+    Value(Value),
+    /// 403: RBAC does not let this account.
+    Forbidden,
+    /// 404.
+    Absent,
+    /// 410: the rest of a list is no longer kept; it has to be begun anew.
+    Expired,
+}
+
 async fn list(
     client: &kube::Client,
     input: &mut Input,
-    group: &str,
-    resource: &str,
-    kind: &str,
+    unread: &mut Vec<Unread>,
+    kind: &Kind<'_>,
 ) -> Result<(), Failed> {
-    let version = group.strip_prefix("apis/").or_else(|| group.strip_prefix("api/")).unwrap_or(group);
-    let mut next = String::new();
-    for _ in 0..MOST_PAGES {
-        let mut page = get(client, &format!("/{group}/{resource}?limit={PAGE}{next}")).await?;
+    let Kind { path, resource, .. } = kind;
+    let too_large = |what: String| Failed::new(Exit::BadInput, "cluster_too_large", what);
+    let mut pages: Vec<String> = Vec::new();
+    let (mut next, mut restarts, mut many) = (String::new(), 0, 0);
+    while many < MOST_PAGES {
+        many = many.saturating_add(1);
+        let page = match get(client, &format!("/{path}/{resource}?limit={PAGE}{next}")).await? {
+            Got::Value(page) => page,
+            Got::Forbidden => {
+                unread.push(missing(kind));
+                return Ok(());
+            }
+            // Served a moment ago: its definition has just been removed, and with it every object.
+            Got::Absent => return Ok(()),
+            Got::Expired if restarts < MOST_RESTARTS => {
+                pages.clear();
+                next.clear();
+                restarts = restarts.saturating_add(1);
+                continue;
+            }
+            Got::Expired => {
+                let what = format!("{resource} change faster than they can be listed");
+                return Err(Failed::new(Exit::BadInput, "cluster_unreadable", what).help("try again"));
+            }
+        };
         let token = page.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let items =
-            page.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
-        let mut text = String::from("{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[");
-        for (i, mut item) in items.into_iter().enumerate() {
-            if let Some(object) = item.as_object_mut() {
-                object.insert("apiVersion".into(), version.into());
-                object.insert("kind".into(), kind.into());
-            }
-            // Half of a small object's bytes, and nobody's concern here.
-            if let Some(metadata) = item.get_mut("metadata").and_then(Value::as_object_mut) {
-                metadata.remove("managedFields");
-            }
-            text.push_str(if i == 0 { "\n" } else { ",\n" });
-            text.push_str(&item.to_string());
-        }
-        text.push_str("]}");
-        input
-            .add(&format!("cluster/{resource}"), text)
-            .map_err(|e| Failed::new(Exit::BadInput, "cluster_too_large", e.to_string()))?;
+        pages.push(manifests(kind, page));
         if token.is_empty() {
+            for page in pages {
+                input.add(&format!("cluster/{resource}"), page).map_err(|e| too_large(e.to_string()))?;
+            }
             return Ok(());
         }
         next = format!("&continue={}", percent(&token));
     }
-    Err(Failed::new(Exit::BadInput, "cluster_too_large", format!("the cluster has too many {resource}")))
+    Err(too_large(format!("the cluster has too many {resource}")))
 }
 
-async fn get(client: &kube::Client, path: &str) -> Result<Value, Failed> {
+/// A page of a list as a manifest: its items do not say their kind themselves.
+fn manifests(kind: &Kind<'_>, mut page: Value) -> String {
+    let version = kind.path.strip_prefix("apis/").or_else(|| kind.path.strip_prefix("api/"));
+    let items = page.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+    let mut text = String::from("{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[");
+    for (i, mut item) in items.into_iter().enumerate() {
+        if let Some(object) = item.as_object_mut() {
+            object.insert("apiVersion".into(), version.unwrap_or(kind.path).into());
+            object.insert("kind".into(), kind.kind.into());
+        }
+        // Half of a small object's bytes, and nobody's concern here.
+        if let Some(metadata) = item.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+        text.push_str(if i == 0 { "\n" } else { ",\n" });
+        text.push_str(&item.to_string());
+    }
+    text.push_str("]}");
+    text
+}
+
+/// One ConfigMap by its name: to list them all would be to read what is none of an audit's business.
+async fn config_map(
+    client: &kube::Client,
+    input: &mut Input,
+    ui: Ui,
+    namespace: &str,
+    name: &str,
+) -> Result<(), Failed> {
+    let kind = Kind { path: "api/v1", resource: "configmaps", kind: "ConfigMap" };
+    match get(client, &format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await? {
+        Got::Value(value) => {
+            let page = manifests(&kind, serde_json::json!({ "items": [value] }));
+            input
+                .add(&format!("cluster/configmaps/{name}"), page)
+                .map_err(|e| Failed::new(Exit::BadInput, "cluster_too_large", e.to_string()))
+        }
+        Got::Forbidden => {
+            // That policies are enforced is then assumed, as it is of manifests, and the report says so.
+            ui.note(format!(
+                "note: the ConfigMap {namespace}/{name} may not be read: that its agent enforces is assumed"
+            ));
+            Ok(())
+        }
+        Got::Absent | Got::Expired => Ok(()),
+    }
+}
+
+fn missing(kind: &Kind<'_>) -> Unread {
+    let group =
+        kind.path.strip_prefix("apis/").and_then(|path| path.split_once('/')).map_or("", |(group, _)| group);
+    Unread {
+        group: group.into(),
+        kind: kind.kind.into(),
+        resource: kind.resource.into(),
+        verb: "list",
+        source: format!("cluster/{}", kind.resource).into(),
+    }
+}
+
+/// What the API server says of itself, which every account may ask by default.
+async fn discovered(client: &kube::Client, path: &str) -> Result<Value, Failed> {
+    match get(client, path).await? {
+        Got::Value(value) => Ok(value),
+        Got::Forbidden => {
+            let what = format!("{path} may not be read: which kinds of policy there are is not known");
+            Err(Failed::new(Exit::BadInput, "cluster_unreadable", what)
+                .help("bind the ClusterRole system:discovery to this account, as Kubernetes does by default"))
+        }
+        Got::Absent | Got::Expired => {
+            let what = format!("the API server has no {path}");
+            Err(Failed::new(Exit::BadInput, "cluster_unreadable", what))
+        }
+    }
+}
+
+async fn get(client: &kube::Client, path: &str) -> Result<Got, Failed> {
     let failed = |what: String| Failed::new(Exit::BadInput, "cluster_unreadable", what);
     let request = hyper::Request::get(path)
         .header("accept", "application/json")
@@ -139,19 +271,24 @@ async fn get(client: &kube::Client, path: &str) -> Result<Value, Failed> {
         failed(format!("the API server does not answer: {e}")).help("check it with `kubectl cluster-info`")
     })?;
     let status = answer.status();
+    match status.as_u16() {
+        401 => {
+            let what = "the API server does not know this account (401): its token or certificate is wrong or has expired";
+            return Err(failed(what.into()).help("check it with `kubectl auth whoami`"));
+        }
+        403 => return Ok(Got::Forbidden),
+        404 => return Ok(Got::Absent),
+        410 => return Ok(Got::Expired),
+        _ if !status.is_success() => {
+            return Err(failed(format!("the API server answers {status} to {path}")));
+        }
+        _ => {}
+    }
     let body = http_body_util::Limited::new(answer.into_body(), MOST_BYTES);
     let body = body.collect().await.map_err(|e| failed(format!("cannot read {path}: {e}")))?.to_bytes();
-    if status.as_u16() == 401 || status.as_u16() == 403 {
-        let resource = path.split(['?']).next().unwrap_or(path);
-        return Err(failed(format!("{resource} may not be read ({status})")).help(
-            "give yourself get and list on it for all namespaces (ClusterRole `view` and nodes, RBAC and policies); \
-             an audit that may not see a kind proves nothing",
-        ));
-    }
-    if !status.is_success() {
-        return Err(failed(format!("the API server answers {status} to {path}")));
-    }
-    serde_json::from_slice(&body).map_err(|e| failed(format!("the answer to {path} is not JSON: {e}")))
+    let value = serde_json::from_slice(&body)
+        .map_err(|e| failed(format!("the answer to {path} is not JSON: {e}")))?;
+    Ok(Got::Value(value))
 }
 
 fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {

@@ -1,7 +1,7 @@
 //! Manifests from files, folders and standard input, within the reader's limits.
 
 use crate::exit::{Exit, Failed};
-use mpegflow_policies::read::{Input, Limits, ReadErrors};
+use mpegflow_policies::read::{self, Input, Limits, ReadErrors};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ fn file_into(input: &mut Input, path: &Path, max_bytes: u64, in_folder: bool) ->
     let what = file.metadata().map_err(|e| unreadable(path, &e))?;
     // The size is asked for before a byte is read. A pipe (`<(helm template …)`) has none, and is bounded as it is read.
     if what.is_file() {
-        input.admit(&name, what.len()).map_err(|e| bad(e.to_string()))?;
+        input.admit(&name, what.len()).map_err(|e| too_large(&e))?;
     }
     add(input, &name, file, max_bytes, in_folder)
 }
@@ -93,7 +93,7 @@ fn add(
         .map_err(|e| unreadable(Path::new(name), &e))?;
     let added =
         if in_folder { input.add_skipping_non_kubernetes(name, bytes) } else { input.add(name, bytes) };
-    added.map_err(|e| bad(e.to_string()))
+    added.map_err(|e| too_large(&e))
 }
 
 /// Manifests below a folder, in the order of their names. Links to folders are not followed, so that no loop is.
@@ -122,6 +122,10 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+fn too_large(error: &read::ReadError) -> Failed {
+    bad(error.to_string()).help("--max-file MIB raises the limit for one file")
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failed {

@@ -15,7 +15,7 @@ use mpegflow_policies::audit::intent::{self, Intent};
 use mpegflow_policies::audit::{self, Request, flows};
 use mpegflow_policies::cluster::Cluster;
 use mpegflow_policies::profile::{Cni, Profile, detect};
-use mpegflow_policies::read::{self, Input, Limits, ReadOptions};
+use mpegflow_policies::read::{self, Input, Limits, ReadOptions, Unread};
 use mpegflow_policies::report;
 use mpegflow_policies::sets::AddressSet;
 use mpegflow_policies::truth::Truth;
@@ -49,22 +49,31 @@ struct Read {
 
 async fn gather(source: &AuditSource, world: &AuditWorld, ui: Ui) -> Result<Read, Failed> {
     let max = world.max_file.saturating_mul(1 << 20);
-    let input = if source.cluster {
+    let (input, unread) = if source.cluster {
         ui.note("reading the cluster…");
         let kubeconfig = &source.kubeconfig;
-        cluster::gather(kubeconfig.context.as_deref(), kubeconfig.kubeconfig.as_deref()).await?
+        cluster::gather(kubeconfig.context.as_deref(), kubeconfig.kubeconfig.as_deref(), ui).await?
     } else if source.paths.is_empty() {
         return Err(Failed::new(Exit::BadInput, "no_input", "nothing to audit")
             .help("name files or folders of manifests, `-` for standard input, or --cluster"));
     } else {
-        input::gather(&source.paths, max)?
+        (input::gather(&source.paths, max)?, Vec::new())
     };
-    read(&input, world, source.cluster, ui)
+    for missing in &unread {
+        ui.note(format!("note: {} may not be read; what depends on it is unknown", missing.resource));
+    }
+    read(&input, unread, world, source.cluster, ui)
 }
 
-fn read(input: &Input, world: &AuditWorld, is_cluster: bool, ui: Ui) -> Result<Read, Failed> {
-    let options =
-        ReadOptions { ignored_kinds: world.ignore_kind.iter().map(|kind| kind.as_str().into()).collect() };
+fn read(
+    input: &Input,
+    unread: Vec<Unread>,
+    world: &AuditWorld,
+    is_cluster: bool,
+    ui: Ui,
+) -> Result<Read, Failed> {
+    let ignored_kinds = world.ignore_kind.iter().map(|kind| kind.as_str().into()).collect();
+    let options = ReadOptions { ignored_kinds, unread };
     let reading = read::cluster(input, &options).map_err(|errors| input::refused(&errors))?;
     for note in &reading.notes {
         ui.note(format!("note: {}", report::clean(&format!("{}: {}", note.at, note.message))));
@@ -97,7 +106,7 @@ async fn audit(args: Audit, ui: Ui) -> Result<u8, Failed> {
         cluster: &read.cluster,
         profile: read.profile,
         complete: read.complete,
-        intents: intents.unwrap_or_else(|| vec![intent::worker_pools()]),
+        intents: intents.unwrap_or_else(|| intent::worker_pools(&read.cluster)),
         pod_cidrs: pod_cidrs(&args.world),
         baseline: baseline.as_ref(),
         today: jiff::Zoned::now().date(),
@@ -124,7 +133,7 @@ fn diff(
 ) -> Result<u8, Failed> {
     let max = world.max_file.saturating_mul(1 << 20);
     let side = |path: &Path| -> Result<Read, Failed> {
-        read(&input::gather(&[path.to_owned()], max)?, world, false, ui)
+        read(&input::gather(&[path.to_owned()], max)?, Vec::new(), world, false, ui)
     };
     let (before, after) = (side(old)?, side(new)?);
     let changes = audit::diff::run(&before.cluster, &after.cluster, after.profile, pod_cidrs(world))

@@ -4,8 +4,9 @@ use super::{Lint, section};
 use crate::audit::select::Party;
 use crate::audit::{Finding, catalog};
 use crate::cluster::Pod;
+use crate::matching::Match;
 use crate::policy::{Action, Dialect, Direction, Policy};
-use crate::profile::Fact;
+use crate::profile::{CiliumChange, Fact};
 use crate::source::{At, ObjectRef};
 use crate::truth::Truth;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,27 @@ impl<'a> Lint<'a> {
             let mut add = |kind: &'static catalog::Kind, at: &At, reason: String| {
                 found.push(Finding::certain(kind, policy.object.clone(), Some(at.clone()), reason));
             };
-            let enforced = self.select.profile.fact(Fact::Enforces(policy.dialect));
+            let enforced = self.select.profile.enforces(policy);
+            if let (true, Some(why)) = (enforced.truth.may(), self.refused(policy)) {
+                let what = format!("{} has no effect under {}: {why}", policy.object, self.select.profile);
+                add(&catalog::INVALID, &policy.at, what);
+                continue;
+            }
+            let says_nothing =
+                policy.ingress.is_none() && policy.egress.is_none() && policy.doubts.is_empty();
+            if policy.dialect == Dialect::Cilium
+                && says_nothing
+                && policy.inert.is_none()
+                && enforced.truth.may()
+            {
+                let what = format!(
+                    "{} has no effect: its sections are empty, which isolates nobody; to deny all of a direction, give it one \
+                     empty rule: [{{}}]",
+                    policy.object
+                );
+                add(&catalog::INVALID, &policy.at, what);
+                continue;
+            }
             if enforced.truth == Truth::No {
                 let what = format!(
                     "{} has no effect under {}: {}",
@@ -44,8 +65,14 @@ impl<'a> Lint<'a> {
                     add(&catalog::INVALID, &policy.at, format!("{} has no effect: {why}", policy.object))
                 }
                 None => {
+                    let counts = self.select.profile.fact(Fact::UndeclaredRulesCount);
+                    let but = match counts.truth {
+                        Truth::Yes => format!(", and it counts all the same: {}", counts.why),
+                        Truth::Unknown | Truth::No => String::new(),
+                    };
                     for at in &policy.inert_rules {
-                        let what = format!("{} does not declare the direction of this rule", policy.object);
+                        let what =
+                            format!("{} does not declare the direction of this rule{but}", policy.object);
                         add(&catalog::INERT_RULES, at, what);
                     }
                 }
@@ -63,6 +90,10 @@ impl<'a> Lint<'a> {
             policies.entry((&policy.object, &policy.at)).or_default().push(policy);
         }
         for ((object, at), readings) in policies {
+            // That the agent refuses it is what is wrong then.
+            if readings.iter().all(|policy| self.refused(policy).is_some()) {
+                continue;
+            }
             // A label that the CNI drops is what is wrong then.
             let may = readings
                 .iter()
@@ -86,6 +117,28 @@ impl<'a> Lint<'a> {
                 ));
             }
         }
+    }
+
+    /// Why agents of this version refuse a policy that those of others take: what the parser has put beside its subject.
+    fn refused(&self, policy: &Policy) -> Option<&'static str> {
+        let Match::All(conditions) = &policy.subject else { return None };
+        if policy.dialect != Dialect::Cilium {
+            return None;
+        }
+        conditions.iter().find_map(|condition| {
+            let (change, wanted) = match condition {
+                Match::Fact(Fact::Cilium(change)) => (change, Truth::Yes),
+                Match::Not(inner) => match &**inner {
+                    Match::Fact(Fact::Cilium(change)) => (change, Truth::No),
+                    _ => return None,
+                },
+                _ => return None,
+            };
+            // Whether a field is known makes two readings of a policy, of which one holds.
+            let answer = self.select.profile.fact(Fact::Cilium(*change));
+            let refuses = *change != CiliumChange::DefaultDenyField && answer.truth == !wanted;
+            refuses.then_some(answer.why)
+        })
     }
 
     fn may_select(&self, policy: &'a Policy) -> bool {
@@ -112,7 +165,9 @@ impl<'a> Lint<'a> {
             if self.live.iter().find(restricts).is_none() {
                 let reason = format!("no policy isolates {} for {direction}", pod.object);
                 let at = Some(pod.at.clone());
-                found.push(Finding::certain(&catalog::NOT_ISOLATED, pod.object.clone(), at, reason));
+                found.push(
+                    Finding::certain(&catalog::NOT_ISOLATED, pod.object.clone(), at, reason).of_pod(pod),
+                );
             }
         }
         found

@@ -6,7 +6,7 @@ use crate::audit::{DecidingRule, Finding, Witness, catalog};
 use crate::cluster::Pod;
 use crate::matching::Match;
 use crate::policy::{Action, ClusterTier, Dialect, Direction, Place, Policy, Rule, Section};
-use crate::profile::{Fact, Pipeline, Standing};
+use crate::profile::{Pipeline, Standing};
 use crate::sets::{AddressSet, Protocol, Traffic};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,7 +81,7 @@ impl<'a> Lint<'a> {
     fn early(&self, policy: &'a Policy) -> Option<Early<'a>> {
         let is_early =
             matches!(policy.place, Place::Calico { .. } | Place::Cluster { tier: ClusterTier::Admin, .. });
-        let is_sure = policy.doubts.is_empty() && self.select.fact(Fact::Enforces(policy.dialect)).must();
+        let is_sure = policy.doubts.is_empty() && self.select.profile.enforces(policy).truth.must();
         if !is_early || !is_sure {
             return None;
         }

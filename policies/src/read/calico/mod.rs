@@ -24,9 +24,9 @@ use super::object::Invalid;
 use super::problems::{Problems, doubts};
 use super::{Document, Field, Object, ReadError};
 use crate::cluster::{Cluster, Tier};
-use crate::policy::Policy;
+use crate::policy::{Dialect, Place, Policy};
 use crate::read::node::Value;
-use crate::source::ObjectRef;
+use crate::source::{At, ObjectRef};
 use crate::truth::Doubt;
 use policy::RawPolicy;
 use set::LabelledNets;
@@ -106,11 +106,24 @@ pub(super) fn enter(parsed: &[Parsed], cluster: &mut Cluster) {
             Kind::HostEndpoint(object, _) => cluster.host_endpoints.push(object.clone()),
             Kind::Tier(name, tier, doubts) => {
                 cluster.tiers.insert(name.clone(), tier.clone());
-                cluster.doubts.extend(doubts.iter().cloned());
+                cluster.policies.extend(
+                    doubts.iter().map(|doubt| doubtful("Tier", name, name, doubt, f64::NEG_INFINITY)),
+                );
             }
-            Kind::Profile(doubts) => cluster.doubts.extend(doubts.iter().cloned()),
+            // Asked after every tier; this one sorts behind those without an order.
+            Kind::Profile(doubts) => cluster.policies.extend(
+                doubts.iter().map(|doubt| doubtful("Profile", "~", "~profiles", doubt, f64::INFINITY)),
+            ),
         }
     }
+}
+
+/// Stands for what is not understood of a tier, or of the profiles that decide after all tiers.
+fn doubtful(kind: &str, name: &str, tier: &str, doubt: &Doubt, order: f64) -> Policy {
+    let object = ObjectRef { group: GROUP.into(), kind: kind.into(), namespace: None, name: name.into() };
+    let at = doubt.at.clone().unwrap_or_else(|| At::whole(&"".into()));
+    let place = Place::Calico { tier: tier.into(), order: Some(order) };
+    Policy::opaque(object, at, Dialect::Calico, place, doubt.clone())
 }
 
 /// What an object is called.

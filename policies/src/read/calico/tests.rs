@@ -439,7 +439,7 @@ fn a_profile_of_a_namespace_that_does_not_allow_all_is_a_doubt() {
         let text = format!(
             "apiVersion: projectcalico.org/v3\nkind: Profile\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
         );
-        try_read(&text).unwrap().doubts.len()
+        try_read(&text).unwrap().policies.iter().map(|policy| policy.doubts.len()).sum::<usize>()
     };
     assert_eq!(
         profile("kns.a", "ingress: [{action: Allow}], egress: [{action: Allow}], labelsToApply: {a: b}"),

@@ -13,7 +13,7 @@ fn document(text: &str) -> Document {
 
 /// A policy with this spec, in flow style.
 fn policy(spec: &str) -> Policy {
-    super::read(&document(&format!("{HEAD}spec: {spec}\n"))).unwrap()
+    super::read(&document(&format!("{HEAD}spec: {spec}\n"))).unwrap().remove(0)
 }
 
 fn errors(spec: &str) -> Vec<String> {
@@ -53,7 +53,7 @@ fn absent_policy_types_mean_ingress_and_egress_only_where_there_are_egress_rules
     assert_eq!(isolates("{policyTypes: null, egress: []}"), (Some(0), None));
     assert_eq!(isolates("{egress: [{}]}"), (Some(0), Some(1)));
     assert_eq!(isolates("{ingress: [{}, {}], egress: [{}]}"), (Some(2), Some(1)));
-    let no_spec = super::read(&document(HEAD)).unwrap();
+    let no_spec = super::read(&document(HEAD)).unwrap().remove(0);
     assert_eq!((no_spec.subject, no_spec.egress.is_none()), (in_a(Match::Anything), true));
     assert!(no_spec.ingress.unwrap().rules.is_empty());
 }
@@ -190,7 +190,7 @@ fn a_policy_needs_a_name_and_is_in_default_without_a_namespace() {
     assert!(super::read(&document(text)).unwrap_err()[0].to_string().contains("has no metadata.name"));
     let policy =
         super::read(&document(&format!("{text}metadata: {{name: p}}\nspec: {{podSelector: {{}}}}\n")));
-    let policy = policy.unwrap();
+    let policy = policy.unwrap().remove(0);
     assert_eq!(policy.object.to_string(), "NetworkPolicy default/p");
     assert_eq!(policy.subject, Match::pods(Match::Namespace(Test::Is("default".into()))));
 }
@@ -225,14 +225,16 @@ fn a_field_that_is_not_understood_is_a_doubt_just_where_it_matters() {
     let (Match::Namespace(_), Match::Doubt(_)) = (&parts[0], &parts[1]) else { panic!("{parts:?}") };
     assert!(selector.doubts.is_empty());
 
-    let root = super::read(&document(&format!("{HEAD}status: {{conditions: []}}\nspecs: {{}}\n"))).unwrap();
+    let root = super::read(&document(&format!("{HEAD}status: {{conditions: []}}\nspecs: {{}}\n")))
+        .unwrap()
+        .remove(0);
     assert_eq!(root.doubts.len(), 1, "{:?}", root.doubts);
 }
 
 #[test]
 fn a_rule_knows_its_path_and_its_place() {
     let text = format!("{HEAD}spec:\n  egress:\n  - to: []\n  -\n    ports: []\n");
-    let found = super::read(&document(&text)).unwrap();
+    let found = super::read(&document(&text)).unwrap().remove(0);
     let rules: Vec<_> =
         found.egress.unwrap().rules.iter().map(|rule| (rule.path.to_string(), rule.at.to_string())).collect();
     assert_eq!(

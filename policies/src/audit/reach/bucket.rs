@@ -1,0 +1,175 @@
+//! Packets of one kind between the pods of a class and all others, gathered into one finding for each of the pods.
+
+use super::{Check, deciding};
+use crate::audit::intent::Intent;
+use crate::audit::{Finding, Witness, catalog, digest, stable_end, stable_name};
+use crate::cluster::Pod;
+use crate::evaluate::{Endpoint, EndpointId, Explanation};
+use crate::sets::{AddressSet, Traffic};
+use crate::truth::{Doubt, Truth};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is found of the pods of one class, by the kind of finding.
+#[derive(Debug, Default)]
+pub(super) struct Buckets {
+    kinds: BTreeMap<&'static str, Bucket>,
+}
+
+/// Packets of one kind.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    /// The first sure packet, else the first possible one; the pod's own end is left open.
+    witness: Option<Witness>,
+    is_inwards: bool,
+    /// Names of the other ends, for the reader.
+    pub(super) others: BTreeSet<String>,
+    pub(super) certain: bool,
+    pub(super) doubts: BTreeSet<Doubt>,
+    traffic: Traffic,
+    /// All of it, end by end: what is sure and what is possible.
+    ends: [Ends; 2],
+}
+
+/// Other ends with their traffic, each once.
+#[derive(Debug, Default)]
+struct Ends {
+    named: BTreeMap<String, Traffic>,
+    outside: BTreeMap<AddressSet, Traffic>,
+}
+
+impl Ends {
+    fn add(&mut self, endpoint: &Endpoint, name: &str, traffic: &Traffic) {
+        let all = match endpoint {
+            Endpoint::External(addresses) => {
+                self.outside.entry(addresses.clone()).or_insert_with(Traffic::none)
+            }
+            _ => self.named.entry(name.to_owned()).or_insert_with(Traffic::none),
+        };
+        *all = all.union(traffic);
+    }
+
+    /// The same whatever blocks the world was cut into: addresses with the same traffic are one set.
+    fn write(&self, how: &str, lines: &mut Vec<String>) {
+        let mut world: BTreeMap<String, AddressSet> = BTreeMap::new();
+        for (addresses, traffic) in &self.outside {
+            let all = world.entry(traffic.to_string()).or_insert_with(AddressSet::empty);
+            *all = all.union(addresses);
+        }
+        lines.extend(self.named.iter().map(|(name, traffic)| format!("{how} {name} {traffic}")));
+        lines.extend(world.iter().map(|(traffic, addresses)| format!("{how} {addresses} {traffic}")));
+    }
+}
+
+impl Buckets {
+    pub(super) fn of(&mut self, kind: &'static catalog::Kind) -> &mut Bucket {
+        self.kinds.entry(kind.id).or_insert_with(|| Bucket {
+            witness: None,
+            is_inwards: false,
+            others: BTreeSet::new(),
+            certain: false,
+            doubts: BTreeSet::new(),
+            traffic: Traffic::none(),
+            ends: Default::default(),
+        })
+    }
+
+    /// Each bucket with its kind.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static catalog::Kind, &Bucket)> {
+        self.kinds.iter().filter_map(|(id, bucket)| Some((catalog::by_id(id)?, bucket)))
+    }
+}
+
+impl Check<'_> {
+    /// Remembers traffic between a pair for a kind of finding. The first sure packet is the witness.
+    pub(super) fn note(
+        &self,
+        buckets: &mut Buckets,
+        kind: &'static catalog::Kind,
+        (source, destination): (EndpointId, EndpointId),
+        traffic: &Traffic,
+        certain: bool,
+    ) {
+        let is_inwards = matches!(kind.id, "MF109")
+            || (kind.id == "MF112"
+                && matches!(self.evaluation.endpoint(source), Some(Endpoint::Imagined(_))));
+        let other = if is_inwards { source } else { destination };
+        let name = stable_end(self.cluster, self.evaluation, other);
+        let bucket = buckets.of(kind);
+        if bucket.witness.is_none() || (certain && !bucket.certain) {
+            let explanation = self.evaluation.explain(source, destination);
+            bucket.witness = self.witness(&explanation, other, traffic, is_inwards);
+            bucket.is_inwards = is_inwards;
+            if !certain {
+                bucket.doubts.extend(explanation.doubts.iter().take(10).cloned());
+            }
+        }
+        bucket.certain |= certain;
+        bucket.traffic = bucket.traffic.union(traffic);
+        bucket.others.insert(self.name(other));
+        let [sure, possible] = &mut bucket.ends;
+        if let Some(endpoint) = self.evaluation.endpoint(other) {
+            if certain { sure } else { possible }.add(endpoint, &name, traffic);
+        }
+    }
+
+    fn witness(
+        &self,
+        explanation: &Explanation,
+        other: EndpointId,
+        traffic: &Traffic,
+        is_inwards: bool,
+    ) -> Option<Witness> {
+        let (protocol, port) = traffic.example()?;
+        let other = self.evaluation.example(other);
+        let (source, destination) = if is_inwards { (other, String::new()) } else { (String::new(), other) };
+        let rules = explanation.egress.iter().chain(&explanation.ingress);
+        let rules = rules.filter(|step| step.traffic.contains(protocol, port)).map(deciding).collect();
+        Some(Witness { source, destination, protocol, port, rules })
+    }
+}
+
+impl Bucket {
+    /// The finding about one of the pods.
+    pub(super) fn finding(&self, kind: &'static catalog::Kind, pod: &Pod, intent: &Intent) -> Finding {
+        let mut shown: Vec<&str> = self.others.iter().take(3).map(String::as_str).collect();
+        let more = self.others.len().saturating_sub(shown.len());
+        let rest = format!("{more} more");
+        if more > 0 {
+            shown.push(&rest);
+        }
+        let who = shown.join(", ");
+        let may = if self.certain { "can" } else { "may" };
+        let (name, traffic) = (&intent.name, &self.traffic);
+        let reason = match kind.id {
+            "MF109" => format!("{who} {may} connect to it ({traffic}), which {name:?} does not name"),
+            "MF110" if self.certain => format!("it cannot reach {who}, which {name:?} needs"),
+            "MF110" => format!("whether it can reach {who} is not known, and {name:?} needs it"),
+            "MF112" => format!("{who}: {traffic} would pass, which {name:?} does not name"),
+            "MF113" => format!("it {may} ask {who} ({traffic}) for any name, as {name:?} says"),
+            "MF111" => format!("it {may} reach {who} ({traffic}), which {name:?} forbids"),
+            _ => format!("it {may} reach {who} ({traffic}), which {name:?} does not name"),
+        };
+        let own = pod.object.to_string();
+        let witness = self.witness.clone().map(|witness| match self.is_inwards {
+            true => Witness { destination: own, ..witness },
+            false => Witness { source: own, ..witness },
+        });
+        let mut lines = Vec::new();
+        for (ends, how) in self.ends.iter().zip(["can", "may"]) {
+            ends.write(how, &mut lines);
+        }
+        // Whom nothing in the input is has a name and no traffic.
+        if lines.is_empty() {
+            lines.extend(self.others.iter().cloned());
+        }
+        Finding {
+            // A finding is never about what is surely not so.
+            certain: if self.certain { Truth::Yes } else { Truth::Unknown },
+            witness,
+            doubts: if self.certain { Vec::new() } else { self.doubts.iter().cloned().collect() },
+            subject: stable_name(pod),
+            covers: digest(lines.iter().map(String::as_str)),
+            ..Finding::certain(kind, pod.object.clone(), Some(pod.at.clone()), reason)
+        }
+    }
+}
