@@ -49,7 +49,8 @@ fn preflight(kubeconfig: &Path) -> (i32, BTreeMap<String, String>) {
     let checks: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
     let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
-    let outcomes = checks.as_array().unwrap().iter().map(|check| (text(check, "name"), text(check, "outcome")));
+    let outcomes =
+        checks.as_array().unwrap().iter().map(|check| (text(check, "name"), text(check, "outcome")));
     (output.status.code().unwrap(), outcomes.collect())
 }
 
