@@ -3,6 +3,7 @@
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
 use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError};
+use crate::http::cors::Origins;
 use crate::http::{metrics, public, serve, worker};
 use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
@@ -65,6 +66,8 @@ pub struct Config {
     pub quotas: Quotas,
     /// How many requests a tenant may make.
     pub rate: Rate,
+    /// Whose pages may call the public API from a browser.
+    pub origins: Origins,
     /// Routes beside the public API: a page and its assets.
     pub extra_routes: Option<Router>,
     /// Other storage than the local folder.
@@ -112,6 +115,7 @@ impl Config {
             worker_names: Vec::new(),
             quotas: Quotas::default(),
             rate: Rate::default(),
+            origins: Origins::default(),
             extra_routes: None,
             objects: None,
             database: None,
@@ -373,7 +377,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let limits = serve::Limits::default();
-    let public_routes = public::router(Arc::clone(&engine), config.extra_routes, stop.clone());
+    let public_routes =
+        public::router(Arc::clone(&engine), config.extra_routes, config.origins, stop.clone());
     tasks.spawn(serve::run(public_listener, None, public_routes, limits, stop.clone()));
     let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca));
     // A supervisor keeps its connection over a long encode.
@@ -524,6 +529,9 @@ async fn lookout(engine: Arc<Engine>, stop: CancellationToken) {
         let look = async {
             if n.is_multiple_of(3) {
                 engine.look_at_storage().await;
+            }
+            if n.is_multiple_of(2) {
+                engine.enforce_bans().await?;
             }
             engine.look_around(n.is_multiple_of(2)).await
         };

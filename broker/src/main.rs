@@ -1,5 +1,7 @@
 //! `mpegflow-broker`: wiring.
 
+mod decoders;
+
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mpegflow_broker::config::layers::{ENV_FILE, Flags};
@@ -55,6 +57,9 @@ enum Command {
     /// Join tokens of workers.
     #[command(subcommand)]
     JoinToken(JoinToken),
+    /// Bans on decoders and demuxers, and the jobs that used one.
+    #[command(subcommand)]
+    Decoders(decoders::Decoders),
     /// Tenants.
     #[command(subcommand)]
     Tenant(Tenant),
@@ -305,6 +310,7 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             anyhow::ensure!(known, "there is no tenant of that name; `api-key create` makes one");
             Ok(())
         }
+        Command::Decoders(command) => decoders::run(command, &config).await,
         Command::Identity(Identity::Create { out }) => Ok(embedded::create_identity(&out)?),
         Command::RedisAcl { pool, file } => {
             let prefix = &resolved.redis_prefix;

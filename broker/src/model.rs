@@ -95,6 +95,17 @@ pub enum InputSource {
         /// Its length in bytes.
         size: u64,
     },
+    /// What another job of the same tenant made.
+    Object {
+        /// That job.
+        job: JobId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// The position of the output.
+        output: u32,
+        /// Its length in bytes.
+        size: u64,
+    },
     /// What an earlier attempt of the same job made.
     Output {
         /// The attempt.
@@ -110,7 +121,7 @@ impl InputSource {
     /// Length in bytes.
     pub const fn size(&self) -> u64 {
         match self {
-            Self::Upload { size, .. } | Self::Output { size, .. } => *size,
+            Self::Upload { size, .. } | Self::Object { size, .. } | Self::Output { size, .. } => *size,
         }
     }
 }
@@ -185,7 +196,7 @@ pub struct JobRecord {
     pub id: JobId,
     /// Whose it is.
     pub tenant: TenantId,
-    /// Its input.
+    /// Its input; of an object, an id that no upload has.
     pub upload: UploadId,
     /// The input's length in bytes.
     pub input_size: u64,
@@ -405,10 +416,14 @@ pub struct UploadRecord {
     pub received: u64,
     /// The tenant's name for it.
     pub name: Option<String>,
+    /// What a tus client said of it.
+    pub metadata: Option<String>,
     /// Whether a task on it broke a lock or the protocol.
     pub quarantined: bool,
     /// When it was created.
     pub created_at: Time,
+    /// When bytes came last.
+    pub touched_at: Time,
 }
 
 impl UploadRecord {

@@ -4,7 +4,7 @@
 //! reads a clock or a database.
 
 use crate::model::{
-    AttemptState, JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
+    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
 };
 use crate::plan::{Settings, budget, graph, verify};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
@@ -283,7 +283,12 @@ fn judge(
     match (&snapshot.task.plan.spec, result) {
         (TaskSpec::Probe(_), TaskResult::Probe(probe)) => {
             let media = probe.media.clone().bounded(job.input_size)?;
-            let task = graph::encode(&job.spec, &media, job.upload, job.input_size, settings)?;
+            let mut task = graph::encode(&job.spec, &media, job.upload, job.input_size, settings)?;
+            // What was probed is what is encoded, wherever it lies.
+            if let Some(probed) = snapshot.task.plan.inputs.first() {
+                let uploads = |input: &&mut InputSource| matches!(input, InputSource::Upload { .. });
+                task.inputs.iter_mut().filter(uploads).for_each(|input| *input = *probed);
+            }
             Ok(JobMove::Next { task: Box::new(task), media: Some(Box::new(media)) })
         }
         (TaskSpec::Encode(task), TaskResult::Encode(result)) => {

@@ -66,13 +66,17 @@ async fn every_route_but_the_open_ones_needs_a_key() {
     other_secret.push(if key.ends_with('0') { '1' } else { '0' });
     let unknown = format!("Bearer mf_{}_{}", "0".repeat(32), "0".repeat(64));
     let anonymous = world.anonymous();
-    let routes = mpegflow_broker::http::public::ROUTES.iter().chain(mpegflow_broker::http::webhooks::ROUTES);
+    let routes = mpegflow_broker::http::public::ROUTES
+        .iter()
+        .chain(mpegflow_broker::http::webhooks::ROUTES)
+        .chain(mpegflow_broker::http::tus::ROUTES);
     for (method, path) in routes {
         let open = ["/healthz", "/readyz", "/openapi.json"].contains(path);
         let path = path
             .replace("{id}", &format!("job_{}", "0".repeat(32)))
             .replace("{job}", "x")
-            .replace("{name}", "y");
+            .replace("{name}", "y")
+            .replace("{path}", "x/y");
         let mut bodies = HashSet::new();
         for client in [
             anonymous.clone(),
@@ -467,4 +471,114 @@ async fn two_brokers_do_not_share_a_folder() {
     let world = world().await;
     let second = mpegflow_broker::embedded::start(world.config.clone()).await;
     assert!(matches!(second, Err(mpegflow_broker::embedded::StartError::InUse(_))));
+}
+
+#[tokio::test]
+async fn an_output_is_found_under_the_path_that_was_asked_for_and_by_its_tenant_alone() {
+    let world = world().await;
+    let (a, b) = (world.tenant("a").await, world.tenant("b").await);
+    let input = upload(&a, b"x").await;
+    let asks = |path: &str, id: &str| {
+        let more = format!(r#"{{"external_id":"{id}","output":{{"path":"{path}"}},"#);
+        spec(&input).replacen('{', &more, 1)
+    };
+    let made = a.call("POST", "/v1/jobs", asks("films/{external_id}/{preset}/{name}", "a-7")).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let job: Job = made.json();
+    assert_eq!(
+        a.get("/v1/files/films/a-7/web/master.m3u8").await.status,
+        404,
+        "nothing is there before it is whole"
+    );
+    assert_eq!(world.worker().await.run().await, 4);
+    let job = show(&a, &job).await;
+    let master = job.outputs.iter().find(|o| o.name == "master.m3u8").unwrap();
+    assert_eq!(master.url, "/v1/files/films/a-7/web/master.m3u8");
+    let by_path = a.get(&master.url).await;
+    let by_job = a.get(&format!("/v1/objects/{}/master.m3u8", job.id)).await;
+    assert_eq!((by_path.status.as_u16(), &by_path.body), (200, &by_job.body));
+    assert_eq!(b.get(&master.url).await.status, 404);
+    // The path is taken, and says by whom; for another tenant it is not.
+    let again = a.call("POST", "/v1/jobs", asks("films/{external_id}/{preset}/{name}", "a-7")).await;
+    assert_eq!((again.status.as_u16(), again.problem().as_str()), (409, "path_taken"));
+    assert!(again.text().contains(&job.id.to_string()), "{}", again.text());
+    let theirs = upload(&b, b"x").await;
+    let same = asks("films/{external_id}/{preset}/{name}", "a-7")
+        .replace(&input.id.to_string(), &theirs.id.to_string());
+    let same: Job = b.call("POST", "/v1/jobs", same).await.json();
+    assert_eq!(b.call("POST", &format!("/v1/jobs/{}/cancel", same.id), "").await.status, 200);
+    // No spelling leads elsewhere, on the way in or out.
+    for path in ["../{name}", "films/{name}.mp4", "a//{name}", "{tenant}/{name}", "{external_id}/x"] {
+        let refused = a.call("POST", "/v1/jobs", asks(path, "a-7")).await;
+        let document: serde_json::Value = refused.json();
+        assert_eq!(
+            (refused.status.as_u16(), document["field"].as_str()),
+            (422, Some("output.path")),
+            "{path}: {document}"
+        );
+    }
+    for path in [
+        "films/a-7/web/../web/master.m3u8",
+        "films/a-7/web/%2e%2e/web/master.m3u8",
+        "films//a-7/web/master.m3u8",
+        "films/a-7/web/",
+        "films/a-7/web/nothing.mp4",
+        "films/a-7/master.m3u8",
+    ] {
+        let status = a.get(&format!("/v1/files/{path}")).await.status;
+        assert_eq!(status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_of_the_tenants_own_can_be_the_input_of_another_job_and_nobody_elses_can() {
+    let world = world().await;
+    let (a, b) = (world.tenant("a").await, world.tenant("b").await);
+    let input = upload(&a, b"x").await;
+    let first = spec(&input).replacen('{', r#"{"output":{"path":"films/a/{name}"},"#, 1);
+    let job: Job = a.call("POST", "/v1/jobs", first).await.json();
+    let worker = world.worker().await;
+    assert_eq!(worker.run().await, 4);
+    let of = |object: &str| {
+        let upload = format!(r#""upload":"{}""#, input.id);
+        spec(&input).replace(&upload, &format!(r#""object":"{object}""#))
+    };
+    let bytes = a.get("/v1/files/films/a/master.m3u8").await.body;
+    for path in ["films/a/master.m3u8".to_owned(), format!("{}/master.m3u8", job.id)] {
+        let made = a.call("POST", "/v1/jobs", of(&path)).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let second: Job = made.json();
+        // Read whole by the probe, and again by the encode.
+        for _ in 0..2 {
+            let lease = worker.lease().await;
+            assert_eq!(worker.read(&lease, 0).await, bytes);
+            worker.finish(&lease).await;
+        }
+        assert_eq!(worker.run().await, 2);
+        assert_eq!(show(&a, &second).await.state, JobState::Succeeded);
+        // For another tenant it is not there.
+        let theirs = b.call("POST", "/v1/jobs", of(&path)).await;
+        assert_eq!((theirs.status.as_u16(), theirs.problem().as_str()), (422, "unknown_object"));
+    }
+    let none = a.call("POST", "/v1/jobs", of("films/a/nothing.mp4")).await;
+    let theirs = b.call("POST", "/v1/jobs", of("films/a/master.m3u8")).await;
+    assert_eq!(none.body, theirs.body, "it looks like one that is not there");
+    for path in [
+        "../a",
+        "films/../films/a/master.m3u8",
+        "films/a/%2e%2e",
+        "/etc/passwd",
+        "films//a",
+        "a",
+        "",
+        "films/a/.x",
+    ] {
+        let refused = a.call("POST", "/v1/jobs", of(path)).await;
+        let document: serde_json::Value = refused.json();
+        assert_eq!(
+            (refused.status.as_u16(), document["field"].as_str()),
+            (422, Some("input.object")),
+            "{path}: {document}"
+        );
+    }
 }

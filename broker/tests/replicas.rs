@@ -364,6 +364,49 @@ async fn a_leader_that_was_paused_leads_no_more_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_patch_at_another_broker_takes_the_place_of_a_dead_one() {
+    use tokio::io::AsyncWriteExt as _;
+    let site = Site::new().await;
+    let (one, two) = (site.replica("one").await, site.replica("two").await);
+    let there = site.tenant(&two).with("tus-resumable", "1.0.0");
+    let made = there.with("upload-length", "8").call("POST", "/v1/uploads/tus", "").await;
+    let path = format!("/v1/uploads/{}", made.headers["location"].to_str().unwrap());
+    let mut dead = tokio::net::TcpStream::connect(one.public).await.unwrap();
+    let head = format!(
+        "PATCH {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n\
+         Content-Type: application/offset+octet-stream\r\nContent-Length: 8\r\n\r\n0123",
+        site.key
+    );
+    dead.write_all(head.as_bytes()).await.unwrap();
+    eventually("the first writes", async || {
+        there.call("PUT", &format!("{}?offset=0", path.replace("/tus", "")), "x").await.status == 409
+    })
+    .await;
+    let patch = |offset: u64, bytes: &'static str| {
+        let client = there
+            .with("upload-offset", offset.to_string())
+            .with("content-type", "application/offset+octet-stream");
+        let path = path.clone();
+        async move { client.call("PATCH", &path, bytes).await }
+    };
+    // What the dead one had brought counts, and is found by asking; then the rest comes at once.
+    let first = patch(0, "01234567").await;
+    assert_eq!(
+        (first.status.as_u16(), &first.headers["upload-offset"]),
+        (409, &"4".parse().unwrap()),
+        "{}",
+        first.text()
+    );
+    let rest = patch(4, "4567").await;
+    assert_eq!(
+        (rest.status.as_u16(), &rest.headers["upload-offset"]),
+        (204, &"8".parse().unwrap()),
+        "{}",
+        rest.text()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_is_not_whole_is_not_made_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = mpegflow_broker::embedded::Config::new(dir.path().join("data"));

@@ -51,7 +51,7 @@ pub(crate) enum OutputFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Transcode one file on this machine, and play the result
+    /// Transcode files on this machine: one, several, or whatever comes into a folder
     Transcode(Transcode),
     /// Play a folder that `transcode` or `download` made
     Play(Play),
@@ -101,14 +101,36 @@ pub(crate) enum Command {
   mpegflow transcode in.mp4 --out dist/ --preset mp4     # `mpegflow presets` explains each
   mpegflow play dist/
 
-Nothing appears in the output folder before everything is there and verified.
-Ctrl-C cancels and leaves nothing; Ctrl-C twice aborts at once.")]
+  mpegflow transcode *.mov --out dist/ --jobs 2          # dist/a/ of a.mov, dist/b/ of b.mov…
+  mpegflow transcode --watch inbox/ --out dist/          # whatever comes into the folder, until Ctrl-C
+
+Nothing appears in an output folder before everything of that file is there and verified.
+Ctrl-C cancels and leaves nothing half-made; Ctrl-C twice aborts at once.
+Of several files, those whose result is there (of the same file, by the same options) are not done again: after an
+interruption, the same command goes on. Exit code 0: each is done; 3: some are not, each by its own fault; 1: some are not
+for another reason. `mpegflow exit-codes` has all.")]
 pub(crate) struct Transcode {
-    /// The file to transcode
-    pub(crate) input: PathBuf,
-    /// The folder to make; it must not hold anything yet
+    /// The files to transcode
+    #[arg(required_unless_present = "watch", value_name = "FILE")]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// The folder to make, which must not hold anything yet; of several files, the folder for a folder of each
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// A folder within --out for each file, named after it, even where there is one file only
+    #[arg(long)]
+    pub(crate) batch: bool,
+    /// Files at once; each has workers of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) jobs: u16,
+    /// Take the files that are in this folder and those that come into it (not those of folders in it)
+    #[arg(long, value_name = "FOLDER", conflicts_with = "inputs")]
+    pub(crate) watch: Option<PathBuf>,
+    /// A file in the watched folder is taken once it has not changed for this long
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, requires = "watch", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) settle: u64,
+    /// End when there has been nothing to do in the watched folder for this long
+    #[arg(long, value_name = "SECONDS", requires = "watch", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub(crate) until_idle: Option<u64>,
     #[command(flatten)]
     pub(crate) job: JobOptions,
     /// Replace what an earlier `transcode` or `download` put into the output folder (nothing else is ever deleted)
@@ -175,6 +197,7 @@ pub(crate) struct Play {
   mpegflow serve
   mpegflow serve --listen 127.0.0.1:9000 --workers 2
   mpegflow serve --data /srv/mpegflow
+  mpegflow serve --cors-origin http://localhost:3000     # a page of yours uploads from the browser
 
 The data folder holds uploads, results, the database and the API key (mode 0600).
 Ctrl-C stops; jobs under way go on at the next start.")]
@@ -188,6 +211,9 @@ pub(crate) struct Serve {
     /// Where Prometheus metrics listen [default: nowhere]
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Origin whose pages may call the API from a browser, such as http://localhost:3000, or `*` for any (repeatable)
+    #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = mpegflow_broker::http::cors::Origin::parse)]
+    pub(crate) origins: Vec<mpegflow_broker::http::cors::Origin>,
     #[command(flatten)]
     pub(crate) local: LocalOptions,
 }
@@ -196,7 +222,10 @@ pub(crate) struct Serve {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mpegflow thumbnail in.mp4 poster.jpg
-  mpegflow thumbnail in.mp4 poster.jpg --at 12 --max-height 360")]
+  mpegflow thumbnail in.mp4 poster.jpg --at 12 --max-height 360
+  mpegflow thumbnail -ss 12 -i in.mp4 -frames:v 1 -vf scale=-2:360 -y poster.jpg   # ffmpeg's words
+
+Called by the name ffmpeg (a link to this program), it takes those words too; docs/drop-in.md has all.")]
 pub(crate) struct Thumbnail {
     /// The video
     pub(crate) input: PathBuf,
@@ -223,12 +252,29 @@ pub(crate) struct Thumbnail {
 #[command(after_help = "Examples:
   mpegflow probe in.mp4
   mpegflow probe in.mp4 | jq -r '.streams[0].codec_name'
+  mpegflow probe -v error -show_entries format=duration -of default=nw=1:nk=1 in.mp4   # ffprobe's words
 
+Called by the name ffprobe (a link to this program), it takes those words too; docs/drop-in.md has all.
 Prints JSON as `ffprobe -show_format -show_streams -of json` does: the same names and units,
 without the fields that are about FFmpeg rather than the file.")]
 pub(crate) struct Probe {
     /// The file to look at
     pub(crate) input: PathBuf,
+    /// Show the format [default: format and streams, where neither and no entries are asked for]
+    #[arg(long)]
+    pub(crate) show_format: bool,
+    /// Show the streams
+    #[arg(long)]
+    pub(crate) show_streams: bool,
+    /// Show these fields alone, such as stream=width,height:format=duration
+    #[arg(long, value_name = "ENTRIES")]
+    pub(crate) show_entries: Option<String>,
+    /// Show these streams alone: v, a, s or d, v:0 and so on, or an index
+    #[arg(long, value_name = "STREAMS")]
+    pub(crate) select_streams: Option<String>,
+    /// How it is written: json, default or csv, with ffprobe's options of each, such as csv=p=0
+    #[arg(long, value_name = "FORM", default_value = "json", value_parser = crate::probe_format::Form::parse)]
+    pub(crate) print_format: crate::probe_format::Form,
     /// Also accept the formats of the past
     #[arg(long)]
     pub(crate) legacy_decoders: bool,

@@ -54,6 +54,12 @@ impl PartsDigest {
     }
 }
 
+/// Half of the SHA-256 of a few bytes, in lowercase hexadecimal.
+pub(crate) fn short(bytes: &[u8]) -> String {
+    let whole = hex(aws_lc_rs::digest::digest(&SHA256, bytes).as_ref());
+    whole.get(..32).unwrap_or(&whole).to_owned()
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {

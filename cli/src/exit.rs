@@ -13,7 +13,14 @@ pub(crate) const TABLE: &str = "Exit codes:
     2  wrong usage
     3  bad input: the file cannot be transcoded, or the request was refused as wrong
     4  the broker cannot be reached, or does not accept the API key
-  130  interrupted; nothing is left behind
+  130  interrupted; nothing half-made is left behind
+
+Of `mpegflow transcode` with several files, or a watched folder:
+    0  each file is done, now or by an earlier run
+    3  some are not, and each of those by its own fault
+    1  some are not for another reason
+    2  nothing was begun: two files would go to one folder, or one holds something else
+  130  interrupted; the same command goes on where it stopped
 
 Of `mpegflow audit`:
     0  proved; or violated, with every error accepted by the baseline and nothing unknown beside

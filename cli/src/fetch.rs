@@ -1,6 +1,6 @@
 //! A job's output as a folder: fetched, verified, with a page that plays it, moved in whole.
 
-use crate::client::Client;
+use crate::client::{Client, UploadSource};
 use crate::exit::Failed;
 use crate::output::{PAGE, PLAYER, REPORT, Report, Scratch, Target};
 use crate::ui::Ui;
@@ -14,7 +14,7 @@ use std::path::Path;
 pub(crate) async fn fetch(
     client: &Client,
     job: &Job,
-    source: Option<String>,
+    source: Option<&UploadSource>,
     scratch: &Scratch,
     ui: Ui,
 ) -> Result<(), Failed> {
@@ -29,7 +29,13 @@ pub(crate) async fn fetch(
         }
     }
     bar.finish_and_clear();
-    let report = Report { mpegflow: env!("CARGO_PKG_VERSION").into(), source, job: without_tags(job) };
+    let name = source.and_then(|source| source.path.file_name());
+    let report = Report {
+        mpegflow: env!("CARGO_PKG_VERSION").into(),
+        source: name.map(|name| name.to_string_lossy().into_owned()),
+        source_mark: source.map(|source| source.mark.clone()),
+        job: without_tags(job),
+    };
     let plays = job.outputs.iter().any(|output| output.name == "master.m3u8");
     write_page(&dir, &report, plays).map_err(|e| Failed::file("write", &dir, &e))
 }

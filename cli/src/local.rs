@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::exit::{Exit, Failed};
 use crate::workers::{Programs, WorkerLog, Workers};
 use mpegflow_broker::embedded::{Config, Running, StartError};
+use mpegflow_broker::http::cors::{Origin, Origins};
 use mpegflow_protocol::ids::PoolName;
 use std::fs;
 use std::io;
@@ -26,10 +27,14 @@ pub(crate) struct Setup {
     pub(crate) metrics: Option<SocketAddr>,
     /// Worker processes.
     pub(crate) workers: u16,
+    /// How many brokers share this machine's cores, this one among them.
+    pub(crate) beside: u16,
     /// What they run.
     pub(crate) programs: Programs,
     /// Where what they say goes.
     pub(crate) log: WorkerLog,
+    /// Whose pages may call the API from a browser.
+    pub(crate) origins: Vec<Origin>,
     /// Pages beside the API.
     pub(crate) routes: Option<axum::Router>,
 }
@@ -59,7 +64,8 @@ impl Local {
         config.public = setup.public;
         config.worker = LOOPBACK;
         config.metrics = setup.metrics;
-        config.threads = threads_each(setup.workers);
+        config.threads = threads_each(setup.workers.saturating_mul(setup.beside));
+        config.origins = Origins(setup.origins.as_slice().into());
         config.extra_routes = setup.routes.take();
         let broker = mpegflow_broker::embedded::start(config).await.map_err(|e| broker_failed(&setup, &e))?;
         match Self::with_broker(&broker, &setup).await {

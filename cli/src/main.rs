@@ -7,12 +7,14 @@
 //! | [`local`], [`workers`] | a broker inside this process, workers outside it |
 //! | [`output`], [`fetch`], [`digest`] | a result folder that is there whole or not at all |
 //! | [`web`], [`files`] | the pages, and the server of a result folder |
-//! | [`summary`], [`ffprobe`] | a job and a file in words |
+//! | [`summary`], [`ffprobe`], [`probe_format`] | a job and a file in words |
+//! | [`compat`] | the command lines of ffprobe and ffmpeg |
 //! | [`commands`] | the commands, made of these |
 
 mod args;
 mod client;
 mod commands;
+mod compat;
 mod digest;
 mod exit;
 mod fetch;
@@ -21,6 +23,7 @@ mod files;
 mod interrupt;
 mod local;
 mod output;
+mod probe_format;
 mod summary;
 mod ui;
 mod web;
@@ -31,6 +34,7 @@ use args::{Cli, Command};
 use clap::Parser as _;
 use exit::{Exit, Failed};
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,7 +44,14 @@ use ui::Ui;
 const KUBECTL_PLUGIN: &str = "kubectl-mpegflow_audit";
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(typed()) {
+    let typed = match own(typed()) {
+        Ok(typed) => typed,
+        Err(what) => {
+            let _ = writeln!(std::io::stderr(), "error: {what}");
+            return ExitCode::from(Exit::Usage as u8);
+        }
+    };
+    let cli = match Cli::try_parse_from(typed) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -75,6 +86,24 @@ fn typed() -> Vec<OsString> {
     typed
 }
 
+/// What was typed in this program's own words: as `ffprobe` or `ffmpeg`, or with their options, it is `probe` or `thumbnail`.
+fn own(typed: Vec<OsString>) -> Result<Vec<OsString>, String> {
+    let name = typed.first().map(Path::new).and_then(Path::file_name).map(|name| name.to_owned());
+    let (called, rest) = match name.as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("ffprobe") => ("probe", typed.get(1..)),
+        Some("ffmpeg") => ("thumbnail", typed.get(1..)),
+        _ => match typed.get(1).and_then(|command| command.to_str()) {
+            Some(command @ ("probe" | "thumbnail")) => {
+                (command, typed.get(2..).filter(|rest| compat::is_foreign(rest)))
+            }
+            _ => ("", None),
+        },
+    };
+    let Some(rest) = rest else { return Ok(typed) };
+    let said = if called == "probe" { compat::ffprobe(rest)? } else { compat::ffmpeg(rest)? };
+    Ok([OsString::from("mpegflow"), OsString::from(called)].into_iter().chain(said).collect())
+}
+
 /// Says what is wrong with the command line, or helps. Of an audit, 2 is a verdict: wrong usage is bad input there.
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
@@ -96,7 +125,7 @@ async fn run(cli: Cli, ui: Ui) -> Result<u8, Failed> {
     let verbose = cli.global.verbose > 0;
     match cli.command {
         Command::Audit(args) => return commands::audit::run(*args, ui).await,
-        Command::Transcode(args) => commands::transcode::run(args, ui, verbose).await,
+        Command::Transcode(args) => return commands::transcode::run(args, ui, verbose).await,
         Command::Play(args) => commands::play::run(args, ui).await,
         Command::Serve(args) => commands::serve::run(args, ui).await,
         Command::Probe(args) => commands::probe::run(args, ui, verbose).await,

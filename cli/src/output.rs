@@ -33,6 +33,9 @@ pub(crate) struct Report {
     pub(crate) mpegflow: String,
     /// Name of the source, where it is known.
     pub(crate) source: Option<String>,
+    /// Which state of the source, where it is known: what a batch tells by that it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source_mark: Option<String>,
     /// The job: what it was made from, its output with digests, and the evidence of each task.
     pub(crate) job: Job,
 }
@@ -41,8 +44,6 @@ pub(crate) struct Report {
 #[derive(Debug)]
 pub(crate) struct Target {
     out: PathBuf,
-    /// The nearest folder above it that exists.
-    anchor: PathBuf,
     force: bool,
 }
 
@@ -68,11 +69,11 @@ impl Target {
         if input.is_some_and(within) {
             return Err(refuse("the input lies in it").help("Name another folder for --out."));
         }
-        let anchor = parent.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned();
+        let anchor = anchor(parent);
         if !anchor.is_dir() {
             return Err(refuse(&format!("{} is not a folder", anchor.display())));
         }
-        let target = Self { out, anchor, force };
+        let target = Self { out, force };
         target.is_free()?;
         Ok(target)
     }
@@ -123,15 +124,22 @@ enum Free {
     Ours,
 }
 
+/// The nearest folder at or above a path that exists.
+fn anchor(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
+
+/// The report in a folder, where there is one. A folder with one is whole: it came there by one rename.
+pub(crate) fn report_in(dir: &Path) -> Option<Report> {
+    use std::io::Read as _;
+    let mut text = Vec::new();
+    File::open(dir.join(REPORT)).ok()?.take(MAX_REPORT).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 /// Names in a folder that its report says we made; none where there is no report.
 fn ours(dir: &Path) -> Vec<String> {
-    use std::io::Read as _;
-    let report = File::open(dir.join(REPORT)).and_then(|file| {
-        let mut text = Vec::new();
-        file.take(MAX_REPORT).read_to_end(&mut text)?;
-        Ok(serde_json::from_slice::<Report>(&text)?)
-    });
-    let Ok(report) = report else { return Vec::new() };
+    let Some(report) = report_in(dir) else { return Vec::new() };
     let mut names: Vec<String> = report.job.outputs.into_iter().map(|output| output.name).collect();
     names.extend([REPORT, PAGE, PLAYER].map(String::from));
     names
@@ -169,8 +177,9 @@ impl Scratch {
     pub(crate) fn beside(target: &Target) -> Result<Self, Failed> {
         let name = target.out.file_name().unwrap_or_default().to_string_lossy();
         let prefix = format!("{name}.partial-");
-        remove_abandoned(&target.anchor, &prefix);
-        Self::make(&target.anchor, &prefix)
+        let anchor = anchor(target.out.parent().unwrap_or(Path::new("/")));
+        remove_abandoned(anchor, &prefix);
+        Self::make(anchor, &prefix)
     }
 
     /// Makes one in the system's folder for such things, for commands without an output folder.

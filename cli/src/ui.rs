@@ -2,10 +2,11 @@
 
 use crate::args::{Global, OutputFormat};
 use crate::exit::Failed;
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mpegflow_protocol::api::{Job, JobState, TaskState};
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// How this run talks.
@@ -19,6 +20,21 @@ pub(crate) struct Ui {
     pub(crate) color_out: bool,
     /// Standard error is a terminal that wants colour.
     pub(crate) color_err: bool,
+    /// Where this work is one of several.
+    row: Option<&'static Row>,
+}
+
+/// A place among several bars: one for each file that is worked on at once, for as long as the process lives.
+#[derive(Debug)]
+pub(crate) struct Row {
+    bars: MultiProgress,
+    name: Mutex<String>,
+}
+
+impl Row {
+    fn name(&self) -> String {
+        crate::lock(&self.name).clone()
+    }
 }
 
 /// Colours that are used, by meaning.
@@ -43,7 +59,32 @@ impl Ui {
             bars: err && !global.quiet,
             color_out: out && !no_color,
             color_err: err && !no_color,
+            row: None,
         }
+    }
+
+    /// Without colour, bars and remarks.
+    #[cfg(test)]
+    pub(crate) const fn plain() -> Self {
+        Self { json: false, quiet: true, bars: false, color_out: false, color_err: false, row: None }
+    }
+
+    /// As many places as files are worked on at once, and the bar that counts them all.
+    pub(crate) fn rows(&self, count: u16, total: u64) -> (Vec<&'static Row>, ProgressBar) {
+        let bars = MultiProgress::with_draw_target(self.target());
+        let overall = self.styled(total, "{prefix:>10} {bar:32} {pos} of {len}  {msg}");
+        let overall = bars.add(overall.with_prefix("files"));
+        // Leaked on purpose: as many as there are places, once in the life of the process.
+        let row =
+            || -> &'static Row { Box::leak(Box::new(Row { bars: bars.clone(), name: Mutex::default() })) };
+        ((0..count).map(|_| row()).collect(), overall)
+    }
+
+    /// The same, of one file among several.
+    pub(crate) fn in_row(mut self, row: &'static Row, name: &str) -> Self {
+        *crate::lock(&row.name) = mpegflow_protocol::text::clean(name, 40);
+        self.row = Some(row);
+        self
     }
 
     /// Writes a line of the result. A reader that went away (`| head`) is no error.
@@ -59,7 +100,12 @@ impl Ui {
 
     /// Writes a remark to standard error, unless quiet.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
-        if !self.quiet {
+        if self.quiet {
+            return;
+        }
+        if let Some(row) = self.row.filter(|_| !self.bars) {
+            let _ = writeln!(std::io::stderr().lock(), "{}: {}", row.name(), text.as_ref());
+        } else {
             let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
         }
     }
@@ -97,12 +143,27 @@ impl Ui {
     }
 
     fn bar(&self, what: &str, total: u64, template: &str) -> ProgressBar {
-        let target = if self.bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(total), target).with_prefix(what.to_owned());
+        let bar = match self.row {
+            None => self.styled(total, template),
+            // The template takes braces for its own.
+            Some(row) => {
+                let name = row.name().replace('{', "{{").replace('}', "}}");
+                row.bars.add(self.styled(total, &format!("{template}  {name}")))
+            }
+        };
+        bar.with_prefix(what.to_owned())
+    }
+
+    fn styled(&self, total: u64, template: &str) -> ProgressBar {
+        let bar = ProgressBar::with_draw_target(Some(total), self.target());
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
         }
         bar
+    }
+
+    fn target(&self) -> ProgressDrawTarget {
+        if self.bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
     }
 }
 

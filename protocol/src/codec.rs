@@ -66,6 +66,9 @@ pub struct Start {
     pub inputs: Vec<u64>,
     /// Each output, by position.
     pub outputs: Vec<OutputKind>,
+    /// Decoders and demuxers that are banned for now, whatever set they are in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub banned: Vec<String>,
 }
 
 /// How an output's descriptor may be written.

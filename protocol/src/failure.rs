@@ -67,6 +67,8 @@ codes! {
     InputIsPlaylist "input_is_playlist" Media;
     /// The input needs a decoder outside the allowed set. Ask for `"decoders": "legacy"`, or convert the input.
     DecoderNotAllowed "decoder_not_allowed" Media;
+    /// The input or the output needs a decoder that the operator has banned for now. Submit again once the ban is lifted.
+    DecoderBanned "decoder_banned" Media;
     /// The picture is larger than is accepted (8192 pixels a side, 8192 × 4352 in all).
     FrameTooLarge "frame_too_large" Media;
     /// The input asks for far more memory or output than its size warrants. It may be a decompression bomb.

@@ -1,8 +1,9 @@
 //! The job spec: what a tenant may ask for. Version 1.
 
-use crate::ids::UploadId;
+use crate::ids::{JobId, UploadId};
 use crate::limits;
 use crate::parse::{ParseError, from_json};
+use crate::path::Variables;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -37,6 +38,9 @@ pub struct JobSpec {
     /// Changes to the preset's pictures.
     #[serde(default)]
     pub thumbnails: ThumbnailOptions,
+    /// Where the output is to be found.
+    #[serde(default, skip_serializing_if = "OutputOptions::is_default")]
+    pub output: OutputOptions,
     /// Take an input that is cut off as far as it goes, rather than fail.
     #[serde(default)]
     pub allow_partial: bool,
@@ -54,6 +58,9 @@ pub struct JobSpec {
 pub enum InputRef {
     /// A finished upload of the same tenant.
     Upload(UploadId),
+    /// An object of the same tenant, which an earlier job made: `job_…/video.mp4`, or the path that it was given, such as
+    /// `films/a-7/video.mp4`.
+    Object(String),
 }
 
 /// A job's place among its tenant's: 9 goes first, 0 last. It takes nothing from another tenant.
@@ -144,6 +151,24 @@ pub enum AudioTracks {
     None,
 }
 
+/// Where a job's output is to be found, beside `/v1/objects/{job}/{name}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutputOptions {
+    /// A path below `/v1/files/`, such as `films/{external_id}/{name}`: names of letters, digits, `.`, `-` and `_`, with `{job}`,
+    /// `{preset}` and `{external_id}` in them, and `{name}` as the last. No other job of the tenant may have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 512)]
+    pub path: Option<String>,
+}
+
+impl OutputOptions {
+    /// Whether it says nothing.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Changes to a preset's pictures.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -166,6 +191,16 @@ pub struct ThumbnailOptions {
 }
 
 impl JobSpec {
+    /// The folder that the output of this job is to be found in, if one was asked for.
+    ///
+    /// # Errors
+    /// The template comes to no path.
+    pub fn folder(&self, job: JobId) -> Result<Option<String>, ParseError> {
+        let Some(template) = &self.output.path else { return Ok(None) };
+        let variables = Variables { job, preset: &self.preset, external_id: self.external_id.as_deref() };
+        crate::path::folder(template, variables).map(Some)
+    }
+
     /// Parses and checks a job spec.
     ///
     /// # Errors
@@ -178,6 +213,14 @@ impl JobSpec {
         };
         if spec.version != 1 {
             return wrong("version", format!("version {} is not known here; write 1", spec.version));
+        }
+        if let InputRef::Object(path) = &spec.input
+            && crate::path::split(path).is_none()
+        {
+            return wrong(
+                "input.object",
+                "it is no path of an object: names of letters, digits, `.`, `-` and `_`, with slashes between them".into(),
+            );
         }
         if !crate::text::is_label(&spec.preset, 64) {
             return wrong("preset", "a preset's name has 1 to 64 printable characters".into());
@@ -230,6 +273,7 @@ impl JobSpec {
         {
             return wrong("external_id", format!("1 to {MAX_LABEL_CHARS} printable characters"));
         }
+        spec.folder(JobId::from_u128(u128::MAX))?;
         if spec.labels.len() > MAX_LABELS {
             return wrong("labels", format!("{} labels; at most {MAX_LABELS}", spec.labels.len()));
         }

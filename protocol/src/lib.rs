@@ -13,6 +13,8 @@
 //! | [`codec`] | codec ↔ supervisor | frames on the control and input sockets |
 //! | [`api`] | broker → tenant | the public API's bodies |
 //! | [`webhook`] | broker ↔ tenant | the same of webhooks |
+//! | [`decoders`] | – | names that a ban may say |
+//! | [`path`] | – | where a job's output is to be found |
 //! | [`limits`] | – | every size that a parser or a buffer is held to |
 //!
 //! Parsing is total: any bytes give a value or a [`ParseError`] that names the field. There is no I/O, no clock and no
@@ -20,6 +22,7 @@
 
 pub mod api;
 pub mod codec;
+pub mod decoders;
 pub mod encoder;
 pub mod evidence;
 pub mod failure;
@@ -27,6 +30,7 @@ pub mod ids;
 pub mod job;
 pub mod limits;
 pub mod media;
+pub mod path;
 pub mod task;
 pub mod text;
 pub mod webhook;

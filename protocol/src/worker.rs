@@ -113,6 +113,10 @@ pub struct Lease {
     pub inputs: Vec<InputSlot>,
     /// Outputs by position.
     pub outputs: Vec<OutputSlot>,
+    /// Decoders and demuxers that are banned for now; the codec process is told. A worker that does not know the field refuses the
+    /// lease rather than ignore a ban.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub banned: Vec<String>,
     /// What the codec process may use.
     pub limits: ProcessLimits,
     /// Threads an encoder or decoder may start.

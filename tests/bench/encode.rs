@@ -66,6 +66,7 @@ fn plan(clip: &Path) -> EncodeTask {
         video: VideoOptions::default(),
         audio: AudioOptions::default(),
         thumbnails: ThumbnailOptions { enabled: Some(false), ..ThumbnailOptions::default() },
+        output: Default::default(),
         allow_partial: false,
         priority: Default::default(),
         external_id: None,

@@ -86,6 +86,7 @@ impl Session {
             task,
             inputs: inputs.iter().map(|i| i.len() as u64).collect(),
             outputs: vec![OutputKind::Stream; self.outputs.len()],
+            banned: Vec::new(),
         }));
         let _ = self.control.write_all(&start.encode());
         let fed = Arc::new(AtomicU64::new(0));

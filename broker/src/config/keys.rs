@@ -3,6 +3,7 @@
 
 use super::layers::{Origin, Slot};
 use super::setting::{Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value};
+use crate::http::cors::Origin as PageOrigin;
 use crate::queue::redis::RedisUrl;
 use crate::store::postgres::DatabaseUrl;
 use ipnet::IpNet;
@@ -137,6 +138,10 @@ keys! {
     /// How long the broker goes on answering after SIGTERM, saying that it is not ready and keeping no connection, before it stops to
     /// listen: longer than whatever is in front of it takes to notice.
     public_grace: Span<0, 300> = "public.grace", "grace", "SECONDS", default "3s";
+
+    /// Origins whose pages may call the public API from a browser, such as `https://app.example.com`; `*` for any. None where it is
+    /// left out. Who may do what is decided by the API key, not by this.
+    public_origins: Vec<PageOrigin> = "public.cors_origins", "cors-origin", "ORIGIN", default "";
 
     /// Where the worker API listens.
     worker_listen: SocketAddr = "worker.listen", "worker-listen", "ADDRESS", default "127.0.0.1:8443";

@@ -6,6 +6,7 @@ use super::problem::Problems;
 use super::setting::{LogFormat, Sse};
 use crate::embedded::Config;
 use crate::engine::{Quotas, Rate};
+use crate::http::cors::Origins;
 use crate::objects::s3::{Encryption, S3Config, S3Objects};
 use crate::queue::redis::{RedisConfig, RedisUrlSource};
 use crate::store::postgres::{DatabaseConfig, UrlSource};
@@ -61,6 +62,8 @@ pub struct Resolved {
     pub quotas: Quotas,
     /// How many requests a tenant may make.
     pub rate: Rate,
+    /// Whose pages may call the public API from a browser.
+    pub origins: Origins,
     /// Where webhooks may be.
     pub webhooks: webhooks::Policy,
 }
@@ -95,6 +98,7 @@ impl Resolved {
                 per_second: u32::try_from(raw.rate_requests_per_second.get()?.0).ok()?,
                 burst: u32::try_from(raw.rate_burst.get()?.0).ok()?,
             },
+            origins: Origins(raw.public_origins.get()?.as_slice().into()),
             webhooks: webhooks::Policy {
                 allow_networks: raw.webhooks_allow_networks.get()?.clone(),
                 ports: Ports::new(raw.webhooks_ports.get()?.iter().map(|range| range.0.clone()).collect()),
@@ -148,6 +152,7 @@ impl Resolved {
         config.database.clone_from(&self.database);
         config.quotas = self.quotas;
         config.rate = self.rate;
+        config.origins.clone_from(&self.origins);
         config.webhooks.clone_from(&self.webhooks);
         config
     }

@@ -1,5 +1,6 @@
 //! The types of values: how each is read from a layer, and how it is written back.
 
+use crate::http::cors::Origin;
 use crate::queue::redis::RedisUrl;
 use crate::store::postgres::DatabaseUrl;
 use ipnet::IpNet;
@@ -341,6 +342,20 @@ impl Setting for Bytes {
             Some((name, size)) => quoted(&format!("{}{name}", self.0.checked_div(*size).unwrap_or(0))),
             None => self.0.to_string(),
         }
+    }
+}
+
+impl Setting for Origin {
+    fn values() -> String {
+        "origin, such as `https://app.example.com`, or `*`".into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        Self::parse(text(value, "an origin such as https://app.example.com")?)
+    }
+
+    fn toml(&self) -> String {
+        quoted(self.as_str())
     }
 }
 

@@ -1,11 +1,12 @@
 //! What every store promises to those who run a broker: attempts' logs, webhooks and the messages to them.
 
-use super::store::{Made, lease_of, make, settle, submit};
+use super::store::{Made, lease_of, make, new_job, settle, submit};
 use crate::model::{AttemptState, Claim, TenantLimits, Time};
+use crate::plan::bans::Ban;
 use crate::secret::fresh_id;
 use crate::state::Ending;
 use crate::store::webhooks::{AttemptEnd, DeliveryRecord, Disabled, NewDelivery, Salt, WebhookRecord};
-use crate::store::{LeaseIs, Leased, Store};
+use crate::store::{LeaseIs, Leased, NewJob, Once, Store, Submitted};
 use mpegflow_protocol::ids::{JobId, MessageId};
 use mpegflow_protocol::webhook::{DeliveryState, MessageType};
 use std::collections::BTreeSet;
@@ -16,6 +17,8 @@ const T0: Time = Time(1_700_000_000_000);
 /// Every promise, on a store that the suite of stores has used.
 pub async fn all(store: Arc<dyn Store>) {
     limits(&*store).await;
+    bans(&*store).await;
+    paths(&*store).await;
     logs(&*store).await;
     webhooks(&*store).await;
     fan_out(&store).await;
@@ -40,6 +43,50 @@ async fn limits(store: &dyn Store) {
     assert_eq!(store.running_of_tenant(made.tenant).await.unwrap(), 1);
     settle(store, &live.claim, LeaseIs::Held, T0, &Ending::Released).await;
     assert_eq!(store.running_of_tenant(made.tenant).await.unwrap(), 0);
+}
+
+async fn bans(store: &dyn Store) {
+    let ban = |name: &str, reason: &str| Ban { name: name.into(), reason: reason.into(), at: T0 };
+    for (name, reason) in [("mov", "CVE-1"), ("h264", "CVE-2"), ("h264", "CVE-3")] {
+        store.ban(&ban(name, reason)).await.unwrap();
+    }
+    assert_eq!(store.bans().await.unwrap(), [ban("h264", "CVE-3"), ban("mov", "CVE-1")]);
+    assert!(store.lift_ban("mov").await.unwrap() && store.lift_ban("h264").await.unwrap());
+    assert!(!store.lift_ban("h264").await.unwrap());
+    assert_eq!(store.bans().await.unwrap(), []);
+    // Jobs that have ended are listed in the order of their ids, and no others.
+    let made = make(store, "bans").await;
+    let ((ended, _), (runs, _)) = (submit(store, &made).await, submit(store, &made).await);
+    store.cancel(made.tenant, ended, None, T0).await.unwrap();
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.ended_jobs(after, 1).await.unwrap();
+        let Some(job) = page.first() else { break };
+        assert!(after < Some(job.id));
+        after = Some(job.id);
+        seen.push((job.id, job.tenant.clone()));
+    }
+    assert!(seen.contains(&(ended, "bans".into())) && seen.iter().all(|(id, _)| *id != runs));
+}
+
+async fn paths(store: &dyn Store) {
+    let (made, other) = (make(store, "paths").await, make(store, "other paths").await);
+    let at = |made: &Made| NewJob { path: Some("films/a".into()), ..new_job(made) };
+    let first = at(&made);
+    assert_eq!(store.submit(&first, None, T0).await.unwrap(), Once::Done(Submitted::Created));
+    let taken = Once::Done(Submitted::PathTaken(first.id));
+    assert_eq!(store.submit(&at(&made), None, T0).await.unwrap(), taken);
+    assert_eq!(store.submit(&at(&other), None, T0).await.unwrap(), Once::Done(Submitted::Created));
+    assert_eq!(store.job_at(made.tenant, "films/a").await.unwrap(), Some(first.id));
+    assert_eq!(store.job_at(made.tenant, "films").await.unwrap(), None);
+    store.cancel(made.tenant, first.id, None, T0).await.unwrap();
+    assert_eq!(
+        store.job_at(made.tenant, "films/a").await.unwrap(),
+        None,
+        "a job that was canceled has no path"
+    );
+    assert_eq!(store.submit(&at(&made), None, T0).await.unwrap(), Once::Done(Submitted::Created));
 }
 
 async fn logs(store: &dyn Store) {

@@ -47,8 +47,10 @@ fn new_upload(tenant: TenantId, size: u64) -> NewUpload {
         size,
         received: 0,
         name: None,
+        metadata: Some("filename YS5tcDQ=".into()),
         quarantined: false,
         created_at: T0,
+        touched_at: T0,
     };
     NewUpload { upload, max_unfinished: 2, max_bytes: 100, answer: b"the answer".to_vec() }
 }
@@ -62,7 +64,9 @@ pub fn new_job(made: &Made) -> NewJob {
         tenant: made.tenant,
         task: graph::probe(&spec, made.upload, 3, Settings::default()),
         spec,
+        path: None,
         upload: made.upload,
+        object_size: None,
         task_id: fresh_id(),
         pool: PoolName::default(),
         max_unfinished: 100,

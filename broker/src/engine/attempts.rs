@@ -4,6 +4,7 @@ use super::live::Live;
 use super::{Counters, Engine, Notice};
 use crate::model::{Claim, LiveAttempt, Part, ReadyTask, WorkerRecord};
 use crate::objects::{Body, BodyError, Bytestream, Key, ObjectError, PartHead};
+use crate::plan::bans::Bans;
 use crate::plan::budget;
 use crate::queue::Take;
 use crate::secret::{self, fresh_id};
@@ -16,6 +17,7 @@ use mpegflow_protocol::limits;
 use mpegflow_protocol::worker::{Heartbeat, HeartbeatReply, InputSlot, Lease};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Attempts that one identity may hold at once: a stolen key must not be able to empty its tenant's queue.
@@ -261,6 +263,14 @@ impl Engine {
             lease_ms: self.lease_ms,
             most: MAX_LIVE_PER_WORKER,
         };
+        // Before the lease, so that one is not given in ignorance of a ban.
+        let bans = match self.bans().await {
+            Ok(bans) => bans,
+            Err(e) => {
+                self.offer(std::slice::from_ref(ready)).await;
+                return Err(e.into());
+            }
+        };
         let limited = match self.limits(ready.tenant).await {
             Ok(limits) => limits.quotas.running_tasks.is_some(),
             Err(e) => {
@@ -283,7 +293,7 @@ impl Engine {
             }
         };
         match leased {
-            Leased::Granted(attempt) => Ok(Some(self.render_lease(&attempt))),
+            Leased::Granted(attempt) => Ok(Some(self.render_lease(&attempt, &bans))),
             Leased::Gone => {
                 self.told(self.queue.remove(Some(&ready.pool), &[ready.task]).await);
                 Ok(None)
@@ -296,8 +306,8 @@ impl Engine {
         }
     }
 
-    fn render_lease(&self, attempt: &LiveAttempt) -> Lease {
-        self.live.entry(attempt);
+    fn render_lease(&self, attempt: &LiveAttempt, bans: &Bans) -> Lease {
+        self.live.entry(attempt).bans.store(bans.version(), Ordering::Relaxed);
         self.live.tell(Notice::Stored(attempt.tenant));
         Counters::add(&self.counters.attempts_started, 1);
         let waited = attempt.task.not_before.until_ms(self.now());
@@ -309,6 +319,7 @@ impl Engine {
             capability: self.capabilities.grant(&attempt.claim),
             lease_ms: u32::try_from(self.lease_ms).unwrap_or(u32::MAX),
             task: plan.spec.clone(),
+            banned: bans.names(),
             inputs: plan.inputs.iter().map(|input| InputSlot { size: input.size() }).collect(),
             outputs: plan.outputs.clone(),
             limits: budget::in_class(plan.limits, attempt.task.memory_class),
@@ -356,6 +367,9 @@ impl Engine {
         }
         let key = match *source {
             crate::model::InputSource::Upload { upload, .. } => Key::Upload(attempt.tenant, upload),
+            crate::model::InputSource::Object { job, attempt: made_by, output, .. } => {
+                Key::Output(attempt.tenant, job, made_by, output)
+            }
             crate::model::InputSource::Output { attempt: made_by, output, .. } => {
                 Key::Output(attempt.tenant, attempt.job, made_by, output)
             }

@@ -1,6 +1,7 @@
 //! What the broker does by itself: expire leases, mend the queue, sweep what nothing needs.
 
 use super::{CallError, Engine};
+use crate::model::{Time, UploadRecord};
 use crate::state::Ending;
 use crate::store::{LeaseIs, StoreError};
 use mpegflow_protocol::ids::{AttemptId, UploadId};
@@ -9,6 +10,12 @@ use std::time::Duration;
 
 /// An unfinished upload that nothing was added to for this long is deleted.
 const IDLE_UPLOAD: Duration = Duration::from_secs(24 * 3600);
+/// When an upload is deleted unless bytes come; `None` where it is finished.
+pub fn expires(upload: &UploadRecord) -> Option<Time> {
+    let idle = u64::try_from(IDLE_UPLOAD.as_millis()).unwrap_or(u64::MAX);
+    (!upload.is_finished()).then(|| upload.touched_at.plus_ms(idle))
+}
+
 /// How long a repeated call is recognised.
 const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
 /// How long what codecs wrote is kept.

@@ -1,7 +1,7 @@
 //! Jobs: submitted, shown, canceled; and their objects.
 
 use super::{Engine, Notice, render};
-use crate::model::{JobRecord, JobView, ManifestEntry};
+use crate::model::{InputSource, JobRecord, JobView, ManifestEntry};
 use crate::objects::{Bytestream, Key, ObjectError};
 use crate::plan::graph;
 use crate::plan::presets::{Contradiction, PresetName};
@@ -10,7 +10,7 @@ use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{Job, JobPage, JobState, TaskState};
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
 use mpegflow_protocol::job::{InputRef, JobSpec};
-use mpegflow_protocol::{text, to_json};
+use mpegflow_protocol::{path, text, to_json};
 use std::ops::Range;
 
 /// Why a job was not created.
@@ -25,12 +25,21 @@ pub enum SubmitError {
     /// The tenant has no such upload.
     #[error("there is no such upload")]
     NoUpload,
+    /// The tenant has no such object.
+    #[error("there is no such object")]
+    NoObject,
     /// The upload is not finished.
     #[error("the upload is not finished")]
     Unfinished,
     /// The upload is quarantined.
     #[error("the upload is quarantined")]
     Quarantined,
+    /// Another job has the path that the output was to have.
+    #[error("job {0} has the path")]
+    PathTaken(JobId),
+    /// The path is none.
+    #[error("the output's path is wrong")]
+    Path(#[source] mpegflow_protocol::ParseError),
     /// Too many unfinished jobs.
     #[error("there are too many unfinished jobs; at most {0}")]
     TooMany(u32),
@@ -79,11 +88,16 @@ impl Engine {
         let preset = PresetName::find(&spec.preset)
             .ok_or_else(|| SubmitError::UnknownPreset(text::clean(&spec.preset, 64)))?;
         preset.check(&spec).map_err(SubmitError::Contradiction)?;
-        let InputRef::Upload(upload) = spec.input;
         let now = self.now();
+        let (upload, object) = match &spec.input {
+            InputRef::Upload(upload) => (*upload, None),
+            // No upload has this id: whatever asks for the job's upload finds none.
+            InputRef::Object(path) => (fresh_id(), Some(self.input_object(tenant, path).await?)),
+        };
         // The plan needs the size; the transaction looks at the upload again.
         let record = self.store.upload(tenant, upload).await?;
-        let size = record.as_ref().map_or(0, |u| u.size);
+        let size = object.or(record.as_ref().map(|u| InputSource::Upload { upload, size: u.size }));
+        let size = size.map_or(0, |source| source.size());
         if record.is_some_and(|u| u.received == u.size) {
             // Usually done already, by the call that brought the last byte.
             self.objects.finish_upload(tenant, upload, size).await.map_err(|e| match e {
@@ -92,7 +106,10 @@ impl Engine {
                 e => SubmitError::Objects(e),
             })?;
         }
-        let task = graph::probe(&spec, upload, size, self.settings);
+        let mut task = graph::probe(&spec, upload, size, self.settings);
+        if let Some(object) = object {
+            task.inputs = vec![object];
+        }
         let job = JobRecord {
             id: fresh_id(),
             tenant,
@@ -107,6 +124,7 @@ impl Engine {
             finished_at: None,
         };
         let id = job.id;
+        let folder = job.spec.folder(id).map_err(SubmitError::Path)?;
         let answer =
             to_json(&render::job(&JobView { job, tasks: Vec::new(), objects: Vec::new() }, None, None));
         let pool = PoolName::default();
@@ -115,7 +133,9 @@ impl Engine {
             id,
             tenant,
             spec,
+            path: folder,
             upload,
+            object_size: object.map(|object| object.size()),
             task_id: fresh_id(),
             task,
             pool: pool.clone(),
@@ -136,8 +156,23 @@ impl Engine {
             Once::Done(Submitted::NoUpload) => Err(SubmitError::NoUpload),
             Once::Done(Submitted::Unfinished) => Err(SubmitError::Unfinished),
             Once::Done(Submitted::Quarantined) => Err(SubmitError::Quarantined),
+            Once::Done(Submitted::PathTaken(job)) => Err(SubmitError::PathTaken(job)),
             Once::Done(Submitted::TooMany) => Err(SubmitError::TooMany(new.max_unfinished)),
         }
+    }
+
+    /// The object behind a path of the tenant: below one of its jobs' ids, or where a job's output was asked to be.
+    async fn input_object(&self, tenant: TenantId, path: &str) -> Result<InputSource, SubmitError> {
+        let (folder, name) = path::split(path).ok_or(SubmitError::NoObject)?;
+        let job = match folder.parse() {
+            Ok(job) => Some(job),
+            Err(_) => self.store.job_at(tenant, folder).await?,
+        };
+        let Some(job) = job else { return Err(SubmitError::NoObject) };
+        let view = self.store.job(tenant, job).await?.ok_or(SubmitError::NoObject)?;
+        let found = view.objects.into_iter().find(|object| object.name == name);
+        let found = found.ok_or(SubmitError::NoObject)?;
+        Ok(InputSource::Object { job, attempt: found.attempt, output: found.output, size: found.size })
     }
 
     /// A job of the tenant.
@@ -216,6 +251,14 @@ impl Engine {
     pub async fn object(&self, tenant: TenantId, job: JobId, name: &str) -> Result<ManifestEntry, JobError> {
         let view = self.store.job(tenant, job).await?.ok_or(JobError::NotFound)?;
         view.objects.into_iter().find(|o| o.name == name).ok_or(JobError::NotFound)
+    }
+
+    /// The job of the tenant whose output is to be found in a folder.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn job_at(&self, tenant: TenantId, folder: &str) -> Result<JobId, JobError> {
+        self.store.job_at(tenant, folder).await?.ok_or(JobError::NotFound)
     }
 
     /// The bytes of a range of a committed object.

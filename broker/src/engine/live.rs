@@ -7,7 +7,7 @@ use mpegflow_protocol::ids::{AttemptId, JobId, TenantId};
 use mpegflow_protocol::task::TaskSpec;
 use mpegflow_protocol::worker::TaskProgress;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 
@@ -32,6 +32,8 @@ pub(super) struct Live {
     pub(super) kind: TaskKind,
     duration_ms: Option<u64>,
     over: AtomicBool,
+    /// The state of the bans that it was last held against; 0 where it was not.
+    pub(super) bans: AtomicU64,
     progress: Mutex<TaskProgress>,
     /// One writer for each output at a time.
     outputs: Vec<tokio::sync::Mutex<()>>,
@@ -50,6 +52,7 @@ impl Live {
             kind: attempt.task.plan.kind,
             duration_ms,
             over: AtomicBool::new(false),
+            bans: AtomicU64::new(0),
             progress: Mutex::default(),
             outputs: attempt.task.plan.outputs.iter().map(|_| tokio::sync::Mutex::default()).collect(),
         }

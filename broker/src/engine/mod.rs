@@ -1,6 +1,7 @@
 //! What the broker does for tenants and for workers, over the traits. Knows neither HTTP nor SQL.
 
 mod attempts;
+mod bans;
 mod dispatch;
 mod housekeeping;
 mod jobs;
@@ -16,10 +17,12 @@ mod settle;
 mod uploads;
 mod waiting;
 mod webhooks;
+mod writing;
 
 pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};
+pub use bans::Used;
 pub use dispatch::Repaired;
-pub use housekeeping::Swept;
+pub use housekeeping::{Swept, expires};
 pub use jobs::{JobError, SubmitError};
 pub use leader::Leadership;
 pub use limits::Limits;
@@ -27,7 +30,7 @@ pub use live::{Notice, Subscription};
 pub use meters::Meters;
 pub use presence::{Connected, Presence};
 pub use rate::Rate;
-pub use uploads::UploadError;
+pub use uploads::{Checksum, ChecksumAlgorithm, UploadError, Writes};
 pub use webhooks::WebhookError;
 
 use crate::capability::Capabilities;
@@ -126,7 +129,8 @@ pub struct Engine {
     lease_ms: u64,
     quotas: Quotas,
     live: LiveMap,
-    writing: uploads::Writing,
+    writing: writing::Writing,
+    bans: bans::Known,
     draining: CancellationToken,
     counters: Counters,
     /// Tells this broker from others on the same store; new with each start.
@@ -161,7 +165,8 @@ impl Engine {
             lease_ms: u64::try_from(parts.lease.as_millis()).unwrap_or(u64::MAX),
             quotas: parts.quotas,
             live: LiveMap::default(),
-            writing: uploads::Writing::default(),
+            bans: bans::Known::default(),
+            writing: writing::Writing::default(),
             draining: CancellationToken::new(),
             counters: Counters::default(),
             name: uuid::Uuid::new_v4().simple().to_string(),

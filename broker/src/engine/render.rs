@@ -26,6 +26,8 @@ pub(super) fn job(view: &JobView, running: Option<Running>, waiting: Option<Wait
         progress = progress_of_running(running);
         progress.frames = progress.frames.max(frames);
     }
+    // It was found to be a path when the job came.
+    let folder = view.job.spec.folder(view.job.id).ok().flatten();
     Job {
         id: view.job.id,
         state: view.job.state,
@@ -50,7 +52,10 @@ pub(super) fn job(view: &JobView, running: Option<Running>, waiting: Option<Wait
             .iter()
             .map(|o| Output {
                 name: o.name.clone(),
-                url: format!("/v1/objects/{}/{}", view.job.id, o.name),
+                url: match &folder {
+                    Some(folder) => format!("/v1/files/{folder}/{}", o.name),
+                    None => format!("/v1/objects/{}/{}", view.job.id, o.name),
+                },
                 size: o.size,
                 content_type: o.content_type.clone(),
                 digest: o.digest.clone(),

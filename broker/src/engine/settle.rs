@@ -106,7 +106,9 @@ impl Engine {
     ) -> Result<Outcome, CallError> {
         let now = self.now();
         let settings = self.settings;
-        let decide = |snapshot: &state::Snapshot| state::decide(snapshot, ending, now, settings);
+        let bans = self.bans().await?;
+        let decide =
+            |snapshot: &state::Snapshot| bans.hold(ending, state::decide(snapshot, ending, now, settings));
         let settled = self.store.settle(claim, evidence, lease, now, fresh_id(), &decide).await?;
         let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };
         let kind = self.live.get(claim).map_or("unknown", |live| live.kind.as_str());

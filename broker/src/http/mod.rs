@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod cors;
 pub mod metrics;
 pub mod openapi;
 pub mod problem;
@@ -9,5 +10,6 @@ pub mod public;
 pub mod range;
 pub mod serve;
 pub mod sse;
+pub mod tus;
 pub mod webhooks;
 pub mod worker;

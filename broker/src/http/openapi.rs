@@ -23,6 +23,7 @@ use utoipa::{Modify, OpenApi};
         public::job_events,
         public::events,
         public::object,
+        public::file,
         public::presets,
         webhooks::create,
         webhooks::list,

@@ -30,14 +30,24 @@ pub enum Kind {
     UnknownPreset,
     /// There is no such upload, or it cannot be used.
     UnknownUpload,
+    /// There is no such object.
+    UnknownObject,
     /// The upload is not finished.
     UploadUnfinished,
     /// The upload is quarantined.
     InputQuarantined,
     /// The upload has got elsewhere.
     OffsetMismatch,
+    /// The bytes do not have the digest that came with them.
+    ChecksumMismatch,
+    /// The client speaks another version of a protocol.
+    ProtocolVersion,
+    /// The body is of another type than is taken here.
+    MediaType,
     /// The upload is being written.
     UploadBusy,
+    /// Another job has the path.
+    PathTaken,
     /// A job needs the upload.
     UploadInUse,
     /// A quota is reached.
@@ -81,10 +91,17 @@ impl Kind {
             Self::TooLarge => ("too_large", 413, "That is too large"),
             Self::UnknownPreset => ("unknown_preset", 422, "There is no such preset"),
             Self::UnknownUpload => ("unknown_upload", 422, "There is no such upload"),
+            Self::UnknownObject => ("unknown_object", 422, "There is no such object"),
             Self::UploadUnfinished => ("upload_unfinished", 409, "The upload is not finished"),
             Self::InputQuarantined => ("input_quarantined", 409, "The upload is quarantined"),
             Self::OffsetMismatch => ("offset_mismatch", 409, "The upload has got elsewhere"),
+            Self::ChecksumMismatch => ("checksum_mismatch", 460, "The checksum does not match"),
+            Self::ProtocolVersion => {
+                ("protocol_version", 412, "Another version of the protocol is spoken here")
+            }
+            Self::MediaType => ("media_type", 415, "The body has to be of another type"),
             Self::UploadBusy => ("upload_busy", 409, "The upload is being written"),
+            Self::PathTaken => ("path_taken", 409, "Another job has that path"),
             Self::UploadInUse => ("upload_in_use", 409, "A job needs the upload"),
             Self::QuotaExceeded => ("quota_exceeded", 429, "A quota is reached"),
             Self::RateLimited => ("rate_limited", 429, "There are too many requests"),
@@ -245,6 +262,8 @@ impl From<UploadError> for Problem {
             UploadError::TooLong => {
                 Self::new(Kind::TooLarge).detail("The bytes would go beyond the length that was announced.")
             }
+            UploadError::Checksum => Self::new(Kind::ChecksumMismatch)
+                .detail("The bytes do not have the digest that came with them. None of them was kept; send them again."),
             UploadError::InUse => {
                 Self::new(Kind::UploadInUse).detail("A job that has not ended reads this upload.")
             }
@@ -288,12 +307,17 @@ impl From<SubmitError> for Problem {
             }
             SubmitError::Contradiction(c) => Self::new(Kind::InvalidField).detail(c.to_string()).field(c.field),
             SubmitError::NoUpload => Self::new(Kind::UnknownUpload).detail("There is no such upload.").field("input.upload"),
+            SubmitError::NoObject => Self::new(Kind::UnknownObject).detail("There is no such object.").field("input.object"),
             SubmitError::Unfinished => Self::new(Kind::UploadUnfinished)
                 .detail("Send the rest of the upload first.")
                 .field("input.upload"),
             SubmitError::Quarantined => Self::new(Kind::InputQuarantined)
                 .detail("An earlier job on this upload broke a lock or the codec's protocol; it is not decoded again.")
                 .field("input.upload"),
+            SubmitError::Path(e) => e.into(),
+            SubmitError::PathTaken(job) => Self::new(Kind::PathTaken)
+                .detail(format!("The output of {job} is there. Use another path, such as one with {{job}} in it."))
+                .field("output.path"),
             SubmitError::TooMany(max) => Self::new(Kind::QuotaExceeded)
                 .detail(format!("There are {max} jobs that have not ended, the most allowed. Wait for some."))
                 .header(header::RETRY_AFTER, "30"),

@@ -3,7 +3,7 @@
 use super::openapi;
 use super::problem::{Kind, Problem};
 use super::range::{self, Wanted};
-use super::{auth, body, sse};
+use super::{auth, body, cors, sse, tus};
 use crate::engine::Engine;
 use crate::plan::presets::PresetName;
 use crate::secret;
@@ -53,14 +53,20 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/jobs/{id}/events"),
     ("GET", "/v1/events"),
     ("GET", "/v1/objects/{job}/{name}"),
+    ("GET", "/v1/files/{path}"),
     ("GET", "/v1/presets"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/openapi.json"),
 ];
 
-/// The public API's routes, and `extra` beside them. `stop` ends event streams.
-pub fn router(engine: Arc<Engine>, extra: Option<Router>, stop: CancellationToken) -> Router {
+/// The public API's routes, and `extra` beside them. Pages of `origins` may call them. `stop` ends event streams.
+pub fn router(
+    engine: Arc<Engine>,
+    extra: Option<Router>,
+    origins: cors::Origins,
+    stop: CancellationToken,
+) -> Router {
     let router = Router::new()
         .route("/v1/uploads", post(create_upload))
         .route("/v1/uploads/{id}", get(show_upload).put(put_upload).patch(patch_upload).delete(delete_upload))
@@ -71,7 +77,9 @@ pub fn router(engine: Arc<Engine>, extra: Option<Router>, stop: CancellationToke
         .route("/v1/jobs/{id}/events", get(job_events))
         .route("/v1/events", get(events))
         .route("/v1/objects/{job}/{name}", get(object))
+        .route("/v1/files/{*path}", get(file))
         .route("/v1/presets", get(presets))
+        .merge(tus::routes())
         .merge(super::webhooks::routes())
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -83,6 +91,7 @@ pub fn router(engine: Arc<Engine>, extra: Option<Router>, stop: CancellationToke
         None => router,
     };
     let router = router.fallback(async || Problem::new(Kind::NotFound));
+    let router = router.layer(axum::middleware::from_fn_with_state(origins, cors::answer));
     router.layer(axum::middleware::from_fn_with_state(engine, observed))
 }
 
@@ -94,7 +103,7 @@ async fn observed(
     next: axum::middleware::Next,
 ) -> Response<Body> {
     let matched = request.extensions().get::<axum::extract::MatchedPath>();
-    let mut known = ROUTES.iter().chain(super::webhooks::ROUTES).map(|(_, path)| *path);
+    let mut known = ROUTES.iter().chain(super::webhooks::ROUTES).chain(tus::ROUTES).map(|(_, path)| *path);
     let route = matched.and_then(|path| known.find(|known| *known == path.as_str())).unwrap_or("other");
     let start = std::time::Instant::now();
     let mut response = next.run(request).await;
@@ -227,7 +236,7 @@ async fn write_upload(app: App, upload: String, offset: u64, request: Request) -
 #[utoipa::path(delete, path = "/v1/uploads/{id}", params(("id" = String, Path)), responses((status = 204)))]
 async fn delete_upload(State(app): State<App>, Path(upload): Path<String>, request: Request) -> Answer {
     let tenant = auth::tenant(&app.engine, request.headers()).await?;
-    app.engine.delete_upload(tenant, id(&upload)?).await?;
+    app.engine.delete_upload(tenant, id(&upload)?, false).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -332,8 +341,26 @@ async fn object(
 ) -> Answer {
     let tenant = auth::tenant(&app.engine, request.headers()).await?;
     let job = id(&job)?;
-    let entry = app.engine.object(tenant, job, &name).await?;
-    let headers = request.headers();
+    send_object(&app, tenant, job, &name, request.into_parts().0).await
+}
+
+#[utoipa::path(get, path = "/v1/files/{path}", params(("path" = String, Path, description = "The path that the job's `output.path` came to, slashes and all"), ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)), responses((status = 200, description = "The object", content_type = "application/octet-stream", body = Vec<u8>), (status = 206, description = "A part of it", content_type = "application/octet-stream", body = Vec<u8>), (status = 304), (status = 416)))]
+async fn file(State(app): State<App>, Path(path): Path<String>, request: Request) -> Answer {
+    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let (folder, name) = mpegflow_protocol::path::split(&path).ok_or_else(|| Problem::new(Kind::NotFound))?;
+    let job = app.engine.job_at(tenant, folder).await?;
+    send_object(&app, tenant, job, name, request.into_parts().0).await
+}
+
+async fn send_object(
+    app: &App,
+    tenant: mpegflow_protocol::ids::TenantId,
+    job: JobId,
+    name: &str,
+    head: axum::http::request::Parts,
+) -> Answer {
+    let entry = app.engine.object(tenant, job, name).await?;
+    let headers = &head.headers;
     let text = |name: HeaderName| headers.get(name).and_then(|h| h.to_str().ok());
     let etag = format!("\"{}\"", entry.digest);
     let base = || {
@@ -369,7 +396,7 @@ async fn object(
     if status == StatusCode::PARTIAL_CONTENT {
         response = response.header(header::CONTENT_RANGE, range::content_range(&range, entry.size));
     }
-    if request.method() == Method::HEAD {
+    if head.method == Method::HEAD {
         return done(response, Body::empty());
     }
     let bytes = app.engine.read_object(tenant, job, &entry, range).await?;

@@ -10,6 +10,7 @@
 //! | [`graph`] | the tasks of a job, each from the results before it |
 //! | [`verify`] | whether a result can be true at all |
 
+pub mod bans;
 pub mod budget;
 pub mod choose;
 pub mod graph;

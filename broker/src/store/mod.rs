@@ -93,8 +93,12 @@ pub struct NewJob {
     pub tenant: TenantId,
     /// What was asked for.
     pub spec: JobSpec,
+    /// The folder that its output is to be found in.
+    pub path: Option<String>,
     /// Its input.
     pub upload: UploadId,
+    /// The length of its input where that is no upload.
+    pub object_size: Option<u64>,
     /// The id of its first task.
     pub task_id: TaskId,
     /// Its first task.
@@ -120,6 +124,8 @@ pub enum Submitted {
     Quarantined,
     /// The tenant has too many unfinished jobs.
     TooMany,
+    /// Another job has the path.
+    PathTaken(JobId),
 }
 
 /// What became of a cancel.
@@ -341,6 +347,8 @@ pub trait Store: operations::Operations + webhooks::Webhooks + Send + Sync + 'st
     ) -> Result<Once<Submitted>, StoreError>;
     /// A job of the tenant.
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<JobView>, StoreError>;
+    /// The job of the tenant that has a path; one that failed or was canceled has none.
+    async fn job_at(&self, tenant: TenantId, path: &str) -> Result<Option<JobId>, StoreError>;
     /// Jobs of the tenant, newest first, after `after`.
     async fn jobs(
         &self,
@@ -470,6 +478,16 @@ pub trait Store: operations::Operations + webhooks::Webhooks + Send + Sync + 'st
     async fn write_upload(&self, id: UploadId, holder: &str, ttl_ms: u64) -> Result<bool, StoreError> {
         let _ = (id, holder, ttl_ms);
         Ok(true)
+    }
+    /// Asks whoever has the right to write an upload to give it back.
+    async fn ask_for_upload(&self, id: UploadId) -> Result<(), StoreError> {
+        let _ = id;
+        Ok(())
+    }
+    /// Whether somebody asks the holder for that right.
+    async fn is_asked_for(&self, id: UploadId, holder: &str) -> Result<bool, StoreError> {
+        let _ = (id, holder);
+        Ok(false)
     }
     /// Gives the right to write an upload back.
     async fn wrote_upload(&self, id: UploadId, holder: &str) -> Result<(), StoreError> {

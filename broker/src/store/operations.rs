@@ -3,8 +3,11 @@
 
 use super::StoreError;
 use crate::model::{AttemptState, Claim, TaskKind, TenantLimits, Time};
+use crate::plan::bans::Ban;
 use async_trait::async_trait;
+use mpegflow_protocol::api::JobState;
 use mpegflow_protocol::ids::{AttemptId, JobId, PoolName, TenantId};
+use mpegflow_protocol::media::MediaInfo;
 
 /// Workers of a pool, as one broker or all of them see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,21 @@ pub struct AttemptLog {
     pub cut: bool,
 }
 
+/// A job that has ended, for those who run a broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedJob {
+    /// The job.
+    pub id: JobId,
+    /// Its tenant's name.
+    pub tenant: String,
+    /// How it ended.
+    pub state: JobState,
+    /// When.
+    pub finished_at: Option<Time>,
+    /// What its input was, where that was found out.
+    pub media: Option<MediaInfo>,
+}
+
 /// Records beside the truth about jobs.
 #[async_trait]
 pub trait Operations: Send + Sync + 'static {
@@ -63,6 +81,15 @@ pub trait Operations: Send + Sync + 'static {
     async fn append_log(&self, claim: &Claim, lines: &str, most: u32, now: Time) -> Result<(), StoreError>;
     /// The logs of a job of the tenant, latest attempts first; none where it is not the tenant's.
     async fn logs(&self, tenant: TenantId, job: JobId, limit: u32) -> Result<Vec<AttemptLog>, StoreError>;
+    /// The bans on decoders and demuxers.
+    async fn bans(&self) -> Result<Vec<Ban>, StoreError>;
+    /// Bans one, or gives its ban another reason.
+    async fn ban(&self, ban: &Ban) -> Result<(), StoreError>;
+    /// Lifts a ban; whether there was one.
+    async fn lift_ban(&self, name: &str) -> Result<bool, StoreError>;
+    /// Jobs that have ended, in the order of their ids after `after`, with what their inputs were.
+    async fn ended_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<EndedJob>, StoreError>;
+
     /// Forgets logs that nothing was added to since `before`; how many.
     async fn forget_logs(&self, before: Time) -> Result<u64, StoreError>;
 }

@@ -5,8 +5,9 @@ use crate::model::{
     AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Part, Stage, StoredEvent, TaskKind,
     TaskRecord, Time, UploadRecord,
 };
+use crate::plan::bans::Ban;
 use crate::store::StoreError;
-use crate::store::operations::AttemptLog;
+use crate::store::operations::{AttemptLog, EndedJob};
 use crate::store::webhooks::{DeliveryRecord, Disabled, WebhookRecord};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
@@ -269,8 +270,30 @@ pub(super) fn upload(row: &impl Columns) -> Result<UploadRecord, StoreError> {
         size: cells.number("size")?,
         received: cells.number("received")?,
         name: cells.text_or_null("name")?.map(str::to_owned),
+        metadata: cells.text_or_null("metadata")?.map(str::to_owned),
         quarantined: cells.flag("quarantined")?,
         created_at: cells.time("created_at")?,
+        touched_at: cells.time("touched_at")?,
+    })
+}
+
+pub(super) fn ban(row: &impl Columns) -> Result<Ban, StoreError> {
+    let cells = Cells::of("decoder_bans", row);
+    Ok(Ban {
+        name: cells.text("name")?.to_owned(),
+        reason: cells.text("reason")?.to_owned(),
+        at: cells.time("at")?,
+    })
+}
+
+pub(super) fn ended_job(row: &impl Columns) -> Result<EndedJob, StoreError> {
+    let cells = Cells::of("jobs", row);
+    Ok(EndedJob {
+        id: cells.id("id")?,
+        tenant: cells.text("name")?.to_owned(),
+        state: cells.word("state")?,
+        finished_at: cells.time_or_null("finished_at")?,
+        media: cells.json_or_null("media")?,
     })
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct UploadSource {
     pub(crate) path: PathBuf,
     /// Its length when it was opened; the upload has exactly this many bytes.
     pub(crate) size: u64,
+    /// Tells this state of the file from another one, by its length and the time it was changed.
+    pub(crate) mark: String,
 }
 
 impl UploadSource {
@@ -42,12 +44,17 @@ impl UploadSource {
         if metadata.len() > mpegflow_protocol::limits::MAX_UPLOAD {
             return Err(fail("it is larger than 64 GiB, the most that is accepted".into()));
         }
-        Ok(Self { path: path.to_owned(), size: metadata.len() })
+        Ok(Self { path: path.to_owned(), size: metadata.len(), mark: mark(&metadata) })
     }
 
     /// Whether the file has another length than it had when it was opened.
     pub(crate) fn has_changed(&self) -> bool {
         std::fs::metadata(&self.path).map_or(true, |metadata| metadata.len() != self.size)
+    }
+
+    /// Whether the file is as it was when it was opened, as far as its length and times tell.
+    pub(crate) fn is_as_opened(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|metadata| mark(&metadata) == self.mark)
     }
 
     /// The error for that.
@@ -80,6 +87,16 @@ impl UploadSource {
         });
         Ok(StreamBody::new(stream).boxed_unsync())
     }
+}
+
+/// A digest: the time itself, which says when something was filmed, would be published with the result.
+pub(crate) fn mark(metadata: &std::fs::Metadata) -> String {
+    let changed = metadata
+        .modified()
+        .ok()
+        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
+        .map_or(0, |since| since.as_nanos());
+    crate::digest::short(format!("{} {changed}", metadata.len()).as_bytes())
 }
 
 impl Client {

@@ -6,7 +6,7 @@ mod receiver;
 mod sse;
 mod transfer;
 
-pub(crate) use api::UploadSource;
+pub(crate) use api::{UploadSource, mark};
 pub(crate) use receiver::Receiver;
 pub(crate) use sse::SseParser;
 pub(crate) use transfer::stem;

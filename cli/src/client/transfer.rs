@@ -101,7 +101,8 @@ impl Client {
         // The name becomes a path here, and the broker may be anyone's.
         let name = object_name(&output.name)?;
         // The URL is the broker's word too; the key must not follow it elsewhere.
-        if !output.url.starts_with("/v1/objects/") || output.url.contains(['\\', '#', '?', ' ']) {
+        let ours = ["/v1/objects/", "/v1/files/"].iter().any(|place| output.url.starts_with(place));
+        if !ours || output.url.contains(['\\', '#', '?', ' ']) {
             return Err(ClientError::Answer {
                 call: format!("the output {name}"),
                 reason: "its address is not an object of this broker".into(),

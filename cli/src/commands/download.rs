@@ -25,7 +25,7 @@ pub(crate) async fn run(args: Download, ui: Ui) -> Result<(), Failed> {
     let interrupt = super::transcode::listen()?;
     let scratch = Scratch::beside(&target)?;
     let root = scratch.root().to_owned();
-    interrupt.on_abort(move || output::remove(&root));
+    let _hook = interrupt.on_abort(move || output::remove(&root));
     tokio::select! {
         fetched = fetch::fetch(&client, &job, None, &scratch, ui) => fetched?,
         () = interrupt.asked() => return Err(Failed::interrupted()),

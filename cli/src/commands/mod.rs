@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub(crate) mod audit;
+pub(crate) mod batch;
 pub(crate) mod doctor;
 pub(crate) mod download;
 pub(crate) mod first_start;
@@ -65,6 +66,7 @@ impl JobTemplate {
                 audio: AudioOptions::default(),
                 thumbnails: ThumbnailOptions::default(),
                 priority: Default::default(),
+                output: Default::default(),
                 allow_partial: options.allow_partial,
                 external_id: None,
                 labels: file.and_then(label).map(|name| (NAME.to_owned(), name)).into_iter().collect(),

@@ -10,19 +10,27 @@ use crate::exit::{Exit, Failed};
 use crate::ffprobe;
 use crate::lock;
 use crate::output::Scratch;
+use crate::probe_format::Shown;
 use crate::ui::Ui;
 use crate::workers::Programs;
 use mpegflow_protocol::media::MediaInfo;
 
 /// Runs the command.
 pub(crate) async fn run(args: Probe, ui: Ui, verbose: bool) -> Result<(), Failed> {
+    let shown = Shown::new(
+        args.show_format,
+        args.show_streams,
+        args.show_entries.as_deref(),
+        args.select_streams.as_deref(),
+    )
+    .map_err(|what| Failed::new(Exit::Usage, "usage", what))?;
     let source = UploadSource::open(&args.input)?;
     let options = JobOptions { legacy_decoders: args.legacy_decoders, ..JobOptions::default() };
     let template = JobTemplate::new(&options)?;
     let programs = Programs::find(args.libexec.libexec.as_deref())?;
     let interrupt = super::transcode::listen()?;
     let scratch = Scratch::temporary()?;
-    let media = super::transcode::in_scratch(&scratch, programs, 1, verbose, &interrupt, |client, underway| {
+    let media = super::transcode::in_scratch(&scratch, super::transcode::Machine::alone(programs, verbose), &interrupt, |client, underway| {
         let (template, source) = (&template, &source);
         async move {
             let upload = send(&client, source, ui, None).await?;
@@ -58,6 +66,6 @@ pub(crate) async fn run(args: Probe, ui: Ui, verbose: bool) -> Result<(), Failed
     })
     .await?;
     drop(scratch);
-    ui.json(&ffprobe::document(&media, &args.input), true);
+    ui.line(args.print_format.write(&shown.of(&ffprobe::document(&media, &args.input))));
     Ok(())
 }

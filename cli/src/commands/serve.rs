@@ -21,15 +21,17 @@ pub(crate) async fn run(args: Serve, ui: Ui) -> Result<(), Failed> {
         public: args.listen,
         metrics: args.metrics,
         workers: args.local.workers,
+        beside: 1,
         programs,
         log: WorkerLog::Inherit,
+        origins: args.origins,
         routes: Some(web::routes()),
     };
     let local = tokio::select! {
         local = Local::start(setup) => local?,
         () = interrupt.asked() => return Ok(()),
     };
-    interrupt.on_abort(local.workers.killer());
+    let _hook = interrupt.on_abort(local.workers.killer());
     announce(&local, &data, ui);
     tokio::select! {
         () = interrupt.asked() => {}

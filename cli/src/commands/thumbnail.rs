@@ -26,21 +26,26 @@ pub(crate) async fn run(args: Thumbnail, ui: Ui, verbose: bool) -> Result<(), Fa
     let programs = Programs::find(args.libexec.libexec.as_deref())?;
     let interrupt = super::transcode::listen()?;
     let scratch = Scratch::temporary()?;
-    super::transcode::in_scratch(&scratch, programs, 1, verbose, &interrupt, |client, underway| {
-        let (scratch, template, source) = (&scratch, &template, &source);
-        async move {
-            let upload = send(&client, source, ui, None).await?;
-            let job = client.submit(&template.for_upload(upload.id, Some(&source.path))?).await?;
-            *lock(&underway) = Some(job.id);
-            let job = watch(&client, job.id, ui).await?;
-            ended(&job)?;
-            let poster = job.outputs.iter().find(|output| output.name == POSTER);
-            let poster =
-                poster.ok_or_else(|| Failed::new(Exit::Failed, "no_picture", "the job made no picture"))?;
-            client.download(poster, &scratch.files(), &|_| {}).await?;
-            Ok(())
-        }
-    })
+    super::transcode::in_scratch(
+        &scratch,
+        super::transcode::Machine::alone(programs, verbose),
+        &interrupt,
+        |client, underway| {
+            let (scratch, template, source) = (&scratch, &template, &source);
+            async move {
+                let upload = send(&client, source, ui, None).await?;
+                let job = client.submit(&template.for_upload(upload.id, Some(&source.path))?).await?;
+                *lock(&underway) = Some(job.id);
+                let job = watch(&client, job.id, ui).await?;
+                ended(&job)?;
+                let poster = job.outputs.iter().find(|output| output.name == POSTER);
+                let poster = poster
+                    .ok_or_else(|| Failed::new(Exit::Failed, "no_picture", "the job made no picture"))?;
+                client.download(poster, &scratch.files(), &|_| {}).await?;
+                Ok(())
+            }
+        },
+    )
     .await?;
     place(&scratch.files().join(POSTER), &args.picture)
         .map_err(|e| Failed::file("write", &args.picture, &e))?;

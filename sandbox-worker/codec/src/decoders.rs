@@ -1,7 +1,9 @@
 //! Which demuxers and decoders may touch an input. What is not listed is refused: absence denies.
 
+use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::job::DecoderSet;
 use mpegflow_protocol::job::DecoderSet::{Core, Legacy};
+use std::sync::OnceLock;
 
 /// A demuxer: one of FFmpeg's names for it, the word for people, and the smallest set it is in.
 pub(crate) struct DemuxerEntry {
@@ -113,13 +115,35 @@ pub(crate) const DECODERS: &[DecoderEntry] = &[
     decoder("speex", "speex", Legacy),
 ];
 
+static BANNED: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Bans decoders and demuxers for the life of this process, which is one task. Once: what is banned stays so.
+pub(crate) fn ban(names: &[String]) {
+    // A second call would come from nobody; the first one's bans hold.
+    let _ = BANNED.set(names.to_vec());
+}
+
+/// Whether a decoder, codec or demuxer of that name is banned.
+pub(crate) fn is_banned(name: &str) -> bool {
+    let says = |banned: &String| {
+        banned == name || DECODERS.iter().any(|d| d.codec == banned && (d.decoder == name || d.codec == name))
+    };
+    BANNED.get().is_some_and(|banned| banned.iter().any(says))
+}
+
+/// The failure for what is banned.
+pub(crate) fn banned(name: &str) -> Failure {
+    let message = format!("{name} is banned here for now; submit the job again once the ban is lifted");
+    Failure::new(FailureCode::DecoderBanned, message)
+}
+
 const fn holds(asked: DecoderSet, entry: DecoderSet) -> bool {
     matches!((asked, entry), (Legacy, _) | (_, Core))
 }
 
 /// The decoder for a codec, if the set holds one.
 pub(crate) fn for_codec(codec: &str, set: DecoderSet) -> Option<&'static DecoderEntry> {
-    DECODERS.iter().find(|d| d.codec == codec && holds(set, d.set))
+    DECODERS.iter().find(|d| d.codec == codec && holds(set, d.set) && !is_banned(d.codec))
 }
 
 /// Whether the wider set would hold a decoder for the codec.
@@ -139,7 +163,8 @@ pub(crate) fn may_demux(entry: &DemuxerEntry, set: DecoderSet) -> bool {
 
 /// Names of all decoders of the set, for FFmpeg's whitelist.
 pub(crate) fn whitelist(set: DecoderSet) -> String {
-    let names: Vec<_> = DECODERS.iter().filter(|d| holds(set, d.set)).map(|d| d.decoder).collect();
+    let names: Vec<_> =
+        DECODERS.iter().filter(|d| holds(set, d.set) && !is_banned(d.codec)).map(|d| d.decoder).collect();
     names.join(",")
 }
 
@@ -155,5 +180,19 @@ mod tests {
             assert!(for_codec(codec, Legacy).is_none(), "{codec}");
         }
         assert!(!whitelist(Core).contains("wmv"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mpegflow_protocol::decoders;
+
+    #[test]
+    fn a_ban_can_name_every_decoder_and_demuxer_there_is_and_no_other() {
+        let ours: Vec<_> = DECODERS.iter().map(|d| (d.codec, d.decoder)).collect();
+        assert_eq!(decoders::DECODERS, ours);
+        let ours: Vec<_> = DEMUXERS.iter().map(|d| d.name).collect();
+        assert_eq!(decoders::DEMUXERS, ours);
     }
 }

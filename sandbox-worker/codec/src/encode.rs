@@ -465,6 +465,9 @@ fn open_decoder(
 }
 
 fn not_allowed(codec: &str) -> Failure {
+    if decoders::is_banned(codec) {
+        return decoders::banned(codec);
+    }
     let remedy = if decoders::legacy_has(codec) {
         "ask for \"decoders\": \"legacy\" or convert the input"
     } else {

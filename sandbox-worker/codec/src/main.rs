@@ -73,6 +73,7 @@ fn main() -> ExitCode {
         // The supervisor did not like what it saw, and closed.
         _ => return ExitCode::FAILURE,
     };
+    decoders::ban(&start.banned);
     let answer = match run(&control, &prepare, &start) {
         Ok(result) => FromCodec::Done(Box::new(result)),
         Err(failure) => {

@@ -59,6 +59,9 @@ fn verdict(name: &str, score: i32, set: DecoderSet) -> Result<&'static str, Fail
         if score <= 2 {
             return fail(FailureCode::InputUnrecognised, "the input is not media in any known format".into());
         }
+        if decoders::is_banned(entry.name) {
+            return Err(decoders::banned(entry.name));
+        }
         if decoders::may_demux(entry, set) {
             return Ok(entry.name);
         }

@@ -228,6 +228,7 @@ impl<B: Broker> Attempt<'_, B> {
             task: self.lease.task.clone(),
             inputs: self.lease.inputs.iter().map(|i| i.size).collect(),
             outputs: self.lease.outputs.iter().map(|o| o.kind).collect(),
+            banned: self.lease.banned.clone(),
         }));
         let sizes: Vec<u64> = self.lease.inputs.iter().map(|i| i.size).collect();
         let settings = self.settings;

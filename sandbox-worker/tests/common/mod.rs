@@ -72,6 +72,7 @@ impl MemoryBroker {
             attempt: AttemptId::from_u128(1),
             capability: "the-capability".into(),
             lease_ms: state.lease_ms,
+            banned: Vec::new(),
             task: TaskSpec::Encode(EncodeTask {
                 decoders: DecoderSet::Core,
                 segment_ms: 4000,

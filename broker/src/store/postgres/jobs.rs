@@ -23,29 +23,41 @@ pub(super) async fn submit(
     if let Some(seen) = uploads::seen(store, &mut conn, new.tenant, once).await? {
         return Ok(seen);
     }
-    let query = store.sql(sql::UPLOAD).bind(new.tenant.to_string()).bind(new.upload.to_string());
-    let upload = query.fetch_optional(&mut *conn).await?;
-    let Some(upload) = upload.as_ref().map(row::upload).transpose()? else {
-        return Ok(Once::Done(Submitted::NoUpload));
+    let size = match new.object_size {
+        Some(size) => size,
+        None => {
+            let query = store.sql(sql::UPLOAD).bind(new.tenant.to_string()).bind(new.upload.to_string());
+            let upload = query.fetch_optional(&mut *conn).await?;
+            let Some(upload) = upload.as_ref().map(row::upload).transpose()? else {
+                return Ok(Once::Done(Submitted::NoUpload));
+            };
+            if !upload.is_finished() {
+                return Ok(Once::Done(Submitted::Unfinished));
+            }
+            if upload.quarantined {
+                return Ok(Once::Done(Submitted::Quarantined));
+            }
+            upload.size
+        }
     };
-    if !upload.is_finished() {
-        return Ok(Once::Done(Submitted::Unfinished));
-    }
-    if upload.quarantined {
-        return Ok(Once::Done(Submitted::Quarantined));
-    }
     let most = i64::from(new.max_unfinished);
     let unfinished =
         store.sql(sql::UNFINISHED).bind(new.tenant.to_string()).bind(most).fetch_one(&mut *conn).await?;
     if Cells::of("jobs", &unfinished).number("n")? >= u64::from(new.max_unfinished) {
         return Ok(Once::Done(Submitted::TooMany));
     }
+    if let Some(path) = &new.path {
+        let query = store.sql(sql::JOB_AT).bind(new.tenant.to_string()).bind(path);
+        if let Some(other) = query.fetch_optional(&mut *conn).await? {
+            return Ok(Once::Done(Submitted::PathTaken(Cells::of("jobs", &other).id("id")?)));
+        }
+    }
     store
         .sql(sql::SUBMIT)
         .bind(new.id.to_string())
         .bind(new.tenant.to_string())
         .bind(new.upload.to_string())
-        .bind(signed(upload.size))
+        .bind(signed(size))
         .bind(json(&new.spec))
         .bind(new.pool.as_str())
         .bind(now.0)
@@ -57,11 +69,23 @@ pub(super) async fn submit(
         .bind(signed(new.task.wall_ms))
         .bind(json(&Tries::default()))
         .bind(i64::from(new.spec.priority.0))
+        .bind(new.path.as_deref())
         .execute(&mut *conn)
         .await?;
     uploads::keep(store, &mut conn, new.tenant, once, &new.answer, now).await?;
     conn.done().await?;
     Ok(Once::Done(Submitted::Created))
+}
+
+pub(super) async fn at(
+    store: &PostgresStore,
+    tenant: TenantId,
+    path: &str,
+) -> Result<Option<JobId>, StoreError> {
+    let mut conn = store.conn().await?;
+    let row = store.sql(sql::JOB_AT).bind(tenant.to_string()).bind(path).fetch_optional(&mut *conn).await?;
+    conn.done().await?;
+    row.map(|row| Cells::of("jobs", &row).id("id")).transpose()
 }
 
 /// Tasks of the jobs, each job's in order.

@@ -352,6 +352,10 @@ impl Store for PostgresStore {
         jobs::get(self, tenant, id).await
     }
 
+    async fn job_at(&self, tenant: TenantId, path: &str) -> Result<Option<JobId>, StoreError> {
+        jobs::at(self, tenant, path).await
+    }
+
     async fn jobs(
         &self,
         tenant: TenantId,
@@ -505,6 +509,14 @@ impl Store for PostgresStore {
 
     async fn write_upload(&self, id: UploadId, holder: &str, ttl_ms: u64) -> Result<bool, StoreError> {
         replicas::write_upload(self, id, holder, ttl_ms).await
+    }
+
+    async fn ask_for_upload(&self, id: UploadId) -> Result<(), StoreError> {
+        replicas::ask_for_upload(self, id).await
+    }
+
+    async fn is_asked_for(&self, id: UploadId, holder: &str) -> Result<bool, StoreError> {
+        replicas::is_asked_for(self, id, holder).await
     }
 
     async fn wrote_upload(&self, id: UploadId, holder: &str) -> Result<(), StoreError> {

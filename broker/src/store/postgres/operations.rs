@@ -2,8 +2,9 @@
 
 use super::{PostgresStore, sql};
 use crate::model::{Claim, TenantLimits, Time};
+use crate::plan::bans::Ban;
 use crate::store::StoreError;
-use crate::store::operations::{AttemptLog, Operations, PoolSeen};
+use crate::store::operations::{AttemptLog, EndedJob, Operations, PoolSeen};
 use crate::store::row::{self, Cells, json, signed};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{JobId, TenantId};
@@ -85,5 +86,28 @@ impl Operations for PostgresStore {
 
     async fn forget_logs(&self, before: Time) -> Result<u64, StoreError> {
         self.change(self.sql(sql::FORGET_LOGS).bind(before.0)).await
+    }
+
+    async fn bans(&self) -> Result<Vec<Ban>, StoreError> {
+        let mut conn = self.conn().await?;
+        let rows = self.sql(sql::BANS).fetch_all(&mut *conn).await?;
+        conn.done().await?;
+        rows.iter().map(row::ban).collect()
+    }
+
+    async fn ban(&self, ban: &Ban) -> Result<(), StoreError> {
+        self.change(self.sql(sql::BAN).bind(&ban.name).bind(&ban.reason).bind(ban.at.0)).await.map(drop)
+    }
+
+    async fn lift_ban(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(self.change(self.sql(sql::LIFT_BAN).bind(name)).await? == 1)
+    }
+
+    async fn ended_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<EndedJob>, StoreError> {
+        let mut conn = self.conn().await?;
+        let after = after.map(|id| id.to_string()).unwrap_or_default();
+        let rows = self.sql(sql::ENDED_JOBS).bind(after).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
+        conn.done().await?;
+        rows.iter().map(row::ended_job).collect()
     }
 }

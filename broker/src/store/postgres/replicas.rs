@@ -48,6 +48,21 @@ pub(super) async fn wrote_upload(
     store.change(store.sql(sql::WROTE_UPLOAD).bind(id.to_string()).bind(holder)).await.map(drop)
 }
 
+pub(super) async fn ask_for_upload(store: &PostgresStore, id: UploadId) -> Result<(), StoreError> {
+    store.change(store.sql(sql::ASK_FOR_UPLOAD).bind(id.to_string())).await.map(drop)
+}
+
+pub(super) async fn is_asked_for(
+    store: &PostgresStore,
+    id: UploadId,
+    holder: &str,
+) -> Result<bool, StoreError> {
+    let mut conn = store.conn().await?;
+    let row = store.sql(sql::ASKED_FOR).bind(id.to_string()).bind(holder).fetch_optional(&mut *conn).await?;
+    conn.done().await?;
+    Ok(row.is_some())
+}
+
 pub(super) async fn ended(store: &PostgresStore, claims: &[Claim]) -> Result<Vec<AttemptId>, StoreError> {
     let attempts: Vec<String> = claims.iter().map(|claim| claim.attempt.to_string()).collect();
     let mut conn = store.conn().await?;

@@ -192,11 +192,11 @@ statements! {
             SELECT 1 FROM jobs WHERE tenant = $1 AND state IN ('queued', 'running', 'canceling') LIMIT $2
         ) unfinished";
     /// 1 job, 2 tenant, 3 upload, 4 input size, 5 spec, 6 pool, 7 now, 8 stage, 9 task, 10 kind, 11 ordinal, 12 plan,
-    /// 13 wall time, 14 tries, 15 priority.
+    /// 13 wall time, 14 tries, 15 priority, 16 path.
     SUBMIT = "
         WITH job AS (
-            INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, stage, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6, 'queued', $8, $7)
+            INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, stage, created_at, path)
+            VALUES ($1, $2, $3, $4, $5, $6, 'queued', $8, $7, $16)
         ), told AS (
             INSERT INTO journal (tenant, job, kind, state, stage, at) VALUES ($2, $1, 'created', 'queued', $8, $7)
         ), ready AS (
@@ -204,6 +204,8 @@ statements! {
         )
         INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before, priority)
         VALUES ($9, $1, $2, $6, $10, $11, $12, $13, 'ready', $14, $7, $15)";
+    /// 1 tenant, 2 path.
+    JOB_AT = "SELECT id FROM jobs WHERE tenant = $1 AND path = $2 AND state NOT IN ('failed', 'canceled')";
     /// 1 tenant, 2 job.
     JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2";
     /// 1 tenant, 2 job.
@@ -254,7 +256,7 @@ statements! {
         FROM uploads WHERE tenant = $1";
     /// 1 id, 2 tenant, 3 size, 4 name, 5 now.
     ANNOUNCE = "
-        INSERT INTO uploads (id, tenant, size, name, created_at, touched_at) VALUES ($1, $2, $3, $4, $5, $5)";
+        INSERT INTO uploads (id, tenant, size, name, created_at, touched_at, metadata) VALUES ($1, $2, $3, $4, $5, $5, $6)";
     /// 1 tenant, 2 id.
     UPLOAD = "SELECT * FROM uploads WHERE tenant = $1 AND id = $2";
     /// 1 id, 2 from, 3 to, 4 now.
@@ -352,10 +354,15 @@ statements! {
     WRITE_UPLOAD = "
         INSERT INTO upload_writers AS w (upload, holder, until)
         VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $3)
-        ON CONFLICT (upload) DO UPDATE SET holder = excluded.holder, until = excluded.until
+        ON CONFLICT (upload) DO UPDATE
+            SET holder = excluded.holder, until = excluded.until, asked = w.asked AND w.holder = excluded.holder
             WHERE w.holder = excluded.holder OR w.until <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
     /// 1 upload, 2 holder.
     WROTE_UPLOAD = "DELETE FROM upload_writers WHERE upload = $1 AND holder = $2";
+    /// 1 upload.
+    ASK_FOR_UPLOAD = "UPDATE upload_writers SET asked = TRUE WHERE upload = $1";
+    /// 1 upload, 2 holder.
+    ASKED_FOR = "SELECT 1 AS asked FROM upload_writers WHERE upload = $1 AND holder = $2 AND asked";
     /// 1 attempts.
     ENDED = "
         SELECT a.attempt FROM unnest($1::text[]) AS a (attempt)
@@ -438,6 +445,18 @@ statements! {
         WHERE l.job = $2 AND a.tenant = $1 ORDER BY l.attempt DESC LIMIT $3";
     /// 1 before.
     FORGET_LOGS = "DELETE FROM attempt_logs WHERE at < $1";
+
+    BANS = "SELECT * FROM decoder_bans ORDER BY name";
+    /// 1 name, 2 reason, 3 when.
+    BAN = "
+        INSERT INTO decoder_bans (name, reason, at) VALUES ($1, $2, $3)
+        ON CONFLICT (name) DO UPDATE SET reason = excluded.reason";
+    /// 1 name.
+    LIFT_BAN = "DELETE FROM decoder_bans WHERE name = $1";
+    /// 1 after, 2 how many.
+    ENDED_JOBS = "
+        SELECT j.id, j.state, j.finished_at, j.media, t.name FROM jobs j JOIN tenants t ON t.id = j.tenant
+        WHERE j.id > $1 AND j.state IN ('succeeded', 'failed', 'canceled') ORDER BY j.id LIMIT $2";
 
     /// 1 tenant.
     TENANT_LIMITS = "SELECT limits FROM tenants WHERE id = $1";

@@ -79,6 +79,7 @@ pub(super) async fn create(
         .bind(signed(upload.size))
         .bind(upload.name.as_deref())
         .bind(upload.created_at.0)
+        .bind(upload.metadata.as_deref())
         .execute(&mut *conn)
         .await?;
     keep(store, &mut conn, upload.tenant, once, &new.answer, upload.created_at).await?;

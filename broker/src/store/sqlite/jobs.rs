@@ -13,6 +13,17 @@ use mpegflow_protocol::job::Priority;
 const UNFINISHED: &str =
     "SELECT count(*) AS n FROM jobs WHERE tenant = ? AND state IN ('queued', 'running', 'canceling')";
 
+const AT: &str = "SELECT id FROM jobs WHERE tenant = ? AND path = ? AND state NOT IN ('failed', 'canceled')";
+
+pub(super) async fn at(
+    store: &SqliteStore,
+    tenant: TenantId,
+    path: &str,
+) -> Result<Option<JobId>, StoreError> {
+    let row = sqlx::query(AT).bind(tenant.to_string()).bind(path).fetch_optional(&store.readers).await?;
+    row.map(|row| Cells::of("jobs", &row).id("id")).transpose()
+}
+
 pub(super) async fn submit(
     store: &SqliteStore,
     new: &NewJob,
@@ -23,35 +34,48 @@ pub(super) async fn submit(
     if let Some(seen) = uploads::seen(&mut tx, new.tenant, once).await? {
         return Ok(seen);
     }
-    let upload = sqlx::query("SELECT * FROM uploads WHERE id = ? AND tenant = ?")
-        .bind(new.upload.to_string())
-        .bind(new.tenant.to_string())
-        .fetch_optional(&mut *tx)
-        .await?;
-    let Some(upload) = upload.as_ref().map(row::upload).transpose()? else {
-        return Ok(Once::Done(Submitted::NoUpload));
+    let size = match new.object_size {
+        Some(size) => size,
+        None => {
+            let upload = sqlx::query("SELECT * FROM uploads WHERE id = ? AND tenant = ?")
+                .bind(new.upload.to_string())
+                .bind(new.tenant.to_string())
+                .fetch_optional(&mut *tx)
+                .await?;
+            let Some(upload) = upload.as_ref().map(row::upload).transpose()? else {
+                return Ok(Once::Done(Submitted::NoUpload));
+            };
+            if !upload.is_finished() {
+                return Ok(Once::Done(Submitted::Unfinished));
+            }
+            if upload.quarantined {
+                return Ok(Once::Done(Submitted::Quarantined));
+            }
+            upload.size
+        }
     };
-    if !upload.is_finished() {
-        return Ok(Once::Done(Submitted::Unfinished));
-    }
-    if upload.quarantined {
-        return Ok(Once::Done(Submitted::Quarantined));
-    }
     let unfinished = sqlx::query(UNFINISHED).bind(new.tenant.to_string()).fetch_one(&mut *tx).await?;
     if Cells::of("jobs", &unfinished).number("n")? >= u64::from(new.max_unfinished) {
         return Ok(Once::Done(Submitted::TooMany));
     }
+    if let Some(path) = &new.path
+        && let Some(other) =
+            sqlx::query(AT).bind(new.tenant.to_string()).bind(path).fetch_optional(&mut *tx).await?
+    {
+        return Ok(Once::Done(Submitted::PathTaken(Cells::of("jobs", &other).id("id")?)));
+    }
     sqlx::query(
-        "INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
+        "INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, created_at, path)
+         VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
     )
     .bind(new.id.to_string())
     .bind(new.tenant.to_string())
     .bind(new.upload.to_string())
-    .bind(signed(upload.size))
+    .bind(signed(size))
     .bind(json(&new.spec))
     .bind(new.pool.as_str())
     .bind(now.0)
+    .bind(new.path.as_deref())
     .execute(&mut *tx)
     .await?;
     add_task(&mut tx, new.task_id, new.id, new.tenant, &new.pool, &new.task, new.spec.priority, now).await?;

@@ -189,6 +189,10 @@ impl Store for SqliteStore {
         jobs::get(self, tenant, id).await
     }
 
+    async fn job_at(&self, tenant: TenantId, path: &str) -> Result<Option<JobId>, StoreError> {
+        jobs::at(self, tenant, path).await
+    }
+
     async fn jobs(
         &self,
         tenant: TenantId,

@@ -2,8 +2,9 @@
 
 use super::SqliteStore;
 use crate::model::{Claim, TenantLimits, Time};
+use crate::plan::bans::Ban;
 use crate::store::StoreError;
-use crate::store::operations::{AttemptLog, Operations};
+use crate::store::operations::{AttemptLog, EndedJob, Operations};
 use crate::store::row::{self, Cells, json, signed};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{JobId, TenantId};
@@ -80,5 +81,41 @@ impl Operations for SqliteStore {
         let done =
             sqlx::query("DELETE FROM attempt_logs WHERE at < ?").bind(before.0).execute(&self.writer).await?;
         Ok(done.rows_affected())
+    }
+
+    async fn bans(&self) -> Result<Vec<Ban>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM decoder_bans ORDER BY name").fetch_all(&self.readers).await?;
+        rows.iter().map(row::ban).collect()
+    }
+
+    async fn ban(&self, ban: &Ban) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO decoder_bans (name, reason, at) VALUES (?, ?, ?)
+             ON CONFLICT (name) DO UPDATE SET reason = excluded.reason",
+        )
+        .bind(&ban.name)
+        .bind(&ban.reason)
+        .bind(ban.at.0)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    async fn lift_ban(&self, name: &str) -> Result<bool, StoreError> {
+        let done =
+            sqlx::query("DELETE FROM decoder_bans WHERE name = ?").bind(name).execute(&self.writer).await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    async fn ended_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<EndedJob>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT j.id, j.state, j.finished_at, j.media, t.name FROM jobs j JOIN tenants t ON t.id = j.tenant
+             WHERE j.id > ? AND j.state IN ('succeeded', 'failed', 'canceled') ORDER BY j.id LIMIT ?",
+        )
+        .bind(after.map(|id| id.to_string()).unwrap_or_default())
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(row::ended_job).collect()
     }
 }

@@ -71,12 +71,13 @@ pub(super) async fn create(
         return Ok(Once::Done(Announced::TooLarge));
     }
     sqlx::query(
-        "INSERT INTO uploads (id, tenant, size, name, created_at, touched_at) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO uploads (id, tenant, size, name, metadata, created_at, touched_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(upload.id.to_string())
     .bind(upload.tenant.to_string())
     .bind(signed(upload.size))
     .bind(upload.name.as_deref())
+    .bind(upload.metadata.as_deref())
     .bind(upload.created_at.0)
     .bind(upload.created_at.0)
     .execute(&mut *tx)

@@ -4,7 +4,7 @@ use super::demux::Demuxer;
 use super::frame::Frame;
 use super::packet::Packet;
 use super::{AvError, log};
-use crate::caps;
+use crate::{caps, decoders};
 use ffmpeg_next::ffi;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use std::ffi::{CString, c_int};
@@ -36,6 +36,10 @@ impl Decoder {
     /// # Errors
     /// FFmpeg's; [`AvError::INVALID_ARGUMENT`] where the stream is not in that decoder's format.
     pub(crate) fn open(demuxer: &Demuxer, index: usize, name: &str, threads: u32) -> Result<Self, AvError> {
+        // Whoever asks: the check of an output reads bytes that a hostile encoder may have written.
+        if decoders::is_banned(name) {
+            return Err(AvError(ffi::AVERROR_DECODER_NOT_FOUND));
+        }
         let (parameters, time_base) = demuxer.parameters(index).ok_or(AvError::INVALID_ARGUMENT)?;
         let name = CString::new(name).map_err(|_| AvError::INVALID_ARGUMENT)?;
         // SAFETY: a NUL-terminated name.

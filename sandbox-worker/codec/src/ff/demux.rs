@@ -4,7 +4,7 @@ use super::frame::Color;
 use super::io::{ReadAt, Reader};
 use super::packet::Packet;
 use super::{AvError, NO_TIME, dict, names, probe};
-use crate::caps;
+use crate::{caps, decoders as decoders_table};
 use ffmpeg_next::ffi;
 use ffmpeg_next::ffi::AVMediaType as Type;
 use std::collections::BTreeMap;
@@ -116,6 +116,9 @@ impl Demuxer {
     /// # Errors
     /// FFmpeg's, among them out of memory.
     pub(crate) fn open(source: Box<dyn ReadAt>, format: &str, decoders: &str) -> Result<Self, AvError> {
+        if decoders_table::is_banned(format) {
+            return Err(AvError(ffi::AVERROR_DEMUXER_NOT_FOUND));
+        }
         let input_format = probe::demuxer(format).ok_or(AvError(ffi::AVERROR_DEMUXER_NOT_FOUND))?;
         let reader = Reader::new(source)?;
         // SAFETY: formats are static, and so are their names.

@@ -13,6 +13,7 @@ mod media;
 mod plans;
 mod supervisor;
 
+mod bans;
 mod damage;
 mod encodes;
 mod forms;

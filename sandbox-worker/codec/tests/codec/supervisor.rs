@@ -107,6 +107,20 @@ pub fn run(task: impl IntoSpec, inputs: &[Bytes], outputs: usize) -> Outcome {
 }
 
 pub fn run_with(limits: ProcessLimits, task: impl IntoSpec, inputs: &[Bytes], outputs: usize) -> Outcome {
+    run_all(limits, &[], task, inputs, outputs)
+}
+
+pub fn run_banned(banned: &[&str], task: impl IntoSpec, inputs: &[Bytes], outputs: usize) -> Outcome {
+    run_all(LIMITS, banned, task, inputs, outputs)
+}
+
+fn run_all(
+    limits: ProcessLimits,
+    banned: &[&str],
+    task: impl IntoSpec,
+    inputs: &[Bytes],
+    outputs: usize,
+) -> Outcome {
     let began = Instant::now();
     let task = task.spec();
     let (mut control, codec_control) = UnixStream::pair().unwrap();
@@ -149,6 +163,7 @@ pub fn run_with(limits: ProcessLimits, task: impl IntoSpec, inputs: &[Bytes], ou
                     task: task.clone(),
                     inputs: inputs.iter().map(|i| i.len() as u64).collect(),
                     outputs: vec![OutputKind::Stream; outputs],
+                    banned: banned.iter().map(|name| (*name).to_owned()).collect(),
                 };
                 control.write_all(&ToCodec::Start(Box::new(start)).encode()).unwrap();
             }
