@@ -254,11 +254,8 @@ async fn a_live_cluster_is_read_whole_with_get_and_list_alone_and_a_missing_righ
     let text = std::fs::read_to_string(&auditor).unwrap();
     let token = text.split("token: \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     std::fs::write(&nobody, text.replace(token, "wrong")).unwrap();
-    let output = Command::new(mpegflow())
-        .args(["audit", "--cluster", "--kubeconfig"])
-        .arg(&nobody)
-        .output()
-        .unwrap();
+    let output =
+        Command::new(mpegflow()).args(["audit", "--cluster", "--kubeconfig"]).arg(&nobody).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("does not know this account") && said.contains("kubectl auth whoami"), "{said}");
