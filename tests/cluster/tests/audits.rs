@@ -248,7 +248,7 @@ async fn a_live_cluster_is_read_whole_with_get_and_list_alone_and_a_missing_righ
     cluster.apply(&policy("v1alpha2", "ClusterNetworkPolicy", "tier: Admin, ", "Accept", peer)).await;
     assert_eq!(reaches("calico@3.32"), (1, true));
     // Of a kind that the plugin does not enforce nothing depends: it is said to have no effect.
-    assert_eq!(reaches("cilium@1.18").1, false);
+    assert!(!reaches("cilium@1.18").1);
 
     let nobody = cluster.dir().join("nobody");
     let text = std::fs::read_to_string(&auditor).unwrap();
