@@ -148,7 +148,6 @@ fn bad_input_is_an_error_with_file_and_line_and_never_a_verdict() {
                 .to_owned(),
             ":5:",
         ),
-        ("empty", String::new(), ""),
     ];
     for (name, text, line) in cases {
         let path = folder.write(&format!("{name}.yaml"), &text);
@@ -159,6 +158,11 @@ fn bad_input_is_an_error_with_file_and_line_and_never_a_verdict() {
         let place = format!("{name}.yaml{line}");
         assert!(said.contains(&place), "{name} without {place}: {said}");
     }
+    // Nothing is no mistake, and no proof.
+    let path = folder.write("empty.yaml", "");
+    let (code, out, said) = audit(&[&path, "--assume-complete"], "");
+    assert_eq!(code, 2, "{out}{said}");
+    assert!(out.starts_with("Unknown"), "{out}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ async fn token(client: &Client) -> kube::Result<TokenRequest> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone() {
-    let cluster = Cluster::start(Options::default()).await;
+    let cluster = Cluster::start(Options { controller_accounts: true, ..Options::default() }).await;
     cluster.apply(NAMESPACES).await;
     let rendered = Helm::V4.install(&values_file("operator"));
     let mut applied = 0;
