@@ -18,7 +18,9 @@ pub(crate) fn ffprobe(typed: &[OsString]) -> Result<Vec<OsString>, String> {
             "-v" | "-loglevel" => drop(value()?),
             "-hide_banner" => {}
             "-i" => said.push(value()?),
-            "-print_format" | "-of" | "-output_format" => said.extend([OsString::from("--print-format"), value()?]),
+            "-print_format" | "-of" | "-output_format" => {
+                said.extend([OsString::from("--print-format"), value()?])
+            }
             "-show_entries" => said.extend([OsString::from("--show-entries"), value()?]),
             "-select_streams" => said.extend([OsString::from("--select-streams"), value()?]),
             "-show_format" => said.push("--show-format".into()),
@@ -159,7 +161,10 @@ mod tests {
     }
 
     fn join(said: Result<Vec<OsString>, String>) -> String {
-        said.map_or_else(|e| format!("refused: {e}"), |said| said.join(std::ffi::OsStr::new(" ")).into_string().unwrap())
+        said.map_or_else(
+            |e| format!("refused: {e}"),
+            |said| said.join(std::ffi::OsStr::new(" ")).into_string().unwrap(),
+        )
     }
 
     #[test]

@@ -86,10 +86,16 @@ fn the_first_line_is_the_verdict_and_the_exit_code_says_the_same() {
     };
     let first = |out: &str| out.lines().next().unwrap_or_default().to_owned();
     let (code, out, _) = judged(SHOP, &["--assume-complete"]);
-    assert_eq!((code, first(&out)), (0, "Proved for 1 pod: the shop reaches its database and nothing else.".into()));
+    assert_eq!(
+        (code, first(&out)),
+        (0, "Proved for 1 pod: the shop reaches its database and nothing else.".into())
+    );
     let (code, out, _) = judged(SHOP, &[]);
     assert_eq!(code, 2);
-    assert!(first(&out).starts_with("Unknown whether the shop reaches") && out.contains("--assume-complete"), "{out}");
+    assert!(
+        first(&out).starts_with("Unknown whether the shop reaches") && out.contains("--assume-complete"),
+        "{out}"
+    );
     let (code, out, _) = judged(&SHOP.replace("ports: [{port: 5432}]", ""), &["--assume-complete"]);
     assert_eq!(code, 1);
     assert!(first(&out).starts_with("Violated: Deployment shop/web"), "{out}");
@@ -106,7 +112,8 @@ fn kubectl_finds_it_as_a_plugin() {
     let plugin: PathBuf = folder.0.path().join("kubectl-mpegflow_audit");
     std::os::unix::fs::symlink(MPEGFLOW, &plugin).unwrap();
     let intents = folder.write("intents.yaml", INTENTS);
-    let (code, out, said) = run_as(&plugin, &["-", "--intents", &intents, "--assume-complete", "--cni", "calico"], SHOP);
+    let (code, out, said) =
+        run_as(&plugin, &["-", "--intents", &intents, "--assume-complete", "--cni", "calico"], SHOP);
     assert_eq!(code, 0, "{out}{said}");
     let (code, _, said) = run_as(&plugin, &["--no-such-option"], "");
     assert_eq!(code, 3, "wrong usage is bad input: {said}");
@@ -116,7 +123,9 @@ fn kubectl_finds_it_as_a_plugin() {
 fn bad_input_is_an_error_with_file_and_line_and_never_a_verdict() {
     let folder = Folder::new();
     let policy = |spec: &str| {
-        format!("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: a}}\nspec:\n  podSelector: {{}}\n  {spec}\n")
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: a}}\nspec:\n  podSelector: {{}}\n  {spec}\n"
+        )
     };
     let bomb: String = (1..40).fold("a0: &a0 [x, x]\n".to_owned(), |text, n| {
         format!("{text}a{n}: &a{n} [*a{0}, *a{0}, *a{0}]\n", n - 1)
@@ -139,7 +148,6 @@ fn bad_input_is_an_error_with_file_and_line_and_never_a_verdict() {
                 .to_owned(),
             ":5:",
         ),
-        ("empty", String::new(), ""),
     ];
     for (name, text, line) in cases {
         let path = folder.write(&format!("{name}.yaml"), &text);
@@ -150,6 +158,11 @@ fn bad_input_is_an_error_with_file_and_line_and_never_a_verdict() {
         let place = format!("{name}.yaml{line}");
         assert!(said.contains(&place), "{name} without {place}: {said}");
     }
+    // Nothing is no mistake, and no proof.
+    let path = folder.write("empty.yaml", "");
+    let (code, out, said) = audit(&[&path, "--assume-complete"], "");
+    assert_eq!(code, 2, "{out}{said}");
+    assert!(out.starts_with("Unknown"), "{out}");
 }
 
 #[test]

@@ -141,6 +141,10 @@ fn judge_under(profile: &str, policies: &[String], expected: &[(&str, Truth)]) {
         };
         let what = format!("{text}\n{}", policies.concat());
         assert_eq!(passes(&Answer { allowed, denied, unknown }, *protocol, *port), expected, "{what}");
+        // The plain one knows no source ports.
+        if policies.iter().any(|policy| policy.contains("source: {ports:")) {
+            continue;
+        }
         let end = |name: &str| name.parse().map_or_else(|_| End::Pod(pod(name)), End::Outside);
         assert_eq!(
             passes(&plain.verdict(&end(source), &end(destination)), *protocol, *port),

@@ -51,7 +51,8 @@ fn hls_plays_seeks_and_switches_rung_in_a_browser() {
     let _alone = BROWSER.lock().unwrap_or_else(|e| e.into_inner());
     let made = transcode(&[]);
     let seen = play("play.mjs", &[], &made);
-    let rungs = std::fs::read_to_string(made.out.join("master.m3u8")).unwrap().matches("#EXT-X-STREAM-INF").count();
+    let rungs =
+        std::fs::read_to_string(made.out.join("master.m3u8")).unwrap().matches("#EXT-X-STREAM-INF").count();
     assert!(rungs > 1);
     assert_eq!(seen["levels"].as_array().unwrap().len(), rungs, "{seen}");
 }

@@ -6,7 +6,7 @@ use mpegflow_tests::media::{self, ffprobe};
 use mpegflow_tests::system::{files, last_json, mpegflow, run, text};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(300);

@@ -94,7 +94,7 @@ async fn token(client: &Client) -> kube::Result<TokenRequest> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone() {
-    let cluster = Cluster::start(Options::default()).await;
+    let cluster = Cluster::start(Options { controller_accounts: true, ..Options::default() }).await;
     cluster.apply(NAMESPACES).await;
     let rendered = Helm::V4.install(&values_file("operator"));
     let mut applied = 0;
@@ -143,20 +143,31 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
     let relabel = json!({ "metadata": { "labels": { "mpegflow.io/pool": "another" } } });
     let merged = pods.patch(&name, &PatchParams::default(), &Patch::Merge(&relabel)).await;
     refused("another label", "labels of a worker stay", merged);
-    let annotate = json!({ "metadata": { "annotations": { "controller.kubernetes.io/pod-deletion-cost": "1" } } });
-    pods.patch(&name, &PatchParams::default(), &Patch::Merge(&annotate)).await.expect("annotations may change");
+    let annotate =
+        json!({ "metadata": { "annotations": { "controller.kubernetes.io/pod-deletion-cost": "1" } } });
+    pods.patch(&name, &PatchParams::default(), &Patch::Merge(&annotate))
+        .await
+        .expect("annotations may change");
     let debug = json!({ "spec": { "ephemeralContainers": [{ "name": "d", "image": "x" }] } });
-    let debugged = pods.patch_ephemeral_containers(&name, &PatchParams::default(), &Patch::Strategic(&debug)).await;
+    let debugged =
+        pods.patch_ephemeral_containers(&name, &PatchParams::default(), &Patch::Strategic(&debug)).await;
     refused("an ephemeral container", "nobody enters a worker", debugged);
-    let exec = http::Request::post(format!("/api/v1/namespaces/media/pods/{name}/exec?command=sh&stdout=true"));
+    let exec =
+        hyper::Request::post(format!("/api/v1/namespaces/media/pods/{name}/exec?command=sh&stdout=true"));
     let entered = stranger.request_text(exec.body(Vec::new()).unwrap()).await;
     refused("exec", "nobody enters a worker", entered);
     let scaled = json!({ "spec": { "template": { "spec": { "hostNetwork": true } } } });
     let deployments: Api<k8s_openapi::api::apps::v1::Deployment> = Api::namespaced(stranger.clone(), "media");
-    let patched = deployments.patch("transcode-worker", &PatchParams::default(), &Patch::Merge(&scaled)).await;
+    let patched =
+        deployments.patch("transcode-worker", &PatchParams::default(), &Patch::Merge(&scaled)).await;
     refused("another template", "made from WorkerPools alone", patched);
-    let policies: Api<k8s_openapi::api::networking::v1::NetworkPolicy> = Api::namespaced(stranger.clone(), "media");
-    refused("the end of a policy", "policies of this namespace", policies.delete("open", &Default::default()).await);
+    let policies: Api<k8s_openapi::api::networking::v1::NetworkPolicy> =
+        Api::namespaced(stranger.clone(), "media");
+    refused(
+        "the end of a policy",
+        "policies of this namespace",
+        policies.delete("open", &Default::default()).await,
+    );
 
     // Elsewhere nothing is refused.
     let elsewhere: Api<Pod> = Api::namespaced(stranger, "mpegflow");
@@ -168,7 +179,8 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client());
     namespaces.delete("media", &Default::default()).await.unwrap();
     until("what was in it goes", || async {
-        let left: Api<k8s_openapi::api::networking::v1::NetworkPolicy> = Api::namespaced(cluster.client(), "media");
+        let left: Api<k8s_openapi::api::networking::v1::NetworkPolicy> =
+            Api::namespaced(cluster.client(), "media");
         left.get_opt("open").await.unwrap().is_none().then_some(())
     })
     .await;

@@ -50,13 +50,13 @@ const BAD: &[(&str, &[&str])] = &[
     ("broker.replicas=2", &["without objects.s3.bucket"]),
     ("broker.autoscaling.enabled=true", &["without objects.s3.bucket"]),
     (
-        "broker={\"replicas\":2,\"service\":{\"clusterIP\":\"10.96.40.10\"}},objects={\"s3\":{\"bucket\":\"media\",\"existingSecret\":\"s\",\"addresses\":[{\"cidr\":\"10.1.0.0/16\",\"port\":443}]}}",
+        "broker={\"replicas\":2,\"service\":{\"clusterIP\":\"10.96.40.10\"}},objects={\"s3\":{\"bucket\":\"media\",\"existingSecret\":\"s\",\"addresses\":[{\"cidr\":\"10.1.0.0/16\",\"port\":443}]}},redis={\"enabled\":false}",
         &["without dispatch.url"],
     ),
     ("broker.graceSeconds=60", &["broker.graceSeconds is not below"]),
-    ("dispatch.existingSecret=\"r\"", &["dispatch.url is empty"]),
-    ("dispatch.url=\"redis://u@r.example:6379\"", &["dispatch.addresses is empty"]),
-    ("redis.enabled=true", &["redis.existingSecret is empty", "redis-acl --file"]),
+    ("dispatch.existingSecret=\"r\",redis={\"enabled\":false}", &["dispatch.url is empty"]),
+    ("dispatch.url=\"redis://u@r.example:6379\",redis={\"enabled\":false}", &["dispatch.addresses is empty"]),
+    ("redis.existingSecret=\"\"", &["redis.existingSecret is empty", "redis-acl --file"]),
     (
         "redis={\"enabled\":true,\"existingSecret\":\"r\"},dispatch={\"url\":\"redis://u@r.example:6379\"}",
         &["redis.enabled and dispatch.url"],

@@ -106,7 +106,7 @@ impl<'t> Reader<'t, '_> {
 
     /// A map or list whose first line is at hand.
     fn block(&mut self, room: usize) -> Option<Node> {
-        if self.is_item() { self.list(room) } else { self.map(room) }
+        if self.is_item() { self.list(room, 0) } else { self.map(room) }
     }
 
     fn is_item(&self) -> bool {
@@ -126,7 +126,8 @@ impl<'t> Reader<'t, '_> {
                 match self.column.cmp(&indent) {
                     _ if self.body.is_empty() => return None,
                     std::cmp::Ordering::Greater => self.block(below)?,
-                    std::cmp::Ordering::Equal if self.is_item() => self.list(below)?,
+                    // Such a list has the place of its first item, to the other reader too.
+                    std::cmp::Ordering::Equal if self.is_item() => self.list(below, self.after_dash())?,
                     _ => return None,
                 }
             } else {
@@ -157,13 +158,20 @@ impl<'t> Reader<'t, '_> {
         self.node(pos, Value::List(items))
     }
 
-    fn list(&mut self, room: usize) -> Option<Node> {
+    /// Where the content of an item begins on its line.
+    fn after_dash(&self) -> usize {
+        let rest = self.body.get(1..).unwrap_or_default().trim_start_matches(' ');
+        self.body.len().saturating_sub(rest.len())
+    }
+
+    /// A list whose first item is at hand; its place is `at` that line.
+    fn list(&mut self, room: usize, at: usize) -> Option<Node> {
         let below = room.checked_sub(1)?;
-        let (pos, indent) = (self.pos(0), self.column);
+        let (pos, indent) = (self.pos(at), self.column);
         let first = self.items.len();
         while self.column == indent && self.is_item() {
-            let rest = self.body.get(1..)?.trim_start_matches(' ');
-            let before = self.body.len().saturating_sub(rest.len());
+            let before = self.after_dash();
+            let rest = self.body.get(before..)?;
             let item = if key(rest).is_some() {
                 // A map that begins on the line of its dash, and goes on below its first key.
                 self.column = self.column.saturating_add(before);

@@ -171,6 +171,7 @@ pub(crate) fn whitelist(set: DecoderSet) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mpegflow_protocol::decoders;
 
     #[test]
     fn the_core_set_is_inside_the_legacy_set_and_neither_has_a_risky_decoder() {
@@ -181,12 +182,6 @@ mod tests {
         }
         assert!(!whitelist(Core).contains("wmv"));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use mpegflow_protocol::decoders;
 
     #[test]
     fn a_ban_can_name_every_decoder_and_demuxer_there_is_and_no_other() {

@@ -137,8 +137,10 @@ impl Ours {
             size: 1,
             received: 0,
             name: None,
+            metadata: None,
             quarantined: false,
             created_at: Time(0),
+            touched_at: Time(0),
         };
         let new = NewUpload { upload: record, max_unfinished: 10, max_bytes: 10, answer: Vec::new() };
         store.create_upload(&new, None).await.unwrap();
@@ -151,7 +153,9 @@ impl Ours {
             tenant,
             task: graph::probe(&spec, upload, 1, Settings::default()),
             spec,
+            path: None,
             upload,
+            object_size: None,
             task_id: task,
             pool: PoolName::default(),
             max_unfinished: 10,

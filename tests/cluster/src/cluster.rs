@@ -22,6 +22,8 @@ use tempfile::TempDir;
 pub struct Options {
     /// kube-scheduler, too. Without a node it can place nothing, and without it pods simply stay pending.
     pub scheduler: bool,
+    /// Controllers with accounts of their own, as clusters have them, in place of the administrator's.
+    pub controller_accounts: bool,
 }
 
 /// A running control plane. Dropping it ends it.
@@ -70,7 +72,7 @@ impl Cluster {
         cluster.run("etcd", &etcd);
         cluster.start_api_server();
         cluster.until_ready().await;
-        cluster.run("kube-controller-manager", &cluster.controller_manager());
+        cluster.run("kube-controller-manager", &cluster.controller_manager(options));
         if options.scheduler {
             cluster.run("kube-scheduler", &cluster.scheduler());
         }
@@ -201,11 +203,12 @@ impl Cluster {
         programs.iter().find(|(other, _)| *other == name).map(|(_, p)| p.log()).unwrap_or_default()
     }
 
-    fn controller_manager(&self) -> Command {
+    fn controller_manager(&self, options: Options) -> Command {
         let mut manager = Command::new(program("kubernetes", "kube-controller-manager"));
         let kubeconfig = self.file("kubeconfig");
         manager.args(["--kubeconfig", &kubeconfig, "--leader-elect=false", "--secure-port", "0"]);
-        manager.args(["--use-service-account-credentials=false", "--profiling=false"]);
+        let accounts = options.controller_accounts;
+        manager.args([&format!("--use-service-account-credentials={accounts}"), "--profiling=false"]);
         let key = self.pki.path("accounts.key").display().to_string();
         manager.args(["--service-account-private-key-file", &key]);
         manager.args(["--root-ca-file", &self.pki.path("ca.crt").display().to_string()]);

@@ -6,10 +6,10 @@ mod explain;
 mod input;
 mod pairs;
 
-pub(super) use cluster::client;
 use crate::args::{Audit, AuditCommand, AuditFormat, AuditSource, AuditWorld};
 use crate::exit::{Exit, Failed};
 use crate::ui::Ui;
+pub(super) use cluster::client;
 use mpegflow_policies::audit::baseline::Baseline;
 use mpegflow_policies::audit::intent::{self, Intent};
 use mpegflow_policies::audit::{self, Request, flows};

@@ -80,7 +80,9 @@ fn admission(facts: &Facts, operator: bool) -> Check {
 fn rights(facts: &Facts) -> Check {
     let name = "your rights";
     match &facts.lacking {
-        Ok(lacking) if lacking.is_empty() => check(API, name, Outcome::Ok, "you may make all that the charts contain"),
+        Ok(lacking) if lacking.is_empty() => {
+            check(API, name, Outcome::Ok, "you may make all that the charts contain")
+        }
         Ok(lacking) => {
             check(API, name, Outcome::Failed, format!("you may not create {}", lacking.join(", ")))
                 .hint("install as somebody who may, or ask for these")
@@ -120,11 +122,13 @@ fn policies(facts: &Facts) -> Vec<Check> {
     let mut enforcing: Vec<(&Workload, &str)> = Vec::new();
     let mut others = Vec::new();
     for set in sets {
-        let Some((_, plugin, enforces)) = PLUGINS.iter().find(|(start, ..)| is_called(&set.name, start)) else {
+        let Some((_, plugin, enforces)) = PLUGINS.iter().find(|(start, ..)| is_called(&set.name, start))
+        else {
             continue;
         };
         let enforces = enforces.unwrap_or_else(|| {
-            set.words.contains("--enable-network-policy=true") || set.words.contains("ENABLE_NETWORK_POLICY=true")
+            set.words.contains("--enable-network-policy=true")
+                || set.words.contains("ENABLE_NETWORK_POLICY=true")
         });
         if enforces { enforcing.push((set, plugin)) } else { others.push(*plugin) }
     }
@@ -142,7 +146,8 @@ fn policies(facts: &Facts) -> Vec<Check> {
         }];
     };
     let names: Vec<&str> = enforcing.iter().map(|(_, plugin)| *plugin).collect();
-    let mut checks = vec![check(POLICIES, name, Outcome::Ok, format!("{} enforces policies", names.join(" and ")))];
+    let mut checks =
+        vec![check(POLICIES, name, Outcome::Ok, format!("{} enforces policies", names.join(" and ")))];
     for (set, plugin) in &enforcing {
         if !set.ready {
             let detail = format!("not every pod of {}/{} is ready", set.namespace, set.name);
@@ -194,14 +199,24 @@ fn cilium(facts: &Facts) -> Vec<Check> {
     let is = |key: &str, value: &str| settings.get(key).map(String::as_str) == Some(value);
     if is("enable-policy", "never") {
         return vec![
-            check(POLICIES, "Cilium's agents", Outcome::Failed, "enable-policy is `never`: nothing is enforced")
-                .hint("set policyEnforcementMode to `default` or `always`"),
+            check(
+                POLICIES,
+                "Cilium's agents",
+                Outcome::Failed,
+                "enable-policy is `never`: nothing is enforced",
+            )
+            .hint("set policyEnforcementMode to `default` or `always`"),
         ];
     }
     if is("policy-audit-mode", "true") {
         return vec![
-            check(POLICIES, "Cilium's agents", Outcome::Failed, "policy-audit-mode is on: policies are written down, not enforced")
-                .hint("turn policyAuditMode off"),
+            check(
+                POLICIES,
+                "Cilium's agents",
+                Outcome::Failed,
+                "policy-audit-mode is on: policies are written down, not enforced",
+            )
+            .hint("turn policyAuditMode off"),
         ];
     }
     vec![check(POLICIES, "Cilium's agents", Outcome::Ok, "policies are enforced")]
@@ -248,13 +263,24 @@ fn landlock(nodes: &[Node]) -> Check {
         nodes.iter().filter(|node| kernel(&node.kernel).is_none_or(|it| it < than)).collect()
     };
     let (without, partly) = (older(LANDLOCK), older(LANDLOCK_TCP));
-    let sandboxed = nodes.iter().any(|node| node.runtime.contains("gvisor") || node.runtime.contains("runsc"));
+    let sandboxed =
+        nodes.iter().any(|node| node.runtime.contains("gvisor") || node.runtime.contains("runsc"));
     if sandboxed {
-        return check(NODES, name, Outcome::Warning, "a runtime has a kernel of its own, which may have no Landlock")
-            .hint("run `mpegflow doctor` in a pod there");
+        return check(
+            NODES,
+            name,
+            Outcome::Warning,
+            "a runtime has a kernel of its own, which may have no Landlock",
+        )
+        .hint("run `mpegflow doctor` in a pod there");
     }
     if !without.is_empty() {
-        let detail = format!("{} of {} nodes have a kernel before 5.13: {}", without.len(), nodes.len(), some(&without));
+        let detail = format!(
+            "{} of {} nodes have a kernel before 5.13: {}",
+            without.len(),
+            nodes.len(),
+            some(&without)
+        );
         return check(NODES, name, Outcome::Failed, detail)
             .hint("workers refuse to run there; keep pools away from them with nodeSelector, or upgrade");
     }
@@ -265,10 +291,16 @@ fn landlock(nodes: &[Node]) -> Check {
             nodes.len(),
             some(&partly)
         );
-        return check(NODES, name, Outcome::Warning, detail)
-            .hint("the codec's seccomp filter refuses sockets all the same; a newer kernel refuses them twice");
+        return check(NODES, name, Outcome::Warning, detail).hint(
+            "the codec's seccomp filter refuses sockets all the same; a newer kernel refuses them twice",
+        );
     }
-    check(NODES, name, Outcome::Ok, "every node's kernel is new enough; that it is switched on, `mpegflow doctor` says there")
+    check(
+        NODES,
+        name,
+        Outcome::Ok,
+        "every node's kernel is new enough; that it is switched on, `mpegflow doctor` says there",
+    )
 }
 
 fn architecture(nodes: &[Node]) -> Check {
@@ -278,8 +310,13 @@ fn architecture(nodes: &[Node]) -> Check {
         return check(NODES, name, Outcome::Failed, "no node is amd64, for which the locks are reviewed");
     }
     if !others.is_empty() {
-        return check(NODES, name, Outcome::Warning, format!("{} of {} nodes are not amd64: {}", others.len(), nodes.len(), some(&others)))
-            .hint("keep pools on the others: nodeSelector {kubernetes.io/arch: amd64}");
+        return check(
+            NODES,
+            name,
+            Outcome::Warning,
+            format!("{} of {} nodes are not amd64: {}", others.len(), nodes.len(), some(&others)),
+        )
+        .hint("keep pools on the others: nodeSelector {kubernetes.io/arch: amd64}");
     }
     check(NODES, name, Outcome::Ok, "amd64")
 }
@@ -290,10 +327,14 @@ fn pod_security(facts: &Facts) -> Check {
     let label = |labels: &BTreeMap<String, String>| labels.get("pod-security.kubernetes.io/enforce").cloned();
     let wanted = format!("kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=restricted");
     match &facts.labels {
-        Ok(None) => check(NAMESPACE, name, Outcome::Warning, format!("the namespace {namespace} is not there yet"))
-            .hint(format!("kubectl create namespace {namespace} && {wanted}")),
+        Ok(None) => {
+            check(NAMESPACE, name, Outcome::Warning, format!("the namespace {namespace} is not there yet"))
+                .hint(format!("kubectl create namespace {namespace} && {wanted}"))
+        }
         Ok(Some(labels)) => match label(labels).as_deref() {
-            Some("restricted") => check(NAMESPACE, name, Outcome::Ok, format!("{namespace} enforces `restricted`")),
+            Some("restricted") => {
+                check(NAMESPACE, name, Outcome::Ok, format!("{namespace} enforces `restricted`"))
+            }
             other => check(
                 NAMESPACE,
                 name,
@@ -346,7 +387,11 @@ fn keda(facts: &Facts) -> Check {
         }
         Some(it) => {
             let image = it.images.first().map_or("", String::as_str);
-            let tag = image.split('@').next().and_then(|name| name.rsplit_once(':')).map_or("of an unknown version", |(_, tag)| tag);
+            let tag = image
+                .split('@')
+                .next()
+                .and_then(|name| name.rsplit_once(':'))
+                .map_or("of an unknown version", |(_, tag)| tag);
             check(SCALING, name, Outcome::Ok, format!("keda-operator {tag} is ready"))
         }
         None => check(SCALING, name, Outcome::Failed, "its kinds are there, and no Deployment keda-operator"),
@@ -357,8 +402,13 @@ fn keda_metrics(facts: &Facts) -> Check {
     let name = "KEDA's metrics";
     match aggregated(facts, "v1beta1.external.metrics.k8s.io") {
         Ok(true) => check(SCALING, name, Outcome::Ok, "external.metrics.k8s.io is available"),
-        Ok(false) => check(SCALING, name, Outcome::Warning, "external.metrics.k8s.io is not available: nothing scales above one")
-            .hint("kubectl get apiservice v1beta1.external.metrics.k8s.io"),
+        Ok(false) => check(
+            SCALING,
+            name,
+            Outcome::Warning,
+            "external.metrics.k8s.io is not available: nothing scales above one",
+        )
+        .hint("kubectl get apiservice v1beta1.external.metrics.k8s.io"),
         Err(why) => unknown(SCALING, name, &why),
     }
 }
@@ -405,7 +455,10 @@ mod tests {
             deployments: Ok(vec![set("keda-operator", &[])]),
             cilium: Ok(Some(BTreeMap::from([("enable-policy".into(), "default".into())]))),
             namespace: "mpegflow".into(),
-            labels: Ok(Some(BTreeMap::from([("pod-security.kubernetes.io/enforce".into(), "restricted".into())]))),
+            labels: Ok(Some(BTreeMap::from([(
+                "pod-security.kubernetes.io/enforce".into(),
+                "restricted".into(),
+            )]))),
             aggregated: BTreeMap::from([
                 ("v1beta1.external.metrics.k8s.io", Ok(true)),
                 ("v1beta1.metrics.k8s.io", Ok(true)),
@@ -436,15 +489,21 @@ mod tests {
             change(&mut facts);
             wrong(&facts)
         };
-        let remove = |version: &'static str| move |facts: &mut Facts| {
-            facts.versions.remove(version);
+        let remove = |version: &'static str| {
+            move |facts: &mut Facts| {
+                facts.versions.remove(version);
+            }
         };
-        let sets = |sets: Vec<Workload>| move |facts: &mut Facts| {
-            facts.daemon_sets = Ok(sets.clone());
-            facts.cilium = Ok(None);
+        let sets = |sets: Vec<Workload>| {
+            move |facts: &mut Facts| {
+                facts.daemon_sets = Ok(sets.clone());
+                facts.cilium = Ok(None);
+            }
         };
-        let setting = |key: &'static str, value: &'static str| move |facts: &mut Facts| {
-            facts.cilium = Ok(Some(BTreeMap::from([(key.to_owned(), value.to_owned())])));
+        let setting = |key: &'static str, value: &'static str| {
+            move |facts: &mut Facts| {
+                facts.cilium = Ok(Some(BTreeMap::from([(key.to_owned(), value.to_owned())])));
+            }
         };
         assert_eq!(with(&|f| f.version = (1, 32, "v1.32.0".into())), ["Failed version"]);
         assert_eq!(with(&|f| f.version = (1, 37, "v1.37.0".into())), ["Warning version"]);
@@ -453,7 +512,10 @@ mod tests {
         assert_eq!(with(&|f| f.lacking = Ok(vec!["jobs.batch".into()])), ["Failed your rights"]);
         assert_eq!(with(&sets(vec![set("kube-flannel-ds", &[])])), ["Failed enforcement"]);
         assert_eq!(with(&sets(Vec::new())), ["Unknown enforcement"]);
-        assert_eq!(with(&sets(vec![set("aws-node", &["--enable-network-policy=false"])])), ["Failed enforcement"]);
+        assert_eq!(
+            with(&sets(vec![set("aws-node", &["--enable-network-policy=false"])])),
+            ["Failed enforcement"]
+        );
         let aws = ["--enable-network-policy=true"];
         assert_eq!(with(&sets(vec![set("aws-node", &aws)])), ["Failed from a pod's first packet"]);
         let strict = ["--enable-network-policy=true", "NETWORK_POLICY_ENFORCING_MODE=strict"];

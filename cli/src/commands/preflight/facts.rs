@@ -75,7 +75,8 @@ const MADE: &[(&str, &str, bool)] = &[
 /// Looks at the cluster.
 pub(super) async fn gather(client: &kube::Client, namespace: &str) -> Result<Facts, Failed> {
     let failed = |what: String| {
-        Failed::new(Exit::Unreachable, "cluster_unreadable", what).help("check it with `kubectl cluster-info`")
+        Failed::new(Exit::Unreachable, "cluster_unreadable", what)
+            .help("check it with `kubectl cluster-info`")
     };
     let version = get(client, "/version").await.map_err(failed)?;
     let number = |key: &str| {
@@ -145,7 +146,11 @@ async fn lacking(client: &kube::Client, namespace: &str) -> Known<Vec<String>> {
             return Err(format!("the API server answers {status} to a review of one's own rights"));
         }
         if answer.pointer("/status/allowed") != Some(&Value::Bool(true)) {
-            lacking.push(if group.is_empty() { (*resource).to_owned() } else { format!("{resource}.{group}") });
+            lacking.push(if group.is_empty() {
+                (*resource).to_owned()
+            } else {
+                format!("{resource}.{group}")
+            });
         }
     }
     Ok(lacking)
