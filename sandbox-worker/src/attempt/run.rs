@@ -315,6 +315,12 @@ impl<B: Broker> Attempt<'_, B> {
         };
         let exit =
             exit.map_err(|e| Stop::fail(FailureCode::WorkerError, format!("waiting for the codec: {e}")))?;
+        // Whatever fed it hangs up before it can say why, and a codec that then gives up may be seen first.
+        if exit.status.code().is_some_and(|code| code != 0)
+            && let Ok(stop) = timeout(WHO_HUNG_UP, pumps.failed()).await
+        {
+            return Err(stop);
+        }
         let ended = match ended {
             Some(ended) => ended,
             // All ends of its sockets are closed now; what it said last is in the buffer.
@@ -374,6 +380,9 @@ fn refused_completion(error: &CallError) -> Stop {
         error => Stop::fail(FailureCode::BrokerError, format!("the completion was not taken: {error}")),
     }
 }
+
+/// How long what fed a codec that gave up has to say that it was its own fault.
+const WHO_HUNG_UP: Duration = Duration::from_millis(200);
 
 /// What moves bytes for a codec.
 struct Pumps<B: Broker> {
