@@ -16,12 +16,13 @@ static BROWSER: Mutex<()> = Mutex::new(());
 /// Each wait in a page has its own limit, and names what it waited for; this one is for a process that is stuck.
 const LIMIT: Duration = Duration::from_secs(400);
 
-/// Eight seconds of 16:9 as the web preset makes them.
+/// What `transcode` made, for as long as it is held.
 struct Made {
     _folder: tempfile::TempDir,
     out: std::path::PathBuf,
 }
 
+/// Eight seconds of 16:9 as the web preset makes them.
 fn transcode(options: &[&str]) -> Made {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

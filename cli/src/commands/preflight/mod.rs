@@ -67,8 +67,8 @@ fn print(checks: &[Check], ui: Ui) {
     let mut group = "";
     for check in checks {
         if check.group != group {
+            let gap = if group.is_empty() { "" } else { "\n" };
             group = check.group;
-            let gap = if std::ptr::eq(check, checks.first().unwrap_or(check)) { "" } else { "\n" };
             ui.line(format!("{gap}{group}\n{}", "-".repeat(group.len())));
         }
         let mark = match check.outcome {
