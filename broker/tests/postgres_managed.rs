@@ -88,7 +88,7 @@ async fn over_tls_only_a_server_that_the_authority_knows_by_that_name_is_talked_
     // The reload takes a moment.
     let mut opened =
         PostgresStore::open(with("127.0.0.1", format!("sslmode=verify-full&sslrootcert={ours}"))).await;
-    for _ in 0..50 {
+    for _ in 0..600 {
         if opened.is_ok() {
             break;
         }

@@ -194,35 +194,35 @@ async fn a_replica_killed_in_the_middle_of_an_upload_and_of_an_attempt_is_made_u
     // Somebody is writing at the first: the second refuses.
     let mut socket = tokio::net::TcpStream::connect(one.public).await.unwrap();
     let head = format!(
-        "PUT {path}?offset={} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\nthe start",
+        "PUT {path}?offset={} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
         9 << 20,
         site.key,
         11 << 20
     );
     tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
-    let go_on = async || {
+    // The body is asked for once the upload is this request's.
+    let mut answer = [0; 25];
+    tokio::io::AsyncReadExt::read_exact(&mut socket, &mut answer).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 100 Continue\r\n\r\n");
+    tokio::io::AsyncWriteExt::write_all(&mut socket, b"the start").await.unwrap();
+    // A byte at a time until it is let in: what is refused is refused before its body is read.
+    let go_on = async |len: Option<usize>| {
         let upload: Upload = there.get(&path).await.json();
-        there
-            .call(
-                "PUT",
-                &format!("{path}?offset={}", upload.offset),
-                bytes[upload.offset as usize..].to_vec(),
-            )
-            .await
+        let rest = &bytes[upload.offset as usize..];
+        let rest = rest[..len.unwrap_or(rest.len())].to_vec();
+        there.call("PUT", &format!("{path}?offset={}", upload.offset), rest).await
     };
-    eventually("the first writes", async || there.call("DELETE", &path, "").await.status == 409).await;
+    assert_eq!(there.call("DELETE", &path, "").await.problem(), "upload_busy");
     let refused = there.call("PUT", &format!("{path}?offset={}", 9 << 20), "x").await;
     assert_eq!(refused.problem(), "upload_busy");
     one.kill();
-    let mut finished = go_on().await;
-    for _ in 0..60 {
-        if finished.status == 200 {
-            break;
-        }
-        assert_eq!(finished.problem(), "upload_busy");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        finished = go_on().await;
-    }
+    eventually_long("the upload goes on at the second", async || {
+        let answer = go_on(Some(1)).await;
+        assert!(answer.status == 200 || answer.problem() == "upload_busy", "{}", answer.text());
+        answer.status == 200
+    })
+    .await;
+    let finished = go_on(None).await;
     let upload: Upload = finished.json();
     assert_eq!(upload.offset, bytes.len() as u64);
 

@@ -202,7 +202,7 @@ async fn what_no_row_knows_is_swept_at_the_start() {
         assert!(server.kept().len() >= 4, "{kind:?}: {:?}", server.kept());
         let _world = world_on(&server).await;
         // Whoever leads does it, right after it has come to lead.
-        for _ in 0..200 {
+        for _ in 0..600 {
             if server.kept().is_empty() {
                 break;
             }

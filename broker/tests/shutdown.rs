@@ -66,7 +66,7 @@ fn on_sigterm_those_in_front_are_told_and_no_request_fails() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    for _ in 0..200 {
+    for _ in 0..1200 {
         if TcpStream::connect(public).is_ok() {
             break;
         }

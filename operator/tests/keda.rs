@@ -163,6 +163,13 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
         &mpegflow_operator::desired::Kind::ScaledObject.resource(),
     );
     scaled.patch("queue-worker", &PatchParams::default(), &Patch::Merge(paused)).await.unwrap();
+    // Not before KEDA has seen it: a poll between would find the queue empty, and what is paused stays as it is then.
+    until("KEDA pauses", || async {
+        let object = scaled.get("queue-worker").await.ok()?;
+        let conditions = object.data["status"]["conditions"].as_array()?.clone();
+        conditions.iter().any(|c| c["type"] == "Paused" && c["status"] == "True").then_some(())
+    })
+    .await;
     let _redis_server = start_redis(cluster.dir(), port);
     tokio::time::sleep(Duration::from_secs(15)).await;
     until_workers(5).await;

@@ -454,13 +454,13 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
 }
 
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..200 {
+    for _ in 0..1200 {
         if holds().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("not within 10 s: {what}");
+    panic!("not within 60 s: {what}");
 }
 
 /// Files under a folder.

@@ -187,7 +187,7 @@ impl Pooler {
         let guard = guarded(&pooler, &server.dir.path().join("pgbouncer.log"), "TERM");
         let pooler = Self { server: Arc::clone(server), port, guard };
         let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        for _ in 0..200 {
+        for _ in 0..1200 {
             if answers() {
                 return pooler;
             }

@@ -64,7 +64,7 @@ impl Server {
         command.args(["--maxmemory-policy", "noeviction"]).arg("--dir").arg(self.dir.path());
         command.args(&self.settings);
         self.guard = Some(guarded(&command, &self.dir.path().join("log")));
-        for _ in 0..400 {
+        for _ in 0..2400 {
             // Any answer at all: it may want a password or TLS.
             if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return;
