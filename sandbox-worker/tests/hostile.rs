@@ -88,7 +88,7 @@ impl Stage {
         Settings {
             lock_within: Duration::from_millis(1_500),
             exit_within: Duration::from_millis(700),
-            stalled_after: Duration::from_secs(2),
+            stalled_after: Duration::from_secs(5),
             heartbeat_every: Duration::from_millis(100),
             retry_for: Duration::from_secs(1),
             lease_wait: Duration::from_millis(50),
@@ -337,7 +337,7 @@ async fn limits_end_a_codec_that_takes_too_much(stage: &Stage) {
     let started = Instant::now();
     assert_eq!(code_of(stage, "sleeps").await, FailureCode::DeadlineExceeded);
     assert_eq!(code_of(stage, "repeats-itself").await, FailureCode::DeadlineExceeded);
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(40));
     let short = |lease: &mut Lease| lease.deadline_ms = 1_000;
     assert_eq!(failure_of(stage, &broker(), "sleeps", short).await, FailureCode::DeadlineExceeded);
 }
