@@ -276,12 +276,14 @@ impl Codec {
             units: 1,
             duration_ms: 1,
             bytes: *bytes,
+            copied: false,
         });
         self.say(&FromCodec::Done(Box::new(TaskResult::Encode(EncodeResult {
             tracks: tracks.collect(),
             frames_decoded: 1,
             frames_dropped: 0,
             decode_errors: 0,
+            ..EncodeResult::default()
         }))));
     }
 

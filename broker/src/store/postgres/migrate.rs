@@ -7,6 +7,7 @@ use crate::store::row::Cells;
 use sqlx::Executor as _;
 use sqlx::migrate::Migrator;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
 
@@ -27,7 +28,7 @@ enum SchemaError {
     Other(i64),
 }
 
-pub(super) async fn run(connector: &Connector) -> Result<(), StoreError> {
+pub(super) async fn run(connector: &Arc<Connector>) -> Result<(), StoreError> {
     let mut conn = connector.begin().await?;
     connector.sql("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *conn).await?;
     conn.execute(
