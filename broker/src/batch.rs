@@ -108,7 +108,12 @@ async fn gather<B: Batch>(
     for waiting in put_off.drain(..) {
         sort(waiting, &mut gathered, &mut later);
     }
-    let mut asked = asked.lock().await;
+    // What was put off does not wait for a lane that holds the receiver and has nothing to do.
+    let held = if gathered.is_empty() { Some(asked.lock().await) } else { asked.try_lock().ok() };
+    let Some(mut asked) = held else {
+        *put_off = later;
+        return gathered;
+    };
     while gathered.is_empty() {
         let Some(waiting) = asked.recv().await else { return gathered };
         sort(waiting, &mut gathered, &mut later);
@@ -200,6 +205,23 @@ mod tests {
             let keys: HashSet<_> = batch.iter().map(|n| n % 100).collect();
             assert_eq!(keys.len(), batch.len(), "{batch:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_put_off_does_not_wait_for_a_lane_that_has_nothing_to_do() {
+        let (may, batches) = (Arc::new(Semaphore::new(100)), Arc::default());
+        let batcher = Batcher::start(Slow { may, batches: Arc::clone(&batches) }, 2, 8);
+        let callers: Vec<_> = (0..6)
+            .map(|n| {
+                let batcher = batcher.clone();
+                tokio::spawn(async move { batcher.ask(n * 100 + 1).await })
+            })
+            .collect();
+        for caller in callers {
+            let answered = tokio::time::timeout(Duration::from_secs(30), caller).await;
+            assert!(answered.expect("it is answered").unwrap().is_some());
+        }
+        assert_eq!(batches.lock().unwrap().len(), 6);
     }
 
     #[tokio::test]

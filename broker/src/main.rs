@@ -190,7 +190,7 @@ enum Limits {
         minutes_per_day: Option<u32>,
         /// Days that its jobs are kept after they have ended, and its uploads after their last byte.
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
-        retention_days: Option<u32>,
+        keep_days: Option<u32>,
         /// Requests a second that it may make over time, at each broker.
         #[arg(long, value_name = "NUMBER")]
         requests_per_second: Option<u32>,
@@ -347,7 +347,7 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             job_output_minutes,
             job_core_seconds,
             minutes_per_day,
-            retention_days,
+            keep_days,
             requests_per_second,
             burst,
             copy,
@@ -360,7 +360,7 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
                 job_output_minutes,
                 job_core_seconds,
                 minutes_per_day,
-                retention_days,
+                retention_days: keep_days,
                 requests_per_second,
                 burst,
                 copy,

@@ -206,14 +206,14 @@ async fn a_gated_pool_gets_work_only_while_a_verdict_on_its_policies_and_node_is
     assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}), "without a verdict");
     assert!(matches!(joined.ask(300).await, LeaseReply::Idle {}), "a join token is no way around it");
     let waits = async |part: &str| {
-        for _ in 0..100 {
+        for _ in 0..600 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
             let waiting = show(&tenant, &job).await.waiting;
             if waiting.as_ref().is_some_and(|w| w.reason == WaitingReason::Gate && w.message.contains(part)) {
-                let pool = status_of(&operator).await;
-                assert_eq!(pool.waiting.unwrap().reason, WaitingReason::Gate);
+                let Some(waiting) = status_of(&operator).await.waiting else { continue };
+                assert_eq!(waiting.reason, WaitingReason::Gate);
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{:?}", show(&tenant, &job).await.waiting);
     };

@@ -176,8 +176,11 @@ async fn a_pool_shrinks_by_who_is_idle_and_never_below_who_is_busy() {
     it.scale(0).await;
     let left = it.until_live(1).await;
     assert_eq!(left[0].metadata.uid, pods[0].metadata.uid, "another than the one at work");
-    let held = it.until_pool("it says so", |pool| condition(pool, "ScaleInHeld").is_some_and(|c| c.0)).await;
-    assert_eq!(held.status.unwrap().replicas, 1);
+    it.until_pool("it says so", |pool| {
+        condition(pool, "ScaleInHeld").is_some_and(|c| c.0)
+            && pool.status.as_ref().is_some_and(|s| s.replicas == 1)
+    })
+    .await;
     for gone in [&idle, &other] {
         assert!(matches!(gone.ask(0).await, LeaseReply::Idle {}), "who is to go gets nothing more");
     }

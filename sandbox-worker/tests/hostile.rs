@@ -459,7 +459,11 @@ async fn a_codec_that_waits_for_the_broker_is_not_stalled(stage: &Stage) {
         } else {
             broker.state().put_errors.extend(away);
         }
-        let settings = Settings { retry_for: Duration::from_secs(3), ..stage.settings("honest") };
+        let settings = Settings {
+            retry_for: Duration::from_secs(3),
+            stalled_after: Duration::from_secs(2),
+            ..stage.settings("honest")
+        };
         assert!(settings.retry_for > settings.stalled_after);
         let (_stopper, shutdown) = shutdown::channel();
         let outcome = run(Arc::clone(&broker), broker.lease(ONE_STREAM), &settings, shutdown).await;

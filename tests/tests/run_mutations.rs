@@ -70,7 +70,7 @@ fn samples() -> Vec<Sample> {
         ("h264.mkv", format!("{x264} -c:a flac"), true),
         ("vp8.webm", "-c:v libvpx -deadline realtime -c:a libvorbis -ac 2".into(), true),
         ("vp9.webm", "-c:v libvpx-vp9 -deadline realtime -c:a libopus".into(), true),
-        ("av1.mkv", "-c:v libsvtav1 -preset 12 -c:a libopus".into(), true),
+        ("av1.mkv", "-s 64x64 -c:v libsvtav1 -preset 12 -c:a libopus".into(), true),
         ("h264.ts", format!("{x264} -c:a aac"), false),
         ("mpeg2.ts", "-c:v mpeg2video -c:a mp2 -ar 32000".into(), false),
         ("mpeg2.mpg", "-r 25 -c:v mpeg2video -c:a mp2 -ar 32000".into(), false),

@@ -15,14 +15,6 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The tenant that calls, with a key or token that may do everything: for calls that no scope names.
-///
-/// # Errors
-/// No valid key, or one that may not do everything; too many requests; or the store failed.
-pub async fn tenant(engine: &Engine, headers: &HeaderMap) -> Result<TenantId, Problem> {
-    check(engine, headers, |scopes| scopes == Scopes::ALL, "all").await
-}
-
 /// The tenant that calls, if its key or token may do what the scope names.
 ///
 /// # Errors

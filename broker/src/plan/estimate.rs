@@ -167,7 +167,7 @@ mod tests {
         let stream = |kind: serde_json::Value, index: u32, codec: &str| {
             let mut all = serde_json::json!({
                 "index": index, "codec": codec, "time_base": {"num": 1, "den": 1000}, "start_us": 0,
-                "duration_ms": duration_ms, "default": true, "attached_picture": false, "decodable": true,
+                "duration_ms": duration_ms, "default": true, "attached_picture": false, "decodable": true, "tags": {},
             });
             for (key, value) in kind.as_object().unwrap() {
                 all[key] = value.clone();
@@ -181,7 +181,7 @@ mod tests {
         let audio = serde_json::json!({"kind": {"audio": {"sample_rate": 48_000, "channels": 2}}});
         serde_json::from_value(serde_json::json!({
             "format": "mov", "size": 1, "duration_ms": duration_ms, "start_us": 0,
-            "streams": [stream(video, 0, "h264"), stream(audio, 1, "aac")],
+            "streams": [stream(video, 0, "h264"), stream(audio, 1, "aac")], "tags": {},
         }))
         .unwrap()
     }

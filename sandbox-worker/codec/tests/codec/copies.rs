@@ -92,7 +92,9 @@ fn what_is_not_the_rung_is_encoded_as_if_nobody_had_asked() {
 #[test]
 fn a_stream_that_is_not_whole_or_not_what_it_seems_is_not_passed_on() {
     let source = media::make(&format!("{SOURCE} -g 25 -bf 0"), "to-be-bent.mp4");
-    let place = source.windows(4).position(|w| w == b"mdat").unwrap() + 4;
+    // Where the first picture begins: with the length of the encoder's note.
+    let note = source.windows(4).position(|w| w == b"x264").unwrap();
+    let place = source[..note].windows(2).rposition(|w| w == [6, 5]).unwrap() - 4;
     type Edit = fn(&mut Vec<u8>, usize);
     let edits: [(&str, Edit); 4] = [
         ("a dent in a slice", |b, at| b[at + 3_000..at + 3_040].fill(0x5a)),
