@@ -1,5 +1,5 @@
 //! Damaged files, hundreds of them, through the real locked codec: each ends by itself, is refused or taken for what it is, and
-//! none gets out. Everything is drawn from one seed, so that a run can be repeated; `MUTATIONS` says how many (1,200).
+//! none gets out. Everything is drawn from one seed, so that a run can be repeated; `MUTATIONS` says how many (3,000).
 
 use mpegflow_broker::model::InputSource;
 use mpegflow_broker::plan::{Settings, graph, verify};
@@ -352,7 +352,7 @@ fn outcome(ended: Ended, late: bool) -> Result<Result<TaskResult, String>, Strin
 
 #[test]
 fn no_damaged_file_hangs_passes_for_whole_or_gets_out() {
-    let count: usize = std::env::var("MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_200);
+    let count: usize = std::env::var("MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(3_000);
     let samples = samples();
     let (next, tally) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get());
