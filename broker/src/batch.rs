@@ -141,10 +141,12 @@ mod tests {
     use super::*;
     use tokio::sync::Semaphore;
 
+    type Batches = Arc<std::sync::Mutex<Vec<Vec<u128>>>>;
+
     /// Answers each number with the batch that it was in, once it may.
     struct Slow {
         may: Arc<Semaphore>,
-        batches: Arc<std::sync::Mutex<Vec<Vec<u128>>>>,
+        batches: Batches,
     }
 
     impl Batch for Slow {
@@ -163,7 +165,7 @@ mod tests {
         }
     }
 
-    fn slow() -> (Batcher<Slow>, Arc<Semaphore>, Arc<std::sync::Mutex<Vec<Vec<u128>>>>) {
+    fn slow() -> (Batcher<Slow>, Arc<Semaphore>, Batches) {
         let (may, batches) = (Arc::new(Semaphore::new(0)), Arc::default());
         let batch = Slow { may: Arc::clone(&may), batches: Arc::clone(&batches) };
         (Batcher::start(batch, 1, 8), may, batches)

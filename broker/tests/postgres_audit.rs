@@ -13,14 +13,13 @@ mod old_months;
 #[path = "support/postgres.rs"]
 mod postgres;
 
-use mpegflow_broker::audit::chain::{self, Content, Entry, Head};
+use mpegflow_broker::audit::chain::{self, Content, Head};
 use mpegflow_broker::audit::checkpoint::{Checkpoint, CheckpointError, Purpose, Signer, TenantHead};
 use mpegflow_broker::audit::verify::{Finding, Verified};
 use mpegflow_broker::conformance::store::{Made, make, submit};
 use mpegflow_broker::model::Clock as _;
 use mpegflow_broker::store::Store as _;
 use mpegflow_broker::store::postgres::{DropError, PostgresStore};
-use mpegflow_protocol::ids::TenantId;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 struct World {

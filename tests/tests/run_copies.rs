@@ -28,7 +28,8 @@ fn a_tenant_who_may_gets_its_own_pictures_and_no_other_does() {
         let job = serve.client.ended(&id, LIMIT);
         assert_eq!(job["state"], "succeeded", "{job}");
         let out = folder.path().join(name);
-        let output = run(serve.client.command().args(["download", &id, "--out", out.to_str().unwrap()]), LIMIT);
+        let output =
+            run(serve.client.command().args(["download", &id, "--out", out.to_str().unwrap()]), LIMIT);
         assert!(output.status.success(), "{}", text(&output));
         (out.join("video.mp4"), job)
     };

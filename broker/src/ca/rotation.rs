@@ -113,7 +113,6 @@ mod tests {
     use mpegflow_protocol::ids::{PoolName, WorkerId};
     use rustls::pki_types::UnixTime;
     use rustls::server::WebPkiClientVerifier;
-    use rustls::server::danger::ClientCertVerifier as _;
     use std::sync::Arc;
 
     fn certificate(ca: &Ca) -> CertificateDer<'static> {

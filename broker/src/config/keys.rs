@@ -3,7 +3,8 @@
 
 use super::layers::{Origin, Slot};
 use super::setting::{
-    AccountOfPool, Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, TokenAlgorithm, Value,
+    AccountOfPool, Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse,
+    TokenAlgorithm, Value,
 };
 use crate::enrol::Account;
 use crate::http::cors::Origin as PageOrigin;

@@ -7,9 +7,9 @@
 use super::problem::{Kind, Problem};
 use super::public::{Answer, App, id, wrong};
 use super::{auth, body};
-use crate::scopes::Scope;
 use crate::engine::{Checksum, ChecksumAlgorithm, Writes, expires};
 use crate::model::{Time, UploadRecord};
+use crate::scopes::Scope;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};

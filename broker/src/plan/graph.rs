@@ -396,7 +396,7 @@ fn kept_tags(spec: &JobSpec, media: Option<&MediaInfo>) -> Vec<FileTag> {
     let Some(media) = media else { return Vec::new() };
     let find = |names: &[&str]| {
         let named = |name: &&str| media.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-        names.iter().find_map(|name| named(name)).map(|(_, value)| mpegflow_protocol::text::clean(value, 512))
+        names.iter().find_map(named).map(|(_, value)| mpegflow_protocol::text::clean(value, 512))
     };
     let value = |tag: KeptTag| match tag {
         KeptTag::Title => find(&["title", "com.apple.quicktime.title"]),

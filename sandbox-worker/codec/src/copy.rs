@@ -265,7 +265,7 @@ impl Looking<'_> {
         let end = self.clock.end();
         let ms = u64::try_from(end / 90).unwrap_or(0).max(1);
         let cap = u64::from(rung.max_bit_rate).saturating_mul(SLACK_PERCENT) / 100;
-        if self.bytes.saturating_mul(8_000) / ms > cap {
+        if self.bytes.saturating_mul(8_000).checked_div(ms).is_none_or(|rate| rate > cap) {
             return Err("it has more bits than the rung may have".into());
         }
         Ok((self.samples, color, end))

@@ -154,7 +154,7 @@ impl Connector {
             Some(spare) => spare,
             None => {
                 let now = Instant::now();
-                Spare { conn: self.from_pool().await?, out: now, used: now }
+                Spare { conn: self.pooled().await?, out: now, used: now }
             }
         };
         Ok(Held { spare, permit, connector: Arc::clone(self) })
@@ -180,7 +180,7 @@ impl Connector {
         }
     }
 
-    async fn from_pool(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+    async fn pooled(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         // Without an idle connection a new one is made now.
         if self.pool.num_idle() == 0 && self.pool.size() < self.config.connections {
             self.refresh()?;

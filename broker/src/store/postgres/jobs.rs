@@ -231,7 +231,10 @@ pub(super) async fn last_event(store: &PostgresStore, tenant: TenantId) -> Resul
 /// A count of all jobs reads all of them. One that took long holds for twenty times as long, so that it costs a twentieth of one
 /// connection's time at most, however often metrics are asked for and however many jobs there are.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counted(Arc<tokio::sync::Mutex<Option<(Instant, Vec<(JobState, u64)>)>>>);
+pub(super) struct Counted(Arc<tokio::sync::Mutex<Option<(Instant, Counts)>>>);
+
+/// How many jobs are in each state.
+type Counts = Vec<(JobState, u64)>;
 
 /// A count that is faster than this is made each time.
 const QUICK: Duration = Duration::from_millis(50);
