@@ -1,17 +1,21 @@
 //! The whole broker in one process: SQLite or PostgreSQL, a queue in memory, a local folder. Without a database's URL no set-up.
 
+use crate::audit::keep::{KeepError, Keeper};
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
 use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError};
+use crate::enrol::{Enrolment, PodTokens};
 use crate::http::cors::Origins;
-use crate::http::{metrics, public, serve, worker};
+use crate::http::{control, metrics, public, serve, worker};
 use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
 use crate::objects::measured::Measured;
 use crate::objects::{ObjectError, Objects};
+use crate::oidc::{Oidc, OidcConfig};
 use crate::plan::Settings;
 use crate::queue::redis::{RedisConfig, RedisQueue, RedisUrlError};
 use crate::queue::{MemoryQueue, Queue};
+use crate::scopes::Scopes;
 use crate::secret;
 use crate::store::postgres::{DatabaseConfig, PostgresStore};
 use crate::store::sqlite::SqliteStore;
@@ -42,6 +46,19 @@ const STAND_EVERY: u32 = 4;
 const RECONCILE: Duration = Duration::from_secs(10);
 /// Files that nothing needs are removed this often.
 const SWEEP: Duration = Duration::from_secs(30);
+/// What is older than its tenant keeps is looked for this often.
+const RETAIN: Duration = Duration::from_secs(60);
+
+/// Where checkpoints of the audit log are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// The folder.
+    pub checkpoints: PathBuf,
+    /// The file with the key that signs them.
+    pub key: PathBuf,
+    /// How often.
+    pub interval: Duration,
+}
 
 /// How to start.
 #[derive(Clone)]
@@ -54,6 +71,10 @@ pub struct Config {
     pub worker: SocketAddr,
     /// Where the metrics are.
     pub metrics: Option<SocketAddr>,
+    /// Where the operator of a cluster pushes to.
+    pub control: Option<SocketAddr>,
+    /// How pods enrol; where it is left out, by join tokens alone.
+    pub pods: Option<PodTokens>,
     /// How long a lease lives without a heartbeat.
     pub lease: Duration,
     /// x264 preset.
@@ -66,6 +87,12 @@ pub struct Config {
     pub quotas: Quotas,
     /// How many requests a tenant may make.
     pub rate: Rate,
+    /// Whose tokens are taken beside API keys, and what each of them may do.
+    pub oidc: Option<(OidcConfig, Scopes)>,
+    /// Where checkpoints of the audit log are kept; nowhere where there is none.
+    pub audit: Option<AuditConfig>,
+    /// How long a tenant's data is kept where its limits say nothing; for ever where there is none.
+    pub retention: Option<Duration>,
     /// Whose pages may call the public API from a browser.
     pub origins: Origins,
     /// Routes beside the public API: a page and its assets.
@@ -109,12 +136,17 @@ impl Config {
             public: loopback,
             worker: loopback,
             metrics: None,
+            control: None,
+            pods: None,
             lease: Duration::from_secs(15),
             x264: EncoderSpeed::Fast,
             threads: u32::try_from(threads).unwrap_or(1),
             worker_names: Vec::new(),
             quotas: Quotas::default(),
             rate: Rate::default(),
+            oidc: None,
+            audit: None,
+            retention: None,
             origins: Origins::default(),
             extra_routes: None,
             objects: None,
@@ -168,6 +200,12 @@ pub enum StartError {
     /// Redis cannot be reached as it is said.
     #[error("cannot use Redis' address")]
     Redis(#[from] RedisUrlError),
+    /// The certificate authorities for the issuer of tokens cannot be read.
+    #[error("cannot read the certificate authorities for the issuer of tokens")]
+    Oidc(#[source] io::Error),
+    /// Checkpoints of the audit log cannot be kept.
+    #[error("cannot keep checkpoints of the audit log")]
+    Audit(#[from] KeepError),
     /// The certificate authorities for webhooks cannot be read.
     #[error("cannot read the certificate authorities for webhooks")]
     Webhooks(#[source] io::Error),
@@ -250,20 +288,31 @@ impl Opened {
             }
         };
         let meters = Arc::new(Meters::default());
-        let engine = Arc::new(Engine::new(Parts {
+        let engine = Engine::new(Parts {
             store,
             queue,
             objects: Arc::new(Measured::new(objects, Arc::clone(&meters))),
             clock,
             capabilities: Capabilities::new(&key),
-            settings: Settings { x264: config.x264, threads: config.threads.max(1) },
+            settings: Settings {
+                x264: config.x264,
+                threads: config.threads.max(1),
+                caps: config.quotas.caps,
+            },
             lease: config.lease,
             quotas: config.quotas,
             meters,
             rate: config.rate,
             webhook_secrets: Secrets::new(&key),
             webhook_policy: config.webhooks.clone(),
-        }));
+        });
+        let engine = Arc::new(match &config.oidc {
+            None => engine,
+            Some((oidc, scopes)) => {
+                let tokens = Oidc::new(oidc.clone()).map_err(StartError::Oidc)?;
+                engine.with_tokens(Arc::new(tokens), *scopes)
+            }
+        });
         Ok(Self { engine, ca })
     }
 
@@ -318,7 +367,9 @@ pub async fn write_join_file(
         server_name: SERVER_NAME.into(),
         ca: opened.ca.certificate().to_owned(),
         token: opened.engine.create_join_token(pool).await?,
+        token_file: None,
         pool: pool.clone(),
+        unreachable: Vec::new(),
     };
     let bytes = mpegflow_protocol::to_json(&join);
     ca::write_private(path, &bytes).map_err(|source| AdminError::File { path: path.to_owned(), source })
@@ -330,6 +381,7 @@ pub struct Running {
     public: SocketAddr,
     worker: SocketAddr,
     metrics: Option<SocketAddr>,
+    control: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     grace: Duration,
@@ -370,9 +422,19 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let control_listener = match config.control {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    engine.look_at_cluster().await?;
     let poster =
         Poster::new(config.webhooks.clone(), Arc::clone(&config.resolver)).map_err(StartError::Webhooks)?;
     let tls = worker_tls(&opened.ca, &config, worker_address)?;
+    let keeper = config
+        .audit
+        .as_ref()
+        .map(|audit| Keeper::open(&audit.checkpoints, &audit.key).map(|keeper| (keeper, audit.interval)))
+        .transpose()?;
 
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -380,10 +442,18 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let public_routes =
         public::router(Arc::clone(&engine), config.extra_routes, config.origins, stop.clone());
     tasks.spawn(serve::run(public_listener, None, public_routes, limits, stop.clone()));
-    let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca));
+    let enrolment = Arc::new(Enrolment::new(config.pods.clone()));
+    let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca), Arc::clone(&enrolment));
     // A supervisor keeps its connection over a long encode.
     let worker_limits = serve::Limits { head: Duration::from_secs(90), age: config.connection_age, ..limits };
-    tasks.spawn(serve::run(worker_listener, Some(tls), worker_routes, worker_limits, stop.clone()));
+    tasks.spawn(serve::run(worker_listener, Some(tls.clone()), worker_routes, worker_limits, stop.clone()));
+    let mut control_address = None;
+    if let Some((listener, address)) = control_listener {
+        control_address = Some(address);
+        let routes = control::router(Arc::clone(&engine), Arc::clone(&opened.ca), enrolment);
+        let limits = serve::Limits { connections: 64, ..worker_limits };
+        tasks.spawn(serve::run(listener, Some(tls), routes, limits, stop.clone()));
+    }
     let mut metrics_address = None;
     if let Some((listener, address)) = metrics_listener {
         metrics_address = Some(address);
@@ -393,12 +463,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     tasks.spawn(sender::run(Arc::clone(&engine), poster, stop.clone()));
     tasks.spawn(lookout(Arc::clone(&engine), stop.clone()));
-    tasks.spawn(housekeeping(engine, config.redis.is_some(), stop.clone()));
+    if let Some((keeper, interval)) = keeper {
+        tasks.spawn(checkpoints(Arc::clone(&engine), keeper, interval, stop.clone()));
+    }
+    tasks.spawn(housekeeping(engine, config.redis.is_some(), config.retention, stop.clone()));
     Ok(Running {
         opened,
         public: public_address,
         worker: worker_address,
         metrics: metrics_address,
+        control: control_address,
         stop,
         tasks,
         grace: config.grace,
@@ -420,6 +494,11 @@ impl Running {
     /// Where the metrics are.
     pub const fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics
+    }
+
+    /// Where the control API listens.
+    pub const fn control_addr(&self) -> Option<SocketAddr> {
+        self.control
     }
 
     /// What the broker does.
@@ -530,6 +609,7 @@ async fn lookout(engine: Arc<Engine>, stop: CancellationToken) {
             if n.is_multiple_of(3) {
                 engine.look_at_storage().await;
             }
+            engine.look_at_cluster().await?;
             if n.is_multiple_of(2) {
                 engine.enforce_bans().await?;
             }
@@ -544,13 +624,61 @@ async fn lookout(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
+/// Signs the heads of the audit log's chains, where they have moved: one broker for all, and each of them what it has seen. A last
+/// time at the end.
+async fn checkpoints(engine: Arc<Engine>, keeper: Keeper, interval: Duration, stop: CancellationToken) {
+    let mut leader = Leadership::new("checkpoints");
+    let mut keeper = Some(keeper);
+    let mut due = Instant::now();
+    let mut stand = tokio::time::interval(TICK.saturating_mul(STAND_EVERY));
+    stand.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let ends = tokio::select! { _ = stand.tick() => false, () = stop.cancelled() => true };
+        let led = if ends { leader.holds(&engine).await } else { leader.stand(&engine).await };
+        if led.is_err() || !leader.holds(&engine).await.unwrap_or(false) {
+            if ends {
+                return;
+            }
+            continue;
+        }
+        if ends || due <= Instant::now() {
+            match sign(&engine, &mut keeper).await {
+                Ok(()) => due = after(interval),
+                Err(error) => tracing::error!(error, "the audit log's heads are not signed"),
+            }
+        }
+        if ends {
+            leader.resign(&engine).await;
+            return;
+        }
+    }
+}
+
+async fn sign(engine: &Engine, keeper: &mut Option<Keeper>) -> Result<(), String> {
+    let heads = engine.store().heads_to_sign().await.map_err(|e| e.to_string())?;
+    let (Some(heads), Some(mut used)) = (heads, keeper.take()) else { return Ok(()) };
+    let kept = tokio::task::spawn_blocking(move || {
+        let kept = used.keep(heads).map(drop);
+        (used, kept)
+    });
+    let (used, kept) = kept.await.map_err(|e| e.to_string())?;
+    *keeper = Some(used);
+    kept.map_err(|e| e.to_string())
+}
+
 /// What each broker does for itself, and what only the one that leads does for all.
-async fn housekeeping(engine: Arc<Engine>, shared_index: bool, stop: CancellationToken) {
+async fn housekeeping(
+    engine: Arc<Engine>,
+    shared_index: bool,
+    retention: Option<Duration>,
+    stop: CancellationToken,
+) {
     let mut leader = Leadership::new("housekeeping");
     let mut tick = tokio::time::interval(TICK);
     let mut sweep = tokio::time::interval(SWEEP);
+    let mut retain = tokio::time::interval(RETAIN);
     let mut reconcile = Instant::now();
-    for timer in [&mut tick, &mut sweep] {
+    for timer in [&mut tick, &mut sweep, &mut retain] {
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     }
     let mut ticks = 0_u32;
@@ -574,6 +702,7 @@ async fn housekeeping(engine: Arc<Engine>, shared_index: bool, stop: Cancellatio
                 ("reconcile the queue", result)
             }
             _ = sweep.tick() => ("sweep", sweep_all(&engine, &leader).await),
+            _ = retain.tick() => ("delete what is not kept any more", retain_all(&engine, &leader, retention).await),
             () = stop.cancelled() => {
                 leader.resign(&engine).await;
                 return;
@@ -610,6 +739,17 @@ async fn tend(engine: &Engine, leader: &Leadership) -> Result<(), StoreError> {
     let sequenced = engine.sequence().await.map(drop);
     let repaired = engine.reconcile_if_lost().await;
     expired.and(relayed).and(sequenced).and(repaired)
+}
+
+async fn retain_all(
+    engine: &Engine,
+    leader: &Leadership,
+    retention: Option<Duration>,
+) -> Result<(), StoreError> {
+    if leader.holds(engine).await? {
+        engine.retain(retention).await?;
+    }
+    Ok(())
 }
 
 async fn sweep_all(engine: &Engine, leader: &Leadership) -> Result<(), StoreError> {

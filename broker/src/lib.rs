@@ -10,23 +10,29 @@
 //! | [`conformance`] | the suite that every adapter passes |
 //! | [`engine`] | what the broker does for tenants and workers, over the traits |
 //! | [`ca`], [`capability`] | who a worker is, and what it may do |
+//! | [`enrol`] | who a pod is, by its own token |
+//! | [`oidc`], [`scopes`] | who a tenant is by a token, and what a key or token may do |
 //! | [`http`] | the public API, the worker API and the metrics on the wire |
 //! | [`embedded`] | all of it in one process |
 //! | [`webhooks`] | signed messages to tenants' servers |
 //! | [`config`] | one file, the environment and flags, resolved into one configuration |
 
 pub mod audit;
+mod batch;
 pub mod ca;
 pub mod capability;
 pub mod config;
 pub mod conformance;
 pub mod embedded;
 pub mod engine;
+pub mod enrol;
 pub mod http;
 pub mod model;
 pub mod objects;
+pub mod oidc;
 pub mod plan;
 pub mod queue;
+pub mod scopes;
 pub mod secret;
 pub mod state;
 pub mod store;

@@ -1,22 +1,27 @@
 //! `mpegflow-broker`: wiring.
 
+mod commands;
 mod decoders;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use mpegflow_broker::ca::rotation;
 use mpegflow_broker::config::layers::{ENV_FILE, Flags};
+use mpegflow_broker::config::resolved::Kubernetes;
 use mpegflow_broker::config::setting::LogFormat;
 use mpegflow_broker::config::{Layers, Objects as ObjectsPlace, Problems, Resolved, reference};
 use mpegflow_broker::embedded::{self, Config, Opened};
+use mpegflow_broker::enrol::PodTokens;
+use mpegflow_broker::enrol::kubernetes::ApiServer;
 use mpegflow_broker::model::TenantLimits;
 use mpegflow_broker::objects::Objects;
 use mpegflow_broker::objects::s3::S3Objects;
 use mpegflow_broker::queue::{self, MAX_WEIGHT};
 use mpegflow_broker::store::Store as _;
 use mpegflow_broker::store::postgres::PostgresStore;
-use mpegflow_protocol::ids::PoolName;
+use mpegflow_protocol::ids::{PoolName, WorkerId};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,13 +55,16 @@ enum Command {
     Migrate,
     /// API keys of tenants.
     #[command(subcommand)]
-    ApiKey(ApiKey),
+    ApiKey(commands::keys::ApiKey),
     /// What a tenant may do and have, where that is not what all may.
     #[command(subcommand)]
     Limits(Limits),
     /// Join tokens of workers.
     #[command(subcommand)]
     JoinToken(JoinToken),
+    /// Identities of workers.
+    #[command(subcommand)]
+    Worker(Worker),
     /// Bans on decoders and demuxers, and the jobs that used one.
     #[command(subcommand)]
     Decoders(decoders::Decoders),
@@ -66,6 +74,9 @@ enum Command {
     /// What replicas share.
     #[command(subcommand)]
     Identity(Identity),
+    /// The audit log: signed checkpoints, and whether the log is what was signed.
+    #[command(subcommand)]
+    Audit(commands::audit::Audit),
     /// Prints the ACL lines of Redis for the account that brokers use and for the one that KEDA reads a pool's depth with. Each
     /// has PASSWORD in place of a password.
     RedisAcl {
@@ -79,7 +90,38 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+enum Worker {
+    /// Take a worker's identity away for good, whatever certificate it has. Its calls are refused within two seconds; its leases run
+    /// out, and their tasks are tried again elsewhere. A pod keeps its UID: delete it, so that another takes its place.
+    Revoke {
+        /// The worker, as the log names it.
+        #[arg(value_name = "WORKER")]
+        worker: WorkerId,
+    },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Rotate {
+    /// Make the next authority; the present one goes on signing.
+    Prepare,
+    /// Let the next one sign; the former stays trusted.
+    Switch,
+    /// Forget the former.
+    Finish,
+}
+
+#[derive(Debug, Subcommand)]
 enum Identity {
+    /// Replace the authority, a step at a time. After each step every broker is started again on the folder, and its ca.pem goes to
+    /// whoever trusts it; wait an hour before `finish`, until the last certificate of the former has expired.
+    Rotate {
+        /// The step.
+        #[arg(value_enum)]
+        step: Rotate,
+        /// The folder that `identity create` made.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Make an authority and the capabilities' key, for `--identity` of every replica.
     Create {
         /// Folder to make, mode 0700.
@@ -99,21 +141,16 @@ enum Tenant {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)), value_name = "NUMBER")]
         weight: u32,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum ApiKey {
-    /// Make a key, and the tenant where there is none of that name.
-    Create {
+    /// Deletes a tenant and all it has. Its keys are revoked and its name is free at once; a running broker cancels its jobs and
+    /// removes its uploads, outputs and webhooks within minutes. Its events become digests that say nothing, so that the chain of
+    /// the audit log still verifies.
+    Delete {
         /// The tenant's name.
         #[arg(long, value_name = "NAME")]
         tenant: String,
-        /// What the key is for.
-        #[arg(long, default_value = "", value_name = "TEXT")]
-        label: String,
-        /// File to write the key to, mode 0600; standard output where it is left out.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        /// Say that this is meant: nothing of it comes back.
+        #[arg(long, required = true)]
+        yes: bool,
     },
 }
 
@@ -142,12 +179,28 @@ enum Limits {
         /// Bytes of all its uploads.
         #[arg(long, value_name = "BYTES")]
         upload_bytes: Option<u64>,
+        /// Minutes of output that one of its jobs may make.
+        #[arg(long, value_name = "NUMBER")]
+        job_output_minutes: Option<u32>,
+        /// Core-seconds that one of its jobs may take, as estimated.
+        #[arg(long, value_name = "NUMBER")]
+        job_core_seconds: Option<u32>,
+        /// Minutes of input that all its jobs may have in a calendar day, UTC.
+        #[arg(long, value_name = "NUMBER")]
+        minutes_per_day: Option<u32>,
+        /// Days that its jobs are kept after they have ended, and its uploads after their last byte.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        keep_days: Option<u32>,
         /// Requests a second that it may make over time, at each broker.
         #[arg(long, value_name = "NUMBER")]
         requests_per_second: Option<u32>,
         /// Requests that it may make at once.
         #[arg(long, value_name = "NUMBER")]
         burst: Option<u32>,
+        /// Whether a source's own pictures may be copied where they are what a rung is to be. A copy passes on what a stranger's
+        /// encoder wrote; only its structure is checked, and that it decodes.
+        #[arg(long, value_name = "true|false")]
+        copy: Option<bool>,
     },
 }
 
@@ -192,7 +245,11 @@ fn main() -> anyhow::Result<ExitCode> {
             .exit();
     };
     log(resolved.log);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(command, &resolved))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Command::Audit(command) = command {
+        return runtime.block_on(commands::audit::run(command, &resolved));
+    }
+    runtime.block_on(run(command, &resolved))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -234,11 +291,27 @@ async fn bucket(place: &ObjectsPlace) -> anyhow::Result<Option<Arc<dyn Objects>>
     Ok(Some(Arc::new(objects)))
 }
 
+/// How pods enrol. The API server is found, not asked: whether it answers shows when a pod comes.
+async fn pods(kubernetes: Option<&Kubernetes>) -> anyhow::Result<Option<PodTokens>> {
+    let Some(kubernetes) = kubernetes else { return Ok(None) };
+    let server = ApiServer::find(kubernetes.kubeconfig.as_deref()).await;
+    let server = server.context("cannot find Kubernetes' API server, which kubernetes.audience needs")?;
+    Ok(Some(PodTokens {
+        reviewer: Arc::new(server),
+        audience: kubernetes.audience.clone(),
+        operator: kubernetes.operator.clone(),
+        accounts: kubernetes.accounts.clone(),
+    }))
+}
+
 async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
     let mut config = resolved.embedded();
     match command {
+        // It has exit codes of its own.
+        Command::Audit(command) => commands::audit::run(command, resolved).await.map(drop),
         Command::Serve => {
             config.objects = bucket(&resolved.objects).await?;
+            config.pods = pods(resolved.kubernetes.as_ref()).await?;
             serve(config).await
         }
         Command::Migrate => {
@@ -248,16 +321,11 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             store.close().await;
             Ok(())
         }
-        Command::ApiKey(ApiKey::Create { tenant, label, out }) => {
-            anyhow::ensure!(
-                mpegflow_protocol::text::is_label(&tenant, 128),
-                "a tenant's name has 1 to 128 printable characters"
-            );
+        Command::ApiKey(command) => {
             let opened = Opened::open(&config).await?;
-            let tenant = opened.engine().ensure_tenant(&tenant).await?;
-            let key = opened.engine().create_api_key(tenant, &label).await?;
+            let done = commands::keys::run(command, opened.engine()).await;
             opened.close().await;
-            give(&key, out.as_deref())
+            done
         }
         Command::Limits(Limits::Show { tenant }) => {
             let opened = Opened::open(&config).await?;
@@ -276,16 +344,26 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             running_tasks,
             unfinished_uploads,
             upload_bytes,
+            job_output_minutes,
+            job_core_seconds,
+            minutes_per_day,
+            keep_days,
             requests_per_second,
             burst,
+            copy,
         }) => {
             let limits = TenantLimits {
                 unfinished_jobs,
                 running_tasks,
                 unfinished_uploads,
                 upload_bytes,
+                job_output_minutes,
+                job_core_seconds,
+                minutes_per_day,
+                retention_days: keep_days,
                 requests_per_second,
                 burst,
+                copy,
             };
             let opened = Opened::open(&config).await?;
             let store = opened.engine().store();
@@ -310,8 +388,31 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
             anyhow::ensure!(known, "there is no tenant of that name; `api-key create` makes one");
             Ok(())
         }
+        Command::Worker(Worker::Revoke { worker }) => {
+            let opened = Opened::open(&config).await?;
+            let engine = opened.engine();
+            let known = engine.store().revoke_worker(worker, engine.now()).await?;
+            opened.close().await;
+            anyhow::ensure!(known, "there is no worker {worker}");
+            Ok(())
+        }
+        Command::Tenant(Tenant::Delete { tenant, yes: _ }) => {
+            let opened = Opened::open(&config).await?;
+            let id = opened.engine().delete_tenant(&tenant).await?;
+            opened.close().await;
+            let id = id.with_context(|| format!("there is no tenant `{tenant}`"))?;
+            Ok(writeln!(std::io::stdout(), "deleted {id}")?)
+        }
         Command::Decoders(command) => decoders::run(command, &config).await,
         Command::Identity(Identity::Create { out }) => Ok(embedded::create_identity(&out)?),
+        Command::Identity(Identity::Rotate { step, dir }) => {
+            let step = match step {
+                Rotate::Prepare => rotation::Step::Prepare,
+                Rotate::Switch => rotation::Step::Switch,
+                Rotate::Finish => rotation::Step::Finish,
+            };
+            rotation::step(&dir.join("ca"), step).context("the authority was not replaced")
+        }
         Command::RedisAcl { pool, file } => {
             let prefix = &resolved.redis_prefix;
             let mut out = std::io::stdout();
@@ -347,14 +448,5 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         () = running.shutdown() => Ok(()),
         _ = term.recv() => anyhow::bail!("stopped before the drain was done"),
         _ = int.recv() => anyhow::bail!("stopped before the drain was done"),
-    }
-}
-
-/// Hands a secret over, once.
-fn give(secret: &str, out: Option<&Path>) -> anyhow::Result<()> {
-    match out {
-        Some(path) => mpegflow_broker::ca::write_private(path, format!("{secret}\n").as_bytes())
-            .with_context(|| format!("cannot write {}", path.display())),
-        None => Ok(writeln!(std::io::stdout(), "{secret}")?),
     }
 }

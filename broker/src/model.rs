@@ -384,12 +384,27 @@ pub struct TenantLimits {
     /// Bytes of all uploads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload_bytes: Option<u64>,
+    /// Minutes of output that one job may make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_output_minutes: Option<u32>,
+    /// Core-seconds that one job may take, as estimated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_core_seconds: Option<u32>,
+    /// Minutes of input of all jobs of a calendar day, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minutes_per_day: Option<u32>,
+    /// Days that its jobs are kept after they have ended, and its uploads after their last byte; 0 is not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
     /// Requests a second over time, at each broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<u32>,
     /// Requests at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
+    /// Whether a rung may be the source's own pictures; no where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<bool>,
 }
 
 /// A worker's identity.
@@ -401,6 +416,16 @@ pub struct WorkerRecord {
     pub pool: PoolName,
     /// The tenant of its first lease.
     pub tenant: Option<TenantId>,
+    /// `namespace/name` of its pod, where it is one.
+    pub pod: Option<String>,
+    /// The pod's node.
+    pub node: Option<String>,
+    /// It gets no more leases: its operator is about to end it.
+    pub cordoned: bool,
+    /// It is nobody any more.
+    pub revoked: bool,
+    /// Another pod is to take its place.
+    pub retired: bool,
 }
 
 /// An upload.

@@ -129,6 +129,21 @@ pub trait Objects: Send + Sync + 'static {
     /// Reads a range of a finished object; fails where the object is shorter. Bytes that come are the object's, all of them
     /// and in order, or the stream ends with an error.
     async fn read(&self, key: &Key, range: Range<u64>) -> Result<Bytestream, ObjectError>;
+    /// What tells a finished object from any other that may come to have its name, where storage knows.
+    async fn version(&self, key: &Key) -> Result<Option<String>, ObjectError> {
+        let _ = key;
+        Ok(None)
+    }
+    /// As [`Self::read`], of that version; fails where the object is another one.
+    async fn read_version(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        version: &str,
+    ) -> Result<Bytestream, ObjectError> {
+        let _ = version;
+        self.read(key, range).await
+    }
     /// Removes an upload; one that is not there is removed.
     async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError>;
     /// Removes all that an attempt wrote, finished or not.

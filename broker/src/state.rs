@@ -6,8 +6,8 @@
 use crate::model::{
     AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
 };
-use crate::plan::{Settings, budget, graph, verify};
-use mpegflow_protocol::api::{EventKind, JobState, TaskState};
+use crate::plan::{Settings, budget, estimate, graph, verify};
+use mpegflow_protocol::api::{Damage, EventKind, JobState, TaskState};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::failure::{Failure, FailureClass, FailureCode};
 use mpegflow_protocol::ids::AttemptId;
@@ -117,6 +117,8 @@ pub enum JobMove {
     },
     /// Its output is committed.
     Commit(Vec<ManifestEntry>),
+    /// It was only to be looked at: it has succeeded without any output.
+    Probed(Box<MediaInfo>),
     /// It fails.
     Fail {
         /// Why.
@@ -133,7 +135,7 @@ impl Decision {
     pub const fn job_state(&self, before: JobState) -> JobState {
         match &self.job {
             JobMove::Stay | JobMove::Next { .. } => before,
-            JobMove::Commit(_) => JobState::Succeeded,
+            JobMove::Commit(_) | JobMove::Probed(_) => JobState::Succeeded,
             JobMove::Fail { .. } => JobState::Failed,
             JobMove::Cancel => JobState::Canceled,
         }
@@ -160,7 +162,9 @@ impl Decision {
         }
         match &self.job {
             JobMove::Fail { failure, .. } => events.push((EventKind::Finished, Some(failure.clone()))),
-            JobMove::Commit(_) | JobMove::Cancel => events.push((EventKind::Finished, None)),
+            JobMove::Commit(_) | JobMove::Probed(_) | JobMove::Cancel => {
+                events.push((EventKind::Finished, None))
+            }
             JobMove::Stay | JobMove::Next { .. } => {}
         }
         events
@@ -284,6 +288,13 @@ fn judge(
         (TaskSpec::Probe(_), TaskResult::Probe(probe)) => {
             let media = probe.media.clone().bounded(job.input_size)?;
             let mut task = graph::encode(&job.spec, &media, job.upload, job.input_size, settings)?;
+            let estimate = estimate::of(&task, &media);
+            if let Some(exceeded) = estimate::exceeded(estimate, &job.spec.max_spend, settings.caps) {
+                return Err(Failure::new(FailureCode::SpendExceeded, exceeded.to_string()));
+            }
+            if job.spec.dry_run {
+                return Ok(JobMove::Probed(Box::new(media)));
+            }
             // What was probed is what is encoded, wherever it lies.
             if let Some(probed) = snapshot.task.plan.inputs.first() {
                 let uploads = |input: &&mut InputSource| matches!(input, InputSource::Upload { .. });
@@ -329,6 +340,19 @@ pub fn stage(tasks: &[TaskRecord]) -> Stage {
         _ => None,
     });
     Stage { done: u32::try_from(done).unwrap_or(u32::MAX), frames: frames.unwrap_or(0) }
+}
+
+/// What of the input the encode lost.
+pub fn damage(tasks: &[TaskRecord]) -> Option<Damage> {
+    tasks.iter().find_map(|t| match &t.result {
+        Some(TaskResult::Encode(r)) if r.partial || r.decode_errors > 0 => Some(Damage {
+            partial: r.partial,
+            good_ms: r.good_ms,
+            said_ms: r.said_ms,
+            decode_errors: r.decode_errors,
+        }),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -10,10 +10,16 @@
 mod common;
 #[path = "support/jobs.rs"]
 mod jobs;
+#[path = "support/keys.rs"]
+mod keys;
 #[path = "support/limits.rs"]
 mod limits;
 #[path = "support/receiver.rs"]
 mod receiver;
+#[path = "support/retention.rs"]
+mod retention;
+#[path = "support/spend.rs"]
+mod spend;
 #[path = "support/waiting.rs"]
 mod waiting;
 #[path = "support/webhooks.rs"]

@@ -45,6 +45,22 @@ async fn migrate_brings_a_database_up_to_date_and_may_run_again() {
     }
     assert!(database.store().await.check_statements().await.unwrap() > 50);
 
+    // A newer broker brought the schema on: this one goes on where that says so, and nowhere else.
+    let newer = |version: i64, oldest: &str| {
+        format!("INSERT INTO schema_versions (version, sha384, oldest) VALUES ({version}, '\\x00', {oldest})")
+    };
+    let known = "(SELECT max(version) FROM schema_versions)";
+    database.execute(&newer(8_000, known)).await;
+    database.execute(&newer(8_001, "1")).await;
+    assert!(migrate(&["--database-url", &database.url()]).status.success());
+    for oldest in ["8002", "NULL"] {
+        database.execute(&newer(8_002, oldest)).await;
+        let done = migrate(&["--database-url", &database.url()]);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && said.contains("version 8002 of the schema"), "{said}");
+        database.execute("DELETE FROM schema_versions WHERE version = 8002").await;
+    }
+
     database.execute("UPDATE schema_versions SET sha384 = '\\x00'").await;
     let done = migrate(&["--database-url", &database.url()]);
     assert!(

@@ -8,17 +8,18 @@
     reason = "tests"
 )]
 
+#[path = "support/old_months.rs"]
+mod old_months;
 #[path = "support/postgres.rs"]
 mod postgres;
 
-use mpegflow_broker::audit::chain::{self, Content, Entry, Head};
+use mpegflow_broker::audit::chain::{self, Content, Head};
 use mpegflow_broker::audit::checkpoint::{Checkpoint, CheckpointError, Purpose, Signer, TenantHead};
 use mpegflow_broker::audit::verify::{Finding, Verified};
 use mpegflow_broker::conformance::store::{Made, make, submit};
 use mpegflow_broker::model::Clock as _;
 use mpegflow_broker::store::Store as _;
 use mpegflow_broker::store::postgres::{DropError, PostgresStore};
-use mpegflow_protocol::ids::TenantId;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 struct World {
@@ -257,59 +258,13 @@ async fn an_erasure_that_nobody_recorded_is_found() {
     assert_eq!(world.audit().await, Err(Finding::Erased { seq: 5 }));
 }
 
-/// Two old months, as if this tenant had been here: 3 and 4 entries in them, and the chain goes on from there.
-async fn with_old_months(world: &World, tenant: TenantId) -> Vec<Entry> {
-    let mut head = Head { seq: 0, hash: chain::genesis(tenant) };
-    let january = 1_767_225_600_000;
-    let february = 1_769_904_000_000;
-    let march = 1_772_323_200_000_i64;
-    let entries: Vec<Entry> = (0..7)
-        .map(|n| {
-            let at = if n < 3 { january + n } else { february + n };
-            let content = Content {
-                salt: [1; 16],
-                job: Some(format!("job_{n:032x}")),
-                kind: "created".into(),
-                state: Some("queued".into()),
-                stage: Some("{\"done\":0,\"frames\":0}".into()),
-                failure: None,
-                at,
-            };
-            chain::append(tenant, &mut head, at, content)
-        })
-        .collect();
-    let hex = |bytes: &[u8]| mpegflow_broker::secret::hex(bytes);
-    let mut sql = format!(
-        "CREATE TABLE events_2026_01 PARTITION OF events FOR VALUES FROM ({january}) TO ({february});
-         CREATE TABLE events_2026_02 PARTITION OF events FOR VALUES FROM ({february}) TO ({march});"
-    );
-    for entry in &entries {
-        let content = entry.content.as_ref().unwrap();
-        sql += &format!(
-            "INSERT INTO events VALUES ('{tenant}', {}, {}, '\\x{}', '\\x{}', '\\x{}', '{}', 'created', 'queued', '{}', NULL, {});",
-            entry.seq,
-            entry.chained_at,
-            hex(&entry.digest),
-            hex(&entry.hash),
-            hex(&content.salt),
-            content.job.as_ref().unwrap(),
-            content.stage.as_ref().unwrap(),
-            content.at,
-        );
-    }
-    let last = entries.last().unwrap();
-    sql += &format!("UPDATE chains SET seq = 7, hash = '\\x{}' WHERE tenant = '{tenant}'", hex(&last.hash));
-    world.database.execute(&sql).await;
-    entries
-}
-
 #[tokio::test]
 async fn a_month_goes_only_against_a_signed_anchor_and_the_chain_is_verified_from_there() {
     let database = postgres::database().await;
     let store = database.store().await;
     let made = make(&store, "a").await;
     let world = World { database, store, made, checkpoints: Vec::new() };
-    let entries = with_old_months(&world, made.tenant).await;
+    let entries = old_months::with_old_months(&world.database, made.tenant).await;
     cancel_one(&world.store, &made).await;
     let (store, signer) = (&world.store, Signer::generate().unwrap());
     let key = signer.public_key();

@@ -10,12 +10,18 @@
 mod common;
 #[path = "support/jobs.rs"]
 mod jobs;
+#[path = "support/keys.rs"]
+mod keys;
 #[path = "support/limits.rs"]
 mod limits;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/receiver.rs"]
 mod receiver;
+#[path = "support/retention.rs"]
+mod retention;
+#[path = "support/spend.rs"]
+mod spend;
 #[path = "support/waiting.rs"]
 mod waiting;
 #[path = "support/webhooks.rs"]

@@ -11,7 +11,7 @@
 mod postgres;
 
 use futures_util::future::join_all;
-use mpegflow_broker::conformance::store::{Made, lease_of, make, new_job, settle, submit};
+use mpegflow_broker::conformance::store::{Made, end, lease_of, make, new_job, settle, submit};
 use mpegflow_broker::model::{Claim, Clock as _, Part, Time};
 use mpegflow_broker::plan::Settings;
 use mpegflow_broker::secret::fresh_id;
@@ -286,7 +286,7 @@ async fn a_decision_on_what_has_changed_since_is_made_again() {
         }
         state::decide(snapshot, &Ending::Released, now, Settings::default())
     };
-    let settled = store.settle(&claim, None, LeaseIs::Held, now, fresh_id(), &decide).await.unwrap();
+    let settled = store.settle(end(&claim, LeaseIs::Held, now), &decide).await.unwrap();
     let Settled::Done(outcome) = settled else { panic!("{settled:?}") };
     assert_eq!(*seen.lock().unwrap(), [JobState::Running, JobState::Canceling]);
     assert_eq!((outcome.state, outcome.ready), (JobState::Canceled, None));

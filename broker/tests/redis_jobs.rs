@@ -18,6 +18,8 @@ mod redis_server;
 
 use common::{Client, Worker, World, eventually, output_digest, show, spec, submit, upload};
 use mpegflow_broker::embedded::Config;
+use mpegflow_broker::model::TenantLimits;
+use mpegflow_broker::queue::Take;
 use mpegflow_broker::store::postgres::PostgresStore;
 use mpegflow_protocol::api::{Job, JobState};
 use mpegflow_protocol::worker::LeaseReply;
@@ -256,6 +258,62 @@ async fn a_jobs_priority_and_a_tenants_weight_reach_the_index() {
         _server.cli(&["hvals", "{mpegflow:default}:weights"]) == "300"
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_broker_died_between_taking_and_leasing_it_is_offered_again() {
+    let (world, server) = world_and_server(Server::start(&[]), |_| {}).await;
+    let tenant = world.tenant("a").await;
+    submit(&tenant, b"x").await;
+    let engine = Arc::clone(world.broker().engine());
+    let worker = world.worker().await;
+    let taken = engine.queue().take(&"default".parse().unwrap(), None, engine.now()).await.unwrap();
+    assert!(matches!(taken, Take::Task(_)), "{taken:?}");
+    // Just now: whoever took it may still be about to lease it.
+    assert_eq!(engine.reconcile().await.unwrap().added, 0);
+    assert!(matches!(worker.ask(100).await, LeaseReply::Idle {}), "the index has it as running");
+    // The same, long ago.
+    let task = server.cli(&["hkeys", "{mpegflow:default}:depth"]);
+    let record = server.cli(&["hget", "{mpegflow:default}:depth", &task]);
+    let mut parts: Vec<&str> = record.split('|').collect();
+    let long_ago = (engine.now().0 - 120_000).to_string();
+    parts[2] = &long_ago;
+    server.cli(&["hset", "{mpegflow:default}:depth", &task, &parts.join("|")]);
+    engine.reconcile().await.unwrap();
+    assert!(matches!(worker.ask(2_000).await, LeaseReply::Lease(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_at_its_limit_costs_few_queries_while_redis_is_down() {
+    let (world, mut server) =
+        world_and_server(Server::start(&[]), |config| config.lease = Duration::from_secs(60)).await;
+    let tenant = world.tenant("a").await;
+    let jobs = many_jobs(&tenant, 3).await;
+    let id = world.broker().ensure_tenant("a").await.unwrap();
+    let limits = TenantLimits { running_tasks: Some(1), ..TenantLimits::default() };
+    assert!(world.broker().engine().store().set_tenant_limits(id, &limits).await.unwrap());
+    // Until the limit is known everywhere.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let worker = world.worker().await;
+    let held = worker.lease().await;
+    server.kill();
+    let database = world.kept.as_ref().unwrap().downcast_ref::<postgres::Database>().unwrap();
+    let mut conn = database.connect().await;
+    let mut queries = async || {
+        let query = "SELECT pg_stat_clear_snapshot(), (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database())";
+        let row = sqlx::Executor::fetch_one(&mut conn, query).await.unwrap();
+        sqlx::Row::get::<i64, _>(&row, 1)
+    };
+    // The first poll may find out that Redis is gone.
+    assert!(matches!(worker.ask(1_000).await, LeaseReply::Idle {}));
+    let before = queries().await;
+    assert!(matches!(worker.ask(4_000).await, LeaseReply::Idle {}), "it has as many running as it may");
+    // A poll that asked again and again would make thousands; the rest is what the broker does by itself.
+    let made = queries().await - before;
+    assert!(made < 400, "{made} transactions in 4 s");
+    assert_eq!(worker.finish(&held).await.status, 204);
+    assert!(matches!(worker.ask(5_000).await, LeaseReply::Lease(_)));
+    assert_eq!(jobs.len(), 3);
 }
 
 async fn eventually_long(what: &str, mut holds: impl AsyncFnMut() -> bool) {

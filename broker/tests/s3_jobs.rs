@@ -113,6 +113,54 @@ async fn a_job_runs_on_s3_from_an_upload_in_goes_to_outputs_of_many_parts() {
     }
 }
 
+/// Puts other bytes of the same length at an upload's name.
+async fn swap(server: &Server, tenant: TenantId, upload: UploadId, content: &[u8]) {
+    let objects = server.objects();
+    objects.remove_upload(tenant, upload).await.unwrap();
+    let mut body = chunked(content);
+    let size = content.len() as u64;
+    let appended = objects.append(&Key::Upload(tenant, upload), 0, &mut body, size, size).await.unwrap();
+    assert_eq!(appended.len, size);
+    objects.finish_upload(tenant, upload, size).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_is_swapped_within_an_attempt_is_refused_by_any_broker() {
+    for kind in Kind::ALL {
+        let server = Server::start(kind);
+        let mut world = world_on(&server).await;
+        let (tenant, worker) = (world.tenant("a").await, world.worker().await);
+        let id = world.broker().ensure_tenant("a").await.unwrap();
+        let content = pattern(0, 300_000);
+        let upload = upload_in_goes(&tenant, &content, &[content.len()]).await;
+        tenant.call("POST", "/v1/jobs", spec(&upload)).await;
+        let lease = worker.lease().await;
+        let read = async |worker: &Worker| {
+            let granted = worker.granted(&lease).with("range", "bytes=0-9");
+            granted.get(&format!("/worker/v1/attempts/{}/inputs/0", lease.attempt)).await
+        };
+        let first = read(&worker).await;
+        assert_eq!((first.status.as_u16(), &first.body[..]), (206, &content[..10]), "{kind:?}");
+        swap(&server, id, upload.id, &pattern(77, 300_077)).await;
+        let refused = read(&worker).await;
+        assert!(refused.status.is_server_error(), "{kind:?}: {} {:?}", refused.status, refused.body);
+        // A broker that never saw the first one, and remembers nothing.
+        world.config.objects = Some(Arc::new(server.objects()));
+        world.crash_and_restart().await;
+        let join = world.join_file().await;
+        let address = format!("https://{}", world.broker().worker_addr());
+        let client = Client::new(address, Some(&join.ca), Some((&worker.certificate, &worker.key)));
+        let again = Worker { client, ..worker };
+        let refused = read(&again).await;
+        assert!(refused.status.is_server_error(), "{kind:?}: {} {:?}", refused.status, refused.body);
+        // The same bytes again, as a restore from a backup would put them: for this attempt it is the version that it began with.
+        swap(&server, id, upload.id, &content).await;
+        let restored = read(&again).await;
+        assert!(restored.status == 206 || restored.status.is_server_error(), "{kind:?}: {}", restored.status);
+        assert!(restored.status != 206 || restored.body[..] == content[..10]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn storage_that_is_killed_within_a_job_costs_a_call_and_no_byte() {
     for kind in Kind::ALL {

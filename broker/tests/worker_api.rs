@@ -213,8 +213,10 @@ async fn a_renewed_certificate_keeps_the_identity_and_the_lease() {
     let lease = worker.lease().await;
     let key = rcgen::KeyPair::generate().unwrap();
     let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-    let answer =
-        worker.client.call("POST", "/worker/v1/renew", serde_json::to_vec(&Renew { csr }).unwrap()).await;
+    let answer = worker
+        .client
+        .call("POST", "/worker/v1/renew", serde_json::to_vec(&Renew { csr, token: None }).unwrap())
+        .await;
     let enrolled: Enrolled = answer.json();
     assert_eq!((enrolled.worker, enrolled.expires_in_s), (worker.id, 3600));
     let key = key.serialize_der();

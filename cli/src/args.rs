@@ -147,7 +147,7 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
     /// A job spec in YAML or JSON (version 1), instead of the options beside this one
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "legacy_decoders", "max_height", "allow_partial"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "legacy_decoders", "max_height", "allow_partial", "max_output_minutes", "max_core_seconds"])]
     pub(crate) spec: Option<PathBuf>,
     /// Also accept the formats of the past (wmv, flv, 3gp, avi, mpeg…): more attack surface, behind the same locks
     #[arg(long)]
@@ -158,6 +158,12 @@ pub(crate) struct JobOptions {
     /// Height of the highest rendition in pixels: even, 144 to 2160
     #[arg(long, value_name = "PIXELS")]
     pub(crate) max_height: Option<u32>,
+    /// Minutes of output that the job may make: one that would make more fails before anything is encoded
+    #[arg(long, value_name = "MINUTES")]
+    pub(crate) max_output_minutes: Option<u32>,
+    /// Core-seconds that the job may take, as estimated: one that would take more fails before anything is encoded
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_core_seconds: Option<u32>,
 }
 
 /// Options of the commands that run a broker and workers here.
@@ -341,12 +347,17 @@ pub(crate) enum Jobs {
     #[command(after_help = "Examples:
   mpegflow jobs submit in.mp4 --watch
   mpegflow jobs submit upl_0192f0c1a2b37c4d8e9f001122334455 --preset web --max-height 720
-  mpegflow jobs submit in.mp4 --spec job.json")]
+  mpegflow jobs submit in.mp4 --spec job.json
+  mpegflow jobs submit in.mp4 --dry-run --watch
+  mpegflow jobs submit in.mp4 --max-output-minutes 120")]
     Submit {
         /// An upload's id, or a file that is uploaded first
         input: String,
         #[command(flatten)]
         job: JobOptions,
+        /// Only look at the input and say what the job would cost; nothing is encoded
+        #[arg(long)]
+        dry_run: bool,
         /// Stay until the job has ended; the exit code says how
         #[arg(short, long)]
         watch: bool,
@@ -398,6 +409,15 @@ pub(crate) enum Jobs {
     #[command(after_help = "Examples:
   mpegflow jobs cancel job_0192f0c1a2b37c4d8e9f001122334455")]
     Cancel {
+        /// The job
+        job: mpegflow_protocol::ids::JobId,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Delete a job that has ended, with its output, logs and events; its upload stays
+    #[command(after_help = "Examples:
+  mpegflow jobs delete job_0192f0c1a2b37c4d8e9f001122334455")]
+    Delete {
         /// The job
         job: mpegflow_protocol::ids::JobId,
         #[command(flatten)]

@@ -2,13 +2,19 @@
 
 use crate::client::stem;
 use crate::ui::{bytes, duration};
-use mpegflow_protocol::api::{Job, Task};
+use mpegflow_protocol::api::{Estimate, Job, Task};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::text::clean;
 use std::time::Duration;
 
 /// Renditions, duration, size, and how fast it went where the wall time is known.
 pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
+    if job.spec.dry_run {
+        return match &job.estimate {
+            Some(estimate) => format!("would cost about {}", cost(estimate)),
+            None => "nobody can say what it would cost: the input does not say how long it is".into(),
+        };
+    }
     let media = |prefix: &'static str| {
         job.outputs.iter().filter(move |output| output.content_type.starts_with(prefix))
     };
@@ -45,6 +51,33 @@ pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
         }
     }
     text
+}
+
+/// What a job costs.
+pub(crate) fn cost(estimate: &Estimate) -> String {
+    let Estimate { input_minutes, output_minutes, core_seconds } = estimate;
+    format!(
+        "{output_minutes:.1} minutes of output (from {input_minutes:.1} of input) and {core_seconds:.0} core-seconds"
+    )
+}
+
+/// What of the input was lost, where anything was.
+pub(crate) fn lost(job: &Job) -> Option<String> {
+    let damage = job.damage?;
+    let errors = match damage.decode_errors {
+        0 => String::new(),
+        1 => ", and one packet or frame was damaged".into(),
+        n => format!(", and {n} packets or frames were damaged"),
+    };
+    let good = duration(Duration::from_millis(damage.good_ms));
+    Some(match (damage.partial, damage.said_ms.map(Duration::from_millis)) {
+        (true, Some(said)) => {
+            format!("the input is cut off: {good} of the {} it says were good{errors}", duration(said))
+        }
+        (true, None) => format!("the input is cut off: {good} were good{errors}"),
+        (false, _) if damage.decode_errors == 1 => "one packet or frame of the input was damaged".into(),
+        (false, _) => format!("{} packets or frames of the input were damaged", damage.decode_errors),
+    })
 }
 
 /// The locks that held for every process of the job, from its evidence; the weakest value where they differ.

@@ -8,10 +8,12 @@
 //! | [`drift`] | whether an object of the cluster is still what was applied, and how to mend it. Pure |
 //! | [`lease`] | leader election |
 //! | [`cluster`] | what is read of and written to the API server |
+//! | [`control`] | the broker's control API |
 //! | [`controller`] | watches, queues and reconcilers |
 //! | [`settings`] | what the operator is told at its start |
 
 pub mod cluster;
+pub mod control;
 pub mod controller;
 pub mod crd;
 pub mod desired;

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use mpegflow_operator::lease::{Candidate, Timing};
 use mpegflow_operator::settings::{BrokerService, Depth, Settings};
-use mpegflow_operator::{controller, crd};
+use mpegflow_operator::{control, controller, crd};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,6 +73,17 @@ struct Run {
     /// The ClusterTriggerAuthentication by which KEDA signs in to it; {pool} stands for the pool's name.
     #[arg(long, value_name = "NAME", requires = "redis")]
     redis_authentication: Option<String>,
+    /// The broker's control API, by its address: pools and tenants are pushed to it, and it says who is busy. Without it nothing is
+    /// pushed, and workers that have started are never scaled in.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "broker_token")]
+    control: Option<std::net::SocketAddr>,
+    /// File with the token of this pod for the broker's audience.
+    #[arg(long, value_name = "FILE", requires = "control")]
+    broker_token: Option<PathBuf>,
+    /// An address that no worker may reach, besides the API server and the metadata services: a worker that finds one of them to
+    /// answer does not enrol. Name a resolver, a node, another pod, a host outside.
+    #[arg(long, value_name = "NAME=ADDRESS:PORT", value_parser = unreachable)]
+    unreachable: Vec<(String, std::net::SocketAddr)>,
     /// Pools that are worked on at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
@@ -155,9 +166,30 @@ fn settings(run: &Run) -> anyhow::Result<Settings> {
         tls: run.redis_tls,
         authentication: run.redis_authentication.clone(),
     });
+    settings.control = run.control.zip(run.broker_token.clone()).map(|(address, token)| control::Settings {
+        address,
+        server_name: run.broker_name.clone(),
+        ca: run.broker_ca.clone(),
+        token,
+    });
+    settings.unreachable.extend(api_server());
+    settings.unreachable.extend(run.unreachable.iter().cloned());
     settings.concurrency = run.concurrency;
     settings.discover_every = Duration::from_secs(run.discover_every);
     Ok(settings)
+}
+
+/// `NAME=ADDRESS:PORT`.
+fn unreachable(text: &str) -> Result<(String, std::net::SocketAddr), String> {
+    let (name, address) = text.split_once('=').ok_or("write NAME=ADDRESS:PORT")?;
+    Ok((name.to_owned(), address.parse().map_err(|_| format!("`{address}` is no address and port"))?))
+}
+
+/// The API server's address, as Kubernetes puts it into the environment of every pod.
+fn api_server() -> Option<(String, std::net::SocketAddr)> {
+    let host: std::net::IpAddr = std::env::var("KUBERNETES_SERVICE_HOST").ok()?.parse().ok()?;
+    let port: u16 = std::env::var("KUBERNETES_SERVICE_PORT").ok()?.parse().ok()?;
+    Some(("API server".to_owned(), (host, port).into()))
 }
 
 async fn lead(run: Run, settings: Settings) -> anyhow::Result<ExitCode> {

@@ -9,6 +9,10 @@ pub struct Settings {
     pub broker: BrokerService,
     /// Where the depth of a pool's queue is read; without it no ScaledObject is made.
     pub depth: Option<Depth>,
+    /// The broker's control API; without it the broker is told nothing, and nobody can say who is busy.
+    pub control: Option<crate::control::Settings>,
+    /// Addresses that no worker may reach, each by what is there: the API server's, and what the administrator adds.
+    pub unreachable: Vec<(String, std::net::SocketAddr)>,
     /// Pools that are worked on at once.
     pub concurrency: u16,
     /// How often the operator looks which kinds of policies and scalers the cluster knows.
@@ -63,6 +67,13 @@ impl Default for BrokerService {
 impl Settings {
     /// Settings with the defaults for all but the broker.
     pub fn new(broker: BrokerService) -> Self {
-        Self { broker, depth: None, concurrency: 8, discover_every: Duration::from_secs(30) }
+        Self {
+            broker,
+            depth: None,
+            control: None,
+            unreachable: Vec::new(),
+            concurrency: 8,
+            discover_every: Duration::from_secs(30),
+        }
     }
 }

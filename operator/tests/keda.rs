@@ -11,8 +11,9 @@
 #[path = "support/rules.rs"]
 mod rules;
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use mpegflow_operator::crd::{self, WorkerPool};
 use mpegflow_test_cluster::{Cluster, Process, until};
 use serde_json::json;
@@ -164,12 +165,17 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
     );
     scaled.patch("queue-worker", &PatchParams::default(), &Patch::Merge(paused)).await.unwrap();
     // Not before KEDA has seen it: a poll between would find the queue empty, and what is paused stays as it is then.
+    // It says that it pauses before it takes away the autoscaler, and that one may be at work on what it saw last.
+    let autoscalers: Api<HorizontalPodAutoscaler> = Api::namespaced(cluster.client(), "media");
     until("KEDA pauses", || async {
         let object = scaled.get("queue-worker").await.ok()?;
         let conditions = object.data["status"]["conditions"].as_array()?.clone();
-        conditions.iter().any(|c| c["type"] == "Paused" && c["status"] == "True").then_some(())
+        let says = conditions.iter().any(|c| c["type"] == "Paused" && c["status"] == "True");
+        let left = autoscalers.list(&ListParams::default()).await.ok()?.items;
+        (says && left.is_empty()).then_some(())
     })
     .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let _redis_server = start_redis(cluster.dir(), port);
     tokio::time::sleep(Duration::from_secs(15)).await;
     until_workers(5).await;

@@ -97,6 +97,12 @@ pub struct Job {
     /// What the input is, once it was probed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media: Option<MediaInfo>,
+    /// What it costs, estimated once its input is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
+    /// What of the input was lost on the way, where anything was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Damage>,
     /// Its tasks.
     pub tasks: Vec<Task>,
     /// Its committed output; empty until it succeeded.
@@ -106,6 +112,31 @@ pub struct Job {
     /// RFC 3339 time of its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
+}
+
+/// What a job costs, estimated from what its input is and what was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Estimate {
+    /// Minutes of input: what counts against a tenant's minutes of the day.
+    pub input_minutes: f64,
+    /// Minutes of output: those of each rendition of the picture, or of the sound where there is no picture.
+    pub output_minutes: f64,
+    /// Seconds of one CPU core.
+    pub core_seconds: f64,
+}
+
+/// What of an input was lost: the output is made of the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Damage {
+    /// The input is cut off or could not be read to its end, and `allow_partial` let it pass.
+    pub partial: bool,
+    /// Milliseconds from the start that came out.
+    pub good_ms: u64,
+    /// Milliseconds that the input says it lasts, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_ms: Option<u64>,
+    /// Packets and frames that could not be decoded and were skipped or painted over.
+    pub decode_errors: u64,
 }
 
 /// Why a job waits for a worker: the first of these reasons that holds.
@@ -147,6 +178,8 @@ reasons! {
     StorageDown "storage_down";
     /// The tenant has as many tasks running as it may.
     Quota "quota";
+    /// Nobody says that the pool's network policies hold.
+    Gate "gate";
     /// No worker of the pool is connected.
     NoWorker "no_worker";
     /// Every worker of the pool is busy; other tasks are before it.

@@ -39,6 +39,15 @@ impl VideoCodec {
         }
     }
 
+    /// The least pixels a side that its encoder takes.
+    pub const fn min_side(self) -> u32 {
+        match self {
+            Self::H264 | Self::Vp9 => 2,
+            Self::Hevc => 16,
+            Self::Av1 => 64,
+        }
+    }
+
     /// The largest constant rate factor of its encoder.
     pub const fn max_crf(self) -> u32 {
         match self {

@@ -71,6 +71,8 @@ codes! {
     DecoderBanned "decoder_banned" Media;
     /// The picture is larger than is accepted (8192 pixels a side, 8192 × 4352 in all).
     FrameTooLarge "frame_too_large" Media;
+    /// The picture is smaller than the preset's codec can take. Choose the preset `web`.
+    FrameTooSmall "frame_too_small" Media;
     /// The input asks for far more memory or output than its size warrants. It may be a decompression bomb.
     ResourceLimit "resource_limit" Media;
     /// The input's duration is missing, endless or above 24 hours. Cut it, or export it with a duration.
@@ -81,6 +83,10 @@ codes! {
     NoFrames "no_frames" Media;
     /// The input is damaged beyond what can be decoded.
     InputCorrupt "input_corrupt" Media;
+    /// The job would cost more than it or its tenant allows. Raise `max_spend`, ask for fewer or smaller renditions, or cut the input.
+    SpendExceeded "spend_exceeded" Media;
+    /// The tenant's minutes of the day are used up. Submit the job again after midnight, UTC.
+    MinutesExhausted "minutes_exhausted" Media;
     /// The codec process crashed on this input more than once.
     CodecCrashed "codec_crashed" Worker;
     /// The codec process was killed from outside.

@@ -41,9 +41,18 @@ pub struct JobSpec {
     /// Where the output is to be found.
     #[serde(default, skip_serializing_if = "OutputOptions::is_default")]
     pub output: OutputOptions,
+    /// What of the input's own description is kept.
+    #[serde(default, skip_serializing_if = "MetadataOptions::is_nothing")]
+    pub metadata: MetadataOptions,
     /// Take an input that is cut off as far as it goes, rather than fail.
     #[serde(default)]
     pub allow_partial: bool,
+    /// Only look at the input and say what the job would cost (`estimate`): it succeeds, and nothing is encoded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// The most that the job may cost. One that would cost more fails before anything is encoded.
+    #[serde(default, skip_serializing_if = "MaxSpend::is_unlimited")]
+    pub max_spend: MaxSpend,
     /// The tenant's own id for this job, 1 to 128 characters, given back unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
@@ -85,6 +94,27 @@ impl Default for Priority {
     }
 }
 
+/// The most that a job may cost, as estimated before anything is encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaxSpend {
+    /// Minutes of output, 1 to 1,000,000: those of each rendition of the picture, or of the sound where there is no picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub output_minutes: Option<u32>,
+    /// Seconds of one CPU core, 1 to 1,000,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    pub core_seconds: Option<u32>,
+}
+
+impl MaxSpend {
+    /// Whether it says nothing.
+    pub const fn is_unlimited(&self) -> bool {
+        self.output_minutes.is_none() && self.core_seconds.is_none()
+    }
+}
+
 /// A set of decoders and demuxers. Each adds attack surface, so the wider one is asked for by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -112,9 +142,14 @@ pub struct VideoOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 60)]
     pub max_frame_rate: Option<u32>,
-    /// Whether frames that the source marks as interlaced are made progressive; true where nothing is said.
+    /// Whether frames whose lines are from two moments (interlaced) are made progressive; true where nothing is said. The pictures
+    /// tell which those are, and the source's marks where they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deinterlace: Option<bool>,
+    /// Whether the highest rung may be the source's own pictures, copied and not encoded again, where they already are what it is
+    /// to be. Only for tenants who may copy: a copy passes on what a stranger's encoder wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<bool>,
     /// Expert options of the encoder, such as `crf=20:preset=slow:tune=film`: `crf` and `preset` for every codec; `tune`,
     /// `bframes`, `ref`, `aq-mode` and `rc-lookahead` for H.264 and H.265; `lag-in-frames` for VP9.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +225,39 @@ pub struct ThumbnailOptions {
     pub tile_size: Option<u32>,
 }
 
+/// What of the input's own description reaches the output. Nothing does that is not named here: phones write where and with
+/// what a recording was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataOptions {
+    /// Tags that are kept, each once; only in presets that make one file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<KeptTag>,
+}
+
+impl MetadataOptions {
+    /// Whether nothing is asked for.
+    pub fn is_nothing(&self) -> bool {
+        self.keep.is_empty()
+    }
+}
+
+/// A tag that can be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptTag {
+    /// The title.
+    Title,
+    /// Who made it.
+    Artist,
+    /// The album or series.
+    Album,
+    /// When it was made.
+    Date,
+    /// Where it was made (ISO 6709).
+    Location,
+}
+
 impl JobSpec {
     /// The folder that the output of this job is to be found in, if one was asked for.
     ///
@@ -245,6 +313,8 @@ impl JobSpec {
             ("thumbnails.poster_seconds", spec.thumbnails.poster_seconds, 0..=86_400, false),
             ("thumbnails.interval_seconds", spec.thumbnails.interval_seconds, 1..=600, false),
             ("thumbnails.tile_size", spec.thumbnails.tile_size, 64..=320, true),
+            ("max_spend.output_minutes", spec.max_spend.output_minutes, 1..=1_000_000, false),
+            ("max_spend.core_seconds", spec.max_spend.core_seconds, 1..=1_000_000_000, false),
         ] {
             if let Some(v) = value
                 && (!range.contains(&v) || (even && !v.is_multiple_of(2)))
@@ -267,6 +337,15 @@ impl JobSpec {
             && (spec.audio.bit_rate_kbps.is_some() || spec.audio.max_channels.is_some())
         {
             return wrong("audio.tracks", "it is none, and other fields of `audio` ask for sound".into());
+        }
+        if spec
+            .metadata
+            .keep
+            .iter()
+            .enumerate()
+            .any(|(n, tag)| spec.metadata.keep.iter().take(n).any(|t| t == tag))
+        {
+            return wrong("metadata.keep", "a tag is named twice".into());
         }
         if let Some(id) = &spec.external_id
             && !crate::text::is_label(id, MAX_LABEL_CHARS)
@@ -328,6 +407,14 @@ mod tests {
                 "`labels`",
             ),
             (r#"{"version":1,"preset":"web"}"#, "missing field `input`"),
+            (
+                r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","max_spend":{"output_minutes":0}}"#,
+                "`max_spend.output_minutes`",
+            ),
+            (
+                r#"{"version":1,"input":{"upload":"UPLOAD"},"preset":"web","max_spend":{"euros":1}}"#,
+                "`max_spend.euros`",
+            ),
             ("", "`.`"),
         ] {
             let error = parse(text).unwrap_err();

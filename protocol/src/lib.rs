@@ -10,6 +10,7 @@
 //! | [`failure`] | codec → supervisor → broker → tenant | why an attempt or a job failed |
 //! | [`evidence`] | supervisor → broker → tenant | which locks held |
 //! | [`worker`] | supervisor ↔ broker | the worker API's bodies and headers |
+//! | [`control`] | operator ↔ broker | the control API's bodies |
 //! | [`codec`] | codec ↔ supervisor | frames on the control and input sockets |
 //! | [`api`] | broker → tenant | the public API's bodies |
 //! | [`webhook`] | broker ↔ tenant | the same of webhooks |
@@ -22,6 +23,7 @@
 
 pub mod api;
 pub mod codec;
+pub mod control;
 pub mod decoders;
 pub mod encoder;
 pub mod evidence;

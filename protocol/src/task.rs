@@ -4,7 +4,7 @@
 //! secret; the codec and the supervisor never learn it.
 
 use crate::encoder::{EncoderSpeed, Tuning, VideoCodec};
-use crate::job::DecoderSet;
+use crate::job::{DecoderSet, KeptTag};
 use crate::media::MediaInfo;
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,7 @@ pub struct VideoEncode {
     pub mirrored: bool,
     /// Frames closer together than this rate allows are dropped; frames per second.
     pub max_frame_rate: u32,
-    /// Frames that the source marks as interlaced are made progressive.
+    /// Interlaced frames are made progressive: those that show it, and where nothing moves those that are marked so.
     #[serde(default)]
     pub deinterlace: bool,
     /// The rungs, widest first; none where only stills are made.
@@ -146,6 +146,9 @@ pub struct Rung {
     /// What else was asked of the encoder.
     #[serde(default)]
     pub tuning: Tuning,
+    /// The source's packets are taken as they are where they are what this rung is to be.
+    #[serde(default)]
+    pub copy: bool,
 }
 
 /// One audio rendition: AAC-LC.
@@ -200,6 +203,19 @@ pub struct PackageFile {
     pub uri: String,
     /// Its tracks, in order.
     pub tracks: Vec<FileTrack>,
+    /// What is written of the input's own description.
+    #[serde(default)]
+    pub tags: Vec<FileTag>,
+}
+
+/// One tag of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileTag {
+    /// Which one.
+    pub tag: KeptTag,
+    /// What it says, at most 512 characters.
+    pub value: String,
 }
 
 /// One track of a [`PackageFile`].
@@ -346,6 +362,9 @@ pub struct CheckFile {
     pub uri: String,
     /// Its tracks, in order.
     pub tracks: Vec<ExpectTrack>,
+    /// What it says of itself, and nothing else.
+    #[serde(default)]
+    pub tags: Vec<FileTag>,
 }
 
 /// A picture of a [`CheckTask`].
@@ -416,7 +435,7 @@ pub struct ProbeResult {
 }
 
 /// See [`TaskResult::Encode`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncodeResult {
     /// One for each output, by position.
@@ -427,6 +446,15 @@ pub struct EncodeResult {
     pub frames_dropped: u64,
     /// Packets and frames that could not be decoded and were skipped.
     pub decode_errors: u64,
+    /// The input was cut off or could not be read to its end, and the plan allowed that.
+    #[serde(default)]
+    pub partial: bool,
+    /// How far what was decoded reaches, in milliseconds.
+    #[serde(default)]
+    pub good_ms: u64,
+    /// What the container says that the streams last, in milliseconds, where it says so.
+    #[serde(default)]
+    pub said_ms: Option<u64>,
 }
 
 /// One output of an encode.
@@ -441,6 +469,9 @@ pub struct EncodedTrack {
     pub duration_ms: u64,
     /// Bytes written.
     pub bytes: u64,
+    /// The source's packets as they were, rather than an encode.
+    #[serde(default)]
+    pub copied: bool,
 }
 
 /// See [`TaskResult::Package`].

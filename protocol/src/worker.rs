@@ -2,7 +2,7 @@
 //!
 //! | call | body → answer | needs |
 //! |---|---|---|
-//! | `POST /worker/v1/enroll` | [`Enroll`] → [`Enrolled`] | a join token; no client certificate |
+//! | `POST /worker/v1/enroll` | [`Enroll`] → [`Enrolled`] | a join token or a pod's token; no client certificate |
 //! | `POST /worker/v1/renew` | [`Renew`] → [`Enrolled`] | client certificate |
 //! | `POST /worker/v1/lease` | [`LeaseRequest`] → [`LeaseReply`] (long poll) | client certificate |
 //! | `GET /worker/v1/attempts/{attempt}/inputs/{n}` | `Range` → 206 bytes | and the capability |
@@ -27,7 +27,8 @@ use serde::{Deserialize, Serialize};
 /// Header with a part's SHA-256: 64 lowercase hexadecimal digits.
 pub const PART_DIGEST_HEADER: &str = "mpegflow-part-sha256";
 
-/// What a new worker needs to find and trust its broker: a JSON file, mode 0600, given by path. Holds a secret.
+/// What a new worker needs to find and trust its broker: a JSON file, given by path. With a `token` it holds a secret (mode 0600);
+/// with a `token_file` it holds none.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinFile {
@@ -37,17 +38,34 @@ pub struct JoinFile {
     pub server_name: String,
     /// PEM certificate of the broker's CA; nothing else is trusted.
     pub ca: String,
-    /// The join token.
+    /// The join token; empty where there is a `token_file`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub token: String,
-    /// The pool to serve.
+    /// A file with the token of the worker's own pod, which its kubelet renews; relative to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
+    /// The pool to serve. With a `token_file` for the log alone: the broker knows the pod's pool by its service account.
     pub pool: PoolName,
+    /// What no worker may reach: it enrols once none of these answers, and the broker does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<ProbeTarget>,
+}
+
+/// An address that no worker may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeTarget {
+    /// What is there, for the log.
+    pub name: String,
+    /// Its address and TCP port.
+    pub address: std::net::SocketAddr,
 }
 
 /// A worker asks for an identity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Enroll {
-    /// The join token.
+    /// The join token (`mfj_…`), or the token of the worker's own pod.
     pub token: String,
     /// PEM certificate signing request; the key was made in the worker and stays there. Only its public key is used.
     pub csr: String,
@@ -61,15 +79,18 @@ pub struct Enroll {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Renew {
-    /// PEM certificate signing request. Only its public key is used.
+    /// PEM certificate signing request. Only its public key is used; a pod's is the one it enrolled with.
     pub csr: String,
+    /// The pod's token as it is now, from a worker that enrolled with one: a pod that is gone has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// A worker's identity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Enrolled {
-    /// Who it is; also in the certificate's SPIFFE URI, `spiffe://mpegflow/pool/{pool}/worker/{worker}`.
+    /// Who it is; also in the certificate's SPIFFE URI, `spiffe://mpegflow/pool/{pool}/worker/{worker}`. Of a pod, its UID's bits.
     pub worker: WorkerId,
     /// PEM certificate chain, leaf first.
     pub certificate: String,

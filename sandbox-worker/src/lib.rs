@@ -13,6 +13,7 @@ pub mod attempt;
 pub mod backoff;
 pub mod broker;
 pub mod http;
+pub mod probe;
 pub mod secret;
 pub mod settings;
 pub mod shutdown;

@@ -3,6 +3,7 @@
 use clap::{Parser, ValueEnum};
 use mpegflow_lockdown::confine::{self, Confined, Needs};
 use mpegflow_worker::http::{EnrollError, HttpBroker, Join};
+use mpegflow_worker::probe::{self, Around};
 use mpegflow_worker::settings::Settings;
 use mpegflow_worker::shutdown::{self, Phase, Stopper};
 use mpegflow_worker::supervisor::{self, Ended};
@@ -16,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const AFTER_HELP: &str = "\
 Example:
   mpegflow-worker --join /run/mpegflow/join.json
+  mpegflow-worker --join /run/mpegflow/join.json --identity /run/identity      # in a pod, by its own token
 
 Signals:
   SIGTERM, SIGINT   take no more work; finish what runs within --grace, else give it back. A second one stops at once.
@@ -26,15 +28,19 @@ Exit codes:
   2  bad command line
   3  the join file or the codec binary cannot be used
   4  the broker refuses this worker
+  5  this worker reaches what no worker may reach, and does not enrol
   130  stopped at once by a second signal";
 
 /// Leases tasks from an mpegflow broker and runs each in a fresh, locked codec process.
 #[derive(Debug, Parser)]
 #[command(name = "mpegflow-worker", version, after_help = AFTER_HELP)]
 struct Args {
-    /// The join file that the broker wrote (mode 0600; it holds a secret).
+    /// The join file: the broker's (mode 0600; it holds a secret), or one that names the file of this pod's own token.
     #[arg(long, value_name = "FILE")]
     join: PathBuf,
+    /// A private folder for the key of this pod, in which a container that starts again finds it; only for a pod's own token.
+    #[arg(long, value_name = "DIR")]
+    identity: Option<PathBuf>,
     /// The codec binary [default: mpegflow-codec beside this one]
     #[arg(long, value_name = "PATH")]
     codec: Option<PathBuf>,
@@ -58,6 +64,9 @@ enum LogFormat {
 const FAILED: u8 = 1;
 const UNUSABLE: u8 = 3;
 const REFUSED: u8 = 4;
+const OPEN: u8 = 5;
+/// Policies that are enforced are enforced within this time of a pod's start.
+const STILL_OPEN: Duration = Duration::from_secs(60);
 const ABORTED: u8 = 130;
 
 fn main() -> ExitCode {
@@ -70,6 +79,10 @@ fn main() -> ExitCode {
     }
     match prepare(&args) {
         Ok((join, settings)) => {
+            // Before this process locks itself in, which would be all that it saw.
+            if !isolated(&join) {
+                return ExitCode::from(OPEN);
+            }
             confine(&join, &settings);
             start(join, &settings, Duration::from_secs(args.grace))
         }
@@ -80,9 +93,38 @@ fn main() -> ExitCode {
     }
 }
 
+/// Waits until nothing answers that must not. Enforcement may come up after the pod; what is open for longer stays open.
+fn isolated(join: &Join) -> bool {
+    if join.unreachable.is_empty() {
+        return true;
+    }
+    let begun = std::time::Instant::now();
+    loop {
+        match probe::around(join.broker.as_str(), &join.unreachable) {
+            Around::Isolated => {
+                tracing::info!(
+                    looked_at = join.unreachable.len(),
+                    "the broker answers, and nothing else does"
+                );
+                return true;
+            }
+            Around::NoBroker => tracing::warn!("the broker does not answer yet"),
+            Around::Open(who) => {
+                tracing::warn!(?who, "this worker reaches more than the broker");
+                if begun.elapsed() > STILL_OPEN {
+                    tracing::error!(?who, "this worker is not isolated; it does not enrol");
+                    return false;
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
 // Best effort: where the kernel cannot, the codec's own locks hold all the same, and the network policy stands around both.
 fn confine(join: &Join, settings: &Settings) {
-    let needs = Needs { codec: &settings.codec, scratch: &settings.scratch, port: join.port };
+    let (codec, scratch) = (settings.codec.as_path(), settings.scratch.as_path());
+    let needs = Needs { codec, scratch, reread: join.changes(), port: join.port };
     match confine::confine(needs) {
         Ok(Confined::Fully) => {
             tracing::info!(port = join.port, "this process may connect to the broker's port only")
@@ -119,7 +161,8 @@ fn prepare(args: &Args) -> anyhow::Result<(Join, Settings)> {
     anyhow::ensure!(codec.is_file(), "the codec binary {} is not a file", codec.display());
     let scratch = args.scratch.canonicalize();
     let scratch = scratch.with_context(|| format!("the scratch folder {}", args.scratch.display()))?;
-    let join = Join::read(&args.join).context("the join file")?;
+    let join = Join::read(&args.join).and_then(|join| join.with_key(args.identity.as_deref()));
+    let join = join.context("the join file")?;
     Ok((join, Settings::new(codec, scratch)))
 }
 

@@ -316,7 +316,8 @@ async fn crashes_and_signals_have_their_classes(stage: &Stage) {
     let broker = broker();
     let burned = failure_of(stage, &broker, "burns-cpu", |lease| lease.limits.cpu_seconds = 1).await;
     assert_eq!(burned, FailureCode::DeadlineExceeded);
-    assert!(broker.state().failed[0].evidence.as_ref().unwrap().usage.as_ref().unwrap().cpu_ms >= 900);
+    // The limit counts whole ticks of a clock that others share, the usage what was really used.
+    assert!(broker.state().failed[0].evidence.as_ref().unwrap().usage.as_ref().unwrap().cpu_ms >= 400);
 }
 
 async fn what_a_codec_may_say_of_itself_is_passed_on_cleaned(stage: &Stage) {
@@ -459,7 +460,11 @@ async fn a_codec_that_waits_for_the_broker_is_not_stalled(stage: &Stage) {
         } else {
             broker.state().put_errors.extend(away);
         }
-        let settings = Settings { retry_for: Duration::from_secs(3), ..stage.settings("honest") };
+        let settings = Settings {
+            retry_for: Duration::from_secs(3),
+            stalled_after: Duration::from_secs(2),
+            ..stage.settings("honest")
+        };
         assert!(settings.retry_for > settings.stalled_after);
         let (_stopper, shutdown) = shutdown::channel();
         let outcome = run(Arc::clone(&broker), broker.lease(ONE_STREAM), &settings, shutdown).await;

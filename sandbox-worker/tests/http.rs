@@ -50,6 +50,8 @@ impl Ca {
 struct Seen {
     enrolled: u128,
     renewed: u32,
+    /// Token and public key of each enrolment and renewal.
+    shown: Vec<(Option<String>, Vec<u8>)>,
     /// Method, path, bearer and part digest of each call with a client certificate.
     calls: Vec<(String, String, String, String)>,
     /// Identities up to this one are forgotten.
@@ -108,7 +110,9 @@ impl Server {
             server_name: name.into(),
             ca: ca.into(),
             token: token.into(),
+            token_file: None,
             pool: "default".parse().unwrap(),
+            unreachable: Vec::new(),
         })
     }
 }
@@ -148,6 +152,10 @@ async fn answer(
     let mut seen = seen.lock().unwrap();
     let identity = |seen: &mut Seen, csr: &str, worker: u128| {
         let csr = CertificateSigningRequestParams::from_pem(csr).unwrap();
+        use rcgen::PublicKeyData as _;
+        if let Some((_, key)) = seen.shown.last_mut() {
+            *key = csr.public_key.der_bytes().to_vec();
+        }
         let chain = csr.signed_by(&ca.issuer).unwrap().pem();
         let enrolled = Enrolled {
             worker: WorkerId::from_u128(worker),
@@ -164,6 +172,7 @@ async fn answer(
                 return Ok(status(StatusCode::UNAUTHORIZED));
             }
             seen.enrolled += 1;
+            seen.shown.push((Some(enroll.token.clone()), Vec::new()));
             let worker = seen.enrolled;
             identity(&mut seen, &enroll.csr, worker)
         }
@@ -172,6 +181,7 @@ async fn answer(
         (&Method::POST, "/worker/v1/renew") => {
             seen.renewed += 1;
             let renew: Renew = from_json("renew", &body, 1 << 20).unwrap();
+            seen.shown.push((renew.token.clone(), Vec::new()));
             let worker = seen.enrolled;
             identity(&mut seen, &renew.csr, worker)
         }
@@ -222,6 +232,46 @@ async fn a_worker_enrols_and_every_call_carries_its_certificate_and_capability()
     let get = format!("/worker/v1/attempts/{attempt}/inputs/1");
     let call = |m: &str, p: String, d: &str| (m.to_owned(), p, "Bearer cap".to_owned(), d.to_owned());
     assert_eq!(server.seen.lock().unwrap().calls, [call("PUT", put, "00ff"), call("GET", get, "")]);
+}
+
+#[tokio::test]
+async fn a_pod_shows_its_token_as_it_is_now_and_one_key_for_its_life() {
+    let server = Server::start().await;
+    server.seen.lock().unwrap().expires_in_s = 2;
+    let dir = tempfile::tempdir().unwrap();
+    let file = JoinFile {
+        broker: server.address.to_string(),
+        server_name: "broker.test".into(),
+        ca: server.ca.pem.clone(),
+        token: String::new(),
+        token_file: Some("token".into()),
+        pool: "default".parse().unwrap(),
+        unreachable: Vec::new(),
+    };
+    let path = dir.path().join("join.json");
+    std::fs::write(&path, to_json(&file)).unwrap();
+    let join = || Join::read(&path).and_then(|join| join.with_key(Some(dir.path()))).unwrap();
+    // The kubelet is late with it.
+    let late = tokio::spawn(HttpBroker::enroll(join()));
+    std::fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
+    let broker = Arc::new(late.await.unwrap().unwrap());
+    std::fs::write(dir.path().join("token"), "fresh").unwrap();
+    let renewing = tokio::spawn({
+        let broker = Arc::clone(&broker);
+        async move { broker.keep_renewed().await }
+    });
+    while server.seen.lock().unwrap().renewed == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    renewing.abort();
+    // A container that starts again finds the key of its pod.
+    std::fs::write(dir.path().join("token"), TOKEN).unwrap();
+    HttpBroker::enroll(join()).await.unwrap();
+    let shown = server.seen.lock().unwrap().shown.clone();
+    let key = &shown[0].1;
+    assert!(!key.is_empty() && shown.iter().all(|(_, other)| other == key), "another key");
+    let tokens: Vec<_> = shown.iter().map(|(token, _)| token.as_deref().unwrap()).collect();
+    assert_eq!((tokens[0], tokens[1], tokens[tokens.len() - 1]), (TOKEN, "fresh", TOKEN));
 }
 
 #[tokio::test]
@@ -329,7 +379,9 @@ fn a_join_file_that_cannot_be_used_says_why() {
             server_name: name.into(),
             ca: ca.into(),
             token: "t".into(),
+            token_file: None,
             pool,
+            unreachable: Vec::new(),
         })
     };
     let ca = Ca::new().pem;
@@ -352,5 +404,5 @@ fn a_join_file_that_cannot_be_used_says_why() {
         assert!(error.contains(why), "{broker} {name}: {error}");
     }
     let secret = file("localhost:7000", "broker", &ca).map(|join| format!("{join:?}")).unwrap();
-    assert!(secret.contains("token: [secret]"), "{secret}");
+    assert!(secret.contains("token: Join([secret])"), "{secret}");
 }

@@ -23,7 +23,7 @@ pub(super) fn run(runs: usize) -> Value {
          -f lavfi -i sine=frequency=440:beep_factor=4:sample_rate=48000:duration=30 \
          -c:v libx264 -preset veryfast -crf 20 -pix_fmt yuv420p -c:a aac -ac 2",
     );
-    let task = plan(&clip);
+    let task = plan_of(&clip, "web", false);
     let folder = tempfile::tempdir().unwrap();
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     for run in 0..runs {
@@ -47,27 +47,35 @@ pub(super) fn run(runs: usize) -> Value {
     }
     let rungs: Vec<String> =
         task.video.iter().flat_map(|v| &v.rungs).map(|r| format!("{}x{}", r.width, r.height)).collect();
-    json!({ "name": "encode", "clip": "1280x720, 30 s", "renditions": rungs, "runs": runs, "metrics": [
+    let mut metrics = vec![
         compare("CPU s, 30 s of 720p to a ladder and AAC", "<= 1.05", &ours, &peer, |c| c.cpu),
         compare("wall s, the same", "<= 1.05", &ours, &peer, |c| c.wall),
-    ]})
+    ];
+    metrics.extend(super::presets::rows(runs));
+    json!({ "name": "encode", "clip": "1280x720, 30 s", "renditions": rungs, "runs": runs, "metrics": metrics })
 }
 
 /// The encode that the broker plans for the clip, from a probe by a locked codec.
-fn plan(clip: &Path) -> EncodeTask {
+pub(super) fn plan_of(clip: &Path, preset: &str, stills: bool) -> EncodeTask {
     let bytes = std::fs::read(clip).unwrap();
     let size = bytes.len() as u64;
     let upload = UploadId::from_u128(1);
     let spec = JobSpec {
         version: 1,
         input: InputRef::Upload(upload),
-        preset: "web".into(),
+        preset: preset.into(),
         decoders: DecoderSet::Core,
         video: VideoOptions::default(),
         audio: AudioOptions::default(),
-        thumbnails: ThumbnailOptions { enabled: Some(false), ..ThumbnailOptions::default() },
+        thumbnails: ThumbnailOptions {
+            enabled: Some(false).filter(|_| !stills),
+            ..ThumbnailOptions::default()
+        },
         output: Default::default(),
+        metadata: Default::default(),
         allow_partial: false,
+        dry_run: false,
+        max_spend: Default::default(),
         priority: Default::default(),
         external_id: None,
         labels: Default::default(),
@@ -79,7 +87,7 @@ fn plan(clip: &Path) -> EncodeTask {
     }
 }
 
-fn threads() -> u32 {
+pub(super) fn threads() -> u32 {
     std::thread::available_parallelism().unwrap().get() as u32
 }
 
@@ -97,7 +105,7 @@ fn probe(bytes: Vec<u8>) -> MediaInfo {
     }
 }
 
-fn speed(speed: EncoderSpeed) -> &'static str {
+pub(super) fn speed(speed: EncoderSpeed) -> &'static str {
     match speed {
         EncoderSpeed::Ultrafast => "ultrafast",
         EncoderSpeed::Veryfast => "veryfast",

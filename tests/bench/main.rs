@@ -2,7 +2,7 @@
 //!
 //! | subject | ours | peer |
 //! |---|---|---|
-//! | `encode` | `mpegflow transcode`: broker, supervisor, four locked processes, checked HLS | `ffmpeg` making the same renditions as HLS |
+//! | `encode` | `mpegflow transcode`: broker, supervisor, four locked processes, checked HLS; and each preset | `ffmpeg` making the same renditions as HLS; and the same by preset, with the bytes they take |
 //! | `start` | exec, locks, one frame decoded and encoded | `bwrap --unshare-all` around `ffmpeg` doing the same |
 //! | `audit` | `mpegflow audit pairs`: manifests on disk to what passes between all pairs of pods | cyclonus and netpol-analyzer on the same files |
 //!
@@ -15,6 +15,7 @@
 mod audit;
 mod encode;
 mod measure;
+mod presets;
 mod start;
 
 use serde_json::Value;

@@ -40,6 +40,7 @@ pub(super) fn run(runs: usize) -> Value {
                 buffer_bits: 2_000_000,
                 speed: EncoderSpeed::Ultrafast,
                 tuning: Tuning::default(),
+                copy: false,
             }],
         }),
         audio: Vec::new(),

@@ -69,10 +69,15 @@ impl Session {
 
     /// Sends `Prepare` and returns the first frame, if one comes.
     pub fn prepare(&mut self, threads: u32) -> Option<FromCodec> {
+        self.prepare_with(threads, LIMITS)
+    }
+
+    /// The same with limits of the caller's.
+    pub fn prepare_with(&mut self, threads: u32, limits: ProcessLimits) -> Option<FromCodec> {
         let prepare = ToCodec::Prepare(Prepare {
             parent: std::process::id(),
             outputs: u32::try_from(self.outputs.len()).unwrap(),
-            limits: LIMITS,
+            limits,
             threads,
         });
         // A process that fails early may be gone already.

@@ -196,6 +196,7 @@ fn encode(video: bool, audio: Option<u32>) -> TaskSpec {
         buffer_bits: 4_000_000,
         speed: EncoderSpeed::Fast,
         tuning: Tuning::default(),
+        copy: false,
     };
     let video = video.then(|| VideoEncode {
         stream: 0,
@@ -269,7 +270,7 @@ fn no_call_is_allowed_that_nothing_needs() {
         let input = media::ffmpeg(name, &format!("-f lavfi -i sine=duration=2 {make}"));
         used.extend(calls_of(&encode(false, Some(0)), 1, &input));
     }
-    for codec in [VideoCodec::Hevc, VideoCodec::Vp9] {
+    for codec in [VideoCodec::Hevc, VideoCodec::Vp9, VideoCodec::Av1] {
         let mut task = encode(true, None);
         if let TaskSpec::Encode(EncodeTask { video: Some(video), .. }) = &mut task {
             video.rungs.iter_mut().for_each(|rung| rung.codec = codec);

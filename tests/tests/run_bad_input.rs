@@ -1,5 +1,6 @@
 //! Bad input gets its documented code, a message, an exit code other than 0, and leaves nothing behind.
 
+use mpegflow_broker::plan::presets::PresetName;
 use mpegflow_tests::media;
 use mpegflow_tests::system::{files, mpegflow, run, text};
 use std::process::Command;
@@ -23,6 +24,91 @@ fn each_bad_input_gets_its_code_and_leaves_nothing_behind() {
         assert_eq!(files(folder.path()), [""; 0], "{}", bad.what);
         assert!(!out.exists(), "{}", bad.what);
         assert!(!said.contains("upl_") && !said.contains("/proc/"), "{}: {said}", bad.what);
+    }
+}
+
+#[test]
+fn every_preset_refuses_every_bad_input_with_its_code() {
+    for preset in PresetName::ALL {
+        for bad in media::bad_inputs() {
+            let folder = tempfile::tempdir().unwrap();
+            let out = folder.path().join("out");
+            let output = run(
+                mpegflow()
+                    .args(["transcode", bad.path.to_str().unwrap(), "--out", out.to_str().unwrap()])
+                    .args(["--preset", preset.as_str()]),
+                LIMIT,
+            );
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let what = format!("{} as {}", bad.what, preset.as_str());
+            // Pictures that nobody decodes cannot be found too large: there is just no sound.
+            let no_sound = *preset == PresetName::Audio && bad.what.contains("grow");
+            let code = if no_sound { "no_streams" } else { bad.code };
+            assert_eq!(output.status.code(), Some(3), "{what}: {}", text(&output));
+            assert!(said.contains(code), "{what}: no {code} in: {said}");
+            assert_eq!(files(folder.path()), [""; 0], "{what}");
+        }
+    }
+}
+
+#[test]
+fn every_field_out_of_its_range_or_against_another_is_refused_by_name_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("film.mp4");
+    std::fs::copy(media::clip(2, 320, 240), &input).unwrap();
+    for (preset, rest, field) in [
+        ("web", "video: {max_height: 142}", "video.max_height"),
+        ("web", "video: {max_height: 2162}", "video.max_height"),
+        ("web", "video: {max_height: 361}", "video.max_height"),
+        ("web", "video: {max_height: -720}", "video.max_height"),
+        ("web", "video: {max_height: 1e9}", "video.max_height"),
+        ("web", "video: {segment_seconds: 1}", "video.segment_seconds"),
+        ("web", "video: {segment_seconds: 11}", "video.segment_seconds"),
+        ("web", "video: {max_frame_rate: 0}", "video.max_frame_rate"),
+        ("web", "video: {max_frame_rate: 61}", "video.max_frame_rate"),
+        ("web", "video: {deinterlace: maybe}", "video.deinterlace"),
+        ("web", "video: {encoder: 'crf=99'}", "video.encoder"),
+        ("av1", "video: {encoder: 'crf=64'}", "video.encoder"),
+        ("av1", "video: {encoder: 'tune=film'}", "video.encoder"),
+        ("av1", "video: {encoder: 'keyint=9999'}", "video.encoder"),
+        ("av1", "video: {max_height: 2160, encoder: 'preset=slow'}", "video.encoder"),
+        ("vp9", "video: {encoder: 'lag-in-frames=26'}", "video.encoder"),
+        ("hevc", "video: {encoder: 'bframes=9'}", "video.encoder"),
+        ("web", "audio: {bit_rate_kbps: 31}", "audio.bit_rate_kbps"),
+        ("web", "audio: {bit_rate_kbps: 321}", "audio.bit_rate_kbps"),
+        ("web", "audio: {max_channels: 0}", "audio.max_channels"),
+        ("web", "audio: {max_channels: 3}", "audio.max_channels"),
+        ("web", "audio: {tracks: some}", "audio.tracks"),
+        ("web", "audio: {tracks: none, max_channels: 1}", "audio.tracks"),
+        ("audio", "audio: {tracks: none}", "audio.tracks"),
+        ("audio", "video: {max_height: 720}", "video.max_height"),
+        ("audio", "thumbnails: {enabled: true}", "thumbnails"),
+        ("thumbnail", "audio: {bit_rate_kbps: 64}", "audio"),
+        ("thumbnail", "video: {segment_seconds: 4}", "video.segment_seconds"),
+        ("mp4", "video: {segment_seconds: 4}", "video.segment_seconds"),
+        ("web", "thumbnails: {poster_seconds: 86401}", "thumbnails.poster_seconds"),
+        ("web", "thumbnails: {interval_seconds: 0}", "thumbnails.interval_seconds"),
+        ("web", "thumbnails: {tile_size: 63}", "thumbnails.tile_size"),
+        ("web", "thumbnails: {tile_size: 322}", "thumbnails.tile_size"),
+        ("web", "thumbnails: {enabled: false, tile_size: 160}", "thumbnails.enabled"),
+        ("web", "metadata: {keep: [title]}", "metadata.keep"),
+        ("mp4", "metadata: {keep: [title, title]}", "metadata.keep"),
+        ("mp4", "metadata: {keep: [serial]}", "metadata.keep"),
+        ("web", "decoders: everything", "decoders"),
+        ("web", "priority: 10", "priority"),
+        ("web", "allow_partial: 7", "allow_partial"),
+        ("web", "labels: {a: ''}", "labels"),
+    ] {
+        let file = folder.path().join("job.yaml");
+        std::fs::write(&file, format!("version: 1\npreset: {preset}\n{rest}\n")).unwrap();
+        let out = folder.path().join("out");
+        let mut command = mpegflow();
+        command.args(["transcode", input.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        let output = run(command.args(["--spec", file.to_str().unwrap()]), LIMIT);
+        let said = text(&output);
+        assert!(!output.status.success(), "{preset}: {rest}");
+        assert!(said.contains(field), "{preset}: {rest}: no {field} in {said}");
+        assert!(!said.contains("probe") && !out.exists(), "{preset}: {rest}: something ran: {said}");
     }
 }
 

@@ -66,3 +66,12 @@ fn dash_and_hls_play_seek_and_switch_rung_in_browsers_players() {
         play("players.mjs", &[player], &made);
     }
 }
+
+#[test]
+fn av1_plays_seeks_and_switches_rung_in_a_browsers_player() {
+    let _alone = BROWSER.lock().unwrap_or_else(|e| e.into_inner());
+    let made = transcode(&["--preset", "av1", "--max-height", "360"]);
+    for player in ["shaka-dash", "shaka-hls"] {
+        play("players.mjs", &[player], &made);
+    }
+}

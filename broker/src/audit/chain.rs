@@ -106,16 +106,40 @@ pub fn erasure(salt: [u8; 16], through: u64, at: i64) -> Content {
     Content { salt, job: None, kind: ERASED.into(), state: None, stage, failure: None, at }
 }
 
-/// The last entry that an erasure covers, where the content records one.
-pub fn erased_through(content: &Content) -> Option<u64> {
+/// What an erasure of exactly these runs of entries, first and last of each, is recorded as.
+pub fn erasure_of(salt: [u8; 16], ranges: &[(u64, u64)], at: i64) -> Content {
+    let text = String::from_utf8_lossy(&mpegflow_protocol::to_json(&ranges)).into_owned();
+    let stage = Some(format!("{{\"ranges\":{text}}}"));
+    Content { salt, job: None, kind: ERASED.into(), state: None, stage, failure: None, at }
+}
+
+/// Rising positions as runs: first and last of each.
+pub fn ranges_of(rising: &[u64]) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for seq in rising {
+        match ranges.last_mut() {
+            Some((_, last)) if last.saturating_add(1) == *seq => *last = *seq,
+            _ => ranges.push((*seq, *seq)),
+        }
+    }
+    ranges
+}
+
+/// The entries that an erasure covers, where the content records one: runs, first and last of each.
+pub fn erased_by(content: &Content) -> Option<Vec<(u64, u64)>> {
     #[derive(serde::Deserialize)]
-    struct Through {
-        through: u64,
+    #[serde(rename_all = "snake_case")]
+    enum Record {
+        Through(u64),
+        Ranges(Vec<(u64, u64)>),
     }
     if content.kind != ERASED || content.job.is_some() {
         return None;
     }
-    serde_json::from_str::<Through>(content.stage.as_deref()?).ok().map(|t| t.through)
+    match serde_json::from_str(content.stage.as_deref()?).ok()? {
+        Record::Through(through) => Some(vec![(1, through)]),
+        Record::Ranges(ranges) => Some(ranges),
+    }
 }
 
 fn finish(pieces: &[&[u8]]) -> [u8; 32] {

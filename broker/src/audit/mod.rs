@@ -3,4 +3,5 @@
 
 pub mod chain;
 pub mod checkpoint;
+pub mod keep;
 pub mod verify;

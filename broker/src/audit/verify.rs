@@ -198,14 +198,24 @@ impl Verifier {
                 }
             }
             Some(content) => {
-                if let Some(through) = chain::erased_through(content).filter(|t| *t < entry.seq) {
-                    self.uncovered.retain(|(_, last)| *last > through);
-                    if let Some((first, _)) = self.uncovered.first_mut() {
-                        *first = (*first).max(through.saturating_add(1));
-                    }
+                // A record of the future covers nothing.
+                for (from, to) in
+                    chain::erased_by(content).into_iter().flatten().filter(|(_, to)| *to < entry.seq)
+                {
+                    self.cover(from, to);
                 }
             }
         }
+    }
+
+    /// A record says that these entries were erased.
+    fn cover(&mut self, from: u64, to: u64) {
+        let rest = std::mem::take(&mut self.uncovered).into_iter().flat_map(|(first, last)| {
+            let before = (first < from).then(|| (first, last.min(from.saturating_sub(1))));
+            let after = (last > to).then(|| (first.max(to.saturating_add(1)), last));
+            [before, after].into_iter().flatten()
+        });
+        self.uncovered = rest.collect();
     }
 
     /// Ends: nothing more follows.
@@ -360,6 +370,17 @@ mod tests {
         let mut silent = log();
         silent[3].content = None;
         assert_eq!(check(&silent, &[]), Err(Finding::Erased { seq: 4 }));
+        // Of single jobs' entries: those that are named, and no other.
+        let of_jobs = |erased: &[usize]| {
+            let record = chain::erasure_of([7; 16], &chain::ranges_of(&[2, 3, 5]), 2);
+            let mut log = chain_of((1..=6).map(content).chain([record]));
+            erased.iter().for_each(|n| log[n - 1].content = None);
+            check(&log, &[]).map(|verified| verified.erased)
+        };
+        assert_eq!(of_jobs(&[2, 3, 5]), Ok(3));
+        assert_eq!(of_jobs(&[2, 3, 4, 5]), Err(Finding::Erased { seq: 4 }));
+        assert_eq!(of_jobs(&[1, 2]), Err(Finding::Erased { seq: 1 }));
+        assert_eq!(of_jobs(&[5, 6]), Err(Finding::Erased { seq: 6 }));
         // A record of the future covers nothing.
         let mut early = chain_of([chain::erasure([7; 16], 9, 2), content(2)]);
         early[1].content = None;

@@ -2,7 +2,11 @@
 //! defaults and the reference page are all made from this list.
 
 use super::layers::{Origin, Slot};
-use super::setting::{Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse, Value};
+use super::setting::{
+    AccountOfPool, Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse,
+    TokenAlgorithm, Value,
+};
+use crate::enrol::Account;
 use crate::http::cors::Origin as PageOrigin;
 use crate::queue::redis::RedisUrl;
 use crate::store::postgres::DatabaseUrl;
@@ -155,6 +159,17 @@ keys! {
     /// Where the metrics are. They say how busy tenants are: nobody but the monitoring should reach it. Nowhere where it is left out.
     metrics_listen: SocketAddr = "metrics.listen", "metrics-listen", "ADDRESS";
 
+    /// Audience of the tokens by which pods prove to this broker who they are. Where it is left out, workers join by join tokens alone.
+    kubernetes_audience: String = "kubernetes.audience", "kubernetes-audience", "NAME";
+    /// Service account of the operator, whose pods may use the control API.
+    kubernetes_operator: Account = "kubernetes.operator", "kubernetes-operator", "NAMESPACE/NAME";
+    /// Service accounts whose pods are a pool's workers although no operator says so.
+    kubernetes_accounts: Vec<AccountOfPool> = "kubernetes.accounts", "kubernetes-account", "NAMESPACE/NAME=POOL", default "";
+    /// How Kubernetes' API server is reached; as a pod's own account does where it is left out.
+    kubernetes_kubeconfig: PathBuf = "kubernetes.kubeconfig", "kubeconfig", "FILE", secret "credentials for Kubernetes' API server";
+    /// Where the control API listens, for the operator alone. Nowhere where it is left out.
+    control_listen: SocketAddr = "control.listen", "control-listen", "ADDRESS";
+
     /// PostgreSQL database, without a password. Where this and `database.url_file` are left out, a file in the data folder.
     database_url: PlainUrl<DatabaseUrl> = "database.url", "database-url", "URL";
     /// File with the database's URL, which may hold a password. Read again for each new connection.
@@ -163,6 +178,14 @@ keys! {
     database_password_file: PathBuf = "database.password_file", "database-password-file", "FILE", secret "the database's password";
     /// Most connections to the database.
     database_connections: Number<2, 1000> = "database.connections", "database-connections", "NUMBER", default "10";
+
+    /// Folder for signed checkpoints of the audit log, outside the database; brokers may share it. Without it nothing is signed, and a
+    /// log that somebody with the database's password chained anew looks whole.
+    audit_checkpoints: PathBuf = "audit.checkpoints", "audit-checkpoints", "DIR";
+    /// File with the key that signs them; `mpegflow-broker audit key` makes it.
+    audit_key: PathBuf = "audit.key", "audit-key", "FILE", secret "the key that signs checkpoints";
+    /// How often the heads of the chains are signed, where they have moved: what was chained since the last time can be cut off unseen.
+    audit_interval: Span<5, 86_400> = "audit.interval", "audit-interval", "SECONDS", default "600s";
 
     /// Redis, the index that brokers share, without a password: `redis://`, `redis+sentinel://` or `redis+cluster://`, with `rediss` for
     /// TLS. Where this and `redis.url_file` are left out, an index in the broker.
@@ -199,6 +222,22 @@ keys! {
     /// Folder for parts of uploads on their way, at most 24 MiB for each upload that is being written; below the data folder where it is left out.
     s3_spool: PathBuf = "s3.spool", "s3-spool", "DIR", env "MPEGFLOW_S3_SPOOL";
 
+    /// Issuer of OpenID Connect tokens that tenants may send in place of API keys, as `iss` spells it: `https://` and a host. No token is
+    /// taken where it is left out.
+    oidc_issuer: String = "oidc.issuer", "oidc-issuer", "URL";
+    /// Who the tokens are for, as `aud` spells it.
+    oidc_audience: String = "oidc.audience", "oidc-audience", "TEXT";
+    /// What tokens are signed with. Those of any other algorithm are refused, whatever they say.
+    oidc_algorithm: TokenAlgorithm = "oidc.algorithm", "oidc-algorithm", "NAME", default "RS256";
+    /// Claim that names the tenant, which has to be there.
+    oidc_tenant_claim: String = "oidc.tenant_claim", "oidc-tenant-claim", "NAME", default "mpegflow_tenant";
+    /// What each token may do: `all`, or some of `read`, `upload`, `submit`, `delete` and `webhooks`.
+    oidc_scopes: Vec<String> = "oidc.scopes", "oidc-scope", "SCOPE", default "all";
+    /// Where the issuer's keys are; as its discovery document says where it is left out.
+    oidc_jwks: String = "oidc.jwks", "oidc-jwks", "URL";
+    /// PEM file with the only certificate authorities to trust for the issuer; the system's where it is left out.
+    oidc_ca: PathBuf = "oidc.ca", "oidc-ca", "FILE";
+
     /// Networks that webhooks may be in although they are not public. Link-local addresses and metadata services stay refused.
     webhooks_allow_networks: Vec<IpNet> = "webhooks.allow_networks", "webhook-allow-network", "NETWORK", default "";
     /// Ports that webhooks may be on.
@@ -216,6 +255,16 @@ keys! {
     quotas_unfinished_uploads: Number<1, 10_000> = "quotas.unfinished_uploads", "quota-unfinished-uploads", "NUMBER", default "64";
     /// Bytes of all uploads of a tenant.
     quotas_upload_bytes: Bytes = "quotas.upload_bytes", "quota-upload-bytes", "BYTES", default "4TiB";
+    /// Minutes of output that one job of a tenant may make; any number where it is left out.
+    quotas_job_output_minutes: Number<1, 1_000_000> = "quotas.job_output_minutes", "quota-job-output-minutes", "NUMBER";
+    /// Core-seconds that one job of a tenant may take, as estimated before anything is encoded; any number where it is left out.
+    quotas_job_core_seconds: Number<1, 1_000_000_000> = "quotas.job_core_seconds", "quota-job-core-seconds", "NUMBER";
+    /// Minutes of input that all jobs of a tenant may have in a calendar day, UTC; any number where it is left out.
+    quotas_minutes_per_day: Number<1, 10_000_000> = "quotas.minutes_per_day", "quota-minutes-per-day", "NUMBER";
+
+    /// Days that a tenant's jobs, with their output and what their events say, are kept after they have ended, and its uploads after
+    /// their last byte, where the tenant's own limits say nothing. For ever where it is left out.
+    retention_days: Number<1, 36_500> = "retention.days", "retention-days", "DAYS";
 
     /// Requests a second that a tenant may make over time, at each broker.
     rate_requests_per_second: Number<1, 1_000_000> = "rate.requests_per_second", "rate-requests-per-second", "NUMBER", default "100";

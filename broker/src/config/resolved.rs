@@ -3,15 +3,22 @@
 use super::keys::Raw;
 use super::layers::Slot;
 use super::problem::Problems;
-use super::setting::{LogFormat, Sse};
-use crate::embedded::Config;
+use super::setting::{AccountOfPool, LogFormat, Sse, TokenAlgorithm};
+use crate::audit::keep::Keeper;
+use crate::embedded::{AuditConfig, Config};
 use crate::engine::{Quotas, Rate};
+use crate::enrol::Account;
 use crate::http::cors::Origins;
 use crate::objects::s3::{Encryption, S3Config, S3Objects};
+use crate::oidc::{Algorithm, Oidc, OidcConfig};
+use crate::plan::estimate::Caps;
 use crate::queue::redis::{RedisConfig, RedisUrlSource};
+use crate::scopes::Scopes;
 use crate::store::postgres::{DatabaseConfig, UrlSource};
 use crate::webhooks::post::{Poster, SystemResolver};
 use crate::webhooks::{self, address::Ports};
+use mpegflow_protocol::ids::PoolName;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,6 +32,19 @@ pub enum Objects {
     Folder,
     /// In a bucket.
     Bucket(S3Config),
+}
+
+/// How pods enrol.
+#[derive(Debug, Clone)]
+pub struct Kubernetes {
+    /// What their tokens have to be for.
+    pub audience: String,
+    /// The account whose pods are the operator.
+    pub operator: Option<Account>,
+    /// Accounts of pools that nobody pushes.
+    pub accounts: BTreeMap<Account, PoolName>,
+    /// How the API server is reached.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// What the broker runs with.
@@ -50,8 +70,14 @@ pub struct Resolved {
     pub connection_age: Duration,
     /// Where the metrics are.
     pub metrics: Option<SocketAddr>,
+    /// How pods enrol.
+    pub kubernetes: Option<Kubernetes>,
+    /// Where the control API listens.
+    pub control: Option<SocketAddr>,
     /// PostgreSQL; a file in the data folder where there is none.
     pub database: Option<DatabaseConfig>,
+    /// Where checkpoints of the audit log are kept; nowhere where there is none.
+    pub audit: Option<AuditConfig>,
     /// Redis; an index in the broker where there is none.
     pub redis: Option<RedisConfig>,
     /// What keys in Redis begin with.
@@ -60,6 +86,10 @@ pub struct Resolved {
     pub objects: Objects,
     /// What a tenant may have.
     pub quotas: Quotas,
+    /// Whose tokens are taken beside API keys, and what each of them may do.
+    pub oidc: Option<(OidcConfig, Scopes)>,
+    /// How long a tenant's data is kept; for ever where there is none.
+    pub retention: Option<Duration>,
     /// How many requests a tenant may make.
     pub rate: Rate,
     /// Whose pages may call the public API from a browser.
@@ -76,6 +106,9 @@ impl Resolved {
         let database = database(raw, problems);
         let redis = redis(raw, problems);
         let objects = objects(raw, problems);
+        let kubernetes = kubernetes(raw, problems);
+        let oidc = oidc(raw, problems);
+        let audit = audit(raw, database.is_some(), problems);
         if !problems.is_empty() {
             return None;
         }
@@ -90,10 +123,18 @@ impl Resolved {
             lease: raw.worker_lease.get()?.0,
             connection_age: raw.worker_connection_age.get()?.0,
             metrics: raw.metrics_listen.get().copied(),
+            kubernetes,
+            control: raw.control_listen.get().copied(),
             database,
+            audit,
+            oidc,
             redis,
             redis_prefix: raw.redis_prefix.get()?.0.clone(),
             objects: objects?,
+            retention: raw
+                .retention_days
+                .get()
+                .map(|days| Duration::from_secs(days.0.saturating_mul(24 * 3_600))),
             rate: Rate {
                 per_second: u32::try_from(raw.rate_requests_per_second.get()?.0).ok()?,
                 burst: u32::try_from(raw.rate_burst.get()?.0).ok()?,
@@ -110,6 +151,11 @@ impl Resolved {
                 running_tasks: raw.quotas_running_tasks.get().and_then(|n| u32::try_from(n.0).ok()),
                 unfinished_uploads: u32::try_from(raw.quotas_unfinished_uploads.get()?.0).ok()?,
                 upload_bytes: raw.quotas_upload_bytes.get()?.0,
+                caps: Caps {
+                    output_minutes: small(raw.quotas_job_output_minutes.get().map(|n| n.0)),
+                    core_seconds: small(raw.quotas_job_core_seconds.get().map(|n| n.0)),
+                },
+                minutes_per_day: small(raw.quotas_minutes_per_day.get().map(|n| n.0)),
             },
         })
     }
@@ -126,6 +172,16 @@ impl Resolved {
             && let Err(e) = redis.check()
         {
             problems.add("redis", chain(&e));
+        }
+        if let Some((oidc, _)) = &self.oidc
+            && let Err(e) = Oidc::new(oidc.clone())
+        {
+            problems.add("oidc.ca", chain(&e));
+        }
+        if let Some(audit) = &self.audit
+            && let Err(e) = Keeper::open(&audit.checkpoints, &audit.key)
+        {
+            problems.add("audit", chain(&e));
         }
         if let Err(e) = Poster::new(self.webhooks.clone(), Arc::new(SystemResolver)) {
             problems.add("webhooks.ca", chain(&e));
@@ -144,6 +200,7 @@ impl Resolved {
         config.grace = self.grace;
         config.worker = self.worker;
         config.metrics = self.metrics;
+        config.control = self.control;
         config.worker_names.clone_from(&self.worker_names);
         config.lease = self.lease;
         config.connection_age = self.connection_age;
@@ -152,10 +209,17 @@ impl Resolved {
         config.database.clone_from(&self.database);
         config.quotas = self.quotas;
         config.rate = self.rate;
+        config.audit.clone_from(&self.audit);
+        config.oidc.clone_from(&self.oidc);
+        config.retention = self.retention;
         config.origins.clone_from(&self.origins);
         config.webhooks.clone_from(&self.webhooks);
         config
     }
+}
+
+fn small(n: Option<u64>) -> Option<u32> {
+    n.and_then(|n| u32::try_from(n).ok())
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -192,6 +256,116 @@ fn database(raw: &Raw, problems: &mut Problems) -> Option<DatabaseConfig> {
     };
     let password_file = raw.database_password_file.get().cloned();
     Some(DatabaseConfig { password_file, connections, ..DatabaseConfig::new(url) })
+}
+
+fn kubernetes(raw: &Raw, problems: &mut Problems) -> Option<Kubernetes> {
+    let accounts = raw.kubernetes_accounts.get().into_iter().flatten();
+    let accounts: Vec<_> =
+        accounts.map(|AccountOfPool(account, pool)| (account.clone(), pool.clone())).collect();
+    if let Some(slot) = raw.control_listen.is_given().then_some(&raw.control_listen)
+        && !raw.kubernetes_operator.is_given()
+    {
+        problems.add(place(slot), "control.listen needs kubernetes.operator, the account of who may use it");
+    }
+    let Some(audience) = raw.kubernetes_audience.get() else {
+        let mut alone = |given: bool, place: String, key: &str| {
+            if given {
+                problems.add(place, format!("{key} needs kubernetes.audience"));
+            }
+        };
+        alone(raw.kubernetes_operator.is_given(), place(&raw.kubernetes_operator), "kubernetes.operator");
+        alone(!accounts.is_empty(), place(&raw.kubernetes_accounts), "kubernetes.accounts");
+        alone(
+            raw.kubernetes_kubeconfig.is_given(),
+            place(&raw.kubernetes_kubeconfig),
+            "kubernetes.kubeconfig",
+        );
+        return None;
+    };
+    if audience.is_empty() || audience.starts_with("https://kubernetes.default") {
+        let text = "kubernetes.audience has to be the broker's own: a token for the API server is no worker's to show";
+        problems.add(place(&raw.kubernetes_audience), text);
+    }
+    let operator = raw.kubernetes_operator.get().cloned();
+    let count = accounts.len();
+    let accounts: BTreeMap<_, _> = accounts.into_iter().collect();
+    if accounts.len() != count || operator.as_ref().is_some_and(|operator| accounts.contains_key(operator)) {
+        let text = "kubernetes.accounts names an account twice, or the operator's";
+        problems.add(place(&raw.kubernetes_accounts), text);
+    }
+    let kubeconfig = raw.kubernetes_kubeconfig.get().cloned();
+    Some(Kubernetes { audience: audience.clone(), operator, accounts, kubeconfig })
+}
+
+fn oidc(raw: &Raw, problems: &mut Problems) -> Option<(OidcConfig, Scopes)> {
+    let Some(issuer) = raw.oidc_issuer.get() else {
+        for (given, place, key) in [
+            (raw.oidc_audience.is_given(), place(&raw.oidc_audience), "oidc.audience"),
+            (raw.oidc_jwks.is_given(), place(&raw.oidc_jwks), "oidc.jwks"),
+            (raw.oidc_ca.is_given(), place(&raw.oidc_ca), "oidc.ca"),
+        ] {
+            if given {
+                problems.add(place, format!("{key} needs oidc.issuer"));
+            }
+        }
+        return None;
+    };
+    let Some(audience) = raw.oidc_audience.get().filter(|text| !text.is_empty()) else {
+        let text =
+            "oidc.issuer needs oidc.audience: tokens for any other service of the issuer would be taken";
+        problems.add(place(&raw.oidc_issuer), text);
+        return None;
+    };
+    let mut url = |text: &String, place: String, key: &str| {
+        text.parse().map_err(|e| problems.add(place, format!("{key}: {e}"))).ok()
+    };
+    let issuer = url(issuer, place(&raw.oidc_issuer), "oidc.issuer");
+    let jwks = raw.oidc_jwks.get().map(|text| url(text, place(&raw.oidc_jwks), "oidc.jwks"));
+    let mut scopes = Vec::new();
+    for word in raw.oidc_scopes.get()? {
+        match word.parse::<Scopes>() {
+            Ok(scope) => scopes.push(scope),
+            Err(e) => problems.add(place(&raw.oidc_scopes), format!("oidc.scopes: `{word}` is {e}")),
+        }
+    }
+    let jwks = match jwks {
+        Some(None) => return None,
+        Some(Some(url)) => Some(url),
+        None => None,
+    };
+    let config = OidcConfig {
+        issuer: issuer?,
+        jwks,
+        audience: audience.clone(),
+        algorithm: match raw.oidc_algorithm.get()? {
+            TokenAlgorithm::Rs256 => Algorithm::Rs256,
+            TokenAlgorithm::Es256 => Algorithm::Es256,
+        },
+        tenant_claim: raw.oidc_tenant_claim.get()?.clone(),
+        ca_file: raw.oidc_ca.get().cloned(),
+    };
+    Some((config, scopes.into_iter().collect()))
+}
+
+fn audit(raw: &Raw, chained: bool, problems: &mut Problems) -> Option<AuditConfig> {
+    let (dir, key) = (raw.audit_checkpoints.get(), raw.audit_key.get());
+    let given = if dir.is_some() { place(&raw.audit_checkpoints) } else { place(&raw.audit_key) };
+    match (dir, key) {
+        (None, None) => None,
+        (Some(_), Some(_)) if !chained => {
+            problems.add(given, "audit.checkpoints needs database.url or database.url_file: a file in the data folder has no chain");
+            None
+        }
+        (Some(dir), Some(key)) => Some(AuditConfig {
+            checkpoints: dir.clone(),
+            key: key.clone(),
+            interval: raw.audit_interval.get()?.0,
+        }),
+        _ => {
+            problems.add(given, "audit.checkpoints and audit.key need each other");
+            None
+        }
+    }
 }
 
 fn redis(raw: &Raw, problems: &mut Problems) -> Option<RedisConfig> {
@@ -316,6 +490,22 @@ mod tests {
             error.contains("redis.ca needs") && error.contains("sentinel_password_file needs"),
             "{error}"
         );
+        let alone = [
+            ("kubernetes.operator", "a/b"),
+            ("kubernetes.accounts", "a/c=cpu"),
+            ("kubernetes.kubeconfig", "/k"),
+        ];
+        let error = resolve(&alone).unwrap_err();
+        assert_eq!(error.matches("needs kubernetes.audience").count(), 3, "{error}");
+        let error =
+            resolve(&[("control.listen", "127.0.0.1:1"), ("kubernetes.audience", "mpegflow")]).unwrap_err();
+        assert!(error.contains("control.listen needs kubernetes.operator"), "{error}");
+        for twice in
+            [("kubernetes.accounts", "a/b=cpu"), ("kubernetes.audience", "https://kubernetes.default.svc")]
+        {
+            let pods = [("kubernetes.audience", "m"), ("kubernetes.operator", "a/b"), twice];
+            assert!(resolve(&pods).is_err(), "{twice:?}");
+        }
         let error = resolve(&[("redis.url", "redis://h:6379")]).unwrap_err();
         assert!(error.contains("share a database"), "{error}");
         let error = resolve(&[("s3.bucket", "media")]).unwrap_err();

@@ -1,9 +1,11 @@
 //! The types of values: how each is read from a layer, and how it is written back.
 
+use crate::enrol::Account;
 use crate::http::cors::Origin;
 use crate::queue::redis::RedisUrl;
 use crate::store::postgres::DatabaseUrl;
 use ipnet::IpNet;
+use mpegflow_protocol::ids::PoolName;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -227,6 +229,41 @@ impl Setting for RedisPrefix {
 
     fn toml(&self) -> String {
         quoted(&self.0)
+    }
+}
+
+impl Setting for Account {
+    fn values() -> String {
+        "namespace and name of a service account, such as `mpegflow/mpegflow-operator`".into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        text(value, "NAMESPACE/NAME")?.parse()
+    }
+
+    fn toml(&self) -> String {
+        quoted(&self.to_string())
+    }
+}
+
+/// A service account, and the pool whose workers its pods are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountOfPool(pub Account, pub PoolName);
+
+impl Setting for AccountOfPool {
+    fn values() -> String {
+        "service account and pool, such as `mpegflow/cpu-worker=cpu`".into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = text(value, "NAMESPACE/NAME=POOL")?;
+        let (account, pool) = text.split_once('=').ok_or("write NAMESPACE/NAME=POOL")?;
+        let pool = pool.parse().map_err(|_| format!("`{pool}` is no name of a pool"))?;
+        Ok(Self(account.parse()?, pool))
+    }
+
+    fn toml(&self) -> String {
+        quoted(&format!("{}={}", self.0, self.1))
     }
 }
 
@@ -474,6 +511,13 @@ setting_words! {
         S3 "s3",
         /// SSE-KMS: a key of the key service.
         Kms "kms",
+    }
+    /// What tokens are signed with.
+    TokenAlgorithm {
+        /// RSA.
+        Rs256 "RS256",
+        /// ECDSA over P-256.
+        Es256 "ES256",
     }
     /// How the log is written.
     LogFormat {

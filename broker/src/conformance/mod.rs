@@ -10,6 +10,7 @@
     reason = "a test suite: a panic is the report"
 )]
 
+pub mod identity;
 pub mod objects;
 pub mod operations;
 pub mod queue;

@@ -17,6 +17,8 @@ const T0: Time = Time(1_700_000_000_000);
 /// Every promise, on a store that the suite of stores has used.
 pub async fn all(store: Arc<dyn Store>) {
     limits(&*store).await;
+    minutes(&store).await;
+    pins(&store).await;
     bans(&*store).await;
     paths(&*store).await;
     logs(&*store).await;
@@ -43,6 +45,59 @@ async fn limits(store: &dyn Store) {
     assert_eq!(store.running_of_tenant(made.tenant).await.unwrap(), 1);
     settle(store, &live.claim, LeaseIs::Held, T0, &Ending::Released).await;
     assert_eq!(store.running_of_tenant(made.tenant).await.unwrap(), 0);
+}
+
+async fn minutes(store: &Arc<dyn Store>) {
+    let (made, other) = (make(&**store, "minutes").await, make(&**store, "other minutes").await);
+    assert_eq!(store.media_of_upload(made.tenant, made.upload).await.unwrap(), None);
+    let (first, _) = submit(&**store, &made).await;
+    assert!(store.reserve_minutes(made.tenant, first, 1, 400, 1_000).await.unwrap());
+    assert!(
+        store.reserve_minutes(made.tenant, first, 1, 400, 0).await.unwrap(),
+        "taken once, and then there"
+    );
+    assert_eq!(store.minutes_taken(made.tenant, 1).await.unwrap(), 400);
+    assert_eq!(store.minutes_taken(made.tenant, 2).await.unwrap(), 0, "of another day");
+    assert_eq!(store.minutes_taken(other.tenant, 1).await.unwrap(), 0, "of another tenant");
+    let calls = (0..16).map(|_| {
+        let store = Arc::clone(store);
+        tokio::spawn(
+            async move { store.reserve_minutes(made.tenant, fresh_id(), 1, 200, 1_000).await.unwrap() },
+        )
+    });
+    let taken = futures_util::future::join_all(calls).await;
+    assert_eq!(taken.into_iter().filter(|t| *t.as_ref().unwrap()).count(), 3, "no more than there are");
+    store.cancel(made.tenant, first, None, T0).await.unwrap();
+    assert_eq!(store.minutes_taken(made.tenant, 1).await.unwrap(), 600, "a canceled job's are there again");
+}
+
+async fn pins(store: &Arc<dyn Store>) {
+    let made = make(&**store, "pins").await;
+    let (_, task) = submit(&**store, &made).await;
+    let Leased::Granted(live) = store.lease(&lease_of(task, made.worker, T0)).await.unwrap() else {
+        panic!()
+    };
+    let claim = live.claim;
+    let calls = (0..16).map(|n| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move { store.pin_input(&claim, 0, &format!("v{n}")).await.unwrap().unwrap() })
+    });
+    let found: BTreeSet<String> =
+        futures_util::future::join_all(calls).await.into_iter().map(|pin| pin.unwrap()).collect();
+    assert_eq!(found.len(), 1, "one version for all: {found:?}");
+    let pinned = found.into_iter().next();
+    assert_eq!(store.pin_input(&claim, 0, "another").await.unwrap(), pinned);
+    assert_eq!(
+        store.pin_input(&claim, 1, "of another input").await.unwrap().as_deref(),
+        Some("of another input")
+    );
+    store.garbage(1_000).await.unwrap();
+    assert_eq!(store.pin_input(&claim, 0, "another").await.unwrap(), pinned, "kept while the attempt lives");
+    for forged in [Claim { epoch: claim.epoch + 1, ..claim }, Claim { worker: fresh_id(), ..claim }] {
+        assert_eq!(store.pin_input(&forged, 0, "forged").await.unwrap(), None);
+    }
+    settle(&**store, &claim, LeaseIs::Held, T0, &Ending::Released).await;
+    assert_eq!(store.pin_input(&claim, 0, "late").await.unwrap(), None);
 }
 
 async fn bans(store: &dyn Store) {

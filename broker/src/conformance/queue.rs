@@ -1,7 +1,7 @@
 //! What every [`Queue`] promises.
 
 use crate::model::{ReadyTask, Time};
-use crate::queue::{Queue, RunningTask, Take};
+use crate::queue::{Indexed, Queue, RunningTask, Take};
 use mpegflow_protocol::ids::{PoolName, TaskId, TenantId};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,7 +43,43 @@ pub async fn all(queue: &dyn Queue) {
     tenants(queue).await;
     priorities(queue).await;
     shares(queue).await;
+    at_once(queue).await;
     repair(queue).await;
+}
+
+/// Many at once are each answered as if they came alone.
+async fn at_once(queue: &dyn Queue) {
+    let tasks: Vec<_> = (1..=40).map(|n| ready(n, 51 + n % 2, 0)).collect();
+    queue.offer(&tasks, Time(1_000)).await.unwrap();
+    // Every fourth asks for one of a tenant that has nothing.
+    let takes = (0..48_u128).map(|n| take(queue, [None, Some(51), None, Some(59)][(n % 4) as usize]));
+    let taken = futures_util::future::join_all(takes).await;
+    let mut got: Vec<u128> = Vec::new();
+    for (n, taken) in taken.iter().enumerate() {
+        match (n % 4, taken) {
+            (3, taken) => assert_eq!(*taken, Take::OtherTenant),
+            (1, Take::Task(task)) => {
+                assert_eq!(task.tenant.as_u128(), 51);
+                got.push(task.task.as_u128());
+            }
+            (_, Take::Task(task)) => got.push(task.task.as_u128()),
+            // The tenant of this one had no more.
+            (1, Take::OtherTenant) => {}
+            (_, taken) => panic!("{n}: {taken:?}"),
+        }
+    }
+    let count = got.len();
+    got.sort_unstable();
+    got.dedup();
+    assert_eq!((got.len(), count >= 32), (count, true), "each is taken once: {got:?}");
+    let ended: Vec<_> = got.iter().map(|n| running(*n, 51 + n % 2)).collect();
+    let next: Vec<_> = got.iter().map(|n| ready(n + 100, 51 + n % 2, 0)).collect();
+    let settled = ended.iter().zip(&next).map(|(ended, next)| queue.settled(ended, Some(next), Time(2_000)));
+    for settled in futures_util::future::join_all(settled).await {
+        settled.unwrap();
+    }
+    assert_eq!(depth(queue).await, 40, "each end and what follows it");
+    clear(queue).await;
 }
 
 async fn one_taker(queue: &dyn Queue) {
@@ -207,7 +243,9 @@ async fn repair(queue: &dyn Queue) {
     assert_eq!(depth(queue).await, 1_001);
     let tasks = queue.tasks().await.unwrap();
     assert_eq!(tasks.len(), 1_001);
-    assert!(tasks.contains(&(pool.clone(), TaskId::from_u128(2_000))));
+    let indexed = |task: u128, taken| Indexed { pool: pool.clone(), task: TaskId::from_u128(task), taken };
+    assert!(tasks.contains(&indexed(2_000, Some(Time(1_000)))));
+    assert!(tasks.contains(&indexed(1, Some(Time(1_000)))) && tasks.contains(&indexed(2, None)));
     assert_eq!(take(queue, None).await, Take::Task(ready(2, 41, 0)), "1 runs");
     queue.settled(&running(2_000, 41), None, Time(1_000)).await.unwrap();
     clear(queue).await;
@@ -216,7 +254,7 @@ async fn repair(queue: &dyn Queue) {
 
 /// Removes everything.
 async fn clear(queue: &dyn Queue) {
-    for (pool, task) in queue.tasks().await.unwrap() {
+    for Indexed { pool, task, .. } in queue.tasks().await.unwrap() {
         queue.remove(Some(&pool), &[task]).await.unwrap();
     }
 }

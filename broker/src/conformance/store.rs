@@ -2,11 +2,12 @@
 
 use crate::model::{Claim, Part, Time, UploadRecord};
 use crate::plan::{Settings, graph};
+use crate::scopes::Scopes;
 use crate::secret::fresh_id;
 use crate::state::{Ending, Snapshot, decide};
 use crate::store::{
-    Announced, ApiKeyRecord, Canceled, Deleted, Idempotency, LeaseIs, Leased, NewJob, NewLease, NewUpload,
-    Once, Recorded, Settled, Store, Submitted,
+    Announced, ApiKeyRecord, Canceled, Deleted, End, Idempotency, LeaseIs, Leased, NewJob, NewLease,
+    NewUpload, Once, Recorded, Settled, Store, Submitted,
 };
 use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::failure::{Failure, FailureCode};
@@ -97,10 +98,15 @@ async fn lease_at(store: &dyn Store, task: TaskId, worker: WorkerId, now: Time) 
     }
 }
 
+/// The end of an attempt that is asked for, with nothing known before.
+pub fn end(claim: &Claim, lease: LeaseIs, now: Time) -> End<'_> {
+    End { claim, evidence: None, lease, now, next_task: fresh_id(), known: None }
+}
+
 /// Ends an attempt as the state machine decides.
 pub async fn settle(store: &dyn Store, claim: &Claim, lease: LeaseIs, now: Time, ending: &Ending) -> Settled {
     let decide = |snapshot: &Snapshot| decide(snapshot, ending, now, Settings::default());
-    store.settle(claim, None, lease, now, fresh_id(), &decide).await.unwrap()
+    store.settle(end(claim, lease, now), &decide).await.unwrap()
 }
 
 fn failed(code: FailureCode) -> Ending {
@@ -121,7 +127,8 @@ pub async fn all(store: Arc<dyn Store>) {
     parts(&*store).await;
     cancels(&*store).await;
     housekeeping(&*store).await;
-    super::operations::all(store).await;
+    super::operations::all(Arc::clone(&store)).await;
+    super::identity::all(store).await;
 }
 
 async fn tenants(store: &dyn Store) {
@@ -129,9 +136,18 @@ async fn tenants(store: &dyn Store) {
     assert_eq!(store.ensure_tenant("one", fresh_id(), T0).await.unwrap(), one, "one name, one tenant");
     assert_ne!(store.ensure_tenant("two", fresh_id(), T0).await.unwrap(), one);
     let key: KeyId = fresh_id();
-    let record = ApiKeyRecord { tenant: one, secret_sha256: [7; 32] };
+    let scopes = Scopes::read("read,submit");
+    let mut record = ApiKeyRecord { tenant: one, secret_sha256: [7; 32], scopes, expires_at: None };
     store.add_api_key(key, &record, "label", T0).await.unwrap();
-    assert_eq!(store.api_key(key).await.unwrap(), Some(record));
+    assert_eq!(store.api_key(key).await.unwrap(), Some(record.clone()));
+    for (at, expected) in [(900, 900), (1_000, 900), (500, 500)] {
+        assert!(store.expire_api_key(key, Time(at)).await.unwrap());
+        record.expires_at = Some(Time(expected));
+        assert_eq!(store.api_key(key).await.unwrap(), Some(record.clone()), "never later");
+    }
+    let shown = store.api_keys(one).await.unwrap().remove(0);
+    assert_eq!((shown.id, shown.label.as_str(), shown.scopes, shown.created_at), (key, "label", scopes, T0));
+    assert!(!store.expire_api_key(fresh_id(), T0).await.unwrap());
     assert!(store.revoke_api_key(key, T0).await.unwrap());
     assert!(!store.revoke_api_key(key, T0).await.unwrap());
     assert_eq!(store.api_key(key).await.unwrap(), None, "revoked");

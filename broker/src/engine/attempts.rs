@@ -2,7 +2,7 @@
 
 use super::live::Live;
 use super::{Counters, Engine, Notice};
-use crate::model::{Claim, LiveAttempt, Part, ReadyTask, WorkerRecord};
+use crate::model::{Claim, LiveAttempt, Part, ReadyTask, Time, WorkerRecord};
 use crate::objects::{Body, BodyError, Bytestream, Key, ObjectError, PartHead};
 use crate::plan::bans::Bans;
 use crate::plan::budget;
@@ -27,6 +27,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Waiting at most this long for an earlier write of the same output to end.
 const WRITER_PATIENCE: Duration = Duration::from_secs(20);
 
+/// A worker that may have nothing now is looked at again after this long.
+const HELD_PAUSE: Duration = Duration::from_secs(1);
+
 /// A task of a tenant that has as many running as it may is looked at again after so many milliseconds.
 const HELD_BACK: u64 = 1_000;
 /// So many of them are passed over before others get a turn at the queue.
@@ -40,6 +43,17 @@ enum Held {
     InTheIndex,
     /// The index does not answer.
     Nowhere,
+}
+
+/// What one look for work found.
+enum Found {
+    Lease(Box<Lease>),
+    /// A task, which another was faster to get.
+    Lost,
+    /// Nothing of the worker's tenant, but something of another.
+    OtherTenant,
+    /// Nothing until then.
+    Nothing(Option<Time>),
 }
 
 /// Why a worker's call was refused. A worker learns no more than the variant.
@@ -149,21 +163,28 @@ impl Engine {
             if self.draining.is_cancelled() {
                 return Ok(LeaseAnswer::Idle);
             }
-            let record = self.store.worker(worker).await?.ok_or(CallError::UnknownWorker)?;
+            let (record, live) = self.store.asking(worker).await?.ok_or(CallError::UnknownWorker)?;
+            if record.revoked {
+                return Err(CallError::UnknownWorker);
+            }
+            if record.retired {
+                return Ok(LeaseAnswer::Retire);
+            }
             let _asking = self.presence.ask(&record.pool);
-            let next = if self.store.live_of_worker(worker).await? >= MAX_LIVE_PER_WORKER {
+            let next = if self.is_held(&record) {
+                Some(HELD_PAUSE)
+            } else if live >= MAX_LIVE_PER_WORKER {
                 None
             } else {
-                match self.take_for(&record).await? {
-                    Take::Task(ready) => {
-                        if let Some(lease) = self.lease_heard(worker, ready).await? {
-                            return Ok(LeaseAnswer::Lease(Box::new(lease)));
-                        }
-                        continue;
-                    }
+                match self.lease_heard(record.clone()).await? {
+                    Found::Lease(lease) => return Ok(LeaseAnswer::Lease(lease)),
+                    Found::Lost => continue,
                     // Its own tenant has nothing at all; whoever asked to wait is not made to.
-                    Take::OtherTenant => return Ok(LeaseAnswer::Retire),
-                    Take::Empty(next) => {
+                    Found::OtherTenant => {
+                        self.retire(&record).await?;
+                        return Ok(LeaseAnswer::Retire);
+                    }
+                    Found::Nothing(next) => {
                         next.map(|time| Duration::from_millis(self.now().until_ms(time).max(10)))
                     }
                 }
@@ -218,23 +239,30 @@ impl Engine {
         Ok(held)
     }
 
-    /// Leases, and gives back what nobody waits for any more: a caller that hangs up between the claim and the answer
-    /// would leave a lease that only its expiry ends.
-    async fn lease_heard(
-        self: &Arc<Self>,
-        worker: WorkerId,
-        ready: ReadyTask,
-    ) -> Result<Option<Lease>, CallError> {
+    /// Takes and leases, and gives back what nobody waits for any more: a caller that hangs up in between would leave a task that
+    /// the index takes for running, and between the claim and the answer a lease that only its expiry ends.
+    async fn lease_heard(self: &Arc<Self>, worker: WorkerRecord) -> Result<Found, CallError> {
         let (answer, heard) = tokio::sync::oneshot::channel();
         let engine = Arc::clone(self);
         tokio::spawn(async move {
-            let leased = engine.try_lease(worker, &ready).await;
-            if let Err(Ok(Some(lease))) = answer.send(leased) {
-                engine.give_back(worker, &lease).await;
+            let found = engine.find(&worker).await;
+            if let Err(Ok(Found::Lease(lease))) = answer.send(found) {
+                engine.give_back(worker.id, &lease).await;
             }
         });
         // The task ends without an answer only when the process does.
-        heard.await.unwrap_or(Ok(None))
+        heard.await.unwrap_or(Ok(Found::Nothing(None)))
+    }
+
+    async fn find(&self, worker: &WorkerRecord) -> Result<Found, CallError> {
+        Ok(match self.take_for(worker).await? {
+            Take::Task(ready) => match self.try_lease(worker.id, &ready).await? {
+                Some(lease) => Found::Lease(Box::new(lease)),
+                None => Found::Lost,
+            },
+            Take::OtherTenant => Found::OtherTenant,
+            Take::Empty(next) => Found::Nothing(next),
+        })
     }
 
     /// Releases a lease whose worker never got it.
@@ -255,11 +283,12 @@ impl Engine {
     }
 
     async fn try_lease(&self, worker: WorkerId, ready: &ReadyTask) -> Result<Option<Lease>, CallError> {
+        let now = self.now();
         let new = NewLease {
             task: ready.task,
             worker,
             attempt: fresh_id(),
-            now: self.now(),
+            now,
             lease_ms: self.lease_ms,
             most: MAX_LIVE_PER_WORKER,
         };
@@ -293,7 +322,7 @@ impl Engine {
             }
         };
         match leased {
-            Leased::Granted(attempt) => Ok(Some(self.render_lease(&attempt, &bans))),
+            Leased::Granted(attempt) => Ok(Some(self.render_lease(&attempt, now, &bans))),
             Leased::Gone => {
                 self.told(self.queue.remove(Some(&ready.pool), &[ready.task]).await);
                 Ok(None)
@@ -306,11 +335,11 @@ impl Engine {
         }
     }
 
-    fn render_lease(&self, attempt: &LiveAttempt, bans: &Bans) -> Lease {
+    fn render_lease(&self, attempt: &LiveAttempt, now: Time, bans: &Bans) -> Lease {
         self.live.entry(attempt).bans.store(bans.version(), Ordering::Relaxed);
         self.live.tell(Notice::Stored(attempt.tenant));
         Counters::add(&self.counters.attempts_started, 1);
-        let waited = attempt.task.not_before.until_ms(self.now());
+        let waited = attempt.task.not_before.until_ms(now);
         self.meters.leased_after(Duration::from_millis(waited));
         let plan = &attempt.task.plan;
         tracing::info!(job = %attempt.job, task = plan.kind.as_str(), attempt = %attempt.claim.attempt, worker = %attempt.claim.worker, epoch = attempt.claim.epoch, "leased");
@@ -378,7 +407,7 @@ impl Engine {
         let bytes: Bytestream = if range.is_empty() {
             Box::pin(futures_util::stream::empty())
         } else {
-            self.objects.read(&key, range.clone()).await.map_err(CallError::Objects)?
+            self.read_pinned(&attempt, &live, input, &key, range.clone()).await?
         };
         Counters::add(&self.counters.bytes_to_workers, range.end.saturating_sub(range.start));
         let bytes =

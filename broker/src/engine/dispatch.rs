@@ -3,7 +3,7 @@
 
 use super::Engine;
 use crate::model::{ReadyTask, WorkerRecord};
-use crate::queue::{QueueError, Take};
+use crate::queue::{Indexed, QueueError, Take};
 use crate::store::StoreError;
 use mpegflow_protocol::ids::{PoolName, TaskId};
 use std::collections::{BTreeMap, HashSet};
@@ -11,10 +11,13 @@ use std::collections::{BTreeMap, HashSet};
 /// Ready tasks of which one is chosen where the index does not answer: brokers that all took the first would wait for each other.
 const CHOICE: u32 = 32;
 
+/// A claim takes no longer than this, in milliseconds.
+const STALE: u64 = 60_000;
+
 /// What a repair of the index changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Repaired {
-    /// Tasks that were missing.
+    /// Tasks that were missing, or for which nobody was waiting any more.
     pub added: u64,
     /// Tasks that had ended.
     pub removed: u64,
@@ -62,7 +65,7 @@ impl Engine {
     /// Makes the index what the store says: at the start, after its loss, and against whatever it has missed.
     ///
     /// What is in the index before the store is read and then not in the store has ended for good, so it goes. What the store
-    /// has and the index has not is added.
+    /// has and the index has not is added, and so is what waits though the index has had it as running for a while.
     ///
     /// # Errors
     /// The store failed. An index that does not answer is repaired once it does.
@@ -71,24 +74,29 @@ impl Engine {
         let waiting = self.store.ready_tasks().await?;
         let running = self.store.running_tasks().await?;
         let weights = self.store.tenant_weights().await?;
-        let known: HashSet<TaskId> = before.iter().map(|(_, task)| *task).collect();
+        // Taken long ago, and it still waits: whoever took it ended before it could lease it.
+        let long_ago = self.now().minus_ms(STALE);
+        let stale = |task: &Indexed| task.taken.is_some_and(|taken| taken <= long_ago);
+        let stale: HashSet<TaskId> = before.iter().filter(|task| stale(task)).map(|task| task.task).collect();
+        let known: HashSet<TaskId> = before.iter().map(|task| task.task).collect();
         let unfinished: HashSet<TaskId> =
             waiting.iter().map(|task| task.task).chain(running.iter().map(|task| task.task)).collect();
         let mut ended: BTreeMap<&PoolName, Vec<TaskId>> = BTreeMap::new();
-        for (pool, task) in before.iter().filter(|(_, task)| !unfinished.contains(task)) {
+        for Indexed { pool, task, .. } in before.iter().filter(|task| !unfinished.contains(&task.task)) {
             ended.entry(pool).or_default().push(*task);
         }
+        let lost: Vec<_> = waiting.iter().filter(|task| stale.contains(&task.task)).cloned().collect();
         let waiting: Vec<_> = waiting.into_iter().filter(|task| !known.contains(&task.task)).collect();
         let running: Vec<_> = running.into_iter().filter(|task| !known.contains(&task.task)).collect();
         let pools: HashSet<&PoolName> = before
             .iter()
-            .map(|(pool, _)| pool)
+            .map(|task| &task.pool)
             .chain(waiting.iter().map(|task| &task.pool))
             .chain(running.iter().map(|task| &task.pool))
             .collect();
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let repaired = Repaired {
-            added: count(waiting.len().saturating_add(running.len())),
+            added: count(waiting.len().saturating_add(running.len()).saturating_add(lost.len())),
             removed: count(ended.values().map(Vec::len).sum()),
         };
         let repair = async {
@@ -99,6 +107,7 @@ impl Engine {
                 self.queue.weigh(pool, &weights).await?;
             }
             self.queue.restore(&waiting, &running, self.now()).await?;
+            self.queue.offer(&lost, self.now()).await?;
             self.queue.mark_whole().await
         };
         Ok(self.listening(repair.await).map_or(Repaired::default(), |()| repaired))

@@ -31,6 +31,8 @@ pub struct Swept {
     pub attempts: u64,
     /// Uploads that went.
     pub uploads: u64,
+    /// Deleted jobs whose rows went.
+    pub jobs: u64,
 }
 
 impl Engine {
@@ -124,6 +126,7 @@ impl Engine {
                 }
             }
         }
+        swept.jobs = self.purge().await?;
         let now = self.now();
         let idle = u64::try_from(IDLE_UPLOAD.as_millis()).unwrap_or(u64::MAX);
         for (tenant, upload) in self.store.idle_uploads(now.minus_ms(idle)).await? {

@@ -3,11 +3,13 @@
 use super::{Engine, Notice, render};
 use crate::model::{InputSource, JobRecord, JobView, ManifestEntry};
 use crate::objects::{Bytestream, Key, ObjectError};
+use crate::plan::estimate::Exceeded;
 use crate::plan::graph;
 use crate::plan::presets::{Contradiction, PresetName};
 use crate::secret::fresh_id;
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{Job, JobPage, JobState, TaskState};
+use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
 use mpegflow_protocol::job::{InputRef, JobSpec};
 use mpegflow_protocol::{path, text, to_json};
@@ -43,6 +45,17 @@ pub enum SubmitError {
     /// Too many unfinished jobs.
     #[error("there are too many unfinished jobs; at most {0}")]
     TooMany(u32),
+    /// It would cost more than it may.
+    #[error("it would cost more than it may")]
+    TooExpensive(Exceeded),
+    /// The tenant's minutes of the day are used up.
+    #[error("the {most} minutes of the day are used up")]
+    NoMinutes {
+        /// How many there are.
+        most: u32,
+        /// Seconds until the next day.
+        next_day_s: u64,
+    },
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -63,6 +76,9 @@ pub enum JobError {
     /// It has ended.
     #[error("the job has ended")]
     Final(JobState),
+    /// It has not ended.
+    #[error("the job has not ended")]
+    Active,
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -74,6 +90,21 @@ pub enum JobError {
     Store(#[from] StoreError),
 }
 
+/// Writes into a spec whether its tenant may copy, so that the plan needs no more than the spec: copying is what happens where it
+/// may and nothing else was said.
+fn copying(spec: &mut JobSpec, preset: PresetName, allowed: bool) -> Result<(), SubmitError> {
+    if spec.video.copy == Some(true) && !allowed {
+        return Err(SubmitError::Contradiction(Contradiction {
+            field: "video.copy",
+            reason: "this tenant may not copy a source's pictures; leave the field out, or ask the operator of the broker".into(),
+        }));
+    }
+    if allowed && spec.video.copy.is_none() && preset.recipe().video == Some(VideoCodec::H264) {
+        spec.video.copy = Some(true);
+    }
+    Ok(())
+}
+
 impl Engine {
     /// Creates a job; the answer as JSON.
     ///
@@ -82,12 +113,14 @@ impl Engine {
     pub async fn submit(
         &self,
         tenant: TenantId,
-        spec: JobSpec,
+        mut spec: JobSpec,
         once: Option<&Idempotency>,
     ) -> Result<Vec<u8>, SubmitError> {
         let preset = PresetName::find(&spec.preset)
             .ok_or_else(|| SubmitError::UnknownPreset(text::clean(&spec.preset, 64)))?;
         preset.check(&spec).map_err(SubmitError::Contradiction)?;
+        let limits = self.limits(tenant).await?;
+        copying(&mut spec, preset, limits.copy)?;
         let now = self.now();
         let (upload, object) = match &spec.input {
             InputRef::Upload(upload) => (*upload, None),
@@ -106,6 +139,7 @@ impl Engine {
                 e => SubmitError::Objects(e),
             })?;
         }
+        let estimate = self.may_cost(tenant, &spec, upload, size).await?;
         let mut task = graph::probe(&spec, upload, size, self.settings);
         if let Some(object) = object {
             task.inputs = vec![object];
@@ -125,10 +159,14 @@ impl Engine {
         };
         let id = job.id;
         let folder = job.spec.folder(id).map_err(SubmitError::Path)?;
-        let answer =
-            to_json(&render::job(&JobView { job, tasks: Vec::new(), objects: Vec::new() }, None, None));
+        let answer = to_json(&render::job(
+            &JobView { job, tasks: Vec::new(), objects: Vec::new() },
+            None,
+            None,
+            estimate,
+        ));
         let pool = PoolName::default();
-        let quotas = self.limits(tenant).await?.quotas;
+        let quotas = limits.quotas;
         let new = NewJob {
             id,
             tenant,
@@ -186,7 +224,8 @@ impl Engine {
     }
 
     fn render(&self, view: &JobView, full: bool) -> Job {
-        render::job(view, self.live.of_job(view.job.id), self.waiting(view, full))
+        let estimate = self.estimate(&view.job);
+        render::job(view, self.live.of_job(view.job.id), self.waiting(view, full), estimate)
     }
 
     /// A page of the tenant's jobs, newest first.
@@ -274,5 +313,30 @@ impl Engine {
     ) -> Result<Bytestream, JobError> {
         let key = Key::Output(tenant, job, entry.attempt, entry.output);
         self.objects.read(&key, range).await.map_err(JobError::Objects)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_copies_where_it_may_and_is_told_where_it_may_not() {
+        let spec = |preset: &str, video: &str| {
+            let text = format!(
+                r#"{{"version":1,"input":{{"upload":"upl_0192f0c1a2b37c4d8e9f001122334455"}},"preset":"{preset}"{video}}}"#
+            );
+            JobSpec::parse(text.as_bytes()).unwrap()
+        };
+        let after = |preset: &str, video: &str, allowed: bool| {
+            let mut spec = spec(preset, video);
+            copying(&mut spec, PresetName::find(preset).unwrap(), allowed).map(|()| spec.video.copy)
+        };
+        assert_eq!(after("web", "", false).unwrap(), None);
+        assert_eq!(after("web", "", true).unwrap(), Some(true));
+        assert_eq!(after("web", r#","video":{"copy":false}"#, true).unwrap(), Some(false));
+        assert_eq!(after("hevc", "", true).unwrap(), None);
+        let refused = after("web", r#","video":{"copy":true}"#, false);
+        assert!(matches!(refused, Err(SubmitError::Contradiction(c)) if c.field == "video.copy"));
     }
 }

@@ -3,6 +3,7 @@
 use super::rate::Rate;
 use super::{Engine, Quotas};
 use crate::model::TenantLimits;
+use crate::plan::estimate::Caps;
 use crate::store::StoreError;
 use mpegflow_protocol::ids::TenantId;
 use std::collections::HashMap;
@@ -23,6 +24,8 @@ pub struct Limits {
     pub quotas: Quotas,
     /// How many requests it may make.
     pub rate: Rate,
+    /// Whether it may have a source's own pictures in its output.
+    pub copy: bool,
 }
 
 impl Limits {
@@ -33,11 +36,17 @@ impl Limits {
                 running_tasks: own.running_tasks.or(self.quotas.running_tasks),
                 unfinished_uploads: own.unfinished_uploads.unwrap_or(self.quotas.unfinished_uploads),
                 upload_bytes: own.upload_bytes.unwrap_or(self.quotas.upload_bytes),
+                caps: Caps {
+                    output_minutes: own.job_output_minutes.or(self.quotas.caps.output_minutes),
+                    core_seconds: own.job_core_seconds.or(self.quotas.caps.core_seconds),
+                },
+                minutes_per_day: own.minutes_per_day.or(self.quotas.minutes_per_day),
             },
             rate: Rate {
                 per_second: own.requests_per_second.unwrap_or(self.rate.per_second),
                 burst: own.burst.unwrap_or(self.rate.burst),
             },
+            copy: own.copy.unwrap_or(self.copy),
         }
     }
 }
@@ -99,7 +108,7 @@ impl Engine {
         if let Some(limits) = self.tenants.limits.get(tenant) {
             return Ok(limits);
         }
-        let all = Limits { quotas: self.quotas, rate: self.rate };
+        let all = Limits { quotas: self.quotas, rate: self.rate, copy: false };
         let own = self.store.tenant_limits(tenant).await?;
         let limits = own.map_or(all, |own| all.with(&own));
         self.tenants.limits.put(tenant, limits);
@@ -140,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_a_tenants_row_says_holds_and_the_rest_is_as_for_all() {
-        let all = Limits { quotas: Quotas::default(), rate: Rate::default() };
+        let all = Limits { quotas: Quotas::default(), rate: Rate::default(), copy: false };
         assert_eq!(all.with(&TenantLimits::default()), all);
         let own = TenantLimits {
             unfinished_jobs: Some(0),

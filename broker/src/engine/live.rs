@@ -37,6 +37,8 @@ pub(super) struct Live {
     progress: Mutex<TaskProgress>,
     /// One writer for each output at a time.
     outputs: Vec<tokio::sync::Mutex<()>>,
+    /// Versions of inputs, as the store has pinned them.
+    pins: Mutex<HashMap<u32, String>>,
 }
 
 impl Live {
@@ -55,6 +57,7 @@ impl Live {
             bans: AtomicU64::new(0),
             progress: Mutex::default(),
             outputs: attempt.task.plan.outputs.iter().map(|_| tokio::sync::Mutex::default()).collect(),
+            pins: Mutex::default(),
         }
     }
 
@@ -65,6 +68,15 @@ impl Live {
 
     pub(super) fn writer(&self, output: u32) -> Option<&tokio::sync::Mutex<()>> {
         self.outputs.get(usize::try_from(output).ok()?)
+    }
+
+    /// The version of an input that is read, where it is known here. There are as many inputs as the plan has.
+    pub(super) fn pin(&self, input: u32) -> Option<String> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner).get(&input).cloned()
+    }
+
+    pub(super) fn set_pin(&self, input: u32, version: &str) {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner).insert(input, version.to_owned());
     }
 
     pub(super) fn progress(&self) -> render::Running {

@@ -2,18 +2,23 @@
 
 mod attempts;
 mod bans;
+pub mod cluster;
 mod dispatch;
 mod housekeeping;
 mod jobs;
+mod keys;
 mod leader;
 mod limits;
 mod live;
 mod logs;
 mod meters;
+mod pins;
 mod presence;
 mod rate;
 mod render;
+mod retention;
 mod settle;
+mod spend;
 mod uploads;
 mod waiting;
 mod webhooks;
@@ -21,15 +26,18 @@ mod writing;
 
 pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};
 pub use bans::Used;
+pub use cluster::PodRefused;
 pub use dispatch::Repaired;
 pub use housekeeping::{Swept, expires};
 pub use jobs::{JobError, SubmitError};
+pub use keys::{Caller, CallerError, NewKey, RotateError, TokenError, Tokens};
 pub use leader::Leadership;
 pub use limits::Limits;
 pub use live::{Notice, Subscription};
 pub use meters::Meters;
 pub use presence::{Connected, Presence};
-pub use rate::Rate;
+pub use rate::{Rate, Throttle};
+pub use retention::Retained;
 pub use uploads::{Checksum, ChecksumAlgorithm, UploadError, Writes};
 pub use webhooks::WebhookError;
 
@@ -37,10 +45,12 @@ use crate::capability::Capabilities;
 use crate::model::{Clock, StoredEvent, Time};
 use crate::objects::Objects;
 use crate::plan::Settings;
+use crate::plan::estimate::Caps;
 use crate::queue::Queue;
-use crate::store::{ApiKeyRecord, Store, StoreError};
+use crate::scopes::Scopes;
+use crate::store::{Store, StoreError};
 use live::LiveMap;
-use mpegflow_protocol::ids::{KeyId, PoolName, TenantId};
+use mpegflow_protocol::ids::{PoolName, TenantId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -57,11 +67,22 @@ pub struct Quotas {
     pub unfinished_uploads: u32,
     /// Bytes of all uploads.
     pub upload_bytes: u64,
+    /// What one job may cost.
+    pub caps: Caps,
+    /// Minutes of input of all jobs of a calendar day, UTC; any number where there is none.
+    pub minutes_per_day: Option<u32>,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { unfinished_jobs: 1_000, running_tasks: None, unfinished_uploads: 64, upload_bytes: 4 << 40 }
+        Self {
+            unfinished_jobs: 1_000,
+            running_tasks: None,
+            unfinished_uploads: 64,
+            upload_bytes: 4 << 40,
+            caps: Caps::default(),
+            minutes_per_day: None,
+        }
     }
 }
 
@@ -137,6 +158,7 @@ pub struct Engine {
     name: String,
     presence: Arc<Presence>,
     lookout: waiting::Lookout,
+    cluster: cluster::Seen,
     meters: Arc<Meters>,
     rate: Rate,
     buckets: rate::Buckets,
@@ -144,6 +166,8 @@ pub struct Engine {
     webhook_secrets: crate::webhooks::secret::Secrets,
     webhook_policy: crate::webhooks::Policy,
     webhook_counts: crate::webhooks::sender::Counts,
+    /// What verifies tokens, and what each of them may do.
+    tokens: Option<(Arc<dyn Tokens>, Scopes)>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -172,6 +196,7 @@ impl Engine {
             name: uuid::Uuid::new_v4().simple().to_string(),
             presence: Arc::default(),
             lookout: waiting::Lookout::default(),
+            cluster: cluster::Seen::default(),
             meters: parts.meters,
             rate: parts.rate,
             buckets: rate::Buckets::default(),
@@ -179,7 +204,15 @@ impl Engine {
             webhook_secrets: parts.webhook_secrets,
             webhook_policy: parts.webhook_policy,
             webhook_counts: crate::webhooks::sender::Counts::default(),
+            tokens: None,
         }
+    }
+
+    /// The same, taking tokens beside API keys; each of them may do what `scopes` say.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: Arc<dyn Tokens>, scopes: Scopes) -> Self {
+        self.tokens = Some((tokens, scopes));
+        self
     }
 
     /// Now.
@@ -232,30 +265,6 @@ impl Engine {
         self.draining.cancel();
     }
 
-    /// The tenant of a key; `None` for a wrong one.
-    ///
-    /// # Errors
-    /// The store could not answer.
-    pub async fn tenant_of_key(&self, text: &str) -> Result<Option<TenantId>, StoreError> {
-        // Past the parse, an unknown id costs the same look-up and comparison as a wrong secret.
-        let Some((id, secret)) = parse_api_key(text) else { return Ok(None) };
-        let found = self.store.api_key(id).await?;
-        let (tenant, expected) = found.map_or((None, [0; 32]), |key| (Some(key.tenant), key.secret_sha256));
-        Ok(tenant.filter(|_| crate::secret::same(&crate::secret::sha256(secret.as_bytes()), &expected)))
-    }
-
-    /// Makes an API key; this is the only time it is seen.
-    ///
-    /// # Errors
-    /// No randomness, or the store could not take it.
-    pub async fn create_api_key(&self, tenant: TenantId, label: &str) -> Result<String, SecretError> {
-        let id: KeyId = KeyId::from_u128(uuid::Uuid::new_v4().as_u128());
-        let secret = crate::secret::hex(&crate::secret::random().map_err(|_| SecretError::Randomness)?);
-        let record = ApiKeyRecord { tenant, secret_sha256: crate::secret::sha256(secret.as_bytes()) };
-        self.store.add_api_key(id, &record, label, self.now()).await?;
-        Ok(format!("mf_{:032x}_{secret}", id.as_u128()))
-    }
-
     /// Makes a join token; this is the only time it is seen.
     ///
     /// # Errors
@@ -303,10 +312,4 @@ pub enum SecretError {
     /// The store could not take it.
     #[error("the store could not take it")]
     Store(#[from] StoreError),
-}
-
-fn parse_api_key(text: &str) -> Option<(KeyId, &str)> {
-    let (id, secret) = text.strip_prefix("mf_")?.split_once('_')?;
-    crate::secret::from_hex(secret)?;
-    Some((format!("key_{id}").parse().ok()?, secret))
 }

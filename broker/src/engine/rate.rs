@@ -74,6 +74,39 @@ impl Buckets {
     }
 }
 
+/// One bucket for whoever comes.
+#[derive(Debug)]
+pub struct Throttle {
+    bucket: Mutex<Bucket>,
+    per_second: f64,
+    burst: f64,
+}
+
+impl Throttle {
+    /// A full one.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        let burst = f64::from(burst.max(1));
+        let bucket = Mutex::new(Bucket { tokens: burst, at: Instant::now() });
+        Self { bucket, per_second: f64::from(per_second.max(1)), burst }
+    }
+
+    /// Takes one token.
+    ///
+    /// # Errors
+    /// There is none: how long until there is.
+    pub fn take(&self) -> Result<(), Duration> {
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        bucket.tokens = refilled(&bucket, now, self.per_second, self.burst);
+        bucket.at = now;
+        if bucket.tokens >= 1.0 {
+            bucket.tokens -= 1.0;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64((1.0 - bucket.tokens) / self.per_second))
+    }
+}
+
 fn refilled(bucket: &Bucket, now: Instant, per_second: f64, burst: f64) -> f64 {
     let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
     (bucket.tokens + passed * per_second).min(burst)

@@ -1,8 +1,9 @@
 //! Records as the public API shows them.
 
 use crate::model::{JobView, StoredEvent, TaskKind, UploadRecord};
+use crate::plan::estimate::Estimate;
 use crate::state;
-use mpegflow_protocol::api::{Event, Job, JobProgress, JobState, Output, Task, Upload, Waiting};
+use mpegflow_protocol::api::{self, Event, Job, JobProgress, JobState, Output, Task, Upload, Waiting};
 use mpegflow_protocol::worker::TaskProgress;
 
 /// Where each stage of a job begins, in percent: the encode is nearly all of the work.
@@ -16,7 +17,12 @@ pub(super) struct Running {
     pub(super) progress: TaskProgress,
 }
 
-pub(super) fn job(view: &JobView, running: Option<Running>, waiting: Option<Waiting>) -> Job {
+pub(super) fn job(
+    view: &JobView,
+    running: Option<Running>,
+    waiting: Option<Waiting>,
+    estimate: Option<Estimate>,
+) -> Job {
     let stage = state::stage(&view.tasks);
     let mut progress = progress_at(stage.done, stage.frames);
     if view.job.state == JobState::Succeeded {
@@ -36,6 +42,12 @@ pub(super) fn job(view: &JobView, running: Option<Running>, waiting: Option<Wait
         waiting,
         failure: view.job.failure.clone(),
         media: view.job.media.clone(),
+        estimate: estimate.map(|e| api::Estimate {
+            input_minutes: tenths(e.input_ms, 60_000),
+            output_minutes: tenths(e.output_ms, 60_000),
+            core_seconds: tenths(e.core_ms, 1_000),
+        }),
+        damage: state::damage(&view.tasks),
         tasks: view
             .tasks
             .iter()
@@ -64,6 +76,12 @@ pub(super) fn job(view: &JobView, running: Option<Running>, waiting: Option<Wait
         created_at: view.job.created_at.rfc3339(),
         finished_at: view.job.finished_at.map(|t| t.rfc3339()),
     }
+}
+
+/// So many of a unit, to a tenth.
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+fn tenths(ms: u64, unit: u64) -> f64 {
+    (ms as f64 * 10.0 / unit as f64).round() / 10.0
 }
 
 pub(super) fn upload(record: &UploadRecord) -> Upload {

@@ -2,11 +2,12 @@
 
 use super::attempts::CallError;
 use super::{Counters, Engine, Granted, Notice};
-use crate::model::{Claim, LiveAttempt};
+use crate::model::{Claim, LiveAttempt, Part};
 use crate::objects::{Key, ObjectError, PartHead};
+use crate::plan::Settings;
 use crate::secret::{self, fresh_id};
 use crate::state::{self, Ending, JobMove, TaskMove};
-use crate::store::{LeaseIs, Outcome, Settled};
+use crate::store::{Closing, End, Known, LeaseIs, Outcome, Settled};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::task::TaskResult;
 use mpegflow_protocol::worker::{Complete, Fail, OutputDigest};
@@ -19,16 +20,28 @@ impl Engine {
     /// The lease is over; the outputs are not what was received (the attempt goes on); or the result was refused (the
     /// attempt has ended).
     pub async fn complete(&self, grant: Granted, complete: Complete) -> Result<(), CallError> {
-        let (attempt, _) = self.live(grant).await?;
-        let received = self.received(&attempt, &complete.outputs).await?;
+        let Closing { attempt, parts, known } =
+            self.store.closing(&grant.0).await?.ok_or(CallError::LeaseLost)?;
+        if attempt.deadline <= self.now() {
+            return Err(CallError::LeaseLost);
+        }
+        self.live.entry(&attempt);
+        let received = self.received(&attempt, &parts, &complete.outputs).await?;
         let Complete { result, evidence, .. } = complete;
         let evidence = clean_evidence(evidence);
-        let ending = Ending::Completed {
-            result: Box::new(clean_result(result)),
-            outputs: received,
-            evidence: Box::new(evidence.clone()),
+        let settings = self.settings_of(attempt.tenant).await?;
+        let refused = self.reserve_minutes(&attempt, &result, settings).await?;
+        let ending = match refused {
+            Some(failure) => Ending::Failed { failure, evidence: Some(Box::new(evidence.clone())) },
+            None => Ending::Completed {
+                result: Box::new(clean_result(result)),
+                outputs: received,
+                evidence: Box::new(evidence.clone()),
+            },
         };
-        let outcome = self.settle(&grant.0, Some(&evidence), LeaseIs::Held, &ending).await?;
+        let claim = &grant.0;
+        let outcome =
+            self.settle_with(settings, claim, Some(&evidence), LeaseIs::Held, &ending, known).await?;
         match outcome.decision.failure {
             Some(failure) if !matches!(outcome.decision.task, TaskMove::Succeed { .. }) => {
                 Err(CallError::Refused(failure))
@@ -41,6 +54,7 @@ impl Engine {
     async fn received(
         &self,
         attempt: &LiveAttempt,
+        parts: &[(u32, Part)],
         said: &[OutputDigest],
     ) -> Result<Vec<OutputDigest>, CallError> {
         let slots = attempt.task.plan.outputs.len();
@@ -50,7 +64,8 @@ impl Engine {
         let mut received = Vec::with_capacity(slots);
         for (position, said) in said.iter().enumerate() {
             let output = u32::try_from(position).map_err(|_| CallError::NoSlot)?;
-            let parts = self.store.parts(attempt.claim.attempt, output).await?;
+            let parts: Vec<&Part> =
+                parts.iter().filter(|(of, _)| *of == output).map(|(_, part)| part).collect();
             let found = OutputDigest {
                 size: parts.iter().fold(0, |sum, p| p.size.saturating_add(sum)),
                 parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),
@@ -104,12 +119,25 @@ impl Engine {
         lease: LeaseIs,
         ending: &Ending,
     ) -> Result<Outcome, CallError> {
+        self.settle_with(self.settings, claim, evidence, lease, ending, None).await
+    }
+
+    /// The same, planning on as the settings say, and with what it is decided from where that was read before.
+    async fn settle_with(
+        &self,
+        settings: Settings,
+        claim: &Claim,
+        evidence: Option<&Evidence>,
+        lease: LeaseIs,
+        ending: &Ending,
+        known: Option<Box<Known>>,
+    ) -> Result<Outcome, CallError> {
         let now = self.now();
-        let settings = self.settings;
         let bans = self.bans().await?;
         let decide =
             |snapshot: &state::Snapshot| bans.hold(ending, state::decide(snapshot, ending, now, settings));
-        let settled = self.store.settle(claim, evidence, lease, now, fresh_id(), &decide).await?;
+        let end = End { claim, evidence, lease, now, next_task: fresh_id(), known };
+        let settled = self.store.settle(end, &decide).await?;
         let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };
         let kind = self.live.get(claim).map_or("unknown", |live| live.kind.as_str());
         let failure = outcome.decision.failure.as_ref().map(|f| f.code);

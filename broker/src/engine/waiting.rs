@@ -25,6 +25,18 @@ pub(super) struct Around {
     dispatch: bool,
 }
 
+impl Around {
+    /// Tasks of the pool that wait or run.
+    pub(super) fn depth_of(&self, pool: &PoolName) -> u64 {
+        self.depth.get(pool).copied().unwrap_or(0)
+    }
+
+    /// Workers of the pool that ask for a task now.
+    pub(super) fn idle_of(&self, pool: &PoolName) -> u64 {
+        self.pools.get(pool).map_or(0, |seen| seen.idle)
+    }
+}
+
 impl Default for Around {
     /// Before the first look nothing is known to be broken.
     fn default() -> Self {
@@ -96,13 +108,19 @@ impl Engine {
             return None;
         }
         let task = view.tasks.iter().find(|task| task.state == TaskState::Ready)?;
-        Some(why(task, &view.job.pool, full, &self.lookout.around(), self.now()))
+        let gate = self.gate(&view.job.pool);
+        Some(why(task, (&view.job.pool, gate.as_deref()), full, &self.lookout.around(), self.now()))
     }
 }
 
 /// The first reason that holds.
-fn why(task: &TaskRecord, pool: &PoolName, full: bool, around: &Around, now: Time) -> Waiting {
-    let waiting = |reason, message: String| Waiting { reason, message, until: None };
+fn why(
+    task: &TaskRecord,
+    (pool, gate): (&PoolName, Option<&str>),
+    full: bool,
+    around: &Around,
+    now: Time,
+) -> Waiting {
     if task.not_before > now {
         let why = task
             .last_failure
@@ -112,19 +130,36 @@ fn why(task: &TaskRecord, pool: &PoolName, full: bool, around: &Around, now: Tim
         let message = format!("It is tried again at {until}, not before.{why}");
         return Waiting { until: Some(until), ..waiting(WaitingReason::RetryLater, message) };
     }
+    let quota = || {
+        let message = "The tenant has as many tasks running as it may. It starts when one of them has ended.";
+        waiting(WaitingReason::Quota, message.into())
+    };
+    broken(around).or_else(|| full.then(quota)).unwrap_or_else(|| of_pool(pool, around, gate))
+}
+
+fn waiting(reason: WaitingReason, message: String) -> Waiting {
+    Waiting { reason, message, until: None }
+}
+
+/// Why tasks of a pool wait, whosever they are.
+pub(super) fn why_pool(pool: &PoolName, around: &Around, gate: Option<&str>) -> Waiting {
+    broken(around).unwrap_or_else(|| of_pool(pool, around, gate))
+}
+
+fn broken(around: &Around) -> Option<Waiting> {
     if !around.dispatch {
         let message = "The dispatch index does not answer; until it does, work is taken from the database, without fairness and \
                        priorities. The broker's operator has to look.";
-        return waiting(WaitingReason::DispatchDown, message.into());
+        return Some(waiting(WaitingReason::DispatchDown, message.into()));
     }
-    if !around.storage {
-        let message =
-            "Storage does not answer; the broker's operator has to look. The job goes on by itself.";
-        return waiting(WaitingReason::StorageDown, message.into());
-    }
-    if full {
-        let message = "The tenant has as many tasks running as it may. It starts when one of them has ended.";
-        return waiting(WaitingReason::Quota, message.into());
+    let message = "Storage does not answer; the broker's operator has to look. The job goes on by itself.";
+    (!around.storage).then(|| waiting(WaitingReason::StorageDown, message.into()))
+}
+
+fn of_pool(pool: &PoolName, around: &Around, gate: Option<&str>) -> Waiting {
+    if let Some(gate) = gate {
+        let message = format!("Pool `{pool}` gets no work until its isolation is verified: {gate}.");
+        return waiting(WaitingReason::Gate, message);
     }
     match around.pools.get(pool) {
         None => waiting(
@@ -192,6 +227,7 @@ mod tests {
             (task(late), broken.clone(), WaitingReason::RetryLater, "storage_error"),
             (task(NOW), broken.clone(), WaitingReason::DispatchDown, "index"),
             (task(NOW), Around { dispatch: true, ..broken }, WaitingReason::StorageDown, "Storage"),
+            (task(NOW), well.clone(), WaitingReason::Gate, "the API server answers"),
             (task(NOW), Around::default(), WaitingReason::NoWorker, "`default`"),
             (
                 task(NOW),
@@ -201,7 +237,8 @@ mod tests {
             ),
             (task(NOW), well, WaitingReason::Starting, "free"),
         ] {
-            let waiting = why(&task, &pool, expected == WaitingReason::Quota, &around, NOW);
+            let gate = (expected == WaitingReason::Gate).then_some("on node n1: the API server answers");
+            let waiting = why(&task, (&pool, gate), expected == WaitingReason::Quota, &around, NOW);
             assert_eq!(waiting.reason, expected);
             assert!(waiting.message.contains(part), "{}", waiting.message);
             assert_eq!(waiting.until.is_some(), expected == WaitingReason::RetryLater);

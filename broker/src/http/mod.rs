@@ -1,7 +1,8 @@
-//! HTTP: the public API, the worker API, the metrics. HTTP/1.1 only: bytes flow faster over it, and it has no resets to flood.
+//! HTTP: the public API, the worker API, the control API, the metrics. HTTP/1.1 only: bytes flow faster over it, and it has no resets to flood.
 
 pub mod auth;
 pub mod body;
+pub mod control;
 pub mod cors;
 pub mod metrics;
 pub mod openapi;

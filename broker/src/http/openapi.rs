@@ -18,6 +18,7 @@ use utoipa::{Modify, OpenApi};
         public::submit,
         public::list_jobs,
         public::show_job,
+        public::delete_job,
         public::cancel_job,
         public::job_logs,
         public::job_events,

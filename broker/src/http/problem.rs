@@ -52,12 +52,16 @@ pub enum Kind {
     UploadInUse,
     /// A quota is reached.
     QuotaExceeded,
+    /// The job would cost more than it may.
+    SpendExceeded,
     /// Too many requests.
     RateLimited,
     /// Too many bytes for the tenant.
     StorageQuota,
     /// The job has ended.
     JobFinal,
+    /// The job has not ended.
+    JobActive,
     /// The idempotency key was used for another request.
     IdempotencyMismatch,
     /// The range cannot be served.
@@ -104,9 +108,11 @@ impl Kind {
             Self::PathTaken => ("path_taken", 409, "Another job has that path"),
             Self::UploadInUse => ("upload_in_use", 409, "A job needs the upload"),
             Self::QuotaExceeded => ("quota_exceeded", 429, "A quota is reached"),
+            Self::SpendExceeded => ("spend_exceeded", 422, "The job would cost more than it may"),
             Self::RateLimited => ("rate_limited", 429, "There are too many requests"),
             Self::StorageQuota => ("storage_quota", 413, "The tenant has too many bytes"),
             Self::JobFinal => ("job_final", 409, "The job has ended"),
+            Self::JobActive => ("job_active", 409, "The job has not ended"),
             Self::IdempotencyMismatch => {
                 ("idempotency_mismatch", 422, "The idempotency key was used for another request")
             }
@@ -321,6 +327,13 @@ impl From<SubmitError> for Problem {
             SubmitError::TooMany(max) => Self::new(Kind::QuotaExceeded)
                 .detail(format!("There are {max} jobs that have not ended, the most allowed. Wait for some."))
                 .header(header::RETRY_AFTER, "30"),
+            SubmitError::TooExpensive(exceeded) => {
+                Self::new(Kind::SpendExceeded).detail(format!("{exceeded}.")).field(exceeded.field)
+            }
+            SubmitError::NoMinutes { most, next_day_s } => Self::new(Kind::QuotaExceeded)
+                .detail(format!("The {most} minutes of input that this tenant has a day do not leave enough for this job; there are new ones at midnight, UTC."))
+                .field("minutes_per_day")
+                .header(header::RETRY_AFTER, next_day_s.to_string()),
             SubmitError::KeyReused => key_reused(),
             SubmitError::Objects(ObjectError::Full) => full(),
             SubmitError::Objects(e) => Self::storage(&e),
@@ -335,6 +348,8 @@ impl From<JobError> for Problem {
             JobError::NotFound => Self::new(Kind::NotFound),
             JobError::Final(state) => Self::new(Kind::JobFinal)
                 .detail(format!("The job is {}; there is nothing to cancel.", state.as_str())),
+            JobError::Active => Self::new(Kind::JobActive)
+                .detail("The job has not ended. Cancel it and wait for its end, then delete it."),
             JobError::KeyReused => key_reused(),
             JobError::Objects(e) => Self::storage(&e),
             JobError::Store(e) => e.into(),

@@ -6,6 +6,7 @@ use super::range::{self, Wanted};
 use super::{auth, body, cors, sse, tus};
 use crate::engine::Engine;
 use crate::plan::presets::PresetName;
+use crate::scopes::Scope;
 use crate::secret;
 use crate::store::Idempotency;
 use axum::Router;
@@ -48,6 +49,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/v1/jobs"),
     ("GET", "/v1/jobs"),
     ("GET", "/v1/jobs/{id}"),
+    ("DELETE", "/v1/jobs/{id}"),
     ("POST", "/v1/jobs/{id}/cancel"),
     ("GET", "/v1/jobs/{id}/logs"),
     ("GET", "/v1/jobs/{id}/events"),
@@ -71,7 +73,7 @@ pub fn router(
         .route("/v1/uploads", post(create_upload))
         .route("/v1/uploads/{id}", get(show_upload).put(put_upload).patch(patch_upload).delete(delete_upload))
         .route("/v1/jobs", post(submit).get(list_jobs))
-        .route("/v1/jobs/{id}", get(show_job))
+        .route("/v1/jobs/{id}", get(show_job).delete(delete_job))
         .route("/v1/jobs/{id}/cancel", post(cancel_job))
         .route("/v1/jobs/{id}/logs", get(job_logs))
         .route("/v1/jobs/{id}/events", get(job_events))
@@ -174,7 +176,7 @@ pub(super) fn wrong(field: &str, detail: &str) -> Problem {
 
 #[utoipa::path(post, path = "/v1/uploads", request_body = CreateUpload, params(("Idempotency-Key" = Option<String>, Header, description = "A repeated call with the same key gets the same answer")), responses((status = 201, body = Upload)))]
 async fn create_upload(State(app): State<App>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Upload).await?;
     let (head, body) = request.into_parts();
     let body = body::read(body, MAX_API_BODY).await?;
     let wanted: CreateUpload = from_json("upload", &body, MAX_API_BODY)?;
@@ -205,7 +207,7 @@ fn upload_answer(upload: &Upload) -> Response<Body> {
 
 #[utoipa::path(get, path = "/v1/uploads/{id}", params(("id" = String, Path)), responses((status = 200, body = Upload)))]
 async fn show_upload(State(app): State<App>, Path(upload): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may_one(&app.engine, request.headers(), [Scope::Read, Scope::Upload]).await?;
     Ok(upload_answer(&app.engine.upload(tenant, id(&upload)?).await?))
 }
 
@@ -226,7 +228,7 @@ async fn patch_upload(State(app): State<App>, Path(upload): Path<String>, reques
 }
 
 async fn write_upload(app: App, upload: String, offset: u64, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Upload).await?;
     let upload = id(&upload)?;
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|h| h.to_str().ok()?.parse().ok());
     let body = body::stream(request.into_body());
@@ -235,7 +237,7 @@ async fn write_upload(app: App, upload: String, offset: u64, request: Request) -
 
 #[utoipa::path(delete, path = "/v1/uploads/{id}", params(("id" = String, Path)), responses((status = 204)))]
 async fn delete_upload(State(app): State<App>, Path(upload): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Delete).await?;
     app.engine.delete_upload(tenant, id(&upload)?, false).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -244,7 +246,7 @@ async fn delete_upload(State(app): State<App>, Path(upload): Path<String>, reque
 
 #[utoipa::path(post, path = "/v1/jobs", request_body = JobSpec, params(("Idempotency-Key" = Option<String>, Header, description = "A repeated call with the same key gets the same answer")), responses((status = 201, body = Job)))]
 async fn submit(State(app): State<App>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Submit).await?;
     let (head, body) = request.into_parts();
     let body = body::read(body, MAX_API_BODY).await?;
     let spec = JobSpec::parse(&body)?;
@@ -255,7 +257,7 @@ async fn submit(State(app): State<App>, request: Request) -> Answer {
 
 #[utoipa::path(get, path = "/v1/jobs", params(("state" = Option<JobState>, Query), ("limit" = Option<u32>, Query, description = "1 to 200; 50 where it is left out"), ("after" = Option<String>, Query, description = "The `next` of the page before")), responses((status = 200, body = JobPage)))]
 async fn list_jobs(State(app): State<App>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     let (mut state, mut after, mut limit) = (None, None, DEFAULT_PAGE);
     for (name, value) in query(request.uri(), &["state", "limit", "after"])? {
         match name {
@@ -277,13 +279,20 @@ async fn list_jobs(State(app): State<App>, request: Request) -> Answer {
 
 #[utoipa::path(get, path = "/v1/jobs/{id}", params(("id" = String, Path)), responses((status = 200, body = Job)))]
 async fn show_job(State(app): State<App>, Path(job): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     Ok(json(StatusCode::OK, &app.engine.job(tenant, id(&job)?).await?))
+}
+
+#[utoipa::path(delete, path = "/v1/jobs/{id}", params(("id" = String, Path)), responses((status = 204, description = "It is gone; its output and what its events say are removed within a minute"), (status = 409, description = "It has not ended")))]
+async fn delete_job(State(app): State<App>, Path(job): Path<String>, request: Request) -> Answer {
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Delete).await?;
+    app.engine.delete_job(tenant, id(&job)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 #[utoipa::path(post, path = "/v1/jobs/{id}/cancel", params(("id" = String, Path)), responses((status = 200, body = Job)))]
 async fn cancel_job(State(app): State<App>, Path(job): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Submit).await?;
     let (head, body) = request.into_parts();
     let body = body::read(body, MAX_API_BODY).await?;
     let once = idempotency(&head.headers, "POST", head.uri.path(), &body)?;
@@ -292,7 +301,7 @@ async fn cancel_job(State(app): State<App>, Path(job): Path<String>, request: Re
 
 #[utoipa::path(get, path = "/v1/jobs/{id}/logs", params(("id" = String, Path)), responses((status = 200, body = JobLogs)))]
 async fn job_logs(State(app): State<App>, Path(job): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     Ok(json(StatusCode::OK, &app.engine.logs(tenant, id(&job)?).await?))
 }
 
@@ -306,7 +315,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", params(("id" = String, Path), ("Last-Event-ID" = Option<u64>, Header, description = "Only what came after it")), responses((status = 200, description = "Server-sent events, from the job's first to its last; data is an Event", content_type = "text/event-stream", body = mpegflow_protocol::api::Event)))]
 async fn job_events(State(app): State<App>, Path(job): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     let job = id(&job)?;
     app.engine.job(tenant, job).await?;
     let after = last_event_id(request.headers())?.unwrap_or(0);
@@ -315,7 +324,7 @@ async fn job_events(State(app): State<App>, Path(job): Path<String>, request: Re
 
 #[utoipa::path(get, path = "/v1/events", params(("job" = Option<String>, Query, description = "Only of this job, from its first event on"), ("Last-Event-ID" = Option<u64>, Header, description = "What came after it; where it is left out, what comes from now on")), responses((status = 200, description = "Server-sent events; data is an Event", content_type = "text/event-stream", body = mpegflow_protocol::api::Event)))]
 async fn events(State(app): State<App>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     let mut job = None;
     for (_, value) in query(request.uri(), &["job"])? {
         job = Some(id(value)?);
@@ -339,14 +348,14 @@ async fn object(
     Path((job, name)): Path<(String, String)>,
     request: Request,
 ) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     let job = id(&job)?;
     send_object(&app, tenant, job, &name, request.into_parts().0).await
 }
 
 #[utoipa::path(get, path = "/v1/files/{path}", params(("path" = String, Path, description = "The path that the job's `output.path` came to, slashes and all"), ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)), responses((status = 200, description = "The object", content_type = "application/octet-stream", body = Vec<u8>), (status = 206, description = "A part of it", content_type = "application/octet-stream", body = Vec<u8>), (status = 304), (status = 416)))]
 async fn file(State(app): State<App>, Path(path): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     let (folder, name) = mpegflow_protocol::path::split(&path).ok_or_else(|| Problem::new(Kind::NotFound))?;
     let job = app.engine.job_at(tenant, folder).await?;
     send_object(&app, tenant, job, name, request.into_parts().0).await
@@ -407,7 +416,7 @@ async fn send_object(
 
 #[utoipa::path(get, path = "/v1/presets", responses((status = 200, body = Vec<Preset>)))]
 async fn presets(State(app): State<App>, request: Request) -> Answer {
-    auth::tenant(&app.engine, request.headers()).await?;
+    auth::may(&app.engine, request.headers(), Scope::Read).await?;
     let presets: Vec<Preset> = PresetName::ALL.iter().map(|p| p.describe()).collect();
     Ok(json(StatusCode::OK, &presets))
 }

@@ -134,6 +134,7 @@ async fn connection(
     let _ = socket.set_nodelay(true);
     let socket = Patient::new(socket, limits.write_stall);
     let Some(tls) = tls else { return http(socket, TlsPeer::new(None), router, limits, stop).await };
+    ask_now_and_then(&socket.socket);
     match tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
@@ -201,6 +202,23 @@ where
     };
     if let Err(e) = result {
         tracing::debug!(error = %e, "a connection ended");
+    }
+}
+
+/// Seconds of silence after which a peer is asked whether it is there, between two questions, and questions without an answer.
+const ASK: (u64, u64, u32) = (2, 1, 2);
+
+/// Has the kernel ask whether the other end is there: a worker whose node is gone sends no goodbye, and would be taken for one that
+/// waits for work.
+fn ask_now_and_then(socket: &TcpStream) {
+    use rustix::net::sockopt;
+    let (idle, interval, count) = ASK;
+    let asked = sockopt::set_tcp_keepidle(socket, Duration::from_secs(idle))
+        .and_then(|()| sockopt::set_tcp_keepintvl(socket, Duration::from_secs(interval)))
+        .and_then(|()| sockopt::set_tcp_keepcnt(socket, count))
+        .and_then(|()| sockopt::set_socket_keepalive(socket, true));
+    if let Err(e) = asked {
+        tracing::debug!(error = %e, "the kernel does not ask whether a worker is there");
     }
 }
 
@@ -279,5 +297,24 @@ impl AsyncWrite for Patient {
 
     fn is_write_vectored(&self) -> bool {
         self.socket.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::sockopt;
+
+    #[tokio::test]
+    async fn a_worker_whose_other_end_is_gone_is_asked_for_and_given_up_within_five_seconds() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        ask_now_and_then(&socket);
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        let (idle, interval) =
+            (sockopt::tcp_keepidle(&socket).unwrap(), sockopt::tcp_keepintvl(&socket).unwrap());
+        let count = sockopt::tcp_keepcnt(&socket).unwrap();
+        assert!(idle + interval * count < Duration::from_secs(5), "{idle:?} {interval:?} {count}");
     }
 }

@@ -9,6 +9,7 @@ use super::public::{Answer, App, id, wrong};
 use super::{auth, body};
 use crate::engine::{Checksum, ChecksumAlgorithm, Writes, expires};
 use crate::model::{Time, UploadRecord};
+use crate::scopes::Scope;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -70,8 +71,8 @@ async fn options() -> Response<Body> {
 }
 
 /// Who calls, once it is known that both mean the same version of the protocol.
-async fn caller(app: &App, headers: &HeaderMap) -> Result<TenantId, Problem> {
-    let tenant = auth::tenant(&app.engine, headers).await?;
+async fn caller(app: &App, headers: &HeaderMap, scope: Scope) -> Result<TenantId, Problem> {
+    let tenant = auth::may(&app.engine, headers, scope).await?;
     if headers.get(TUS_RESUMABLE).is_none_or(|version| version != VERSION) {
         return Err(Problem::new(Kind::ProtocolVersion)
             .detail(format!("Send Tus-Resumable: {VERSION}."))
@@ -81,7 +82,7 @@ async fn caller(app: &App, headers: &HeaderMap) -> Result<TenantId, Problem> {
 }
 
 async fn create(State(app): State<App>, request: Request) -> Answer {
-    let tenant = caller(&app, request.headers()).await?;
+    let tenant = caller(&app, request.headers(), Scope::Upload).await?;
     let slash = request.uri().path().ends_with('/');
     let (head, content) = request.into_parts();
     let headers = &head.headers;
@@ -127,7 +128,7 @@ async fn create(State(app): State<App>, request: Request) -> Answer {
 }
 
 async fn show(State(app): State<App>, Path(upload): Path<String>, request: Request) -> Answer {
-    let tenant = caller(&app, request.headers()).await?;
+    let tenant = caller(&app, request.headers(), Scope::Upload).await?;
     let upload = app.engine.upload_record(tenant, id(&upload)?).await?;
     let mut response = standing(StatusCode::OK, &upload);
     response.headers_mut().insert(UPLOAD_LENGTH, upload.size.into());
@@ -138,7 +139,7 @@ async fn show(State(app): State<App>, Path(upload): Path<String>, request: Reque
 }
 
 async fn patch(State(app): State<App>, Path(upload): Path<String>, request: Request) -> Answer {
-    let tenant = caller(&app, request.headers()).await?;
+    let tenant = caller(&app, request.headers(), Scope::Upload).await?;
     let upload = id(&upload)?;
     let headers = request.headers();
     if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != CHUNK) {
@@ -153,7 +154,7 @@ async fn patch(State(app): State<App>, Path(upload): Path<String>, request: Requ
 }
 
 async fn terminate(State(app): State<App>, Path(upload): Path<String>, request: Request) -> Answer {
-    let tenant = caller(&app, request.headers()).await?;
+    let tenant = caller(&app, request.headers(), Scope::Delete).await?;
     app.engine.delete_upload(tenant, id(&upload)?, true).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -166,7 +167,7 @@ async fn instead(state: State<App>, path: Path<String>, request: Request) -> Ans
         Some(b"DELETE") => terminate(state, path, request).await,
         Some(b"HEAD") => show(state, path, request).await,
         _ => {
-            caller(&state, request.headers()).await?;
+            caller(&state, request.headers(), Scope::Upload).await?;
             Err(Problem::new(Kind::MethodNotAllowed)
                 .detail("POST needs X-HTTP-Method-Override here: PATCH, DELETE or HEAD."))
         }

@@ -3,6 +3,7 @@
 use super::problem::Problem;
 use super::public::{Answer, App, created, id, json, query, wrong};
 use super::{auth, body};
+use crate::scopes::Scope;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
@@ -38,7 +39,7 @@ pub(super) fn routes() -> Router<App> {
 
 #[utoipa::path(post, path = "/v1/webhooks", request_body = CreateWebhook, responses((status = 201, description = "The webhook, with its secret: this once", body = Webhook)))]
 pub(super) async fn create(State(app): State<App>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Webhooks).await?;
     let bytes = body::read(request.into_body(), MAX_API_BODY).await?;
     let wanted: CreateWebhook = from_json("webhook", &bytes, MAX_API_BODY)?;
     created("/v1/webhooks", to_json(&app.engine.create_webhook(tenant, wanted).await?))
@@ -46,26 +47,26 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Answer {
 
 #[utoipa::path(get, path = "/v1/webhooks", responses((status = 200, body = Vec<Webhook>)))]
 pub(super) async fn list(State(app): State<App>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     Ok(json(StatusCode::OK, &app.engine.webhooks(tenant).await?))
 }
 
 #[utoipa::path(get, path = "/v1/webhooks/{id}", params(("id" = String, Path)), responses((status = 200, body = Webhook)))]
 pub(super) async fn show(State(app): State<App>, Path(webhook): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     Ok(json(StatusCode::OK, &app.engine.webhook(tenant, id(&webhook)?).await?))
 }
 
 #[utoipa::path(delete, path = "/v1/webhooks/{id}", params(("id" = String, Path)), responses((status = 204)))]
 pub(super) async fn delete(State(app): State<App>, Path(webhook): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Webhooks).await?;
     app.engine.delete_webhook(tenant, id(&webhook)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 #[utoipa::path(post, path = "/v1/webhooks/{id}/rotate", params(("id" = String, Path)), request_body = RotateWebhook, responses((status = 200, description = "The webhook, with its new secret: this once", body = Webhook)))]
 pub(super) async fn rotate(State(app): State<App>, Path(webhook): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Webhooks).await?;
     let bytes = body::read(request.into_body(), MAX_API_BODY).await?;
     let bytes = if bytes.is_empty() { bytes::Bytes::from_static(b"{}") } else { bytes };
     let wanted: RotateWebhook = from_json("rotation", &bytes, MAX_API_BODY)?;
@@ -75,7 +76,7 @@ pub(super) async fn rotate(State(app): State<App>, Path(webhook): Path<String>, 
 
 #[utoipa::path(post, path = "/v1/webhooks/{id}/enable", params(("id" = String, Path)), responses((status = 200, body = Webhook)))]
 pub(super) async fn enable(State(app): State<App>, Path(webhook): Path<String>, request: Request) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Webhooks).await?;
     Ok(json(StatusCode::OK, &app.engine.enable_webhook(tenant, id(&webhook)?).await?))
 }
 
@@ -85,7 +86,7 @@ pub(super) async fn deliveries(
     Path(webhook): Path<String>,
     request: Request,
 ) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Read).await?;
     let webhook: WebhookId = id(&webhook)?;
     let (after, limit) = page(request.uri())?;
     Ok(json(StatusCode::OK, &app.engine.deliveries(tenant, webhook, after, limit).await?))
@@ -110,7 +111,7 @@ pub(super) async fn redeliver(
     Path((webhook, message)): Path<(String, String)>,
     request: Request,
 ) -> Answer {
-    let tenant = auth::tenant(&app.engine, request.headers()).await?;
+    let tenant = auth::may(&app.engine, request.headers(), Scope::Webhooks).await?;
     let delivery = app.engine.redeliver(tenant, id(&webhook)?, id(&message)?).await?;
     Ok(json(StatusCode::ACCEPTED, &delivery))
 }

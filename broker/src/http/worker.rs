@@ -4,8 +4,9 @@ use super::problem::{Kind, Problem};
 use super::range::{self, Wanted};
 use super::serve::TlsPeer;
 use super::{auth, body};
-use crate::ca::{Ca, CaError, Peer, WORKER_CERTIFICATE};
-use crate::engine::{Engine, Granted, LeaseAnswer};
+use crate::ca::{self, Ca, CaError, WORKER_CERTIFICATE, Who};
+use crate::engine::{Engine, Granted, LeaseAnswer, PodRefused};
+use crate::enrol::{self, Enrolment, TokenError};
 use crate::secret;
 use axum::Router;
 use axum::body::Body;
@@ -13,7 +14,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
-use mpegflow_protocol::ids::{AttemptId, WorkerId};
+use mpegflow_protocol::ids::{AttemptId, PoolName, WorkerId};
 use mpegflow_protocol::limits::MAX_WORKER_BODY;
 use mpegflow_protocol::worker::{
     Complete, Enroll, Enrolled, Fail, Heartbeat, Lease, LeaseReply, LeaseRequest, PART_DIGEST_HEADER, Renew,
@@ -31,10 +32,17 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 struct App {
     engine: Arc<Engine>,
     ca: Arc<Ca>,
+    enrolment: Arc<Enrolment>,
+}
+
+/// The worker whose certificate was shown.
+struct Peer {
+    worker: WorkerId,
+    pool: PoolName,
 }
 
 /// The worker API's routes.
-pub fn router(engine: Arc<Engine>, ca: Arc<Ca>) -> Router {
+pub fn router(engine: Arc<Engine>, ca: Arc<Ca>, enrolment: Arc<Enrolment>) -> Router {
     Router::new()
         .route("/worker/v1/enroll", post(enroll))
         .route("/worker/v1/renew", post(renew))
@@ -47,7 +55,7 @@ pub fn router(engine: Arc<Engine>, ca: Arc<Ca>) -> Router {
         .route("/worker/v1/attempts/{attempt}/release", post(release))
         .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed))
         .fallback(async || Problem::new(Kind::NotFound))
-        .with_state(App { engine, ca })
+        .with_state(App { engine, ca, enrolment })
 }
 
 async fn parse<T: DeserializeOwned>(what: &'static str, body: Body) -> Result<T, Problem> {
@@ -65,9 +73,10 @@ fn peer(app: &App, request: &Request) -> Result<Peer, Problem> {
     let connection = request.extensions().get::<TlsPeer>();
     let shown = connection.and_then(|peer| peer.0.clone());
     // The handshake checked the dates once; the connection may have outlived the certificate.
-    let peer = shown
-        .filter(|peer| peer.expires > app.engine.now())
-        .ok_or_else(|| Problem::new(Kind::Unauthorized))?;
+    let peer = match shown.filter(|peer| peer.expires > app.engine.now()).map(|peer| peer.who) {
+        Some(Who::Worker { worker, pool }) if !app.engine.is_revoked(worker) => Peer { worker, pool },
+        _ => return Err(Problem::new(Kind::Unauthorized)),
+    };
     let presence = app.engine.presence();
     if let Some(connection) = connection {
         connection.count(|| presence.connect(&peer.pool));
@@ -86,8 +95,18 @@ fn position(text: &str) -> Result<u32, Problem> {
     text.parse().map_err(|_| Problem::new(Kind::NotFound))
 }
 
+/// What join tokens begin with; a pod's token does not.
+const JOIN: &str = "mfj_";
+
 async fn enroll(State(app): State<App>, request: Request) -> Result<Response<Body>, Problem> {
     let enroll: Enroll = parse("enrolment", request.into_body()).await?;
+    let version = mpegflow_protocol::text::clean(&enroll.version, 64);
+    if !enroll.token.starts_with(JOIN) {
+        let pod = app.enrolment.stranger(&enroll.token).await.map_err(refused_token)?;
+        let enrolled = of_pod(&app, &pod, &enroll.csr).await?;
+        tracing::info!(worker = %enrolled.worker, pod = pod.name, account = %pod.account, version, "a pod enrolled");
+        return Ok(json(&enrolled));
+    }
     let pool = app.engine.store().join_token(secret::sha256(enroll.token.as_bytes())).await?;
     // One answer for a wrong token and for a right one of another pool.
     let pool = pool.filter(|pool| *pool == enroll.pool).ok_or_else(|| Problem::new(Kind::Unauthorized))?;
@@ -96,27 +115,71 @@ async fn enroll(State(app): State<App>, request: Request) -> Result<Response<Bod
     let now = app.engine.now();
     let expires = now.plus_ms(enrolled.expires_in_s.saturating_mul(1000));
     app.engine.store().add_worker(worker, &pool, expires, now).await?;
-    tracing::info!(%worker, %pool, version = %mpegflow_protocol::text::clean(&enroll.version, 64), "a worker enrolled");
+    tracing::info!(%worker, %pool, version, "a worker enrolled");
     Ok(json(&enrolled))
 }
 
 async fn renew(State(app): State<App>, request: Request) -> Result<Response<Body>, Problem> {
     let peer = peer(&app, &request)?;
     let renew: Renew = parse("renewal", request.into_body()).await?;
-    let worker = app.engine.store().worker(peer.worker).await?;
-    let worker = worker.filter(|w| w.pool == peer.pool).ok_or_else(|| Problem::new(Kind::Unauthorized))?;
+    let worker = app.engine.identity(peer.worker, &peer.pool).await?;
+    if worker.pod.is_some() {
+        // A pod that is gone, or whose pool is, gets nothing more.
+        let token = renew.token.as_deref().ok_or_else(|| {
+            Problem::new(Kind::Unauthorized)
+                .detail("A pod renews with its token as it is now.")
+                .field("token")
+        })?;
+        let pod = app.enrolment.known(token).await.map_err(refused_token)?;
+        if enrol::worker_of(&pod) != worker.id {
+            return Err(Problem::new(Kind::Forbidden).detail("The token is another pod's."));
+        }
+        return Ok(json(&of_pod(&app, &pod, &renew.csr).await?));
+    }
     let enrolled = certificate(&app, &renew.csr, worker.id, &worker.pool)?;
     let expires = app.engine.now().plus_ms(enrolled.expires_in_s.saturating_mul(1000));
     app.engine.store().renew_worker(worker.id, expires).await?;
     Ok(json(&enrolled))
 }
 
-fn certificate(
-    app: &App,
-    csr: &str,
-    worker: WorkerId,
-    pool: &mpegflow_protocol::ids::PoolName,
-) -> Result<Enrolled, Problem> {
+/// The identity of a pod that Kubernetes has vouched for.
+async fn of_pod(app: &App, pod: &enrol::Pod, csr: &str) -> Result<Enrolled, Problem> {
+    let key = ca::key_of(csr).map_err(|_| Problem::new(Kind::InvalidField).field("csr"))?;
+    let life = u64::try_from(WORKER_CERTIFICATE.as_millis()).unwrap_or(u64::MAX);
+    let configured = app.enrolment.configured_pool(&pod.account);
+    let expires = app.engine.now().plus_ms(life);
+    let (worker, pool) = app.engine.enrol_pod(pod, configured, key, expires).await.map_err(refused_pod)?;
+    certificate(app, csr, worker, &pool)
+}
+
+/// A token that was not taken: whoever showed it is told why.
+pub(super) fn refused_token(error: TokenError) -> Problem {
+    let text = error.to_string();
+    match error {
+        TokenError::NotHere | TokenError::Refused(_) => {
+            tracing::info!(why = text, "a pod's token was refused");
+            Problem::new(Kind::Unauthorized).detail(text)
+        }
+        TokenError::Away => Problem::new(Kind::NotReady).detail(text).header(header::RETRY_AFTER, "5"),
+        TokenError::Busy(wait) => {
+            let seconds = wait.as_secs().saturating_add(1).to_string();
+            Problem::new(Kind::RateLimited).detail(text).header(header::RETRY_AFTER, seconds)
+        }
+    }
+}
+
+fn refused_pod(error: PodRefused) -> Problem {
+    let text = error.to_string();
+    let kind = match error {
+        PodRefused::Store(error) => return error.into(),
+        PodRefused::TooMany => Kind::RateLimited,
+        PodRefused::NoPool(_) | PodRefused::Other | PodRefused::Revoked => Kind::Forbidden,
+    };
+    tracing::warn!(why = text, "a pod was refused");
+    Problem::new(kind).detail(text)
+}
+
+fn certificate(app: &App, csr: &str, worker: WorkerId, pool: &PoolName) -> Result<Enrolled, Problem> {
     let certificate = app.ca.sign_worker(csr, worker, pool).map_err(|e| match e {
         CaError::Request => Problem::new(Kind::InvalidField).field("csr"),
         e => {

@@ -61,6 +61,19 @@ impl Objects for Measured {
         self.measure("read", self.inner.read(key, range)).await
     }
 
+    async fn version(&self, key: &Key) -> Result<Option<String>, ObjectError> {
+        self.measure("version", self.inner.version(key)).await
+    }
+
+    async fn read_version(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        version: &str,
+    ) -> Result<Bytestream, ObjectError> {
+        self.measure("read", self.inner.read_version(key, range, version)).await
+    }
+
     async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError> {
         self.measure("remove_upload", self.inner.remove_upload(tenant, upload)).await
     }

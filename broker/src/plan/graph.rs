@@ -4,14 +4,15 @@ use super::presets::{Form, PresetName, Recipe, expert};
 use super::{Settings, budget, choose, ladder, stills};
 use crate::model::{InputSource, ManifestEntry, NewTask, TaskKind};
 use mpegflow_protocol::codec::OutputKind;
+use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::ids::{AttemptId, UploadId};
-use mpegflow_protocol::job::{AudioTracks, JobSpec};
+use mpegflow_protocol::job::{AudioTracks, JobSpec, KeptTag};
 use mpegflow_protocol::media::{AudioInfo, MediaInfo, StreamInfo, VideoInfo};
 use mpegflow_protocol::task::{
     AudioEncode, CheckFile, CheckStill, CheckTask, CheckTrack, EncodeResult, EncodeTask, ExpectTrack,
-    FileTrack, Manifests, PackageFile, PackageStill, PackageTask, PackageTrack, ProbeTask, Rung, SpriteIndex,
-    TaskSpec, VideoEncode,
+    FileTag, FileTrack, Manifests, PackageFile, PackageStill, PackageTask, PackageTrack, ProbeTask, Rung,
+    SpriteIndex, TaskSpec, VideoEncode,
 };
 use mpegflow_protocol::worker::{OutputDigest, OutputSlot};
 
@@ -142,6 +143,21 @@ impl Pictures<'_> {
         }))
     }
 
+    /// Whether the source says that it is what a rung is to be. Whether that is so the codec finds out.
+    fn could_be_copied(&self, rung: &Rung) -> bool {
+        let (stream, video) = (self.stream, self.video);
+        let plain = |said: &Option<String>, only: &str| said.as_deref().is_none_or(|s| s == only);
+        rung.codec == VideoCodec::H264
+            && stream.codec == "h264"
+            && (video.width, video.height) == (rung.width, rung.height)
+            && video.rotation == 0
+            && !video.mirrored
+            && video.sample_aspect.num == video.sample_aspect.den
+            && video.pixel_format.as_deref() == Some("yuv420p")
+            && plain(&video.color_range, "tv")
+            && plain(&video.field_order, "progressive")
+    }
+
     fn rungs(
         &self,
         steps: &[ladder::Step],
@@ -151,6 +167,16 @@ impl Pictures<'_> {
         outputs: &mut Vec<OutputSlot>,
     ) -> Result<Vec<Rung>, Failure> {
         let Some(codec) = recipe.video else { return Ok(Vec::new()) };
+        if let Some(step) = steps.first().filter(|s| s.width.min(s.height) < codec.min_side()) {
+            let what = format!(
+                "The picture is {} × {} pixels, and {} needs at least {} a side. Choose the preset web.",
+                step.width,
+                step.height,
+                codec.as_str(),
+                codec.min_side()
+            );
+            return Err(Failure::new(FailureCode::FrameTooSmall, what));
+        }
         // The spec was checked when it came; a stored one that no longer passes must not be encoded by default.
         let expert =
             expert(recipe, spec).map_err(|e| Failure::new(FailureCode::BrokerError, e.to_string()))?;
@@ -166,9 +192,14 @@ impl Pictures<'_> {
                 buffer_bits: max_bit_rate.saturating_mul(2),
                 speed: expert.speed.unwrap_or(settings.x264),
                 tuning: expert.tuning,
+                copy: false,
             }
         };
-        Ok(steps.iter().map(rung).collect())
+        let mut rungs: Vec<Rung> = steps.iter().map(rung).collect();
+        if let Some(top) = rungs.first_mut() {
+            top.copy = spec.video.copy == Some(true) && self.could_be_copied(top);
+        }
+        Ok(rungs)
     }
 }
 
@@ -223,7 +254,7 @@ pub fn package(
             package.manifests = Some(Manifests { hls, dash });
             package.tracks = tracks.into_iter().map(|t| plan.stream(t)).collect();
         }
-        Form::File(name) => package.file = Some(plan.file(name, tracks)),
+        Form::File(name) => package.file = Some(plan.file(name, tracks, kept_tags(spec, media))),
         Form::None => {}
     }
     if let Some(poster) = task.video.as_ref().and_then(|v| v.poster.as_ref()) {
@@ -352,12 +383,30 @@ impl<'a> Packaging<'a> {
         }
     }
 
-    fn file(&mut self, name: &str, tracks: Vec<Encoded>) -> PackageFile {
+    fn file(&mut self, name: &str, tracks: Vec<Encoded>, tags: Vec<FileTag>) -> PackageFile {
         let bytes = tracks.iter().fold(0_u64, |sum, t| sum.saturating_add(t.size));
         let output = push(&mut self.slots, budget::packaged_bytes(bytes));
         let track = |t: Encoded| FileTrack { input: t.input, expect: t.expect, language: t.language };
-        PackageFile { output, uri: name.into(), tracks: tracks.into_iter().map(track).collect() }
+        PackageFile { output, uri: name.into(), tracks: tracks.into_iter().map(track).collect(), tags }
     }
+}
+
+/// The tags of the input that the spec asks for and that say something. Matroska spells them in capitals, QuickTime as domains.
+fn kept_tags(spec: &JobSpec, media: Option<&MediaInfo>) -> Vec<FileTag> {
+    let Some(media) = media else { return Vec::new() };
+    let find = |names: &[&str]| {
+        let named = |name: &&str| media.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        names.iter().find_map(named).map(|(_, value)| mpegflow_protocol::text::clean(value, 512))
+    };
+    let value = |tag: KeptTag| match tag {
+        KeptTag::Title => find(&["title", "com.apple.quicktime.title"]),
+        KeptTag::Artist => find(&["artist", "com.apple.quicktime.artist"]),
+        KeptTag::Album => find(&["album", "com.apple.quicktime.album"]),
+        KeptTag::Date => find(&["date", "com.apple.quicktime.creationdate", "creation_time"]),
+        KeptTag::Location => find(&["location", "com.apple.quicktime.location.ISO6709"]),
+    };
+    let tag = |tag: &KeptTag| Some(FileTag { tag: *tag, value: value(*tag).filter(|v| !v.is_empty())? });
+    spec.metadata.keep.iter().filter_map(tag).collect()
 }
 
 /// The check of a package that was verified. `attempt` made the outputs.
@@ -403,6 +452,7 @@ pub fn check(
             input: input(file.output)?,
             uri: file.uri.clone(),
             tracks: file.tracks.iter().map(|t| t.expect.clone()).collect(),
+            tags: file.tags.clone(),
         }),
         None => None,
     };

@@ -6,6 +6,7 @@
 //! | [`ladder`] | the video renditions: sizes and bit rates |
 //! | [`stills`] | poster and sprite sheet |
 //! | [`choose`] | which streams of the input are used |
+//! | [`estimate`] | what a job costs, and whether it may |
 //! | [`budget`] | memory, CPU, time and bytes a task may use |
 //! | [`graph`] | the tasks of a job, each from the results before it |
 //! | [`verify`] | whether a result can be true at all |
@@ -13,6 +14,7 @@
 pub mod bans;
 pub mod budget;
 pub mod choose;
+pub mod estimate;
 pub mod graph;
 pub mod ladder;
 pub mod presets;
@@ -28,10 +30,12 @@ pub struct Settings {
     pub x264: EncoderSpeed,
     /// Threads of a codec process.
     pub threads: u32,
+    /// What one job of the tenant may cost at most.
+    pub caps: estimate::Caps,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { x264: EncoderSpeed::Fast, threads: 2 }
+        Self { x264: EncoderSpeed::Fast, threads: 2, caps: estimate::Caps::default() }
     }
 }

@@ -15,6 +15,8 @@ pub enum PresetName {
     Hevc,
     /// The ladder in VP9.
     Vp9,
+    /// The ladder in AV1.
+    Av1,
     /// Sound alone.
     Audio,
     /// Pictures alone.
@@ -60,7 +62,7 @@ pub struct Contradiction {
 impl PresetName {
     /// Every preset.
     pub const ALL: &'static [Self] =
-        &[Self::Web, Self::Mp4, Self::Hevc, Self::Vp9, Self::Audio, Self::Thumbnail];
+        &[Self::Web, Self::Mp4, Self::Hevc, Self::Vp9, Self::Av1, Self::Audio, Self::Thumbnail];
 
     /// The preset of that name.
     pub fn find(name: &str) -> Option<Self> {
@@ -74,6 +76,7 @@ impl PresetName {
             Self::Mp4 => "mp4",
             Self::Hevc => "hevc",
             Self::Vp9 => "vp9",
+            Self::Av1 => "av1",
             Self::Audio => "audio",
             Self::Thumbnail => "thumbnail",
         }
@@ -92,6 +95,7 @@ impl PresetName {
             Self::Web => streams,
             Self::Hevc => Recipe { video: Some(VideoCodec::Hevc), ..streams },
             Self::Vp9 => Recipe { video: Some(VideoCodec::Vp9), ..streams },
+            Self::Av1 => Recipe { video: Some(VideoCodec::Av1), ..streams },
             Self::Mp4 => Recipe { ladder: false, form: Form::File("video.mp4"), stills: false, ..streams },
             Self::Audio => Recipe {
                 video: None,
@@ -120,6 +124,9 @@ impl PresetName {
             }
             Self::Hevc => "As web, with H.265: about a third fewer bits, and players of the last years.",
             Self::Vp9 => "As web, with VP9: about a third fewer bits, in browsers but Safari's HLS.",
+            Self::Av1 => {
+                "As web, with AV1: about half the bits, and browsers and devices of the last years. From 64 pixels a side."
+            }
             Self::Audio => "Sound alone: AAC in one MP4 file (audio.m4a), with its index first.",
             Self::Thumbnail => {
                 "Pictures alone: a poster, and a sprite sheet with WebVTT for a player's seek bar. thumbnails.* say which \
@@ -139,9 +146,13 @@ impl PresetName {
             let reason = format!("the preset {} {what}; leave the field out", self.as_str());
             Err(Contradiction { field, reason })
         };
-        let VideoOptions { max_height, segment_seconds, max_frame_rate, deinterlace, encoder } = &spec.video;
+        let VideoOptions { max_height, segment_seconds, max_frame_rate, deinterlace, copy, encoder } =
+            &spec.video;
         if recipe.form != Form::Streams && segment_seconds.is_some() {
             return no("video.segment_seconds", "makes no segments");
+        }
+        if *copy == Some(true) && recipe.video != Some(VideoCodec::H264) {
+            return no("video.copy", "makes no H.264, and nothing else is copied");
         }
         if recipe.video.is_none() {
             for (field, given) in
@@ -173,6 +184,9 @@ impl PresetName {
         }
         if recipe.form == Form::None && *enabled == Some(false) {
             return no("thumbnails.enabled", "makes nothing but pictures");
+        }
+        if !matches!(recipe.form, Form::File(_)) && !spec.metadata.is_nothing() {
+            return no("metadata.keep", "writes no tags");
         }
         expert(recipe, spec)?;
         Ok(())
@@ -235,6 +249,9 @@ mod tests {
             ("thumbnail", r#","audio":{"bit_rate_kbps":64}"#, "audio"),
             ("thumbnail", r#","thumbnails":{"enabled":false}"#, "thumbnails.enabled"),
             ("thumbnail", r#","video":{"max_frame_rate":30}"#, "video.max_frame_rate"),
+            ("av1", r#","video":{"copy":true}"#, "video.copy"),
+            ("audio", r#","video":{"copy":true}"#, "video.copy"),
+            ("web", r#","metadata":{"keep":["title"]}"#, "metadata.keep"),
             ("web", r#","video":{"encoder":"stats=/etc/passwd"}"#, "video.encoder"),
             ("vp9", r#","video":{"encoder":"tune=film"}"#, "video.encoder"),
             ("hevc", r#","video":{"max_height":2160,"encoder":"preset=slow"}"#, "video.encoder"),

@@ -51,6 +51,11 @@ pub fn encode(task: &EncodeTask, result: &EncodeResult, received: &[OutputDigest
     let frames = task.video.iter().flat_map(|v| &v.rungs).filter_map(|rung| {
         result.tracks.iter().find(|t| t.output == rung.output).map(|t| (t.units, t.duration_ms))
     });
+    let may_copy =
+        |output: u32| task.video.iter().flat_map(|v| &v.rungs).any(|rung| rung.output == output && rung.copy);
+    if result.tracks.iter().any(|t| t.copied && !may_copy(t.output)) {
+        return rejected("a track was copied that was to be encoded");
+    }
     let mut first = None;
     for (units, duration_ms) in frames {
         let (expected, _) = *first.get_or_insert((units, duration_ms));

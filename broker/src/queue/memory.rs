@@ -1,7 +1,7 @@
 //! The index in this process.
 
 use super::fair::Ledger;
-use super::{Queue, QueueError, RunningTask, Take};
+use super::{Indexed, Queue, QueueError, RunningTask, Take};
 use crate::model::{ReadyTask, Time};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{PoolName, TaskId, TenantId};
@@ -195,9 +195,18 @@ impl Queue for MemoryQueue {
         Ok(())
     }
 
-    async fn tasks(&self) -> Result<Vec<(PoolName, TaskId)>, QueueError> {
+    async fn tasks(&self) -> Result<Vec<Indexed>, QueueError> {
         let pools = self.pools();
-        Ok(pools.iter().flat_map(|(name, pool)| pool.tasks.keys().map(|id| (name.clone(), *id))).collect())
+        let all = pools.iter().flat_map(|(name, pool)| pool.tasks.iter().map(move |task| (name, task)));
+        let indexed = |(pool, (task, entry)): (&PoolName, (&TaskId, &Entry))| Indexed {
+            pool: pool.clone(),
+            task: *task,
+            taken: match entry {
+                Entry::Running { since, .. } => Some(*since),
+                Entry::Waiting(_) => None,
+            },
+        };
+        Ok(all.map(indexed).collect())
     }
 
     async fn restore(

@@ -42,6 +42,17 @@ pub struct RunningTask {
     pub pool: PoolName,
 }
 
+/// A task that the index has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Indexed {
+    /// Which pool does it.
+    pub pool: PoolName,
+    /// The task.
+    pub task: TaskId,
+    /// When it was taken; it waits where it was not.
+    pub taken: Option<Time>,
+}
+
 /// The index cannot be asked or told anything now. The store still can: see [`crate::store::Store::ready_for`].
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
@@ -72,8 +83,8 @@ pub trait Queue: Send + Sync + 'static {
     ) -> Result<(), QueueError>;
     /// Removes tasks, waiting or running, from the pool or from whichever has them.
     async fn remove(&self, pool: Option<&PoolName>, tasks: &[TaskId]) -> Result<(), QueueError>;
-    /// Every task in the index, by pool.
-    async fn tasks(&self) -> Result<Vec<(PoolName, TaskId)>, QueueError>;
+    /// Every task in the index.
+    async fn tasks(&self) -> Result<Vec<Indexed>, QueueError>;
     /// Adds what is not there; what is stays as it is. After the last call of a repair, [`Self::mark_whole`].
     async fn restore(
         &self,

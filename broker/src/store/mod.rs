@@ -1,8 +1,10 @@
 //! The store: the truth about tenants, jobs, leases and objects. An adapter keeps every method's promise in one
 //! transaction; [`crate::conformance::store`] holds each adapter to it.
 
+pub mod identity;
 pub mod operations;
 pub mod postgres;
+pub mod retention;
 mod row;
 pub mod sqlite;
 pub mod webhooks;
@@ -11,6 +13,7 @@ use crate::model::{
     Claim, JobView, LiveAttempt, NewTask, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
 };
 use crate::queue::RunningTask;
+use crate::scopes::Scopes;
 use crate::state::{Decision, Snapshot};
 use async_trait::async_trait;
 use mpegflow_protocol::api::JobState;
@@ -228,6 +231,43 @@ pub enum LeaseIs {
     RunOut,
 }
 
+/// The end of an attempt that is asked for.
+#[derive(Debug)]
+pub struct End<'a> {
+    /// The attempt, and whose it is.
+    pub claim: &'a Claim,
+    /// Which locks held.
+    pub evidence: Option<&'a Evidence>,
+    /// What has to hold of its lease.
+    pub lease: LeaseIs,
+    /// Now.
+    pub now: Time,
+    /// The id of the task that may follow.
+    pub next_task: TaskId,
+    /// What was read already; what has changed since is read again.
+    pub known: Option<Box<Known>>,
+}
+
+/// A job as it was at one of its versions, for a decision that holds as long as the version does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// The version.
+    pub version: u64,
+    /// What a decision sees.
+    pub snapshot: Snapshot,
+}
+
+/// A live attempt that is about to end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closing {
+    /// The attempt.
+    pub attempt: LiveAttempt,
+    /// The parts that were received of each output, in order.
+    pub parts: Vec<(u32, Part)>,
+    /// What its end is decided from, where the store can say so ahead of it.
+    pub known: Option<Box<Known>>,
+}
+
 /// A lease that has run out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired {
@@ -253,6 +293,10 @@ pub struct ApiKeyRecord {
     pub tenant: TenantId,
     /// SHA-256 of the secret.
     pub secret_sha256: [u8; 32],
+    /// What it may do.
+    pub scopes: Scopes,
+    /// Until when; for ever where there is none.
+    pub expires_at: Option<Time>,
 }
 
 /// Files that nothing needs any more.
@@ -271,7 +315,15 @@ pub type Decide<'a> = &'a (dyn Fn(&Snapshot) -> Decision + Send + Sync);
 
 /// The truth. Every method is one transaction; every change of a job writes its event in the same one.
 #[async_trait]
-pub trait Store: operations::Operations + webhooks::Webhooks + Send + Sync + 'static {
+pub trait Store:
+    identity::Identities
+    + operations::Operations
+    + retention::Retention
+    + webhooks::Webhooks
+    + Send
+    + Sync
+    + 'static
+{
     // --- tenants and keys
 
     /// The tenant of that name; made with `id` where there is none.
@@ -396,6 +448,13 @@ pub trait Store: operations::Operations + webhooks::Webhooks + Send + Sync + 'st
     async fn live_attempt(&self, claim: &Claim) -> Result<Option<LiveAttempt>, StoreError>;
     /// How many live attempts a worker has.
     async fn live_of_worker(&self, worker: WorkerId) -> Result<u32, StoreError>;
+    /// A worker that asks for work, and how many live attempts it has.
+    async fn asking(&self, id: WorkerId) -> Result<Option<(WorkerRecord, u32)>, StoreError> {
+        match self.worker(id).await? {
+            Some(record) => Ok(Some((record, self.live_of_worker(id).await?))),
+            None => Ok(None),
+        }
+    }
     /// Renews a lease that has not run out; the job's state and the new deadline, or `None`.
     async fn renew_lease(
         &self,
@@ -415,16 +474,17 @@ pub trait Store: operations::Operations + webhooks::Webhooks + Send + Sync + 'st
     ) -> Result<Recorded, StoreError>;
     /// The parts of an output, in order.
     async fn parts(&self, attempt: AttemptId, output: u32) -> Result<Vec<Part>, StoreError>;
-    /// Ends a live attempt as `decide` says, if the lease is as `lease` says at `now`.
-    async fn settle(
-        &self,
-        claim: &Claim,
-        evidence: Option<&Evidence>,
-        lease: LeaseIs,
-        now: Time,
-        next_task: TaskId,
-        decide: Decide<'_>,
-    ) -> Result<Settled, StoreError>;
+    /// A live attempt with all that its end needs, if the claim is its own.
+    async fn closing(&self, claim: &Claim) -> Result<Option<Closing>, StoreError> {
+        let Some(attempt) = self.live_attempt(claim).await? else { return Ok(None) };
+        let mut parts = Vec::new();
+        for (output, _) in (0_u32..).zip(&attempt.task.plan.outputs) {
+            parts.extend(self.parts(claim.attempt, output).await?.into_iter().map(|part| (output, part)));
+        }
+        Ok(Some(Closing { attempt, parts, known: None }))
+    }
+    /// Ends a live attempt as `decide` says, if its lease is as it has to be.
+    async fn settle(&self, end: End<'_>, decide: Decide<'_>) -> Result<Settled, StoreError>;
 
     // --- housekeeping
 

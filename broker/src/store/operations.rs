@@ -2,11 +2,13 @@
 //! about a job.
 
 use super::StoreError;
+use crate::audit::checkpoint::Checkpoint;
 use crate::model::{AttemptState, Claim, TaskKind, TenantLimits, Time};
 use crate::plan::bans::Ban;
+use crate::scopes::Scopes;
 use async_trait::async_trait;
 use mpegflow_protocol::api::JobState;
-use mpegflow_protocol::ids::{AttemptId, JobId, PoolName, TenantId};
+use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TenantId, UploadId};
 use mpegflow_protocol::media::MediaInfo;
 
 /// Workers of a pool, as one broker or all of them see it.
@@ -39,6 +41,23 @@ pub struct AttemptLog {
     pub cut: bool,
 }
 
+/// An API key, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyShown {
+    /// Its public part.
+    pub id: KeyId,
+    /// What it is for.
+    pub label: String,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it was made.
+    pub created_at: Time,
+    /// Until when it is valid; for ever where there is none.
+    pub expires_at: Option<Time>,
+    /// When it was revoked.
+    pub revoked_at: Option<Time>,
+}
+
 /// A job that has ended, for those who run a broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndedJob {
@@ -68,12 +87,42 @@ pub trait Operations: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// The heads of all chains, to be signed and kept outside; none where events are not chained.
+    async fn heads_to_sign(&self) -> Result<Option<Checkpoint>, StoreError> {
+        Ok(None)
+    }
+
+    /// The API keys of a tenant, oldest first.
+    async fn api_keys(&self, tenant: TenantId) -> Result<Vec<ApiKeyShown>, StoreError>;
+    /// Ends an API key at `at`, unless it ends before; whether there is one that was not revoked.
+    async fn expire_api_key(&self, id: KeyId, at: Time) -> Result<bool, StoreError>;
     /// What a tenant may have instead of what all may.
     async fn tenant_limits(&self, tenant: TenantId) -> Result<Option<TenantLimits>, StoreError>;
     /// Sets that; whether there is such a tenant.
     async fn set_tenant_limits(&self, tenant: TenantId, limits: &TenantLimits) -> Result<bool, StoreError>;
     /// The tenant of that name.
     async fn tenant_named(&self, name: &str) -> Result<Option<TenantId>, StoreError>;
+    /// What an upload of the tenant is, where one of its jobs has found out.
+    async fn media_of_upload(
+        &self,
+        tenant: TenantId,
+        upload: UploadId,
+    ) -> Result<Option<MediaInfo>, StoreError>;
+    /// Takes a job's milliseconds of input from the day's `most` of its tenant, unless they were taken before; whether there were
+    /// as many. What a job took that failed or was canceled is there again.
+    async fn reserve_minutes(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        day: u64,
+        ms: u64,
+        most: u64,
+    ) -> Result<bool, StoreError>;
+    /// Milliseconds of input that the tenant's jobs have taken of a day.
+    async fn minutes_taken(&self, tenant: TenantId, day: u64) -> Result<u64, StoreError>;
+    /// The version of an input that a live attempt reads: this one where none was pinned yet; `None` where the claim is not live.
+    async fn pin_input(&self, claim: &Claim, input: u32, version: &str)
+    -> Result<Option<String>, StoreError>;
     /// Tasks of the tenant that run now.
     async fn running_of_tenant(&self, tenant: TenantId) -> Result<u64, StoreError>;
 

@@ -1,14 +1,17 @@
 //! Rows to records, for every adapter that speaks SQL: they spell ids, words and documents the same way. A row that no
 //! version of this program could have written is an error, never a guess.
 
+use crate::enrol::Account;
 use crate::model::{
     AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Part, Stage, StoredEvent, TaskKind,
-    TaskRecord, Time, UploadRecord,
+    TaskRecord, Time, UploadRecord, WorkerRecord,
 };
 use crate::plan::bans::Ban;
-use crate::store::StoreError;
-use crate::store::operations::{AttemptLog, EndedJob};
+use crate::scopes::Scopes;
+use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict, WorkerSeen};
+use crate::store::operations::{ApiKeyShown, AttemptLog, EndedJob};
 use crate::store::webhooks::{DeliveryRecord, Disabled, WebhookRecord};
+use crate::store::{ApiKeyRecord, StoreError};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
 use mpegflow_protocol::ids::{Id, Kind, PoolName};
@@ -159,6 +162,92 @@ pub(super) fn word<T: Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
+/// A pool of a cluster.
+pub(super) fn pool(row: &impl Columns) -> Result<PoolRecord, StoreError> {
+    let cells = Cells::of("pools", row);
+    Ok(PoolRecord {
+        name: cells.pool("name")?,
+        account: Account {
+            namespace: cells.text("namespace")?.to_owned(),
+            name: cells.text("account")?.to_owned(),
+        },
+        uid: cells.text("uid")?.to_owned(),
+        generation: cells.number("generation")?,
+        tenant: cells.id_or_null("tenant")?,
+        max_workers: cells.number("max_workers")?,
+        closed: cells.flag("closed")?,
+        policy: cells.text_or_null("policy")?.map(str::to_owned),
+    })
+}
+
+/// Why a tenant that is pushed cannot be this row's, where it cannot.
+pub(super) fn tenant_conflict(row: &impl Columns, new: &PushedTenant) -> Result<Option<Pushed>, StoreError> {
+    let cells = Cells::of("tenants", row);
+    let (id, name) = (cells.text("id")?, cells.text("name")?);
+    if id != new.id.to_string() || name != new.name {
+        return Ok(Some(Pushed::Taken(format!("the tenant {name} with the id {id}"))));
+    }
+    let generation = if cells.text_or_null("pushed_uid")? == Some(new.uid.as_str()) {
+        cells.number("pushed_generation")?
+    } else {
+        0
+    };
+    Ok((generation > new.generation).then_some(Pushed::Stale(generation)))
+}
+
+/// Why a pod cannot have the identity of a row, where it cannot.
+pub(super) fn pod_conflict(row: &impl Columns, pod: &PodWorker) -> Result<Option<PodAdded>, StoreError> {
+    let cells = Cells::of("workers", row);
+    if cells.time_or_null("revoked_at")?.is_some() {
+        return Ok(Some(PodAdded::Revoked));
+    }
+    // A row without a key was made by a cordon, before the pod came.
+    let other_key = cells.bytes_or_null("key_sha256")?.is_some_and(|key| key != pod.key);
+    Ok((other_key || cells.pool("pool")? != pod.pool).then_some(PodAdded::Other))
+}
+
+/// A worker of a pool of a cluster.
+pub(super) fn worker_seen(row: &impl Columns) -> Result<(PoolName, WorkerSeen), StoreError> {
+    let cells = Cells::of("workers", row);
+    let seen = WorkerSeen {
+        id: cells.id("id")?,
+        pod: cells.text_or_null("pod")?.map(str::to_owned),
+        node: cells.text_or_null("node")?.map(str::to_owned),
+        busy: cells.flag("busy")?,
+        cordoned: cells.flag("cordoned")?,
+        retired: cells.flag("retired")?,
+    };
+    Ok((cells.pool("pool")?, seen))
+}
+
+/// A worker.
+pub(super) fn worker(row: &impl Columns) -> Result<WorkerRecord, StoreError> {
+    let cells = Cells::of("workers", row);
+    Ok(WorkerRecord {
+        id: cells.id("id")?,
+        pool: cells.pool("pool")?,
+        tenant: cells.id_or_null("tenant")?,
+        pod: cells.text_or_null("pod")?.map(str::to_owned),
+        node: cells.text_or_null("node")?.map(str::to_owned),
+        cordoned: cells.time_or_null("cordoned_at")?.is_some(),
+        revoked: cells.time_or_null("revoked_at")?.is_some(),
+        retired: cells.time_or_null("retired_at")?.is_some(),
+    })
+}
+
+/// A verdict.
+pub(super) fn verdict(row: &impl Columns) -> Result<Verdict, StoreError> {
+    let cells = Cells::of("verdicts", row);
+    Ok(Verdict {
+        pool: cells.pool("pool")?,
+        policy: cells.text("policy")?.to_owned(),
+        node: cells.text("node")?.to_owned(),
+        verified: cells.flag("verified")?,
+        reason: cells.text("reason")?.to_owned(),
+        expires: cells.time("expires_at")?,
+    })
+}
+
 /// Numbers are signed in SQL; everything stored here is far below the sign bit.
 pub(super) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
@@ -294,6 +383,28 @@ pub(super) fn ended_job(row: &impl Columns) -> Result<EndedJob, StoreError> {
         state: cells.word("state")?,
         finished_at: cells.time_or_null("finished_at")?,
         media: cells.json_or_null("media")?,
+    })
+}
+
+pub(super) fn api_key(row: &impl Columns) -> Result<ApiKeyRecord, StoreError> {
+    let cells = Cells::of("api_keys", row);
+    Ok(ApiKeyRecord {
+        tenant: cells.id("tenant")?,
+        secret_sha256: cells.sha256("secret_sha256")?,
+        scopes: Scopes::read(cells.text("scopes")?),
+        expires_at: cells.time_or_null("expires_at")?,
+    })
+}
+
+pub(super) fn api_key_shown(row: &impl Columns) -> Result<ApiKeyShown, StoreError> {
+    let cells = Cells::of("api_keys", row);
+    Ok(ApiKeyShown {
+        id: cells.id("id")?,
+        label: cells.text("label")?.to_owned(),
+        scopes: Scopes::read(cells.text("scopes")?),
+        created_at: cells.time("created_at")?,
+        expires_at: cells.time_or_null("expires_at")?,
+        revoked_at: cells.time_or_null("revoked_at")?,
     })
 }
 

@@ -15,8 +15,9 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -88,7 +89,59 @@ impl Resolve for SystemResolver {
 pub struct Poster {
     policy: Arc<Policy>,
     resolver: Arc<dyn Resolve>,
-    tls: TlsConnector,
+    trust: Arc<Trust>,
+}
+
+/// Whom TLS trusts: the system's authorities, or those of a file, which is read again when it has changed.
+struct Trust {
+    ca_file: Option<PathBuf>,
+    known: Mutex<(Option<SystemTime>, TlsConnector)>,
+}
+
+impl Trust {
+    fn new(ca_file: Option<PathBuf>) -> io::Result<Self> {
+        // Before it is read: what changes in between is read again.
+        let changed = changed(ca_file.as_deref());
+        let tls = connector(ca_file.as_deref())?;
+        Ok(Self { ca_file, known: Mutex::new((changed, tls)) })
+    }
+
+    fn now(&self) -> TlsConnector {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = changed(self.ca_file.as_deref());
+        if changed.is_some() && changed != known.0 {
+            match connector(self.ca_file.as_deref()) {
+                Ok(tls) => *known = (changed, tls),
+                // Half written, or wrong: what was good goes on, and the next attempt looks again.
+                Err(error) => {
+                    tracing::warn!(%error, "the certificate authorities for webhooks cannot be read again")
+                }
+            }
+        }
+        known.1.clone()
+    }
+}
+
+fn changed(file: Option<&Path>) -> Option<SystemTime> {
+    std::fs::metadata(file?).ok()?.modified().ok()
+}
+
+fn connector(ca_file: Option<&Path>) -> io::Result<TlsConnector> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    let config = match ca_file {
+        None => builder.with_native_roots()?.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
+                roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+            }
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 impl std::fmt::Debug for Poster {
@@ -103,21 +156,8 @@ impl Poster {
     /// # Errors
     /// The certificate authorities cannot be read.
     pub fn new(policy: Policy, resolver: Arc<dyn Resolve>) -> io::Result<Self> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let config = match &policy.ca_file {
-            None => builder.with_native_roots()?.with_no_client_auth(),
-            Some(path) => {
-                let mut roots = rustls::RootCertStore::empty();
-                for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
-                    roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
-                }
-                builder.with_root_certificates(roots).with_no_client_auth()
-            }
-        };
-        Ok(Self { policy: Arc::new(policy), resolver, tls: TlsConnector::from(Arc::new(config)) })
+        let trust = Arc::new(Trust::new(policy.ca_file.clone())?);
+        Ok(Self { policy: Arc::new(policy), resolver, trust })
     }
 
     /// What the operator allows.
@@ -163,7 +203,7 @@ impl Poster {
             Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| PostError::Tls)?,
             Host::Address(address) => ServerName::from(*address),
         };
-        let stream = self.tls.connect(name, socket).await.map_err(|_| PostError::Tls)?;
+        let stream = self.trust.now().connect(name, socket).await.map_err(|_| PostError::Tls)?;
         exchange(stream, request).await
     }
 

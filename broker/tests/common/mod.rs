@@ -411,6 +411,7 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
                     units,
                     duration_ms: DURATION_MS,
                     bytes: outputs[output as usize].size,
+                    copied: false,
                 })
                 .collect();
             TaskResult::Encode(EncodeResult {
@@ -418,6 +419,7 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
                 frames_decoded: 300,
                 frames_dropped: 0,
                 decode_errors: 0,
+                ..EncodeResult::default()
             })
         }
         TaskSpec::Package(task) => {

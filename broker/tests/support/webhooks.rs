@@ -355,6 +355,34 @@ async fn the_checked_address_is_connected_to_with_the_name_of_the_url_in_tls_and
     assert_eq!(receiver.got().len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn new_certificate_authorities_hold_without_a_restart() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (receiver, right) = Receiver::start_tls("hooks.example.com", dir.path()).await;
+    let (_, wrong) = Receiver::start_tls("hooks.example.com", other.path()).await;
+    let trusted = dir.path().join("trusted.pem");
+    std::fs::copy(&wrong, &trusted).unwrap();
+    let world = world_with(|c| {
+        local(c);
+        c.webhooks.ca_file = Some(trusted.clone());
+        c.resolver = zone(&["127.0.0.1"]);
+    })
+    .await;
+    let tenant = world.tenant("a").await;
+    let url = format!("https://hooks.example.com:{}/", receiver.address.port());
+    let webhook = create(&tenant, &url).await;
+    message(&tenant).await;
+    let tried = first_tried(&tenant, &webhook).await;
+    assert!(tried.last_error.unwrap().starts_with("TLS failed"));
+    // A file that is none changes nothing, and a good one holds with the next attempt.
+    std::fs::write(&trusted, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    message(&tenant).await;
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    std::fs::copy(&right, &trusted).unwrap();
+    message(&tenant).await;
+    eventually("it arrives", async || !receiver.got().is_empty()).await;
+}
+
 #[tokio::test]
 async fn urls_that_lead_elsewhere_than_they_seem_are_not_taken() {
     let world = world().await;

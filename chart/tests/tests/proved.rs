@@ -165,7 +165,7 @@ fn the_pods_of_pools_are_those_that_the_audit_means() {
 }
 
 #[test]
-fn the_operator_reaches_the_api_server_and_nothing_else() {
+fn the_operator_reaches_the_api_server_and_the_control_api_and_nothing_else() {
     let intents = values_file("operator-intents").display().to_string();
     let nodes = std::fs::read_to_string(chart_folder().join("examples/dedicated/nodes.yaml")).unwrap();
     let manifests = format!("{}\n---\n{nodes}", Helm::V4.install(&values_file("operator")).text);

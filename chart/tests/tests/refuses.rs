@@ -63,6 +63,10 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     ("firstStart.enabled=false", &["broker.identity.existingSecret is empty"]),
     ("operator.replicas=0", &["replicas"]),
+    (
+        "operator={\"enabled\":true},broker={\"service\":{\"clusterIP\":\"\"}},pools=[]",
+        &["operator.enabled is true", "no DNS"],
+    ),
     ("operator.depth.tls=true", &["operator.depth.redis is empty"]),
     ("ingress.enabled=true", &["ingress.host is empty"]),
     ("ingress={\"enabled\":true,\"host\":\"h.example\"}", &["ingress.tlsSecret is empty"]),

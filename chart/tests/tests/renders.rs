@@ -185,3 +185,28 @@ fn the_operator_has_the_rights_that_its_own_tests_run_it_with() {
         assert_eq!(ours["rules"], theirs["rules"], "{kind}");
     }
 }
+
+#[test]
+fn the_broker_may_ask_whose_a_token_is_and_nothing_else() {
+    let committed = chart_folder().parent().unwrap().join("broker/rbac.yaml");
+    let committed = std::fs::read_to_string(committed).unwrap();
+    let committed: Vec<Value> =
+        committed.split("\n---\n").map(|part| serde_saphyr::from_str(part).unwrap()).collect();
+    let theirs = committed.iter().find(|object| object["kind"] == "ClusterRole").unwrap();
+    let rendered = Helm::V4.install(&values_file("operator")).objects;
+    let of_broker = |kind: &str| -> Vec<&Value> {
+        let name = "mpegflow-mpegflow-broker";
+        rendered.iter().filter(|o| o["kind"] == kind && o["metadata"]["name"] == name).collect()
+    };
+    let [ours] = of_broker("ClusterRole")[..] else { panic!() };
+    assert_eq!(ours["rules"], theirs["rules"]);
+    let [binding] = of_broker("ClusterRoleBinding")[..] else { panic!() };
+    assert_eq!(binding["subjects"].as_array().unwrap().len(), 1);
+    // Without the operator it has no business there.
+    let without = Helm::V4.install(&values_file("evaluation")).objects;
+    assert!(
+        !without
+            .iter()
+            .any(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == ours["metadata"]["name"])
+    );
+}

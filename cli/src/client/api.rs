@@ -144,6 +144,12 @@ impl Client {
         self.get(&format!("/v1/jobs?limit={limit}{after}")).await
     }
 
+    /// Deletes a job that has ended.
+    pub(crate) async fn delete_job(&self, id: JobId) -> Result<(), ClientError> {
+        let builder = self.request(Method::DELETE, &format!("/v1/jobs/{id}"));
+        self.send(builder, empty(), Some(PATIENCE)).await.map(drop)
+    }
+
     /// Asks for a job to be canceled.
     pub(crate) async fn cancel(&self, id: JobId) -> Result<Job, ClientError> {
         self.post(&format!("/v1/jobs/{id}/cancel"), None).await

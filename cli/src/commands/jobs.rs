@@ -17,7 +17,7 @@ const PAGE: u16 = 100;
 /// Runs the command.
 pub(crate) async fn run(args: Jobs, ui: Ui) -> Result<(), Failed> {
     match args {
-        Jobs::Submit { input, job, watch: stay, connection } => {
+        Jobs::Submit { input, job, dry_run, watch: stay, connection } => {
             let template = JobTemplate::new(&job)?;
             let client = Client::from_connection(&connection)?;
             let (upload, file) = match input.parse::<UploadId>() {
@@ -30,7 +30,9 @@ pub(crate) async fn run(args: Jobs, ui: Ui) -> Result<(), Failed> {
                     (send(&client, &UploadSource::open(&file)?, ui, None).await?.id, Some(file))
                 }
             };
-            let job = client.submit(&template.for_upload(upload, file.as_deref())?).await?;
+            let mut spec = template.for_upload(upload, file.as_deref())?;
+            spec.dry_run |= dry_run;
+            let job = client.submit(&spec).await?;
             if stay {
                 follow(&client, job.id, ui).await
             } else {
@@ -49,6 +51,10 @@ pub(crate) async fn run(args: Jobs, ui: Ui) -> Result<(), Failed> {
         Jobs::Logs { job, connection } => {
             let logs = Client::from_connection(&connection)?.logs(job).await?;
             shown(ui, &logs, || write_logs(&logs, ui))
+        }
+        Jobs::Delete { job, connection } => {
+            Client::from_connection(&connection)?.delete_job(job).await?;
+            shown(ui, &serde_json::json!({ "deleted": job }), || ui.line(format!("{job} is deleted")))
         }
         Jobs::Cancel { job, connection } => {
             let job = Client::from_connection(&connection)?.cancel(job).await?;
@@ -104,7 +110,13 @@ async fn follow(client: &Client, id: JobId, ui: Ui) -> Result<(), Failed> {
     ended(&job)?;
     if !ui.json {
         ui.line(format!("{} {}", job.id, summary::made(&job, None)));
+        if let Some(lost) = summary::lost(&job) {
+            ui.line(format!("lost: {lost}"));
+        }
         ui.line(format!("isolated: {}", summary::isolation(&job)));
+        if job.spec.dry_run {
+            return Ok(());
+        }
         ui.line(format!("fetch it: mpegflow download {} --out dist/", job.id));
     }
     Ok(())
@@ -120,7 +132,10 @@ fn row(job: &Job, ui: Ui) -> String {
             let text = format!("{} {:.0}%  {}", stage(job), job.progress.percent, progress_text(job));
             text.trim_end().to_owned()
         }
-        (None, JobState::Succeeded) => summary::made(job, None),
+        (None, JobState::Succeeded) => match summary::lost(job) {
+            Some(lost) => format!("{}; {lost}", summary::made(job, None)),
+            None => summary::made(job, None),
+        },
         (None, JobState::Queued) => job.waiting.as_ref().map_or_else(String::new, waits),
         (None, _) => String::new(),
     };
@@ -192,6 +207,9 @@ fn show(job: &Job, ui: Ui) {
     ui.line(format!("  preset       {}", clean(&job.spec.preset, 64)));
     for (key, value) in &job.spec.labels {
         ui.line(format!("  label        {} = {}", clean(key, 128), clean(value, 128)));
+    }
+    if let Some(estimate) = &job.estimate {
+        ui.line(format!("  estimated    {}", summary::cost(estimate)));
     }
     for task in &job.tasks {
         ui.line(format!("  task         {}", summary::task(task)));

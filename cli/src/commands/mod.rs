@@ -24,7 +24,7 @@ use crate::ui::Ui;
 use mpegflow_protocol::api::{Job, JobState, Upload};
 use mpegflow_protocol::ids::{JobId, UploadId};
 use mpegflow_protocol::job::{
-    AudioOptions, DecoderSet, InputRef, JobSpec, MAX_LABEL_CHARS, ThumbnailOptions, VideoOptions,
+    AudioOptions, DecoderSet, InputRef, JobSpec, MAX_LABEL_CHARS, MaxSpend, ThumbnailOptions, VideoOptions,
 };
 use mpegflow_protocol::limits::MAX_API_BODY;
 use mpegflow_protocol::text::clean;
@@ -67,7 +67,13 @@ impl JobTemplate {
                 thumbnails: ThumbnailOptions::default(),
                 priority: Default::default(),
                 output: Default::default(),
+                metadata: Default::default(),
                 allow_partial: options.allow_partial,
+                dry_run: false,
+                max_spend: MaxSpend {
+                    output_minutes: options.max_output_minutes,
+                    core_seconds: options.max_core_seconds,
+                },
                 external_id: None,
                 labels: file.and_then(label).map(|name| (NAME.to_owned(), name)).into_iter().collect(),
             }),

@@ -192,6 +192,9 @@ fn report(job: &Job, target: &Target, wall: Duration, ui: Ui) {
     }
     let label = |text: &str| ui.tone(Tone::Dim, &format!("{text:>8}"));
     ui.line(format!("{} {}", label("made"), ui.tone(Tone::Good, &summary::made(job, Some(wall)))));
+    if let Some(lost) = summary::lost(job) {
+        ui.line(format!("{} {}", label("lost"), ui.tone(Tone::Warn, &lost)));
+    }
     ui.line(format!("{} {}", label("in"), target.path().display()));
     ui.line(format!("{} {}", label("isolated"), summary::isolation(job)));
     if job.outputs.iter().any(|output| output.name == "master.m3u8") {

@@ -7,5 +7,6 @@ mod seen;
 
 pub use broker::{BrokerError, broker, read};
 pub use kinds::known;
-pub use objects::{ApplyError, Objects, Written};
+pub use objects::{ApplyError, Objects, StartedPod, Written};
+pub(crate) use objects::{DELETION_COST, KEPT};
 pub use seen::{Seen, Versions};

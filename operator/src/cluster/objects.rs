@@ -5,13 +5,31 @@ use crate::desired::{Child, Kind};
 use crate::drift::{self, Mend, Taken};
 use crate::settings::MANAGER;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use serde_json::Value;
 use std::sync::Arc;
 
 /// Pods that are counted for one pool at most; a pool has no more.
 const MOST_PODS: u32 = 10_000;
+
+/// What a ReplicaSet goes by when it has to end a pod: the lowest first.
+pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// What keeps autoscalers of nodes away from a pod, the cluster autoscaler's first.
+pub(crate) const KEPT: [&str; 2] =
+    ["cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt"];
+
+/// A pod that has started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartedPod {
+    /// Its name.
+    pub name: String,
+    /// Its UID: to the broker, who it is.
+    pub uid: String,
+    /// Whether it was confirmed idle, and is to go first.
+    pub is_victim: bool,
+    /// Whether autoscalers of nodes are told to leave it alone.
+    pub is_kept: bool,
+}
 
 /// Why an object is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -144,23 +162,69 @@ impl Objects {
         }
     }
 
-    /// How many of the pods with a selector have started and not ended, or, with `any`, how many there are at all.
+    /// How many pods with a selector there are.
     ///
     /// # Errors
     /// The API server does not answer.
-    pub async fn pods(&self, namespace: &str, selector: &str, any: bool) -> kube::Result<i32> {
+    pub async fn pods(&self, namespace: &str, selector: &str) -> kube::Result<i32> {
         let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), namespace);
-        let mut params = ListParams::default().labels(selector).limit(MOST_PODS);
-        if !any {
-            // An unknown phase counts: somebody may be at work there.
-            params = params.fields("status.phase!=Pending,status.phase!=Succeeded,status.phase!=Failed");
-        }
+        let params = ListParams::default().labels(selector).limit(MOST_PODS);
         let list = pods.list_metadata(&params).await?;
-        let count = |pods: &[PartialObjectMeta<_>]| {
-            let counts = |pod: &&PartialObjectMeta<_>| any || pod.metadata.deletion_timestamp.is_none();
-            pods.iter().filter(counts).count()
-        };
-        Ok(i32::try_from(count(&list.items)).unwrap_or(i32::MAX))
+        Ok(i32::try_from(list.items.len()).unwrap_or(i32::MAX))
+    }
+
+    /// The pods with a selector that have started and not ended, and are not being deleted.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn started(&self, namespace: &str, selector: &str) -> kube::Result<Vec<StartedPod>> {
+        let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().labels(selector).limit(MOST_PODS);
+        // An unknown phase counts: somebody may be at work there.
+        let params = params.fields("status.phase!=Pending,status.phase!=Succeeded,status.phase!=Failed");
+        let list = pods.list_metadata(&params).await?;
+        let here = list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        Ok(here
+            .map(|pod| {
+                let annotations = pod.metadata.annotations.unwrap_or_default();
+                StartedPod {
+                    name: pod.metadata.name.unwrap_or_default(),
+                    uid: pod.metadata.uid.unwrap_or_default(),
+                    is_victim: annotations.contains_key(DELETION_COST),
+                    is_kept: annotations.contains_key(KEPT[0]),
+                }
+            })
+            .collect())
+    }
+
+    /// Deletes a pod, if it is still that one.
+    ///
+    /// # Errors
+    /// The API server said no. A pod that is gone is no error.
+    pub async fn delete_pod(&self, namespace: &str, pod: &StartedPod) -> kube::Result<()> {
+        let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), namespace);
+        let same = kube::api::Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
+        match pods.delete(&pod.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets annotations of a pod, or takes them away.
+    ///
+    /// # Errors
+    /// The API server said no. A pod that is gone is no error.
+    pub async fn annotate(&self, namespace: &str, pod: &str, annotations: Value) -> kube::Result<()> {
+        let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), namespace);
+        let patch = serde_json::json!({ "metadata": { "annotations": annotations } });
+        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+        match pods.patch_metadata(pod, &params, &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn api(&self, kind: Kind, namespace: &str) -> Api<kube::core::DynamicObject> {

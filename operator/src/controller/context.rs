@@ -1,6 +1,7 @@
 //! What the reconcilers share.
 
 use crate::cluster::{Objects, Versions};
+use crate::control::{Control, Seen};
 use crate::crd::{Tenant, WorkerPool};
 use crate::desired::World;
 use crate::settings::Settings;
@@ -28,6 +29,11 @@ pub(super) struct Context {
     pub(super) pools: Store<WorkerPool>,
     pub(super) tenants: Store<Tenant>,
     pub(super) recorder: Recorder,
+    /// The broker; without it nobody is told anything.
+    pub(super) control: Option<Arc<Control>>,
+    /// What the broker told last.
+    pub(super) seen: watch::Receiver<Seen>,
+    pushed: Mutex<HashMap<(String, String), mpegflow_protocol::control::Pool>>,
     failures: Mutex<HashMap<(String, String), u32>>,
 }
 
@@ -37,6 +43,7 @@ impl Context {
         settings: Settings,
         world: watch::Receiver<Result<World, String>>,
         (pools, tenants): (Store<WorkerPool>, Store<Tenant>),
+        (control, seen): (Option<Arc<Control>>, watch::Receiver<Seen>),
         instance: &str,
     ) -> Self {
         let versions = Arc::new(Versions::default());
@@ -51,7 +58,35 @@ impl Context {
             world,
             pools,
             tenants,
+            control,
+            seen,
+            pushed: Mutex::default(),
             failures: Mutex::default(),
+        }
+    }
+
+    /// Whether the broker was given exactly this of a pool before.
+    pub(super) fn was_pushed(&self, name: &str, pool: &mpegflow_protocol::control::Pool) -> bool {
+        let pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        pushed.get(&(pool.namespace.clone(), name.to_owned())) == Some(pool)
+    }
+
+    /// The broker has this of a pool; with nothing, it has nothing.
+    pub(super) fn is_pushed(
+        &self,
+        namespace: &str,
+        name: &str,
+        pool: Option<mpegflow_protocol::control::Pool>,
+    ) {
+        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (namespace.to_owned(), name.to_owned());
+        match pool {
+            // Beyond the bound a pool is pushed each time.
+            Some(pool) if pushed.len() < MOST_FAILING || pushed.contains_key(&key) => {
+                drop(pushed.insert(key, pool))
+            }
+            Some(_) => {}
+            None => drop(pushed.remove(&key)),
         }
     }
 

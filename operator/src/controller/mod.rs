@@ -6,6 +6,8 @@
 
 mod context;
 mod pool;
+mod push;
+mod scale_in;
 mod status;
 mod tenant;
 mod watch;
@@ -13,6 +15,7 @@ mod world;
 
 pub use pool::{FINALIZER, PoolError};
 
+use crate::control::{self, Control, Seen};
 use crate::crd::{Tenant, WorkerPool};
 use crate::desired::Kind;
 use crate::settings::Settings;
@@ -56,11 +59,14 @@ pub async fn run(client: Client, settings: Settings, instance: String, stop: Can
         let (pools, looks) = (pool_store.clone(), looks.clone());
         move |tenant| look_at_pools_of(tenant, &pools, &looks)
     });
+    let (telling, seen) = tokio::sync::watch::channel(Seen::default());
+    let broker = settings.control.clone().map(|settings| Arc::new(Control::new(settings)));
     let context = Context::new(
         client.clone(),
         settings.clone(),
         world.clone(),
         (pool_store.clone(), tenant_store.clone()),
+        (broker.clone(), seen),
         &instance,
     );
     let context = Arc::new(context);
@@ -68,6 +74,10 @@ pub async fn run(client: Client, settings: Settings, instance: String, stop: Can
     let mut tasks = JoinSet::new();
     tasks.spawn(world::keep(client.clone(), settings.clone(), known));
     tasks.spawn(watch_children(client, Arc::clone(&context), looks.clone()));
+    if let Some(broker) = broker {
+        let (pools, looks) = (pool_store.clone(), looks.clone());
+        tasks.spawn(control::keep(broker, telling, move |name| look_at_pools_named(name, &pools, &looks)));
+    }
 
     let config = Config::default().concurrency(settings.concurrency.max(1)).debounce(DEBOUNCE);
     let pools = Controller::for_stream(pools, pool_store.clone())
@@ -150,6 +160,14 @@ async fn watch_children(client: Client, context: Arc<Context>, looks: mpsc::Send
         if world.changed().await.is_err() {
             return;
         }
+    }
+}
+
+fn look_at_pools_named(name: &str, pools: &Store<WorkerPool>, looks: &mpsc::Sender<Look>) {
+    for pool in pools.state().iter().filter(|pool| pool.name_any() == name) {
+        // Full: the next change says so again.
+        let _ = looks
+            .try_send(Look::At { namespace: pool.namespace().unwrap_or_default(), name: name.to_owned() });
     }
 }
 

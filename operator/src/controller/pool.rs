@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::status::{Applied, Rollout, Standing, status};
+use super::{push, scale_in};
 use crate::cluster::ApplyError;
 use crate::crd::{LastScale, WorkerPool};
 use crate::desired::{self, Child, Kind, Replicas};
@@ -88,6 +89,12 @@ async fn apply(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError
             return Ok(Action::await_change());
         }
     };
+    // Before its pods: until the broker knows the pool, it knows nobody of them.
+    if let Err(standing) = push::pool(pool, context, false).await {
+        report(pool, context, &standing, None).await?;
+        // Soon: a broker that comes back says nothing of a pool that it does not know.
+        return Ok(Action::requeue(AGAIN));
+    }
     match put(pool, context, &children).await {
         Ok((applied, scaled)) => {
             let held = applied.held.is_some();
@@ -126,6 +133,7 @@ async fn put(
         held: None,
         rollout: Rollout::default(),
         policies: desired::dialects(children),
+        work: context.seen.borrow().pool(&pool.name_any()).map(super::status::Work::of),
         autoscaled: children.iter().any(|child| child.kind == Kind::ScaledObject),
     };
     let mut scaled = None;
@@ -134,7 +142,7 @@ async fn put(
         let is_new = live.is_none();
         let current = live.as_ref().and_then(|live| live.pointer("/spec/replicas")).and_then(Value::as_i64);
         let current = current.and_then(|count| i32::try_from(count).ok()).unwrap_or_default();
-        let replicas = replicas(pool, context, current).await?;
+        let replicas = scale_in::replicas(pool, context, current).await?;
         let child = deployment.clone().with_replicas(replicas.count);
         let written = context.objects.mend(&namespace, &child, live).await?;
         applied.replicas = replicas.count;
@@ -147,21 +155,28 @@ async fn put(
     for child in children.iter().filter(|child| child.kind == Kind::ScaledObject) {
         context.objects.ensure(&namespace, child).await?;
     }
+    let was_busy = pool.status.as_ref().is_some_and(|status| status.busy > 0);
+    let is_busy = applied.work.as_ref().is_some_and(|work| work.busy > 0);
+    let retired = context.seen.borrow().pool(&pool.name_any()).is_some_and(|seen| !seen.retired.is_empty());
+    if was_busy || is_busy || retired {
+        let pods = scale_in::started(pool, context).await?;
+        scale_in::keep_busy(pool, context, &pods).await?;
+        scale_in::replace_retired(pool, context, &pods).await?;
+    }
     prune(pool, context, children).await?;
     Ok((applied, scaled))
 }
 
-async fn replicas(pool: &WorkerPool, context: &Context, current: i32) -> Result<Replicas, ApplyError> {
-    let wanted = desired::wanted(&pool.spec.scale);
-    let started = if wanted < current { started(pool, context, false).await? } else { 0 };
-    Ok(Replicas::decide(current, wanted, started))
+/// Selects a pool's pods.
+pub(super) fn selector(pool: &WorkerPool) -> String {
+    let labels: Vec<String> =
+        desired::selector(pool).iter().map(|(key, value)| format!("{key}={value}")).collect();
+    labels.join(",")
 }
 
-async fn started(pool: &WorkerPool, context: &Context, any: bool) -> Result<i32, ApplyError> {
+async fn all_pods(pool: &WorkerPool, context: &Context) -> Result<i32, ApplyError> {
     let namespace = pool.namespace().unwrap_or_default();
-    let selector: Vec<String> =
-        desired::selector(pool).iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let counted = context.objects.pods(&namespace, &selector.join(","), any).await;
+    let counted = context.objects.pods(&namespace, &selector(pool)).await;
     counted.map_err(|source| ApplyError::Refused {
         kind: Kind::Deployment,
         name: desired::name(pool),
@@ -172,7 +187,7 @@ async fn started(pool: &WorkerPool, context: &Context, any: bool) -> Result<i32,
 fn last_scale(pool: &WorkerPool, from: i32, replicas: Replicas) -> LastScale {
     let scale = &pool.spec.scale;
     let reason = match replicas.held {
-        Some(held) => format!("{} wanted, {} have started and stay", held.wanted, held.started),
+        Some(held) => format!("{} wanted, {} have started and may be at work", held.wanted, held.started),
         None => format!("{} wanted, within {} and {}", scale.replicas, scale.min, scale.max),
     };
     LastScale { from, to: replicas.count, reason, time: now().to_string() }
@@ -211,13 +226,43 @@ async fn drain(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError
     if knows_keda {
         context.objects.delete(Kind::ScaledObject, &namespace, &name, &uid).await?;
     }
+    if let Some(busy) = at_work(pool, context).await {
+        report(pool, context, &Standing::Draining(busy), None).await?;
+        return Err(PoolError::World(format!("{busy} workers are at work")));
+    }
     context.objects.delete(Kind::Deployment, &namespace, &name, &uid).await?;
-    let pods = started(pool, context, true).await?;
+    let pods = all_pods(pool, context).await?;
     if pods == 0 {
-        return Ok(Action::await_change());
+        return match push::forget(pool, context).await {
+            Ok(()) => Ok(Action::await_change()),
+            // Its account is deleted with it, so that nobody can come as one of its pods.
+            Err(error) => {
+                tracing::warn!(pool = pool.name_any(), %error, "the broker keeps a pool that is gone");
+                Ok(Action::await_change())
+            }
+        };
     }
     report(pool, context, &Standing::Draining(pods), None).await?;
     Err(PoolError::World(format!("{pods} pods still drain")))
+}
+
+/// How many are at work in a pool that the broker gives nothing more to, as long as they may take their time.
+async fn at_work(pool: &WorkerPool, context: &Context) -> Option<i32> {
+    let broker = context.control.as_ref()?;
+    let since = pool.metadata.deletion_timestamp.as_ref()?.0;
+    let grace = i64::from(pool.spec.drain_grace_seconds);
+    if now().duration_since(since).as_secs() >= grace {
+        return None;
+    }
+    // Neither of these holds up the end of a pool: told to go, a worker drains by itself.
+    if let Err(standing) = push::pool(pool, context, true).await {
+        tracing::info!(pool = pool.name_any(), ?standing, "the pool ends without its broker");
+        return None;
+    }
+    let status = broker.status().await.ok()?;
+    let own = status.pools.iter().find(|seen| seen.pool.as_str() == pool.name_any())?;
+    let busy = own.workers.iter().filter(|worker| worker.busy).count();
+    i32::try_from(busy).ok().filter(|busy| *busy > 0)
 }
 
 /// Whether the tenant that a pool names lets it work for it. Absence means no.

@@ -1,5 +1,6 @@
 //! A pool's status from what was found. Pure.
 
+use crate::control::Pool;
 use crate::crd::{Condition, ConditionStatus, Dialect, LastScale, WorkerPool, WorkerPoolStatus};
 use crate::desired::Held;
 use jiff::Timestamp;
@@ -31,6 +32,28 @@ pub(super) struct Applied {
     pub(super) policies: Vec<Dialect>,
     /// Whether there is a ScaledObject.
     pub(super) autoscaled: bool,
+    /// What the broker says of its work.
+    pub(super) work: Option<Work>,
+}
+
+/// What the broker says of a pool's work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Work {
+    pub(super) busy: i32,
+    idle: i32,
+    queued: i64,
+    waiting: Option<(String, String)>,
+}
+
+impl Work {
+    pub(super) fn of(seen: &Pool) -> Self {
+        Self {
+            busy: i32::try_from(seen.busy.len()).unwrap_or(i32::MAX),
+            idle: i32::try_from(seen.idle).unwrap_or(i32::MAX),
+            queued: i64::try_from(seen.queued).unwrap_or(i64::MAX),
+            waiting: seen.waiting.clone(),
+        }
+    }
 }
 
 /// What a Deployment's status says.
@@ -78,6 +101,13 @@ pub(super) fn status(
         status.ready_replicas = applied.rollout.ready;
         status.policies.clone_from(&applied.policies);
         status.autoscaled = applied.autoscaled;
+        // What was known before stays while nobody can be asked.
+        if let Some(work) = &applied.work {
+            (status.busy, status.idle, status.queued) = (work.busy, work.idle, work.queued);
+            status.waiting = work.waiting.as_ref().map(|(reason, _)| reason.clone());
+            status.waiting_message =
+                work.waiting.as_ref().map(|(_, message)| message.chars().take(512).collect());
+        }
     }
     if last_scale.is_some() {
         status.last_scale = last_scale;
@@ -104,8 +134,8 @@ fn scale_in(held: Option<Held>) -> Fact {
             ConditionStatus::True,
             "WorkersHaveStarted".into(),
             format!(
-                "{wanted} workers are wanted and {started} have started; nobody can say yet which of these are idle, so they stay. \
-                 Delete a pod to let it drain"
+                "{wanted} workers are wanted and {started} have started that are at work, or of which the broker does not say that they \
+                 are idle; they stay. Delete a pod to let it drain"
             ),
         ),
         None => (ConditionStatus::False, "NothingHeld".into(), String::new()),

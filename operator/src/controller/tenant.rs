@@ -1,6 +1,7 @@
 //! One tenant: how many pools name it, and whether they may.
 
 use super::context::Context;
+use crate::control::ControlError;
 use crate::crd::{Condition, ConditionStatus, Tenant, TenantStatus};
 use crate::settings::MANAGER;
 use kube::api::{Patch, PatchParams};
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 /// Counting costs no request.
 const AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+/// How often the broker is tried.
+const SOON: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub(super) async fn reconcile(tenant: Arc<Tenant>, context: Arc<Context>) -> Result<Action, kube::Error> {
     let name = tenant.name_any();
@@ -30,15 +33,51 @@ pub(super) async fn reconcile(tenant: Arc<Tenant>, context: Arc<Context>) -> Res
     }
     let old = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let generation = tenant.metadata.generation.unwrap_or_default();
-    let facts = [
-        ("Ready", ConditionStatus::True, "Accepted", "pools that it allows may name it"),
-        ("Reconciling", ConditionStatus::False, "Accepted", ""),
-        ("Stalled", ConditionStatus::False, "Accepted", ""),
-    ];
+    use ConditionStatus::{False, True};
+    let (facts, again) = match super::push::tenant(&tenant, &context).await {
+        Ok(()) => {
+            let unknown = tenant.spec.quotas.as_ref().is_some_and(|quotas| quotas.minutes_per_day.is_some());
+            let message = if unknown {
+                "pools that it allows may name it; quotas.minutesPerDay is not enforced yet"
+            } else {
+                "pools that it allows may name it"
+            };
+            let (ready, not) = (("Ready", True, "Accepted", message.to_owned()), String::new());
+            (
+                [ready, ("Reconciling", False, "Accepted", not.clone()), ("Stalled", False, "Accepted", not)],
+                AGAIN,
+            )
+        }
+        Err(error @ ControlError::Refused { .. }) => {
+            let message = error.to_string();
+            let not = ("Reconciling", False, "BrokerRefuses", String::new());
+            (
+                [
+                    ("Ready", False, "BrokerRefuses", message.clone()),
+                    not,
+                    ("Stalled", True, "BrokerRefuses", message),
+                ],
+                AGAIN,
+            )
+        }
+        Err(error) => {
+            tracing::debug!(tenant = name, %error, "the broker is away");
+            let message = "the broker's control API cannot be asked".to_owned();
+            let not = ("Stalled", False, "BrokerAway", String::new());
+            (
+                [
+                    ("Ready", False, "BrokerAway", message.clone()),
+                    ("Reconciling", True, "BrokerAway", message),
+                    not,
+                ],
+                SOON,
+            )
+        }
+    };
     let now = jiff::Timestamp::now();
     status.conditions = facts
         .into_iter()
-        .map(|(kind, is, reason, message)| Condition::new(kind, is, (reason, message), generation, now, old))
+        .map(|(kind, is, reason, message)| Condition::new(kind, is, (reason, &message), generation, now, old))
         .collect();
     if tenant.status.as_ref() != Some(&status) {
         let api: Api<Tenant> = Api::all(context.client.clone());
@@ -50,7 +89,7 @@ pub(super) async fn reconcile(tenant: Arc<Tenant>, context: Arc<Context>) -> Res
         }
     }
     context.succeeded("", &name);
-    Ok(Action::requeue(AGAIN))
+    Ok(Action::requeue(again))
 }
 
 pub(super) fn retry(tenant: Arc<Tenant>, error: &kube::Error, context: Arc<Context>) -> Action {

@@ -41,7 +41,7 @@ pub struct TenantSpec {
     pub display_name: Option<String>,
     /// Its share where tenants compete: twice the weight, twice the work.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = 100))]
     pub weight: u16,
     /// Limits; what is not said here is the broker's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

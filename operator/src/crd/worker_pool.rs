@@ -33,6 +33,9 @@ use std::collections::BTreeMap;
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.scale.replicas"),
     printcolumn(name = "Current", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Running", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Busy", type_ = "integer", json_path = ".status.busy"),
+    printcolumn(name = "Queued", type_ = "integer", json_path = ".status.queued"),
+    printcolumn(name = "Waiting", type_ = "string", json_path = ".status.waiting"),
     printcolumn(name = "Policies", type_ = "string", json_path = ".status.policies", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -412,6 +415,24 @@ pub struct WorkerPoolStatus {
     /// Pods that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
+    /// Pods that hold a task, as the broker says.
+    #[serde(default)]
+    pub busy: i32,
+    /// Pods that ask for a task.
+    #[serde(default)]
+    pub idle: i32,
+    /// Tasks that wait.
+    #[serde(default)]
+    pub queued: i64,
+    /// Why tasks wait, as one word: the reasons that a job gives.
+    // Written as null where it is none: a merge patch would leave what is not said.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub waiting: Option<String>,
+    /// The same as a sentence.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub waiting_message: Option<String>,
     /// Selects the pods, for `/scale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]

@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 const USER: u32 = 65_532;
 /// Folder of the join file and the token.
 const JOIN: &str = "/run/mpegflow";
+/// Folder of the pod's key, in memory: a container that starts again has to show the same one.
+const IDENTITY: &str = "/run/identity";
 /// Folder of unlinked files.
 const SCRATCH: &str = "/scratch";
 /// Seconds after the drain for what a process does at its end.
@@ -72,6 +74,7 @@ fn pod(pool: &WorkerPool, settings: &Settings, world: &World) -> Value {
                     ],
                 },
             },
+            { "name": "identity", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } },
             { "name": "scratch", "emptyDir": { "sizeLimit": spec.resources.scratch.to_string() } },
         ],
     });
@@ -93,7 +96,7 @@ fn container(pool: &WorkerPool) -> Value {
         "name": "worker",
         "image": spec.image,
         "args": [
-            "--join", format!("{JOIN}/join.json"), "--scratch", SCRATCH,
+            "--join", format!("{JOIN}/join.json"), "--identity", IDENTITY, "--scratch", SCRATCH,
             "--grace", spec.drain_grace_seconds.to_string(), "--log", "json",
         ],
         "resources": { "requests": resources, "limits": resources },
@@ -104,6 +107,7 @@ fn container(pool: &WorkerPool) -> Value {
         },
         "volumeMounts": [
             { "name": "join", "mountPath": JOIN, "readOnly": true },
+            { "name": "identity", "mountPath": IDENTITY },
             { "name": "scratch", "mountPath": SCRATCH },
         ],
     });

@@ -1,8 +1,8 @@
 //! How many workers a pool has. Growing is always right; shrinking is only right where nobody is at work.
 //!
-//! Which workers are idle the broker knows, and this version cannot ask it. So a pool shrinks by the pods that have not
-//! started (they hold no task), and keeps the ones that have, whatever KEDA says: a flushed Redis reads as a valid 0. A pod
-//! that runs goes when its pool is deleted, its template changes, or somebody deletes it; each time it is told to drain.
+//! A pool shrinks by the pods that have not started (they hold no task), and then by those that the broker confirms to be idle and
+//! to get nothing more. It keeps all others, whatever KEDA says: a flushed Redis reads as a valid 0. A pod that runs goes besides
+//! when its pool is deleted, its template changes, or somebody deletes it; each time it is told to drain.
 
 use crate::crd::Scale;
 
@@ -20,7 +20,7 @@ pub struct Replicas {
 pub struct Held {
     /// What was asked for.
     pub wanted: i32,
-    /// Pods that have started.
+    /// Pods that have started, and that nobody confirmed to be idle.
     pub started: i32,
 }
 
@@ -30,14 +30,15 @@ pub fn wanted(scale: &Scale) -> i32 {
 }
 
 impl Replicas {
-    /// From how many there are, how many are wanted, and how many pods have started. `started` is only needed where
-    /// `wanted` is less than `current`.
-    pub fn decide(current: i32, wanted: i32, started: i32) -> Self {
+    /// From how many there are, how many are wanted, how many pods have started, and how many of these the broker has confirmed to be
+    /// idle for good. The last two are only needed where `wanted` is less than `current`.
+    pub fn decide(current: i32, wanted: i32, started: i32, confirmed: i32) -> Self {
         if wanted >= current {
             return Self { count: wanted, held: None };
         }
-        let count = wanted.max(started.min(current));
-        let held = (count > wanted).then_some(Held { wanted, started });
+        let staying = started.min(current).saturating_sub(confirmed.max(0));
+        let count = wanted.max(staying);
+        let held = (count > wanted).then_some(Held { wanted, started: staying });
         Self { count, held }
     }
 }
@@ -49,23 +50,28 @@ mod tests {
     #[test]
     fn a_pool_grows_at_once_and_shrinks_by_what_has_not_started() {
         let cases = [
-            // current, wanted, started → count, held
-            ((0, 5, 0), (5, false)),
-            ((5, 5, 5), (5, false)),
-            ((5, 0, 0), (0, false)),
-            ((5, 2, 0), (2, false)),
-            ((5, 2, 2), (2, false)),
-            ((5, 2, 4), (4, true)),
-            ((5, 0, 5), (5, true)),
+            // current, wanted, started, confirmed → count, held
+            ((0, 5, 0, 0), (5, false)),
+            ((5, 5, 5, 0), (5, false)),
+            ((5, 0, 0, 0), (0, false)),
+            ((5, 2, 0, 0), (2, false)),
+            ((5, 2, 2, 0), (2, false)),
+            ((5, 2, 4, 0), (4, true)),
+            ((5, 0, 5, 0), (5, true)),
+            ((5, 0, 5, 5), (0, false)),
+            ((5, 0, 5, 2), (3, true)),
+            ((5, 2, 4, 2), (2, false)),
+            ((5, 2, 4, 1), (3, true)),
             // More pods than replicas, in the middle of a roll-out: never a reason to grow.
-            ((5, 0, 7), (5, true)),
+            ((5, 0, 7, 0), (5, true)),
+            ((5, 0, 7, 7), (0, false)),
         ];
-        for ((current, wanted, started), (count, held)) in cases {
-            let decided = Replicas::decide(current, wanted, started);
+        for ((current, wanted, started, confirmed), (count, held)) in cases {
+            let decided = Replicas::decide(current, wanted, started, confirmed);
             assert_eq!(
                 (decided.count, decided.held.is_some()),
                 (count, held),
-                "{current} {wanted} {started}"
+                "{current} {wanted} {started} {confirmed}"
             );
         }
     }

@@ -24,11 +24,24 @@ pub(super) fn join_file(pool: &WorkerPool, settings: &Settings, world: &World) -
         "ca": broker.ca,
         "pool": pool.name_any(),
         "token_file": "token",
+        "unreachable": unreachable(settings),
     });
     Child::new(
         Kind::ConfigMap,
         json!({ "metadata": metadata(pool), "data": { "join.json": file.to_string() } }),
     )
+}
+
+/// What no worker may reach: it enrols once none of these answers, and the broker does.
+fn unreachable(settings: &Settings) -> Vec<serde_json::Value> {
+    let metadata = [
+        ("metadata service", "169.254.169.254:80"),
+        ("metadata service of tasks", "169.254.170.2:80"),
+        ("metadata service", "[fd00:ec2::254]:80"),
+    ];
+    let metadata = metadata.map(|(name, address)| (name.to_owned(), address.to_owned()));
+    let named = settings.unreachable.iter().map(|(name, address)| (name.clone(), address.to_string()));
+    named.chain(metadata).map(|(name, address)| json!({ "name": name, "address": address })).collect()
 }
 
 /// A quarter of the workers at a time. Never none: a node could not be drained then.

@@ -172,7 +172,7 @@ pub(crate) fn failed(what: &str, error: AvError) -> Failure {
 
 /// The colour coding to write. Where the source says nothing, what players assume is written down: BT.601 for standard
 /// definition, BT.709 above. It is fixed by the source's size, so a small rung of a large source is not taken for BT.601.
-fn resolved(picture: &Picture) -> Color {
+pub(crate) fn resolved(picture: &Picture) -> Color {
     let color = picture.color;
     // 0 is RGB, 3 reserved, 8 YCgCo, which 8-bit 4:2:0 players do not take.
     let matrix_known = matches!(color.matrix, 1 | 4..=7 | 9 | 10);

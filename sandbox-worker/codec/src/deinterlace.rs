@@ -1,19 +1,28 @@
 //! Frames whose lines are from two moments become frames of one: the lines of the first moment stay, the others are made of
 //! their neighbours in time where nothing moves, and along edges in space where something does.
+//!
+//! Which frames those are the pictures say (see [`crate::fields`]); where they do not tell, the source's flags do.
 
 use crate::ff::AvError;
 use crate::ff::frame::Frame;
 use crate::ff::names;
+use crate::fields::{Lines, Opinion};
+use std::collections::VecDeque;
 
 /// Pixels beyond a row's ends that the search along edges looks at.
 const PAD: usize = 3;
+/// Frames that wait at the start for something to move.
+const WAIT: usize = 6;
+/// Pixels that wait at most.
+const WAITING_PIXELS: i64 = 8 * 1920 * 1088;
 
-/// One video stream's deinterlacer. Holds a frame until the next one is there.
+/// One video stream's deinterlacer. Holds a frame until the next one is there, and more at the start.
 #[derive(Default)]
 pub(crate) struct Deinterlacer {
-    /// The one before `held`.
+    /// The one before the first that waits.
     before: Option<Frame>,
-    held: Option<Frame>,
+    waiting: VecDeque<Frame>,
+    opinion: Opinion,
     rows: Rows,
 }
 
@@ -24,38 +33,68 @@ impl Deinterlacer {
     /// Out of memory.
     pub(crate) fn push(&mut self, frame: Frame) -> Result<Vec<Frame>, AvError> {
         let mut out = Vec::with_capacity(2);
-        let can =
-            frame.is_interlaced() && names::layout(frame.picture().format).is_some_and(|l| l.planes == 3);
-        if let Some(held) = self.held.take() {
-            let next = Some(&frame).filter(|f| alike(f, &held));
-            out.push(self.finish(&held, next)?);
-            self.before = Some(held);
-        }
-        if can {
-            self.held = Some(frame);
-        } else {
+        let can = names::layout(frame.picture().format).is_some_and(|l| l.planes == 3);
+        if !can || self.waiting.back().is_some_and(|last| !alike(last, &frame)) {
+            out = self.flush()?;
             self.before = None;
+        }
+        if !can {
+            out.push(frame);
+            return Ok(out);
+        }
+        if let Some(last) = self.waiting.back() {
+            let before = self.waiting.len().checked_sub(2).and_then(|n| self.waiting.get(n));
+            let before = before.or(self.before.as_ref()).unwrap_or(last);
+            self.opinion.look(before, last, &frame);
+        }
+        let picture = frame.picture();
+        let area = i64::from(picture.width).saturating_mul(i64::from(picture.height));
+        let most = WAITING_PIXELS.checked_div(area).and_then(|n| usize::try_from(n).ok()).unwrap_or(WAIT);
+        self.waiting.push_back(frame);
+        while self.waiting.len() > 1 && (self.opinion.now().is_some() || self.waiting.len() > most.min(WAIT))
+        {
+            out.extend(self.finish()?);
+        }
+        Ok(out)
+    }
+
+    /// Hands on what waits.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn flush(&mut self) -> Result<Vec<Frame>, AvError> {
+        let mut out = Vec::with_capacity(self.waiting.len());
+        while let Some(frame) = self.finish()? {
             out.push(frame);
         }
         Ok(out)
     }
 
-    /// Hands on what is held.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub(crate) fn flush(&mut self) -> Result<Option<Frame>, AvError> {
-        let held = self.held.take();
-        held.map(|held| self.finish(&held, None)).transpose()
+    /// Hands on the first that waits.
+    fn finish(&mut self) -> Result<Option<Frame>, AvError> {
+        let Some(frame) = self.waiting.pop_front() else { return Ok(None) };
+        let flagged = frame.is_interlaced();
+        let top_first = match self.opinion.now() {
+            Some(Lines::Progressive) => None,
+            Some(_) | None if flagged => Some(frame.top_field_first()),
+            Some(lines) => Some(lines == Lines::TopFirst),
+            None => None,
+        };
+        let out = match top_first {
+            Some(top_first) => self.whole(&frame, top_first)?,
+            None => frame.share()?,
+        };
+        self.before = Some(frame);
+        Ok(Some(out))
     }
 
-    fn finish(&mut self, frame: &Frame, next: Option<&Frame>) -> Result<Frame, AvError> {
-        let before = self.before.take().filter(|b| alike(b, frame));
+    fn whole(&mut self, frame: &Frame, top_first: bool) -> Result<Frame, AvError> {
+        let before = self.before.as_ref().filter(|b| alike(b, frame)).unwrap_or(frame);
+        let next = self.waiting.front().filter(|f| alike(f, frame)).unwrap_or(frame);
         let mut out = frame.like()?;
-        let kept = usize::from(!frame.top_field_first());
+        let bytes = names::layout(frame.picture().format).map_or(1, |l| l.bytes);
         for plane in 0..3 {
-            let (before, next) = (before.as_ref().unwrap_or(frame), next.unwrap_or(frame));
-            let bytes = names::layout(frame.picture().format).map_or(1, |l| l.bytes);
+            let kept = usize::from(!top_first);
             if self.rows.plane([before, frame, next], &mut out, plane, kept, bytes).is_none() {
                 return Err(AvError::INVALID_ARGUMENT);
             }

@@ -20,7 +20,8 @@
 use crate::caps;
 use crate::clock::{Clock, VIDEO_SCALE};
 use crate::control::Control;
-use crate::damage::Ending;
+use crate::copy::{self, Copying, Place};
+use crate::damage::{Ending, Tally};
 use crate::decoders;
 use crate::ff::decoder::Decoder;
 use crate::ff::demux::{Container, Demuxer, Kind, Stream};
@@ -32,7 +33,7 @@ use crate::pictures::{self, Gone, Pictures, Stop};
 use crate::rotate::Turn;
 use crate::rung::{self, Shared, Work};
 use crate::sound::{self, Rendered, Setup};
-use crate::source::{self, Inputs};
+use crate::source::{self, Inputs, Opened};
 use crate::stills;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::limits;
@@ -59,9 +60,9 @@ pub(crate) struct Given<'a> {
 /// # Errors
 /// The first failing step; a rendition's own failure before the decoding side's.
 pub(crate) fn run(task: &EncodeTask, given: Given<'_>) -> Result<EncodeResult, Failure> {
-    let mut demuxer = source::open(given.inputs, 0, task.decoders, task.partial)?;
+    let Opened { mut demuxer, cut } = source::open(given.inputs, 0, task.decoders, task.partial)?;
     log::forget();
-    let planned = Planned::check(task, &demuxer)?;
+    let planned = Planned { cut, ..Planned::check(task, &demuxer)? };
     demuxer.select(&planned.indices());
     std::thread::scope(|scope| Running::start(scope, task, planned, demuxer, given)?.into_result())
 }
@@ -74,6 +75,8 @@ struct Planned {
     start_us: i64,
     /// Where the container says that these streams end, in microseconds from `start_us`.
     said_us: Option<i64>,
+    /// The file is seen to be cut off, and that is allowed.
+    cut: bool,
     /// Where it says that all streams end, among them some whose length says nothing of these (subtitles).
     claimed_us: Option<i64>,
 }
@@ -104,7 +107,8 @@ impl Planned {
         }
         let container = demuxer.container();
         let start_us = start(&container, video.as_ref().map(|(_, s)| s), &audio, task.segment_ms);
-        let mut planned = Self { container, video, audio, start_us, said_us: None, claimed_us: None };
+        let mut planned =
+            Self { container, video, audio, start_us, said_us: None, cut: false, claimed_us: None };
         planned.read_durations(demuxer);
         Ok(planned)
     }
@@ -170,6 +174,7 @@ struct Running<'scope, 'a> {
     control: &'a Control,
     input_len: u64,
     video: Option<Pictures>,
+    copying: Option<Copying>,
     rungs: Vec<ScopedJoinHandle<'scope, Result<EncodedTrack, Failure>>>,
     sounds: Vec<SoundThread<'scope>>,
     /// How far the packets of each stream reach, in microseconds from the start.
@@ -196,6 +201,7 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             control: given.control,
             input_len,
             video: None,
+            copying: None,
             rungs: Vec::new(),
             sounds: Vec::new(),
             read: Vec::new(),
@@ -246,6 +252,13 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
         let waiting = WAITING_PIXELS.checked_div(area).unwrap_or(8).clamp(2, 8);
         for rung in &plan.rungs {
             let output = given.outputs.take(rung.output)?;
+            if rung.copy && self.copying.is_none() {
+                let place = Place { index: *index, stream, start_us: self.planned.start_us };
+                if let Some(fit) = copy::look(given.inputs, self.task, plan, rung, &place)? {
+                    self.copying = Some(Copying::start(*index, rung, fit, output)?);
+                    continue;
+                }
+            }
             let (sender, receiver) = sync_channel(waiting);
             let thread = std::thread::Builder::new()
                 .name(format!("rung-{}", rung.height))
@@ -263,6 +276,9 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
                 .map_err(no_thread)?;
             self.rungs.push(thread);
             senders.push(sender);
+        }
+        if senders.is_empty() && self.copying.is_some() {
+            return Ok(());
         }
         self.video = Some(Pictures::new(
             *index,
@@ -288,6 +304,15 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
         self.video = None;
         let mut tracks = Vec::new();
         let mut tallies: Vec<_> = pictures.iter().map(|t| ("video", *t)).collect();
+        let copied = self.copying.as_ref().map(Copying::frames);
+        if let (Some(copying), None) = (&self.copying, pictures) {
+            let reached_ms = copying.lasts_ms();
+            let read_ms = read_ms(copying.stream);
+            tallies.push((
+                "video",
+                Tally { decoded: copying.frames(), read_ms, reached_ms, ..Tally::default() },
+            ));
+        }
         let mut first_failure = match fed {
             Err(Stop::Failed(failure)) => Some(failure),
             _ => None,
@@ -309,6 +334,9 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
         if let Some(failure) = first_failure {
             return Err(failure);
         }
+        if let Some(copying) = self.copying.take() {
+            tracks.push(copying.finish()?);
+        }
         let inside = log::ended_inside();
         let said_us = self.planned.said_us.or(self.planned.claimed_us.filter(|_| inside));
         let ending = Ending {
@@ -317,20 +345,26 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             inside,
             broke: self.broke,
         };
-        if self.task.partial {
-            // What is missing at the end was allowed for; damage in what is there was not.
-            ending.judge().inspect_err(|f| log::line(&format!("taken as far as it goes: {f}"))).ok();
-        } else {
-            ending.judge()?;
+        let mut partial = self.planned.cut;
+        if let Err(failure) = ending.judge() {
+            // What is missing at the end may be allowed for; damage in what is there is not.
+            if !self.task.partial {
+                return Err(failure);
+            }
+            log::line(&format!("taken as far as it goes: {failure}"));
+            partial = true;
         }
         tallies.iter().try_for_each(|(what, tally)| tally.judge(what))?;
         tracks.sort_by_key(|t| t.output);
         let errors = tallies.iter().fold(0u64, |sum, (_, t)| sum.saturating_add(t.all_errors()));
         Ok(EncodeResult {
             tracks,
-            frames_decoded: pictures.map_or(0, |p| p.decoded),
+            frames_decoded: pictures.map_or(0, |p| p.decoded).max(copied.unwrap_or(0)),
             frames_dropped: dropped,
             decode_errors: errors.saturating_add(u64::from(self.broke || inside)),
+            partial,
+            good_ms: tallies.iter().map(|(_, t)| t.reached_ms).max().unwrap_or(0),
+            said_ms: ending.said_ms,
         })
     }
 
@@ -366,6 +400,12 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
                 packet.shift(shift);
             }
             self.note_time(&packet);
+            if let Some(copying) = self.copying.as_mut().filter(|c| c.stream == index) {
+                let ms = copying.add(&packet)?;
+                if self.video.is_none() {
+                    self.control.progress(packets, ms);
+                }
+            }
             if self.video.as_ref().is_some_and(|v| v.stream == index) {
                 self.pictures(Some(&packet))?;
             }

@@ -2,6 +2,8 @@
 //! be sought or moved.
 
 use crate::fmp4::{MATRIX, Track, boxed, entry, full, u16s, u32s};
+use mpegflow_protocol::job::KeptTag;
+use mpegflow_protocol::task::FileTag;
 
 /// Ticks per second of the movie header and the edit lists.
 const MOVIE_SCALE: u64 = 1_000;
@@ -72,7 +74,7 @@ pub(crate) fn chunks(tracks: &[FileTrack]) -> Vec<Chunk> {
 }
 
 /// All before the first sample: `ftyp`, `moov`, and the head of `mdat`. `None` where it does not fit the format.
-pub(crate) fn head(tracks: &[FileTrack], chunks: &[Chunk]) -> Option<Vec<u8>> {
+pub(crate) fn head(tracks: &[FileTrack], chunks: &[Chunk], tags: &[FileTag]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     boxed(&mut out, b"ftyp", |o| {
         o.extend_from_slice(b"isom");
@@ -81,9 +83,9 @@ pub(crate) fn head(tracks: &[FileTrack], chunks: &[Chunk]) -> Option<Vec<u8>> {
     });
     let payload = chunks.iter().fold(0u64, |sum, c| sum.saturating_add(c.bytes));
     // 64-bit places throughout: their length then does not depend on what they say.
-    let start = moov(tracks, &places(tracks.len(), chunks, 0)).len() as u64;
+    let start = moov(tracks, &places(tracks.len(), chunks, 0), tags).len() as u64;
     let start = start.checked_add(out.len() as u64)?.checked_add(16)?;
-    let index = moov(tracks, &places(tracks.len(), chunks, start));
+    let index = moov(tracks, &places(tracks.len(), chunks, start), tags);
     if u32::try_from(index.len()).is_err() {
         return None;
     }
@@ -107,7 +109,7 @@ fn places(tracks: usize, chunks: &[Chunk], start: u64) -> Vec<Vec<(u64, u32)>> {
     out
 }
 
-fn moov(tracks: &[FileTrack], places: &[Vec<(u64, u32)>]) -> Vec<u8> {
+fn moov(tracks: &[FileTrack], places: &[Vec<(u64, u32)>], tags: &[FileTag]) -> Vec<u8> {
     let mut out = Vec::new();
     let longest = tracks.iter().map(FileTrack::movie_ticks).max().unwrap_or(0);
     let next = u32::try_from(tracks.len()).unwrap_or(0).saturating_add(1);
@@ -121,8 +123,48 @@ fn moov(tracks: &[FileTrack], places: &[Vec<(u64, u32)>]) -> Vec<u8> {
         for ((id, track), places) in (1u32..).zip(tracks).zip(places) {
             boxed(o, b"trak", |o| track.trak(o, id, places));
         }
+        if !tags.is_empty() {
+            boxed(o, b"udta", |o| udta(o, tags));
+        }
     });
     out
+}
+
+/// Tags as players of MP4 files look for them: the place as 3GPP and QuickTime have it, the rest as iTunes writes it.
+fn udta(o: &mut Vec<u8>, tags: &[FileTag]) {
+    for FileTag { value, .. } in tags.iter().filter(|t| t.tag == KeptTag::Location) {
+        // Of no particular language.
+        boxed(o, b"\xa9xyz", |o| {
+            u16s(o, &[u16::try_from(value.len()).unwrap_or(0), 0x55c4]);
+            o.extend_from_slice(value.as_bytes());
+        });
+    }
+    full(o, b"meta", 0, 0, |o| {
+        full(o, b"hdlr", 0, 0, |o| {
+            u32s(o, &[0]);
+            o.extend_from_slice(b"mdirappl");
+            u32s(o, &[0, 0]);
+            o.push(0);
+        });
+        boxed(o, b"ilst", |o| {
+            for FileTag { tag, value } in tags {
+                let name = match tag {
+                    KeptTag::Title => b"\xa9nam",
+                    KeptTag::Artist => b"\xa9ART",
+                    KeptTag::Album => b"\xa9alb",
+                    KeptTag::Date => b"\xa9day",
+                    KeptTag::Location => continue,
+                };
+                // Text in UTF-8.
+                boxed(o, name, |o| {
+                    boxed(o, b"data", |o| {
+                        u32s(o, &[1, 0]);
+                        o.extend_from_slice(value.as_bytes());
+                    });
+                });
+            }
+        });
+    });
 }
 
 impl FileTrack {
@@ -302,7 +344,7 @@ mod tests {
             let placed: usize = chunks.iter().filter(|c| c.track == number).map(|c| c.samples).sum();
             assert_eq!(placed, track.samples.len());
         }
-        let head = head(&tracks, &chunks).unwrap();
+        let head = head(&tracks, &chunks, &[]).unwrap();
         assert_eq!(&head[4..8], b"ftyp");
         let payload: u64 = tracks.iter().flat_map(|t| &t.samples).map(|s| u64::from(s.size)).sum();
         assert!(head.ends_with(&(payload + 16).to_be_bytes()));

@@ -7,6 +7,8 @@ const IDR: u8 = 5;
 const SEI: u8 = 6;
 const SPS: u8 = 7;
 const PPS: u8 = 8;
+const DELIMITER: u8 = 9;
+const FILLER: u8 = 12;
 
 /// The units of a byte stream with start codes.
 pub(crate) fn units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -101,6 +103,38 @@ pub(crate) fn sample_kind(sample: &[u8]) -> Option<SampleKind> {
             _ => {}
         }
         rest = rest.get(len.checked_add(4)?..)?;
+    }
+    found
+}
+
+mod headers;
+
+pub(crate) use headers::Headers;
+
+/// What is copied of a stored sample of a stranger's stream: slices that begin as slices of these headers begin, and nothing else.
+/// Appends it to `out`. `None` where there is anything that is not known.
+pub(crate) fn copied(headers: &Headers, sample: &[u8], out: &mut Vec<u8>) -> Option<SampleKind> {
+    let (mut rest, mut found) = (sample, None);
+    while !rest.is_empty() {
+        let len = usize::try_from(u32::from_be_bytes(rest.get(..4)?.try_into().ok()?)).ok()?;
+        let whole = rest.get(..len.checked_add(4)?)?;
+        let unit = whole.get(4..)?;
+        rest = rest.get(whole.len()..)?;
+        match kind(unit) {
+            IDR | SLICE => {
+                let this = if kind(unit) == IDR { SampleKind::Idr } else { SampleKind::Other };
+                headers.slice(unit, this == SampleKind::Idr, found.is_none())?;
+                if found.is_some_and(|before| before != this) {
+                    return None;
+                }
+                found = Some(this);
+                out.extend_from_slice(whole);
+            }
+            // Again what the headers say, and nothing else.
+            SPS | PPS if headers.are(unit) => {}
+            SEI | DELIMITER | FILLER => {}
+            _ => return None,
+        }
     }
     found
 }

@@ -118,11 +118,9 @@ impl Pictures {
             self.failed_once()?;
         }
         self.take_frames(input_len)?;
-        if packet.is_none()
-            && let Some(last) =
-                self.deinterlacer.as_mut().map(Deinterlacer::flush).transpose().map_err(memory)?.flatten()
-        {
-            self.place(&last)?;
+        if packet.is_none() {
+            let rest = self.deinterlacer.as_mut().map(Deinterlacer::flush).transpose().map_err(memory)?;
+            rest.iter().flatten().try_for_each(|frame| self.place(frame))?;
         }
         // Some decoders report a refusal as success without a frame.
         Ok(refused()?)

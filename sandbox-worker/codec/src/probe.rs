@@ -19,7 +19,7 @@ const MILLI: (i32, i32) = (1, 1_000);
 /// # Errors
 /// The documented failure for an input that is no recording.
 pub(crate) fn run(task: &ProbeTask, inputs: &Inputs) -> Result<ProbeResult, Failure> {
-    let mut demuxer = source::open(inputs, 0, task.decoders, task.partial)?;
+    let mut demuxer = source::open(inputs, 0, task.decoders, task.partial)?.demuxer;
     let container = demuxer.container();
     let mut streams: Vec<Stream> = (0..demuxer.stream_count()).filter_map(|i| demuxer.stream(i)).collect();
     if !streams.iter().any(|s| s.kind == Kind::Audio || (s.kind == Kind::Video && !s.attached_picture)) {

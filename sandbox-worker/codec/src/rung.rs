@@ -1,4 +1,8 @@
 //! One rung of the ladder: convert, encode, write; on a thread of its own.
+//!
+//! SVT-AV1 (1.4) puts key frames at a distance and never where it is asked to. The grid goes by time, and frames do not: so each
+//! segment of AV1 is a run of the encoder of its own. Its first picture is then a key frame, nothing refers across its end, and
+//! every run must write the same sequence header.
 
 use crate::bitstream;
 use crate::clock::VIDEO_SCALE;
@@ -62,7 +66,7 @@ pub(crate) fn run(
 
 struct Encoding {
     number: u32,
-    codec: VideoCodec,
+    spec: Video,
     converter: Converter,
     encoder: Encoder,
     packet: Packet,
@@ -81,7 +85,7 @@ impl Encoding {
         };
         let converter = Converter::new(shared.turn, rung.width, rung.height, Purpose::Video, picture);
         let color = converter.color();
-        let encoder = Encoder::video(&Video {
+        let spec = Video {
             codec: rung.codec,
             width: rung.width,
             height: rung.height,
@@ -94,14 +98,14 @@ impl Encoding {
             speed: rung.speed,
             tuning: rung.tuning,
             threads: shared.threads,
-        })
-        .map_err(|e| failed(&format!("the {} encoder could not be opened", rung.codec.as_str()), e))?;
+        };
+        let encoder = opened(&spec)?;
         let configuration =
             bitstream::configuration(rung.codec, encoder.extradata(), (width, height), color)?;
         let track = Track::Video { codec: rung.codec, width, height, configuration, color, delay: 0 };
         Ok(Self {
             number: rung.output,
-            codec: rung.codec,
+            spec,
             converter,
             encoder,
             packet: Packet::new().map_err(|e| failed("a packet", e))?,
@@ -117,10 +121,29 @@ impl Encoding {
         picture.set_progressive();
         picture.set_pts(time);
         picture.set_key(key);
+        if key && self.frames > 0 && self.spec.codec == VideoCodec::Av1 {
+            self.next_run()?;
+        }
         let sent = self.encoder.send(Some(&picture));
         sent.map_err(|e| failed("the encoder refused a frame", e))?;
         drop(picture);
         self.frames = self.frames.saturating_add(1);
+        self.drain()
+    }
+
+    /// Ends the encoder's run and starts another.
+    fn next_run(&mut self) -> Result<(), Failure> {
+        self.flush()?;
+        let next = opened(&self.spec)?;
+        if next.extradata() != self.encoder.extradata() {
+            return Err(Failure::new(FailureCode::WorkerError, "the encoder changed its sequence header"));
+        }
+        self.encoder = next;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.encoder.send(None).map_err(|e| failed("the encoder could not be flushed", e))?;
         self.drain()
     }
 
@@ -130,7 +153,7 @@ impl Encoding {
                 return Err(Failure::new(FailureCode::WorkerError, "the encoder gave no times"));
             };
             // These two hide reordered pictures inside their packets.
-            let in_order = matches!(self.codec, VideoCodec::Vp9 | VideoCodec::Av1);
+            let in_order = matches!(self.spec.codec, VideoCodec::Vp9 | VideoCodec::Av1);
             let decode = if in_order { time } else { decode };
             if let Some((mut track, output)) = self.header.take() {
                 if let Track::Video { delay, .. } = &mut track {
@@ -144,16 +167,15 @@ impl Encoding {
                 // GOPs are closed, so everything shown before this key frame has been written before it.
                 writer.cut((time, decode))?;
             }
-            let data = self.packet.data();
-            writer.add((time, decode), key, |out| bitstream::append(self.codec, data, out))?;
+            let (codec, data) = (self.spec.codec, self.packet.data());
+            writer.add((time, decode), key, |out| bitstream::append(codec, data, out))?;
             self.packet.clear();
         }
         Ok(())
     }
 
     fn finish(mut self, end: i64) -> Result<EncodedTrack, Failure> {
-        self.encoder.send(None).map_err(|e| failed("the encoder could not be flushed", e))?;
-        self.drain()?;
+        self.flush()?;
         let Some(writer) = self.writer.as_mut() else {
             return Err(Failure::new(FailureCode::NoFrames, FailureCode::NoFrames.help()));
         };
@@ -161,6 +183,17 @@ impl Encoding {
         let ticks = u64::try_from(end).unwrap_or(0);
         // 90 ticks are a millisecond.
         let duration_ms = ticks / 90;
-        Ok(EncodedTrack { output: self.number, units: self.frames, duration_ms, bytes: writer.written() })
+        Ok(EncodedTrack {
+            output: self.number,
+            units: self.frames,
+            duration_ms,
+            bytes: writer.written(),
+            copied: false,
+        })
     }
+}
+
+fn opened(spec: &Video) -> Result<Encoder, Failure> {
+    Encoder::video(spec)
+        .map_err(|e| failed(&format!("the {} encoder could not be opened", spec.codec.as_str()), e))
 }

@@ -306,6 +306,7 @@ impl Sound {
             units,
             duration_ms: units.saturating_mul(1_000).checked_div(u64::from(self.rate)).unwrap_or(0),
             bytes: self.writer.written(),
+            copied: false,
         })
     }
 }

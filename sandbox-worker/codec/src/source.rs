@@ -38,11 +38,18 @@ impl Inputs {
     }
 }
 
+/// A tenant's file, opened.
+pub(crate) struct Opened {
+    pub(crate) demuxer: Demuxer,
+    /// It is seen to be cut off, and that was allowed.
+    pub(crate) cut: bool,
+}
+
 /// Opens a tenant's file; one that is cut off only where `partial` allows it.
 ///
 /// # Errors
 /// One documented failure for each way in which it is no recording, or not an allowed one.
-pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet, partial: bool) -> Result<Demuxer, Failure> {
+pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet, partial: bool) -> Result<Opened, Failure> {
     let mut head = inputs.get(number)?;
     let format = sniff::choose(&mut head, set)?;
     let cut = match format {
@@ -51,9 +58,11 @@ pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet, partial: bool)
         "mpegts" => sniff::ts_is_truncated(&mut inputs.get(number)?.small_reads()),
         _ => None,
     };
-    if let Some(what) = cut.filter(|_| !partial) {
-        return Err(Failure::new(FailureCode::InputTruncated, what));
-    }
+    let cut = match cut {
+        Some(what) if !partial => return Err(Failure::new(FailureCode::InputTruncated, what)),
+        Some(_) => true,
+        None => false,
+    };
     let mut demuxer = Demuxer::open(Box::new(inputs.get(number)?), format, &decoders::whitelist(set))
         .map_err(|e| open_failed(format, e))?;
     if let Err(e) = demuxer.find_stream_info() {
@@ -67,7 +76,7 @@ pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet, partial: bool)
             caps::check_size(stream.width, stream.height)?;
         }
     }
-    Ok(demuxer)
+    Ok(Opened { demuxer, cut })
 }
 
 /// Opens a track that another codec process made: MP4 and nothing else, with no decoder to probe with.

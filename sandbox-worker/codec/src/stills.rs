@@ -188,7 +188,7 @@ fn write(
     }
     output.append(packet.data())?;
     let duration_ms = u64::try_from(end.unwrap_or(0) / TICKS).unwrap_or(0).max(1);
-    Ok(EncodedTrack { output: number, units, duration_ms, bytes: output.written() })
+    Ok(EncodedTrack { output: number, units, duration_ms, bytes: output.written(), copied: false })
 }
 
 fn odd() -> Failure {

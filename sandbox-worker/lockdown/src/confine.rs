@@ -16,6 +16,8 @@ pub struct Needs<'a> {
     pub codec: &'a Path,
     /// The folder of unlinked output files.
     pub scratch: &'a Path,
+    /// A file that changes while it runs, or the folder of such files: a token that the kubelet renews.
+    pub reread: Option<&'a Path>,
     /// The broker's TCP port.
     pub port: u16,
 }
@@ -54,6 +56,7 @@ pub fn confine(needs: Needs<'_>) -> Result<Confined, RulesetError> {
         .create()?
         .add_rules(path_beneath_rules([needs.codec], run))?
         .add_rules(path_beneath_rules(beside_codec, read))?
+        .add_rules(path_beneath_rules(needs.reread, read))?
         .add_rules(path_beneath_rules(LIBRARIES, run))?
         .add_rules(path_beneath_rules(READABLE, read))?
         .add_rules(path_beneath_rules(["/dev/null"], null))?
@@ -82,12 +85,15 @@ mod tests {
         let (scratch, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(elsewhere.path().join("secret"), "x").unwrap();
         std::fs::copy("/bin/true", scratch.path().join("true")).unwrap();
-        let codec = tempfile::tempdir().unwrap();
+        let (codec, tokens) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(tokens.path().join("token"), "x").unwrap();
         let program = codec.path().join("codec");
         std::fs::copy("/bin/true", &program).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let needs = Needs { codec: &program, scratch: scratch.path(), port: port.port() };
+                let (scratch, beside) = (scratch.path(), codec.path());
+                let needs =
+                    Needs { codec: &program, scratch, reread: Some(tokens.path()), port: port.port() };
                 if confine(needs).unwrap() != Confined::Fully {
                     return;
                 }
@@ -99,13 +105,16 @@ mod tests {
                     ErrorKind::PermissionDenied
                 );
                 assert!(Command::new(&program).status().unwrap().success());
-                let refused = Command::new(scratch.path().join("true")).status().unwrap_err().kind();
+                let refused = Command::new(scratch.join("true")).status().unwrap_err().kind();
                 assert_eq!(refused, ErrorKind::PermissionDenied);
                 let read = std::fs::read(elsewhere.path().join("secret"));
                 assert_eq!(read.unwrap_err().kind(), ErrorKind::PermissionDenied);
-                assert!(std::fs::write(scratch.path().join("out"), "x").is_ok());
+                assert!(std::fs::read(tokens.path().join("token")).is_ok());
+                let written = std::fs::write(tokens.path().join("token"), "y");
+                assert_eq!(written.unwrap_err().kind(), ErrorKind::PermissionDenied);
+                assert!(std::fs::write(scratch.join("out"), "x").is_ok());
                 assert_eq!(
-                    std::fs::write(codec.path().join("codec2"), "x").unwrap_err().kind(),
+                    std::fs::write(beside.join("codec2"), "x").unwrap_err().kind(),
                     ErrorKind::PermissionDenied
                 );
             });

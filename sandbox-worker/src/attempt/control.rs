@@ -270,7 +270,7 @@ mod tests {
         let progress = || FromCodec::Progress(Progress::default());
         let other =
             || FromCodec::Done(Box::new(TaskResult::Check(CheckResult { problems: vec![], tracks: vec![] })));
-        let encoded = EncodeResult { tracks: vec![], frames_decoded: 0, frames_dropped: 0, decode_errors: 0 };
+        let encoded = EncodeResult::default();
         for frames in [
             vec![progress()],
             vec![other()],

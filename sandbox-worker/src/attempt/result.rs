@@ -96,12 +96,14 @@ mod tests {
             units: 1,
             duration_ms: 1,
             bytes: *bytes,
+            copied: false,
         });
         TaskResult::Encode(EncodeResult {
             tracks: tracks.collect(),
             frames_decoded: 1,
             frames_dropped: 0,
             decode_errors: 0,
+            ..EncodeResult::default()
         })
     }
 

@@ -5,5 +5,5 @@ mod join;
 mod session;
 mod tls;
 
-pub use join::{Join, JoinError};
+pub use join::{Join, JoinError, Token};
 pub use session::{EnrollError, HttpBroker};

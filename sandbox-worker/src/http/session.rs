@@ -6,8 +6,9 @@
 use crate::backoff::Backoff;
 use crate::broker::{Body, Broker, CallError, Grant};
 use crate::http::call::{BodyChunks, content_range, drained, json, send};
-use crate::http::join::Join;
+use crate::http::join::{Join, Token};
 use crate::http::tls::{Client, Key, TlsError, anonymous};
+use crate::secret::Secret;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, RANGE};
@@ -32,8 +33,8 @@ const SLACK: Duration = Duration::from_secs(15);
 /// Why a worker has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
-    /// The broker does not take the join token for this pool: asking again will not help.
-    #[error("the broker does not accept the join token for this pool")]
+    /// The broker does not take the token: asking again will not help.
+    #[error("the broker does not accept this worker's token; its log says why")]
     Token,
     /// The broker refuses: asking again will not help.
     #[error("the broker refuses this worker: {0}")]
@@ -92,7 +93,7 @@ impl HttpBroker {
             let renewed = if Instant::now() >= identity.expires_at {
                 Err(EnrollError::Refused(CallError::UnknownIdentity))
             } else {
-                renew(&self.join, &identity).await
+                renew(&self.join.again(), &identity).await
             };
             match renewed {
                 Ok(renewed) => {
@@ -116,7 +117,8 @@ impl HttpBroker {
             return Ok(());
         }
         tracing::warn!("the broker does not know this worker; enrolling again");
-        let identity = persistently(|| enroll(&self.join)).await?;
+        let join = self.join.again();
+        let identity = persistently(|| enroll(&join)).await?;
         self.swap(identity);
         Ok(())
     }
@@ -249,10 +251,10 @@ fn request(join: &Join, method: Method, path: &str, body: Bytes) -> Result<Reque
 }
 
 async fn enroll(join: &Join) -> Result<Identity, EnrollError> {
-    let key = Key::generate()?;
+    let key = Key::of(join)?;
     let client = anonymous(join)?;
     let enroll = Enroll {
-        token: join.token.expose().to_owned(),
+        token: token(join)?.expose().to_owned(),
         csr: key.csr.clone(),
         pool: join.pool.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -263,9 +265,19 @@ async fn enroll(join: &Join) -> Result<Identity, EnrollError> {
     }
 }
 
+/// The token as it is now. A kubelet that is late with it is waited for.
+fn token(join: &Join) -> Result<Secret, EnrollError> {
+    let unread = |e: std::io::Error| CallError::Unavailable(format!("the pod's token cannot be read: {e}"));
+    join.token.now().map_err(|e| EnrollError::Unavailable(unread(e)))
+}
+
 async fn renew(join: &Join, now: &Identity) -> Result<Identity, EnrollError> {
-    let key = Key::generate()?;
-    let body = to_json(&Renew { csr: key.csr.clone() });
+    let key = Key::of(join)?;
+    let pods = match join.token {
+        Token::Join(_) => None,
+        Token::Pod(_) => Some(token(join)?.expose().to_owned()),
+    };
+    let body = to_json(&Renew { csr: key.csr.clone(), token: pods });
     identify(join, key, &now.client, "/worker/v1/renew", body).await
 }
 

@@ -1,4 +1,4 @@
-//! TLS 1.3, the join file's CA, and a key that is made here and never leaves.
+//! TLS 1.3, the join file's CA, and a key that was made here and never leaves.
 
 use crate::http::join::Join;
 use http_body_util::Full;
@@ -30,7 +30,7 @@ pub enum TlsError {
     Certificate(#[from] rustls_pki_types::pem::Error),
 }
 
-/// A fresh key pair and its signing request.
+/// A key pair and its signing request.
 pub(super) struct Key {
     pair: KeyPair,
     /// PEM signing request. It names nothing: who this is, is the broker's to say.
@@ -38,8 +38,12 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn generate() -> Result<Self, TlsError> {
-        let pair = KeyPair::generate()?;
+    /// The one that a pod has, or a new one.
+    pub(super) fn of(join: &Join) -> Result<Self, TlsError> {
+        let pair = match &join.key {
+            Some(pem) => KeyPair::from_pem(pem.expose())?,
+            None => KeyPair::generate()?,
+        };
         let csr = CertificateParams::default().serialize_request(&pair)?.pem()?;
         Ok(Self { pair, csr })
     }

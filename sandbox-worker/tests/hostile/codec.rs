@@ -46,10 +46,8 @@ pub(crate) fn act(part: &str) -> ! {
     let ToCodec::Prepare(prepare) = codec.receive() else { panic!("no prepare") };
     codec.outputs = (FIRST_OUTPUT_FD..).take(usize::try_from(prepare.outputs).unwrap()).map(fd).collect();
     codec.unlocked(part, &prepare);
-    codec.lock(&prepare);
-    if part == "talks-before-start" {
-        codec.say(&FromCodec::Progress(Progress::default()));
-    }
+    // With the report in one write: whatever comes later may come after the start.
+    codec.lock(&prepare, (part == "talks-before-start").then(|| FromCodec::Progress(Progress::default())));
     let ToCodec::Start(start) = codec.receive() else { panic!("no start") };
     codec.locked(part, &start);
     codec.work(&start);
@@ -107,7 +105,7 @@ impl Codec {
         }
     }
 
-    fn lock(&mut self, prepare: &Prepare) {
+    fn lock(&mut self, prepare: &Prepare, and_says: Option<FromCodec>) {
         let plan = Plan {
             parent: prepare.parent,
             first_free_fd: FIRST_OUTPUT_FD + i32::try_from(prepare.outputs).unwrap(),
@@ -124,13 +122,16 @@ impl Codec {
                 std::process::exit(8);
             }
         };
-        self.say(&FromCodec::Locked(SelfReport {
+        let report = FromCodec::Locked(SelfReport {
             landlock_abi: report.landlock_abi,
             landlock_refused_open: report.landlock_refused_open,
             open_fds: report.open_fds,
             not_dumpable: report.not_dumpable,
             environment_empty: report.environment_empty,
-        }));
+        });
+        let mut frames = report.encode();
+        frames.extend(and_says.iter().flat_map(FromCodec::encode));
+        let _ = self.control.write_all(&frames);
     }
 
     fn locked(&mut self, part: &str, start: &Start) {
@@ -276,12 +277,14 @@ impl Codec {
             units: 1,
             duration_ms: 1,
             bytes: *bytes,
+            copied: false,
         });
         self.say(&FromCodec::Done(Box::new(TaskResult::Encode(EncodeResult {
             tracks: tracks.collect(),
             frames_decoded: 1,
             frames_dropped: 0,
             decode_errors: 0,
+            ..EncodeResult::default()
         }))));
     }
 

@@ -20,7 +20,7 @@
 //!
 //! **Versions.** Keys hold ids and are written once; all the same, the ETag of an object is remembered when it is finished or
 //! first read, every later read names it, and one that finds another object fails. It is remembered by each broker for itself,
-//! and for the [`limits::REMEMBERED`] objects used last.
+//! and for the [`limits::REMEMBERED`] objects used last; what an attempt reads is pinned in the store besides, for all brokers.
 //!
 //! **Leftovers.** Before a multipart upload is opened, a small object beside it says so, since a list of objects does not show
 //! it, and MinIO lists multipart uploads only for a whole name. Removal gives up what it finds open. What a broker that dies in
@@ -434,6 +434,33 @@ impl Objects for S3Objects {
         if version.is_none() {
             self.inner.set_version(&object, reading.tag());
         }
+        Ok(Box::pin(reading.bytes().map(|chunk| chunk.map_err(io::Error::other))))
+    }
+
+    async fn version(&self, key: &Key) -> Result<Option<String>, ObjectError> {
+        let object = self.inner.names.object(key);
+        if let Some(known) = self.inner.version(&object) {
+            return Ok(Some(known));
+        }
+        let head =
+            self.inner.bucket.head(&object).await.map_err(|fault| fault.during("look an object up"))?;
+        let head = head.ok_or(ObjectError::Missing)?;
+        self.inner.set_version(&object, &head.tag);
+        Ok(Some(head.tag))
+    }
+
+    async fn read_version(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        version: &str,
+    ) -> Result<Bytestream, ObjectError> {
+        if range.is_empty() {
+            return Ok(Box::pin(futures_util::stream::empty()));
+        }
+        let object = self.inner.names.object(key);
+        let reading = Reading::open(&self.inner.bucket, object, range, Some(version)).await;
+        let reading = reading.map_err(|fault| fault.during("read an object"))?;
         Ok(Box::pin(reading.bytes().map(|chunk| chunk.map_err(io::Error::other))))
     }
 

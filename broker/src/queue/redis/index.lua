@@ -154,19 +154,7 @@ local function start(task, tenant)
   return { 'task', task, tenant, whole(priority), whole(time) }
 end
 
--- === operations
-
-if op == 'offer' then
-  offers(4, false)
-elseif op == 'restore' then
-  offers(4, true)
-elseif op == 'restore-running' then
-  for i = 4, #ARGV, 2 do
-    call('HSETNX', DEPTH, ARGV[i], 'r|' .. ARGV[i + 1] .. '|' .. now .. '|0')
-  end
-elseif op == 'take' then
-  promote()
-  local tenant = ARGV[4]
+local function take(tenant)
   local whose = tenant
   if tenant == '' then whose = call('ZRANGE', ACTIVE, 0, 0)[1] end
   local found = whose and first_of(whose)
@@ -179,19 +167,42 @@ elseif op == 'take' then
   if later then return { 'empty', string.match(later, '|(%d+)|') } end
   if call('ZCARD', ACTIVE) > 0 then return { 'other' } end
   return { 'empty' }
-elseif op == 'settle' then
-  local task = ARGV[4]
+end
+
+local function settle(task)
   local tenant, since, charged = running(call('HGET', DEPTH, task) or '')
-  if tenant then
-    call('HDEL', DEPTH, task)
-    local took = math.max(0, tonumber(now) - since)
-    local before = tonumber(call('HGET', COSTS, tenant) or FIRST_COST_MS)
-    call('HSET', COSTS, tenant, whole(math.max(1, math.floor((before * 7 + took * 3) / 10))))
-    correct(tenant, charged, took)
-  else
-    remove(task)
+  if not tenant then return remove(task) end
+  call('HDEL', DEPTH, task)
+  local took = math.max(0, tonumber(now) - since)
+  local before = tonumber(call('HGET', COSTS, tenant) or FIRST_COST_MS)
+  call('HSET', COSTS, tenant, whole(math.max(1, math.floor((before * 7 + took * 3) / 10))))
+  correct(tenant, charged, took)
+end
+
+-- === operations
+
+if op == 'offer' then
+  offers(4, false)
+elseif op == 'restore' then
+  offers(4, true)
+elseif op == 'restore-running' then
+  for i = 4, #ARGV, 2 do
+    call('HSETNX', DEPTH, ARGV[i], 'r|' .. ARGV[i + 1] .. '|' .. now .. '|0')
   end
-  offers(5, false)
+elseif op == 'take' then
+  promote()
+  local answers = {}
+  for i = 4, #ARGV do answers[i - 3] = take(ARGV[i]) end
+  return answers
+elseif op == 'settle' then
+  local changed = false
+  for i = 4, #ARGV, 5 do
+    settle(ARGV[i])
+    if ARGV[i + 1] ~= '' then
+      changed = offer(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]) or changed
+    end
+  end
+  if changed then call('PUBLISH', channel, '') end
 elseif op == 'remove' then
   for i = 4, #ARGV do remove(ARGV[i]) end
 elseif op == 'weigh' then

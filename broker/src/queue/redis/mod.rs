@@ -6,7 +6,7 @@
 //! [`keda_user`] is the account that can do no more than that.
 //!
 //! **Calls.** One script does every operation, whole or not at all, over keys that are all passed to it. It is called by its
-//! digest and loaded where the server does not know it.
+//! digest and loaded where the server does not know it. What many callers take or end at about the same time is one call.
 //!
 //! **Loss.** Nothing here is the truth. `{PREFIX:POOL}:meta` has a mark that says that everything was put in; after FLUSHALL, or
 //! on a server that is new, it is missing, and the leader puts everything in again. What a failover loses of the last writes
@@ -15,20 +15,25 @@
 
 mod config;
 mod link;
+mod script;
+mod together;
 mod url;
 mod wake;
 
 pub use config::{RedisConfig, RedisUrlSource};
 pub use url::{RedisUrl, RedisUrlError};
 
-use super::{Queue, QueueError, RunningTask, Take};
+use super::{Indexed, Queue, QueueError, RunningTask, Take};
+use crate::batch::Batcher;
 use crate::model::{ReadyTask, Time};
 use async_trait::async_trait;
 use link::Link;
 use mpegflow_protocol::ids::{PoolName, TaskId, TenantId};
-use redis::{FromRedisValue, Script, ScriptInvocation};
+use redis::{FromRedisValue, ScriptInvocation};
+use script::Pools;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use together::{Ended, Ends, MOST, TakeAsk, Takes};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -108,10 +113,9 @@ fn key(prefix: &str, pool: &PoolName, name: &str) -> String {
 /// A queue in Redis.
 #[derive(Debug)]
 pub struct RedisQueue {
-    link: Arc<Link>,
-    script: Script,
-    prefix: String,
-    channel: String,
+    pools: Arc<Pools>,
+    takes: Batcher<Takes>,
+    ends: Batcher<Ends>,
     version: Arc<watch::Sender<u64>>,
     /// Pools that this process has put something into, which are in the set of pools.
     known: Mutex<BTreeSet<PoolName>>,
@@ -122,15 +126,14 @@ impl RedisQueue {
     /// A queue that connects when it is first asked, and again whenever it has to. Needs a runtime.
     pub fn new(config: RedisConfig) -> Self {
         let prefix = config.prefix.clone();
-        let channel = format!("{prefix}:wake");
         let link = Arc::new(Link::new(config));
+        let pools = Arc::new(Pools::new(Arc::clone(&link), prefix));
         let version = Arc::new(watch::channel(0).0);
-        let listener = wake::listen(Arc::downgrade(&link), channel.clone(), Arc::clone(&version));
+        let listener = wake::listen(Arc::downgrade(&link), pools.channel.clone(), Arc::clone(&version));
         Self {
-            link,
-            script: Script::new(include_str!("index.lua")),
-            prefix,
-            channel,
+            takes: Batcher::start(Takes(Arc::clone(&pools)), 1, MOST),
+            ends: Batcher::start(Ends(Arc::clone(&pools)), 1, MOST),
+            pools,
             version,
             known: Mutex::default(),
             _listener: AbortOnDropHandle::new(tokio::spawn(listener)),
@@ -138,20 +141,19 @@ impl RedisQueue {
     }
 
     fn invocation(&self, pool: &PoolName, op: &str, now: Time) -> ScriptInvocation<'_> {
-        let mut invocation = self.script.prepare_invoke();
-        for name in KEYS {
-            invocation.key(key(&self.prefix, pool, name));
-        }
-        invocation.arg(op).arg(now.0).arg(&self.channel);
-        invocation
+        self.pools.invocation(pool, op, now)
     }
 
     async fn run<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, QueueError> {
-        self.link.run(invocation).await
+        self.pools.run(invocation).await
+    }
+
+    fn link(&self) -> &Link {
+        &self.pools.link
     }
 
     fn pools_key(&self) -> String {
-        format!("{}:pools", self.prefix)
+        format!("{}:pools", self.pools.prefix)
     }
 
     /// Sees to it that the pool is in the set of pools.
@@ -162,7 +164,7 @@ impl RedisQueue {
         }
         let mut add = redis::cmd("SADD");
         add.arg(self.pools_key()).arg(pool.as_str());
-        let _: i64 = self.link.call(async |c| add.query_async(c).await).await?;
+        let _: i64 = self.link().call(async |c| add.query_async(c).await).await?;
         known().insert(pool.clone());
         Ok(())
     }
@@ -171,7 +173,7 @@ impl RedisQueue {
     async fn pools(&self) -> Result<BTreeSet<PoolName>, QueueError> {
         let mut members = redis::cmd("SMEMBERS");
         members.arg(self.pools_key());
-        let names: Vec<String> = self.link.call(async |c| members.query_async(c).await).await?;
+        let names: Vec<String> = self.link().call(async |c| members.query_async(c).await).await?;
         let mut pools = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         pools.extend(names.iter().filter_map(|name| name.parse().ok()));
         Ok(pools)
@@ -206,6 +208,11 @@ fn by_pool<T>(items: &[T], pool: impl Fn(&T) -> &PoolName) -> BTreeMap<&PoolName
     pools
 }
 
+/// When a task was taken, of its record in `depth`.
+fn taken_at(record: &str) -> Option<Time> {
+    record.strip_prefix("r|")?.split('|').nth(1)?.parse().ok().map(Time)
+}
+
 /// What `take` answers. Whoever else writes into these keys may put anything there; what cannot be read is an error.
 fn taken(pool: &PoolName, answer: &[Option<String>]) -> Option<Take> {
     let text = |at: usize| answer.get(at).and_then(Option::as_deref);
@@ -233,10 +240,7 @@ impl Queue for RedisQueue {
     }
 
     async fn take(&self, pool: &PoolName, tenant: Option<TenantId>, now: Time) -> Result<Take, QueueError> {
-        let mut invocation = self.invocation(pool, "take", now);
-        invocation.arg(tenant.map_or_else(String::new, |tenant| tenant.to_string()));
-        let answer: Vec<Option<String>> = self.run(&invocation).await?;
-        taken(pool, &answer).ok_or_else(|| QueueError::Failed("an answer that cannot be read".into()))
+        self.takes.ask(TakeAsk { pool: pool.clone(), tenant, now }).await.unwrap_or(Err(QueueError::Down))
     }
 
     async fn settled(
@@ -246,12 +250,8 @@ impl Queue for RedisQueue {
         now: Time,
     ) -> Result<(), QueueError> {
         let here = next.filter(|next| next.pool == ended.pool);
-        let mut invocation = self.invocation(&ended.pool, "settle", now);
-        invocation.arg(ended.task.to_string());
-        if let Some(next) = here {
-            offer_args(&mut invocation, next);
-        }
-        let _: redis::Value = self.run(&invocation).await?;
+        let ask = Ended { ended: ended.clone(), next: here.cloned(), now };
+        self.ends.ask(ask).await.unwrap_or(Err(QueueError::Down))?;
         match next {
             Some(elsewhere) if here.is_none() => self.offer(std::slice::from_ref(elsewhere), now).await,
             _ => Ok(()),
@@ -275,23 +275,29 @@ impl Queue for RedisQueue {
         Ok(())
     }
 
-    async fn tasks(&self) -> Result<Vec<(PoolName, TaskId)>, QueueError> {
-        let mut found = BTreeSet::new();
+    async fn tasks(&self) -> Result<Vec<Indexed>, QueueError> {
+        // A scan may tell of one twice.
+        let mut found = BTreeMap::new();
         for pool in self.pools().await? {
             let mut cursor = 0_u64;
             loop {
                 let mut scan = redis::cmd("HSCAN");
-                scan.arg(key(&self.prefix, &pool, "depth")).arg(cursor).arg("COUNT").arg(1_000);
+                scan.arg(self.pools.key(&pool, "depth")).arg(cursor).arg("COUNT").arg(1_000);
                 let (next, entries): (u64, Vec<(String, String)>) =
-                    self.link.call(async |c| scan.query_async(c).await).await?;
-                found.extend(entries.iter().filter_map(|(id, _)| Some((pool.clone(), id.parse().ok()?))));
+                    self.link().call(async |c| scan.query_async(c).await).await?;
+                for (id, record) in &entries {
+                    if let Ok(task) = id.parse() {
+                        let indexed = Indexed { pool: pool.clone(), task, taken: taken_at(record) };
+                        found.insert((pool.clone(), task), indexed);
+                    }
+                }
                 cursor = next;
                 if cursor == 0 {
                     break;
                 }
             }
         }
-        Ok(found.into_iter().collect())
+        Ok(found.into_values().collect())
     }
 
     async fn restore(
@@ -325,8 +331,8 @@ impl Queue for RedisQueue {
     async fn is_whole(&self) -> Result<bool, QueueError> {
         for pool in self.pools().await? {
             let mut get = redis::cmd("HGET");
-            get.arg(key(&self.prefix, &pool, "meta")).arg("whole");
-            let whole: Option<String> = self.link.call(async |c| get.query_async(c).await).await?;
+            get.arg(self.pools.key(&pool, "meta")).arg("whole");
+            let whole: Option<String> = self.link().call(async |c| get.query_async(c).await).await?;
             if whole.is_none() {
                 return Ok(false);
             }
@@ -341,8 +347,8 @@ impl Queue for RedisQueue {
         for pool in pools {
             self.know(&pool, true).await?;
             let mut set = redis::cmd("HSET");
-            set.arg(key(&self.prefix, &pool, "meta")).arg("whole").arg(1);
-            let _: i64 = self.link.call(async |c| set.query_async(c).await).await?;
+            set.arg(self.pools.key(&pool, "meta")).arg("whole").arg(1);
+            let _: i64 = self.link().call(async |c| set.query_async(c).await).await?;
         }
         Ok(())
     }
@@ -351,8 +357,8 @@ impl Queue for RedisQueue {
         let mut depths = Vec::new();
         for pool in self.pools().await? {
             let mut len = redis::cmd("HLEN");
-            len.arg(key(&self.prefix, &pool, "depth"));
-            depths.push((pool, self.link.call(async |c| len.query_async(c).await).await?));
+            len.arg(self.pools.key(&pool, "depth"));
+            depths.push((pool, self.link().call(async |c| len.query_async(c).await).await?));
         }
         Ok(depths)
     }

@@ -167,6 +167,37 @@ pub(super) async fn erase(store: &PostgresStore, tenant: TenantId, at: i64) -> R
     Ok(erased)
 }
 
+/// Runs of entries that one record names.
+const RANGES: usize = 500;
+
+/// Erases what the events of some jobs of a tenant say, and records in its chain which entries these were; how many.
+pub(super) async fn erase_jobs(
+    store: &PostgresStore,
+    tenant: TenantId,
+    jobs: &[String],
+    at: i64,
+) -> Result<u64, StoreError> {
+    catch_up(store, tenant).await?;
+    let mut conn = store.begin().await?;
+    let mut heads = lock_heads(store.sql(sql::LOCK_HEAD).bind(tenant.to_string()), &mut conn).await?;
+    let Some(locked) = heads.get_mut(&tenant) else { return Ok(0) };
+    let rows = store.sql(sql::ERASE_JOBS).bind(tenant.to_string()).bind(jobs).fetch_all(&mut *conn).await?;
+    let mut erased =
+        rows.iter().map(|row| Cells::of("events", row).number("seq")).collect::<Result<Vec<_>, _>>()?;
+    if erased.is_empty() {
+        return Ok(0);
+    }
+    erased.sort_unstable();
+    let mut records = Vec::new();
+    for ranges in chain::ranges_of(&erased).chunks(RANGES) {
+        let record = chain::erasure_of(salt()?, ranges, at);
+        records.push((tenant, chain::append(tenant, &mut locked.head, locked.now, record)));
+    }
+    write(store, &mut conn, &records, &heads).await?;
+    conn.done().await?;
+    Ok(u64::try_from(erased.len()).unwrap_or(u64::MAX))
+}
+
 /// A page of a tenant's chain.
 pub(super) async fn entries(
     store: &PostgresStore,

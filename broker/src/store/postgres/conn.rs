@@ -1,6 +1,10 @@
 //! Connections: made with the password as its file holds it at that moment, and given out in a way that a transaction-mode
 //! pooler can live with.
+//!
+//! The pool asks the server about every connection that comes back to it, which would double the round trips of single statements.
+//! So one that ended its statement well is kept here for the next call, and goes back to the pool only once it lies idle.
 
+use super::together::MOST;
 use super::url::{DatabaseUrl, UrlError};
 use crate::store::StoreError;
 use sqlx::pool::PoolConnection;
@@ -9,13 +13,16 @@ use sqlx::query::Query;
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A call that waits this long for a connection is told that the database does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection that lay idle for this long is tried before it is used: a firewall or a failover may have cut it.
 const SUSPECT: Duration = Duration::from_secs(5);
+/// A connection that was not back in the pool for this long goes there, so that the pool can replace it.
+const OUT: Duration = Duration::from_secs(60);
 /// A connection is replaced after this long: what balances connections over servers then gets its turn.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
 
@@ -37,12 +44,14 @@ pub struct DatabaseConfig {
     pub password_file: Option<PathBuf>,
     /// Most connections of this process.
     pub connections: u32,
+    /// Most leases, or ends of attempts, in one transaction; 1 does each alone.
+    pub together: usize,
 }
 
 impl DatabaseConfig {
     /// From a URL, with 10 connections.
     pub const fn new(url: UrlSource) -> Self {
-        Self { url, password_file: None, connections: 10 }
+        Self { url, password_file: None, connections: 10, together: MOST }
     }
 
     /// The URL as it is now, with the password as it is now.
@@ -68,6 +77,25 @@ pub(super) struct Connector {
     pool: PgPool,
     config: DatabaseConfig,
     pooler: bool,
+    /// One for each connection that may be in use, so that what is spare never keeps anybody from the pool.
+    permits: Arc<Semaphore>,
+    spare: Mutex<Vec<Spare>>,
+}
+
+/// A connection that ended its last statement well.
+#[derive(Debug)]
+struct Spare {
+    conn: PoolConnection<Postgres>,
+    /// When it came out of the pool.
+    out: Instant,
+    /// When it was last used.
+    used: Instant,
+}
+
+impl Spare {
+    fn is_fresh(&self) -> bool {
+        self.used.elapsed() < SUSPECT && self.out.elapsed() < OUT
+    }
 }
 
 impl Connector {
@@ -88,7 +116,8 @@ impl Connector {
             })
             .connect_with(url.options())
             .await?;
-        Ok(Arc::new(Self { pool, pooler: url.pooler(), config }))
+        let permits = Arc::new(Semaphore::new(usize::try_from(config.connections).unwrap_or(1)));
+        Ok(Arc::new(Self { pool, pooler: url.pooler(), config, permits, spare: Mutex::default() }))
     }
 
     /// A statement. Through a pooler it is not kept prepared: the next transaction may run on another server's session.
@@ -97,23 +126,61 @@ impl Connector {
     }
 
     /// A connection for one statement, or for reads of no common moment.
-    pub(super) async fn conn(&self) -> Result<Conn, StoreError> {
+    pub(super) async fn conn(self: &Arc<Self>) -> Result<Conn, StoreError> {
         // Between parsing a statement and executing it a pooler may switch servers, except within a transaction.
         if self.pooler { self.begin().await } else { Ok(Conn::Plain(self.acquire().await?)) }
     }
 
     /// A connection within a transaction.
-    pub(super) async fn begin(&self) -> Result<Conn, StoreError> {
-        Ok(Conn::Transaction(Transaction::begin(self.acquire().await?, None).await?))
+    pub(super) async fn begin(self: &Arc<Self>) -> Result<Conn, StoreError> {
+        self.transaction(None).await
     }
 
     /// A connection within a transaction that sees one moment and writes nothing.
-    pub(super) async fn snapshot(&self) -> Result<Conn, StoreError> {
+    pub(super) async fn snapshot(self: &Arc<Self>) -> Result<Conn, StoreError> {
         let begin = sqlx::SqlSafeStr::into_sql_str("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-        Ok(Conn::Transaction(Transaction::begin(self.acquire().await?, Some(begin)).await?))
+        self.transaction(Some(begin)).await
     }
 
-    async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+    async fn transaction(self: &Arc<Self>, begin: Option<sqlx::SqlStr>) -> Result<Conn, StoreError> {
+        let Held { spare, permit, .. } = self.acquire().await?;
+        Ok(Conn::Transaction(Transaction::begin(spare.conn, begin).await?, permit))
+    }
+
+    async fn acquire(self: &Arc<Self>) -> Result<Held, StoreError> {
+        let permit = tokio::time::timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let spare = match self.take_spare() {
+            Some(spare) => spare,
+            None => {
+                let now = Instant::now();
+                Spare { conn: self.pooled().await?, out: now, used: now }
+            }
+        };
+        Ok(Held { spare, permit, connector: Arc::clone(self) })
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Spare>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one that was used last. Those that lay idle go back to the pool, which looks whether they live.
+    fn take_spare(&self) -> Option<Spare> {
+        let mut spare = self.spare();
+        spare.retain(Spare::is_fresh);
+        spare.pop()
+    }
+
+    fn give_back(&self, mut conn: Spare) {
+        let mut spare = self.spare();
+        spare.retain(Spare::is_fresh);
+        conn.used = Instant::now();
+        if conn.is_fresh() && !self.permits.is_closed() {
+            spare.push(conn);
+        }
+    }
+
+    async fn pooled(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         // Without an idle connection a new one is made now.
         if self.pool.num_idle() == 0 && self.pool.size() < self.config.connections {
             self.refresh()?;
@@ -135,6 +202,8 @@ impl Connector {
     }
 
     pub(super) async fn close(&self) {
+        self.permits.close();
+        self.spare().clear();
         self.pool.close().await;
     }
 }
@@ -151,15 +220,27 @@ fn is_refused(error: &sqlx::Error) -> bool {
 /// A connection in use. What it did counts after [`Self::done`]; dropped before, a transaction is rolled back.
 #[derive(Debug)]
 pub(super) enum Conn {
-    Plain(PoolConnection<Postgres>),
-    Transaction(Transaction<'static, Postgres>),
+    Plain(Held),
+    Transaction(Transaction<'static, Postgres>, OwnedSemaphorePermit),
+}
+
+/// A connection that is not in a transaction, with the right to have it.
+#[derive(Debug)]
+pub(super) struct Held {
+    spare: Spare,
+    permit: OwnedSemaphorePermit,
+    connector: Arc<Connector>,
 }
 
 impl Conn {
     pub(super) async fn done(self) -> Result<(), StoreError> {
         match self {
-            Self::Plain(_) => Ok(()),
-            Self::Transaction(tx) => Ok(tx.commit().await?),
+            Self::Plain(Held { spare, permit, connector }) => {
+                connector.give_back(spare);
+                drop(permit);
+                Ok(())
+            }
+            Self::Transaction(tx, _permit) => Ok(tx.commit().await?),
         }
     }
 }
@@ -169,8 +250,8 @@ impl Deref for Conn {
 
     fn deref(&self) -> &PgConnection {
         match self {
-            Self::Plain(conn) => conn,
-            Self::Transaction(tx) => tx,
+            Self::Plain(held) => &held.spare.conn,
+            Self::Transaction(tx, _) => tx,
         }
     }
 }
@@ -178,8 +259,8 @@ impl Deref for Conn {
 impl DerefMut for Conn {
     fn deref_mut(&mut self) -> &mut PgConnection {
         match self {
-            Self::Plain(conn) => conn,
-            Self::Transaction(tx) => tx,
+            Self::Plain(held) => &mut held.spare.conn,
+            Self::Transaction(tx, _) => tx,
         }
     }
 }

@@ -5,8 +5,7 @@ use crate::model::Time;
 use crate::model::{Claim, LiveAttempt, Part, ReadyTask};
 use crate::queue::RunningTask;
 use crate::store::row::{self, Cells, signed};
-use crate::store::{Expired, Leased, NewLease, Recorded, StoreError};
-use mpegflow_protocol::api::JobState;
+use crate::store::{Expired, Recorded, StoreError};
 use mpegflow_protocol::ids::{AttemptId, PoolName, TenantId, WorkerId};
 use sqlx::postgres::PgRow;
 
@@ -68,40 +67,6 @@ pub(super) async fn running(store: &PostgresStore) -> Result<Vec<RunningTask>, S
             Ok(RunningTask { task: cells.id("id")?, tenant: cells.id("tenant")?, pool: cells.pool("pool")? })
         })
         .collect()
-}
-
-pub(super) async fn lease(store: &PostgresStore, new: &NewLease) -> Result<Leased, StoreError> {
-    let mut conn = store.conn().await?;
-    let row = store
-        .sql(sql::LEASE)
-        .bind(new.task.to_string())
-        .bind(new.worker.to_string())
-        .bind(new.attempt.to_string())
-        .bind(store.at(new.now))
-        .bind(signed(new.lease_ms))
-        .bind(i64::from(new.most))
-        .bind(new.now.0)
-        .fetch_optional(&mut *conn)
-        .await?;
-    conn.done().await?;
-    let Some(row) = row else { return Ok(Leased::Gone) };
-    let cells = Cells::of("tasks", &row);
-    if cells.text_or_null("id")?.is_none() {
-        // As the row stood when the statement began: who loses a race may hear the other reason, which changes nothing.
-        let bound: Option<TenantId> = cells.id_or_null("worker_tenant")?;
-        let other = bound.is_some_and(|bound| cells.id("task_tenant").ok() != Some(bound));
-        return Ok(if other { Leased::OtherTenant } else { Leased::TooMany });
-    }
-    let task = row::task(&row)?;
-    Ok(Leased::Granted(Box::new(LiveAttempt {
-        claim: Claim { attempt: new.attempt, worker: new.worker, epoch: task.epoch },
-        tenant: cells.id("tenant")?,
-        job: cells.id("job")?,
-        job_state: JobState::Running,
-        task,
-        deadline: cells.time("deadline")?,
-        hard_deadline: cells.time("hard_deadline")?,
-    })))
 }
 
 pub(super) async fn live(store: &PostgresStore, claim: &Claim) -> Result<Option<LiveAttempt>, StoreError> {

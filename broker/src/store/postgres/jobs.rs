@@ -1,6 +1,6 @@
 //! Jobs and events.
 
-use super::conn::Conn;
+use super::conn::{Conn, Connector};
 use super::{PostgresStore, chain, sql, uploads};
 use crate::model::{JobRecord, JobView, ManifestEntry, Stage, StoredEvent, TaskRecord, Time, Tries};
 use crate::store::row::{self, Cells, json, ordinal, plan_json, signed, word};
@@ -8,6 +8,8 @@ use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::ids::{JobId, TenantId};
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Sorts after every job's id.
 const AFTER_ALL: &str = "job_~";
@@ -90,12 +92,12 @@ pub(super) async fn at(
 
 /// Tasks of the jobs, each job's in order.
 pub(super) async fn tasks_of(
-    store: &PostgresStore,
+    connector: &Connector,
     conn: &mut Conn,
     jobs: &[JobId],
 ) -> Result<Vec<(JobId, TaskRecord)>, StoreError> {
     let ids: Vec<String> = jobs.iter().map(JobId::to_string).collect();
-    let rows = store.sql(sql::TASKS).bind(ids).fetch_all(&mut **conn).await?;
+    let rows = connector.sql(sql::TASKS).bind(ids).fetch_all(&mut **conn).await?;
     rows.iter().map(|row| Ok((Cells::of("tasks", row).id("job")?, row::task(row)?))).collect()
 }
 
@@ -106,7 +108,7 @@ async fn views(
 ) -> Result<Vec<JobView>, StoreError> {
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
     let mut tasks: HashMap<JobId, Vec<TaskRecord>> = HashMap::new();
-    for (job, task) in tasks_of(store, conn, &ids).await? {
+    for (job, task) in tasks_of(&store.connector, conn, &ids).await? {
         tasks.entry(job).or_default().push(task);
     }
     let mut objects: HashMap<JobId, Vec<ManifestEntry>> = HashMap::new();
@@ -226,7 +228,34 @@ pub(super) async fn last_event(store: &PostgresStore, tenant: TenantId) -> Resul
     row.map_or(Ok(0), |row| Cells::of("chains", &row).number("seq"))
 }
 
+/// A count of all jobs reads all of them. One that took long holds for twenty times as long, so that it costs a twentieth of one
+/// connection's time at most, however often metrics are asked for and however many jobs there are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counted(Arc<tokio::sync::Mutex<Option<(Instant, Counts)>>>);
+
+/// How many jobs are in each state.
+type Counts = Vec<(JobState, u64)>;
+
+/// A count that is faster than this is made each time.
+const QUICK: Duration = Duration::from_millis(50);
+
 pub(super) async fn count(store: &PostgresStore) -> Result<Vec<(JobState, u64)>, StoreError> {
+    // Who asks while a count is under way gets that one.
+    let mut counted = store.counted.0.lock().await;
+    let began = Instant::now();
+    if let Some((until, jobs)) = &*counted
+        && *until > began
+    {
+        return Ok(jobs.clone());
+    }
+    let jobs = count_now(store).await?;
+    let took = began.elapsed();
+    let until = if took < QUICK { None } else { began.checked_add(took.saturating_mul(20)) };
+    *counted = until.map(|until| (until, jobs.clone()));
+    Ok(jobs)
+}
+
+async fn count_now(store: &PostgresStore) -> Result<Vec<(JobState, u64)>, StoreError> {
     let mut conn = store.conn().await?;
     let rows = store.sql(sql::COUNT_JOBS).fetch_all(&mut *conn).await?;
     conn.done().await?;

@@ -2,6 +2,8 @@
 //!
 //! - A state move is one statement: compare, set, event and outbox row together, or nothing. What a decision needs is read
 //!   before it without a lock, and the statement applies it only at the version that was read.
+//! - Leases and ends that are asked for at about the same time are one statement and one commit ([`together`]); each still stands
+//!   for itself, and is answered when all are on disk.
 //! - Leases live and end on the database's clock. The caller's time decides nothing but when a retry may start.
 //! - Whoever deletes the row of a lease ends the attempt; an epoch that is not the lease's deletes nothing.
 //! - Events are written to a journal and chained afterwards ([`chain`]).
@@ -9,18 +11,23 @@
 
 mod chain;
 mod clock;
+mod closing;
 mod conn;
 mod dispatch;
+mod identity;
 mod jobs;
+mod lease;
 mod migrate;
 mod operations;
 mod partitions;
 mod renew;
 mod replicas;
+mod retention;
 mod settle;
 mod sql;
 mod sweep;
 mod tenants;
+mod together;
 mod uploads;
 mod url;
 mod webhooks;
@@ -32,28 +39,36 @@ pub use url::{DatabaseUrl, UrlError};
 
 use crate::audit::checkpoint::{Checkpoint, Purpose, SignedCheckpoint};
 use crate::audit::verify::{Finding, Verified, Verifier};
+use crate::batch::Batcher;
 use crate::model::{
     Claim, JobView, LiveAttempt, Part, ReadyTask, StoredEvent, Time, UploadRecord, WorkerRecord,
 };
 use crate::queue::RunningTask;
 use crate::store::row::Cells;
 use crate::store::{
-    Announced, ApiKeyRecord, Canceled, Decide, Deleted, Expired, Garbage, Idempotency, LeaseIs, Leased,
+    Announced, ApiKeyRecord, Canceled, Closing, Decide, Deleted, End, Expired, Garbage, Idempotency, Leased,
     NewJob, NewLease, NewUpload, Note, Once, Recorded, Settled, Store, StoreError, Submitted,
 };
 use async_trait::async_trait;
+use closing::Closings;
 use conn::{Conn, Connector};
+use lease::{Asking, LeaseAsk, Leases};
 use mpegflow_protocol::api::JobState;
-use mpegflow_protocol::evidence::Evidence;
-use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TaskId, TenantId, UploadId, WorkerId};
+use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TenantId, UploadId, WorkerId};
 use renew::Renewals;
+use settle::Ends;
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+use together::Together;
 
+/// Batches of moves that are under way at once: while one waits for the disk, the next is worked out.
+const MOVES: usize = 2;
+/// Batches of reads that are under way at once.
+const READS: usize = 1;
 /// Entries that are verified, and held in memory, at once.
 const AUDIT_PAGE: u32 = 5_000;
 
@@ -62,6 +77,11 @@ const AUDIT_PAGE: u32 = 5_000;
 pub struct PostgresStore {
     connector: Arc<Connector>,
     renewals: Renewals,
+    asking: Batcher<Together<Asking>>,
+    leases: Batcher<Together<Leases>>,
+    closings: Batcher<Together<Closings>>,
+    ends: Batcher<Together<Ends>>,
+    counted: jobs::Counted,
     clock: DatabaseClock,
     callers_time: bool,
 }
@@ -72,14 +92,37 @@ impl PostgresStore {
     /// # Errors
     /// The database cannot be reached or does not let us in, or its schema is of a much later version.
     pub async fn open(config: DatabaseConfig) -> Result<Self, StoreError> {
+        let most = config.together;
         let connector = Connector::connect(config).await?;
         migrate::run(&connector).await?;
-        let renewals = Renewals::start(Arc::clone(&connector));
-        let asked = Instant::now();
-        let clock = DatabaseClock::new(asked, time(&connector).await?);
-        let store = Self { connector, renewals, clock, callers_time: false };
+        let store = Self::over(connector, most).await?;
         partitions::prepare(&store).await?;
         Ok(store)
+    }
+
+    /// Connects to a database that is read and left as it is: for verifiers, who may do no more.
+    ///
+    /// # Errors
+    /// The database cannot be reached or does not let us in.
+    pub async fn open_as_it_is(config: DatabaseConfig) -> Result<Self, StoreError> {
+        let most = config.together;
+        Self::over(Connector::connect(config).await?, most).await
+    }
+
+    async fn over(connector: Arc<Connector>, most: usize) -> Result<Self, StoreError> {
+        let asked = Instant::now();
+        let clock = DatabaseClock::new(asked, time(&connector).await?);
+        Ok(Self {
+            renewals: Renewals::start(Arc::clone(&connector)),
+            asking: Together::start(&connector, READS, most),
+            leases: Together::start(&connector, MOVES, most),
+            closings: Together::start(&connector, READS, most),
+            ends: Together::start(&connector, MOVES, most),
+            counted: jobs::Counted::default(),
+            connector,
+            clock,
+            callers_time: false,
+        })
     }
 
     /// Leases then live on the time that callers give. For tests alone: a broker whose clock is wrong would end the leases of
@@ -171,6 +214,14 @@ impl PostgresStore {
         partitions::names(self).await
     }
 
+    /// Whether the partition may be dropped at all: to be asked before an anchor is signed.
+    ///
+    /// # Errors
+    /// It is not the oldest, its month is not over, there is none of that name, or the database failed.
+    pub async fn may_drop_events(&self, partition: &str) -> Result<(), DropError> {
+        partitions::may_drop(self, partition).await
+    }
+
     /// What has to be signed and kept before the partition may be dropped.
     ///
     /// # Errors
@@ -238,7 +289,7 @@ impl PostgresStore {
     }
 }
 
-async fn time(connector: &Connector) -> Result<Time, StoreError> {
+async fn time(connector: &Arc<Connector>) -> Result<Time, StoreError> {
     let mut conn = connector.conn().await?;
     let row = connector.sql(sql::TIME).fetch_one(&mut *conn).await?;
     conn.done().await?;
@@ -409,7 +460,15 @@ impl Store for PostgresStore {
     }
 
     async fn lease(&self, new: &NewLease) -> Result<Leased, StoreError> {
-        dispatch::lease(self, new).await
+        together::ask(&self.leases, LeaseAsk { new: *new, at: self.at(new.now) }).await
+    }
+
+    async fn asking(&self, id: WorkerId) -> Result<Option<(WorkerRecord, u32)>, StoreError> {
+        together::ask(&self.asking, id).await
+    }
+
+    async fn closing(&self, claim: &Claim) -> Result<Option<Closing>, StoreError> {
+        together::ask(&self.closings, *claim).await
     }
 
     async fn live_attempt(&self, claim: &Claim) -> Result<Option<LiveAttempt>, StoreError> {
@@ -447,16 +506,8 @@ impl Store for PostgresStore {
         dispatch::parts(self, attempt, output).await
     }
 
-    async fn settle(
-        &self,
-        claim: &Claim,
-        evidence: Option<&Evidence>,
-        lease: LeaseIs,
-        now: Time,
-        next_task: TaskId,
-        decide: Decide<'_>,
-    ) -> Result<Settled, StoreError> {
-        settle::settle(self, claim, evidence, lease, now, next_task, decide).await
+    async fn settle(&self, end: End<'_>, decide: Decide<'_>) -> Result<Settled, StoreError> {
+        settle::settle(self, end, decide).await
     }
 
     async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, StoreError> {

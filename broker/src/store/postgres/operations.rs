@@ -1,13 +1,15 @@
 //! Records beside the truth about jobs.
 
-use super::{PostgresStore, sql};
+use super::{PostgresStore, sql, uploads};
+use crate::audit::checkpoint::Checkpoint;
 use crate::model::{Claim, TenantLimits, Time};
 use crate::plan::bans::Ban;
 use crate::store::StoreError;
-use crate::store::operations::{AttemptLog, EndedJob, Operations, PoolSeen};
+use crate::store::operations::{ApiKeyShown, AttemptLog, EndedJob, Operations, PoolSeen};
 use crate::store::row::{self, Cells, json, signed};
 use async_trait::async_trait;
-use mpegflow_protocol::ids::{JobId, TenantId};
+use mpegflow_protocol::ids::{JobId, KeyId, TenantId, UploadId};
+use mpegflow_protocol::media::MediaInfo;
 
 #[async_trait]
 impl Operations for PostgresStore {
@@ -38,6 +40,21 @@ impl Operations for PostgresStore {
             .collect()
     }
 
+    async fn heads_to_sign(&self) -> Result<Option<Checkpoint>, StoreError> {
+        self.checkpoint().await.map(Some)
+    }
+
+    async fn api_keys(&self, tenant: TenantId) -> Result<Vec<ApiKeyShown>, StoreError> {
+        let mut conn = self.conn().await?;
+        let rows = self.sql(sql::KEYS).bind(tenant.to_string()).fetch_all(&mut *conn).await?;
+        conn.done().await?;
+        rows.iter().map(row::api_key_shown).collect()
+    }
+
+    async fn expire_api_key(&self, id: KeyId, at: Time) -> Result<bool, StoreError> {
+        Ok(self.change(self.sql(sql::EXPIRE_KEY).bind(id.to_string()).bind(at.0)).await? == 1)
+    }
+
     async fn tenant_limits(&self, tenant: TenantId) -> Result<Option<TenantLimits>, StoreError> {
         let mut conn = self.conn().await?;
         let row = self.sql(sql::TENANT_LIMITS).bind(tenant.to_string()).fetch_optional(&mut *conn).await?;
@@ -55,6 +72,76 @@ impl Operations for PostgresStore {
         let row = self.sql(sql::TENANT).bind(name).fetch_optional(&mut *conn).await?;
         conn.done().await?;
         row.map(|row| Cells::of("tenants", &row).id("id")).transpose()
+    }
+
+    async fn media_of_upload(
+        &self,
+        tenant: TenantId,
+        upload: UploadId,
+    ) -> Result<Option<MediaInfo>, StoreError> {
+        let mut conn = self.conn().await?;
+        let query = self.sql(sql::MEDIA_OF_UPLOAD).bind(tenant.to_string()).bind(upload.to_string());
+        let row = query.fetch_optional(&mut *conn).await?;
+        conn.done().await?;
+        row.map_or(Ok(None), |row| Cells::of("jobs", &row).json_or_null("media"))
+    }
+
+    async fn reserve_minutes(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        day: u64,
+        ms: u64,
+        most: u64,
+    ) -> Result<bool, StoreError> {
+        // The tenant's lock: two jobs at once do not both get the last minute.
+        let mut conn = uploads::lock_tenant(self, tenant).await?;
+        let taken = self.sql(sql::HAS_MINUTES).bind(job.to_string()).fetch_optional(&mut *conn).await?;
+        if taken.is_some() {
+            return Ok(true);
+        }
+        let query = self.sql(sql::MINUTES_TAKEN).bind(tenant.to_string()).bind(signed(day));
+        let row = query.bind(job.to_string()).fetch_one(&mut *conn).await?;
+        if Cells::of("minutes", &row).number("ms")?.saturating_add(ms) > most {
+            return Ok(false);
+        }
+        let query = self.sql(sql::TAKE_MINUTES).bind(job.to_string()).bind(tenant.to_string());
+        query.bind(signed(day)).bind(signed(ms)).execute(&mut *conn).await?;
+        conn.done().await?;
+        Ok(true)
+    }
+
+    async fn minutes_taken(&self, tenant: TenantId, day: u64) -> Result<u64, StoreError> {
+        let mut conn = self.conn().await?;
+        let query = self.sql(sql::MINUTES_TAKEN).bind(tenant.to_string()).bind(signed(day)).bind("");
+        let row = query.fetch_one(&mut *conn).await?;
+        conn.done().await?;
+        Cells::of("minutes", &row).number("ms")
+    }
+
+    async fn pin_input(
+        &self,
+        claim: &Claim,
+        input: u32,
+        version: &str,
+    ) -> Result<Option<String>, StoreError> {
+        for _ in 0..2 {
+            let query = self
+                .sql(sql::PIN_INPUT)
+                .bind(claim.attempt.to_string())
+                .bind(claim.worker.to_string())
+                .bind(signed(claim.epoch))
+                .bind(i64::from(input))
+                .bind(version);
+            let mut conn = self.conn().await?;
+            let row = query.fetch_optional(&mut *conn).await?;
+            conn.done().await?;
+            let Some(row) = row else { return Ok(None) };
+            if let Some(pinned) = Cells::of("pins", &row).text_or_null("version")? {
+                return Ok(Some(pinned.to_owned()));
+            }
+        }
+        Err(StoreError::Row { table: "pins", reason: "a pin is there and cannot be read".into() })
     }
 
     async fn running_of_tenant(&self, tenant: TenantId) -> Result<u64, StoreError> {

@@ -144,6 +144,28 @@ async fn last_of(conn: &mut Conn, partition: &str) -> Result<Vec<TenantHead>, St
     query.fetch_all(&mut **conn).await?.iter().map(tenant_head).collect()
 }
 
+/// Whether a partition may be dropped at all: to be asked before an anchor is signed, which stands for what is gone.
+pub(super) async fn may_drop(store: &PostgresStore, partition: &str) -> Result<(), DropError> {
+    let now = store.database_time().await?.0;
+    let names = names(store).await?;
+    judge(partition, &names.iter().map(String::as_str).collect::<Vec<_>>(), now)
+}
+
+fn judge(partition: &str, names: &[&str], now: i64) -> Result<(), DropError> {
+    if !names.contains(&partition) {
+        return Err(DropError::Missing(partition.to_owned()));
+    }
+    match names.first() {
+        Some(oldest) if *oldest != partition => return Err(DropError::NotOldest((*oldest).to_owned())),
+        _ => {}
+    }
+    // Names sort as their months do.
+    if partition >= Month::at(now, 0).map_err(bad_time)?.name.as_str() {
+        return Err(DropError::InUse(partition.to_owned()));
+    }
+    Ok(())
+}
+
 /// Drops the oldest partition, if the anchor is signed and is what the chains have there.
 pub(super) async fn drop(
     store: &PostgresStore,
@@ -157,17 +179,7 @@ pub(super) async fn drop(
     let rows = store.sql(sql::PARTITIONS).fetch_all(&mut *conn).await?;
     let names: Vec<&str> =
         rows.iter().map(|row| Cells::of("pg_class", row).text("name")).collect::<Result<_, _>>()?;
-    if !names.contains(&partition) {
-        return Err(DropError::Missing(partition.to_owned()));
-    }
-    match names.first() {
-        Some(oldest) if *oldest != partition => return Err(DropError::NotOldest((*oldest).to_owned())),
-        _ => {}
-    }
-    // Names sort as their months do.
-    if partition >= Month::at(now, 0).map_err(bad_time)?.name.as_str() {
-        return Err(DropError::InUse(partition.to_owned()));
-    }
+    judge(partition, &names, now)?;
     if anchor.purpose != Purpose::Anchor || anchor.heads != last_of(&mut conn, partition).await? {
         return Err(DropError::Differs(partition.to_owned()));
     }

@@ -54,7 +54,7 @@ impl Renewals {
     }
 }
 
-async fn answer(connector: &Connector, batch: Vec<Ask>) {
+async fn answer(connector: &Arc<Connector>, batch: Vec<Ask>) {
     // The same claim twice in one batch is one renewal with two answers.
     let mut wanted: HashMap<Claim, (u64, Option<i64>, Vec<oneshot::Sender<_>>)> = HashMap::new();
     for ask in batch {
@@ -77,7 +77,7 @@ async fn answer(connector: &Connector, batch: Vec<Ask>) {
 }
 
 async fn run<T>(
-    connector: &Connector,
+    connector: &Arc<Connector>,
     wanted: &HashMap<Claim, (u64, Option<i64>, T)>,
 ) -> Result<HashMap<Claim, (JobState, Time)>, StoreError> {
     let asked = || wanted.iter();

@@ -1,9 +1,9 @@
 //! Every statement of the hot path and of the reads, by name. A test has the server parse and plan each of them against the
 //! migrated schema, so that a wrong column or type is found before the code that uses it runs.
 //!
-//! A statement that moves a job locks in one order: tenant, job, task or lease, worker. Each is one compare-and-set: it
-//! changes rows only through what its first, locking parts return, and READ COMMITTED looks at a locked row again as it is
-//! now.
+//! A statement that moves jobs locks in one order: tenant, jobs, tasks or leases, workers, each of them by id, so that two batches
+//! never wait for each other. Each is one compare-and-set: it changes rows only through what its first, locking parts return,
+//! and READ COMMITTED looks at a locked row again as it is now.
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $sql:expr;)*) => {
@@ -28,40 +28,59 @@ macro_rules! now {
 statements! {
     // --- leases
 
-    /// 1 task, 2 worker, 3 attempt, 4 now or null, 5 lease in ms, 6 most live, 7 the caller's now.
-    LEASE = concat!("
-        WITH clock AS MATERIALIZED ", now!(4), ", job AS (
-            SELECT j.id, j.stage FROM jobs j
-            WHERE j.id = (SELECT t.job FROM tasks t WHERE t.id = $1) AND j.state IN ('queued', 'running')
-            FOR NO KEY UPDATE
-        ), task AS (
-            SELECT t.id, t.tenant FROM job JOIN tasks t ON t.job = job.id JOIN workers w ON w.id = $2 AND w.pool = t.pool
-            WHERE t.id = $1 AND t.state = 'ready' AND t.not_before <= $7
-            FOR NO KEY UPDATE OF t
+    /// Leases that are asked for at once, one entry for each: 1 tasks, 2 workers, 3 attempts, 4 nows or nulls, 5 leases in ms,
+    /// 6 most live, 7 the callers' nows. No task and no worker is in it twice. Each stands for itself: one that finds its task
+    /// gone keeps none of the others from theirs.
+    LEASE = "
+        WITH clock AS MATERIALIZED (
+            SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+        ), asked AS MATERIALIZED (
+            SELECT a.*, (SELECT t.job FROM tasks t WHERE t.id = a.task) AS job
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+                AS a (task, worker, attempt, at, lease_ms, most, now)
+        ), job AS MATERIALIZED (
+            SELECT j.id, j.stage, j.state FROM jobs j WHERE j.id = ANY (ARRAY (SELECT asked.job FROM asked))
+            ORDER BY j.id FOR NO KEY UPDATE
+        ), known AS MATERIALIZED (
+            SELECT t.id, t.tenant, t.pool, t.state, t.not_before FROM tasks t
+            WHERE t.id = ANY (ARRAY (
+                SELECT a.task FROM asked a JOIN job ON job.id = a.job WHERE job.state IN ('queued', 'running')))
+            ORDER BY t.id FOR NO KEY UPDATE
+        ), task AS MATERIALIZED (
+            SELECT a.*, t.tenant FROM known t JOIN asked a ON a.task = t.id JOIN workers w ON w.id = a.worker AND w.pool = t.pool
+            WHERE t.state = 'ready' AND t.not_before <= a.now
+        ), worker AS MATERIALIZED (
+            SELECT w.id FROM workers w WHERE w.id = ANY (ARRAY (SELECT task.worker FROM task))
+            ORDER BY w.id FOR NO KEY UPDATE
         ), bound AS (
-            UPDATE workers w SET tenant = task.tenant, live = w.live + 1 FROM task
-            WHERE w.id = $2 AND (w.tenant IS NULL OR w.tenant = task.tenant) AND w.live < $6
+            UPDATE workers w SET tenant = task.tenant, live = w.live + 1 FROM worker JOIN task ON task.worker = worker.id
+            WHERE w.id = worker.id AND (w.tenant IS NULL OR w.tenant = task.tenant) AND w.live < task.most
+                AND w.cordoned_at IS NULL AND w.revoked_at IS NULL
+                AND NOT EXISTS (SELECT 1 FROM pools p WHERE p.name = w.pool AND p.closed)
             RETURNING w.id
         ), moved AS (
             UPDATE tasks t SET state = 'running', epoch = t.epoch + 1,
                 tries = jsonb_set(t.tries::jsonb, '{attempts}', to_jsonb((t.tries::jsonb ->> 'attempts')::bigint + 1))::text
-            FROM task, bound WHERE t.id = task.id
-            RETURNING t.*
+            FROM bound JOIN task ON task.worker = bound.id WHERE t.id = task.task
+            RETURNING t.*, task.attempt, task.worker, task.lease_ms, task.at, task.now AS callers_now
         ), leased AS (
             INSERT INTO leases (attempt, task, job, worker, epoch, deadline, hard_deadline)
-            SELECT $3::text, m.id, m.job, $2::text, m.epoch, clock.now + least($5::bigint, m.wall_ms), clock.now + m.wall_ms FROM moved m, clock
-            RETURNING deadline, hard_deadline
+            SELECT m.attempt, m.id, m.job, m.worker, m.epoch, coalesce(m.at, clock.now) + least(m.lease_ms, m.wall_ms),
+                coalesce(m.at, clock.now) + m.wall_ms
+            FROM moved m, clock
+            RETURNING attempt, deadline, hard_deadline
         ), attempt AS (
             INSERT INTO attempts (id, task, job, tenant, worker, epoch, state, started_at)
-            SELECT $3::text, m.id, m.job, m.tenant, $2::text, m.epoch, 'live', clock.now FROM moved m, clock
+            SELECT m.attempt, m.id, m.job, m.tenant, m.worker, m.epoch, 'live', coalesce(m.at, clock.now) FROM moved m, clock
         ), started AS (
-            UPDATE jobs j SET state = 'running', version = j.version + 1 FROM moved m WHERE j.id = m.job
+            UPDATE jobs j SET state = 'running', version = j.version + 1 FROM (SELECT DISTINCT m.job FROM moved m) m WHERE j.id = m.job
         ), told AS (
             INSERT INTO journal (tenant, job, kind, state, stage, at)
-            SELECT m.tenant, m.job, 'task_started', 'running', job.stage, $7 FROM moved m, job
+            SELECT m.tenant, m.job, 'task_started', 'running', job.stage, m.callers_now FROM moved m JOIN job ON job.id = m.job
         )
-        SELECT m.*, l.deadline, l.hard_deadline, w.tenant AS worker_tenant, task.tenant AS task_tenant
-        FROM task LEFT JOIN moved m ON TRUE LEFT JOIN leased l ON TRUE LEFT JOIN workers w ON w.id = $2");
+        SELECT m.*, task.attempt AS asked, l.deadline, l.hard_deadline, w.tenant AS worker_tenant, task.tenant AS task_tenant
+        FROM task LEFT JOIN moved m ON m.attempt = task.attempt LEFT JOIN leased l ON l.attempt = task.attempt
+        LEFT JOIN workers w ON w.id = task.worker";
 
     /// 1 attempt, 2 worker, 3 epoch.
     LIVE = "
@@ -71,6 +90,9 @@ statements! {
 
     /// 1 worker.
     LIVE_OF_WORKER = "SELECT live FROM workers WHERE id = $1";
+
+    /// 1 workers.
+    WORKERS = "SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at, live FROM workers WHERE id = ANY ($1::text[])";
 
     /// 1 attempts, 2 workers, 3 epochs, 4 lease in ms, 5 now or null: one entry for each renewal. A lease that has run out is
     /// not renewed, even before the ticker has seen it: another may be about to get the task.
@@ -115,68 +137,120 @@ statements! {
     /// 1 attempt, 2 output.
     PARTS = "SELECT part, size, sha256 FROM parts WHERE attempt = $1 AND output = $2 ORDER BY part";
 
+    /// 1 attempt, 2 worker, 3 epoch, 4 input, 5 version. Of two at once, the later one sees nothing, and asks again.
+    PIN_INPUT = "
+        WITH lease AS (
+            SELECT l.attempt FROM leases l WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3
+        ), added AS (
+            INSERT INTO pins (attempt, input, version) SELECT lease.attempt, $4::bigint, $5::text FROM lease
+            ON CONFLICT DO NOTHING RETURNING version
+        )
+        SELECT coalesce((SELECT version FROM added), (SELECT p.version FROM pins p WHERE p.attempt = $1 AND p.input = $4))
+            AS version FROM lease";
+    /// Of attempts that have ended.
+    ORPHANED_PINS = "DELETE FROM pins p WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = p.attempt)";
+
     // --- the end of an attempt
 
-    /// 1 attempt, 2 worker, 3 epoch.
+    /// Attempts that are about to end: 1 attempts, 2 workers, 3 epochs.
     SETTLING = "
-        SELECT j.*, l.task FROM leases l JOIN jobs j ON j.id = l.job
-        WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3";
+        SELECT j.*, l.attempt, l.worker, l.epoch, l.task, l.deadline, l.hard_deadline,
+            EXISTS (SELECT 1 FROM parts p WHERE p.attempt = l.attempt) AS parted
+        FROM unnest($1::text[], $2::text[], $3::bigint[]) AS a (attempt, worker, epoch)
+        JOIN leases l USING (attempt, worker, epoch) JOIN jobs j ON j.id = l.job";
+    /// 1 attempts.
+    PARTS_OF = "
+        SELECT attempt, output, part, size, sha256 FROM parts WHERE attempt = ANY ($1::text[]) ORDER BY attempt, output, part";
 
-    /// The fence: 1 job, 2 its version, 3 attempt, 4 worker, 5 epoch, 6 now or null, 7 whether the lease must have run out.
-    /// The attempt: 8 state, 9 the caller's now, 10 failure, 11 evidence.
-    /// The task: 12 state, 13 not before, 14 memory class, 15 tries, 16 last failure, 17 result, 18 digests, 19 evidence.
-    /// The job: 20 state, 21 failure, 22 finished at, 23 media, 24 stage. The upload: 25 quarantined.
-    /// The next task: 26 id or null, 27 kind, 28 ordinal, 29 plan, 30 wall time, 31 tries, 42 priority.
-    /// The manifest: 32 names, 33 attempts, 34 outputs, 35 sizes, 36 parts, 37 digests, 38 content types.
-    /// Events: 39 kinds, 40 states, 41 failures.
-    SETTLE = concat!("
-        WITH clock AS MATERIALIZED ", now!(6), ", job AS (
-            SELECT j.id, j.tenant, j.pool, j.upload FROM jobs j WHERE j.id = $1 AND j.version = $2 FOR NO KEY UPDATE
+    /// Attempts that end at once, one entry for each; no job and no worker is in it twice, and each stands for itself.
+    /// The fence: 1 jobs, 2 their versions, 3 attempts, 4 workers, 5 epochs, 6 nows or nulls, 7 whether the lease must have run out.
+    /// The attempt: 8 states, 9 the callers' nows, 10 failures, 11 evidence.
+    /// The task: 12 states, 13 not before, 14 memory classes, 15 tries, 16 last failures, 17 results, 18 digests, 19 evidence.
+    /// The job: 20 states, 21 failures, 22 finished at, 23 media, 24 stages. The upload: 25 quarantined.
+    /// The next task: 26 ids or nulls, 27 kinds, 28 ordinals, 29 plans, 30 wall times, 31 tries, 32 priorities.
+    /// Manifests, an entry for each object: 33 the attempt that ends, 34 names, 35 positions, 36 attempts, 37 outputs, 38 sizes,
+    /// 39 parts, 40 digests, 41 content types.
+    /// Events, an entry for each: 42 the attempt that ends, 43 kinds, 44 states, 45 failures.
+    SETTLE = "
+        WITH clock AS MATERIALIZED (
+            SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+        ), asked AS MATERIALIZED (
+            SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::boolean[],
+                $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::text[],
+                $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bigint[], $23::text[],
+                $24::text[], $25::boolean[], $26::text[], $27::text[], $28::bigint[], $29::text[], $30::bigint[], $31::text[],
+                $32::bigint[])
+                AS a (job, version, attempt, worker, epoch, at, run_out,
+                    attempt_state, now, attempt_failure, attempt_evidence, task_state, not_before, memory_class, tries,
+                    last_failure, result, digests, evidence, job_state, job_failure, finished_at, media,
+                    stage, quarantined, next, kind, ordinal, plan, wall_ms, next_tries,
+                    priority)
+        ), objects_of AS MATERIALIZED (
+            SELECT * FROM unnest($33::text[], $34::text[], $35::bigint[], $36::text[], $37::bigint[], $38::bigint[], $39::bigint[],
+                $40::text[], $41::text[])
+                AS o (by, name, position, attempt, output, size, parts, digest, content_type)
+        ), job AS MATERIALIZED (
+            SELECT j.id, j.tenant, j.pool, j.upload, j.version FROM jobs j WHERE j.id = ANY ($1::text[])
+            ORDER BY j.id FOR NO KEY UPDATE
+        ), current AS MATERIALIZED (
+            SELECT a.attempt, a.worker, a.epoch, a.at, a.run_out, job.id, job.tenant, job.pool, job.upload
+            FROM asked a JOIN job ON job.id = a.job AND job.version = a.version
+        ), lease AS MATERIALIZED (
+            SELECT l.attempt FROM leases l WHERE l.attempt = ANY (ARRAY (SELECT current.attempt FROM current))
+            ORDER BY l.attempt FOR UPDATE
         ), fenced AS (
-            DELETE FROM leases l USING job, clock
-            WHERE l.attempt = $3 AND l.worker = $4 AND l.epoch = $5 AND l.job = job.id AND (l.deadline <= clock.now) = $7
-            RETURNING l.attempt, l.task, l.worker, job.id AS job, job.tenant, job.pool, job.upload
+            DELETE FROM leases l USING lease JOIN current c USING (attempt), clock
+            WHERE l.attempt = lease.attempt AND l.worker = c.worker AND l.epoch = c.epoch AND l.job = c.id
+                AND (l.deadline <= coalesce(c.at, clock.now)) = c.run_out
+            RETURNING l.attempt, l.task, l.worker, c.id AS job, c.tenant, c.pool, c.upload
+        ), done AS MATERIALIZED (
+            SELECT f.task, f.tenant, f.pool, f.upload, a.* FROM fenced f JOIN asked a USING (attempt)
         ), ended AS (
-            UPDATE attempts a SET state = $8, ended_at = $9, failure = $10, evidence = $11, kept = (a.id = ANY ($33::text[]))
-            FROM fenced f WHERE a.id = f.attempt
+            UPDATE attempts a SET state = d.attempt_state, ended_at = d.now, failure = d.attempt_failure,
+                evidence = d.attempt_evidence, kept = EXISTS (SELECT 1 FROM objects_of o WHERE o.attempt = a.id)
+            FROM done d WHERE a.id = d.attempt
         ), kept AS (
-            UPDATE attempts a SET kept = TRUE FROM fenced f WHERE a.id = ANY ($33::text[]) AND a.id <> f.attempt
+            UPDATE attempts a SET kept = TRUE FROM objects_of o JOIN done d ON d.attempt = o.by
+            WHERE a.id = o.attempt AND o.attempt <> o.by
         ), parted AS (
-            DELETE FROM parts p USING fenced f WHERE p.attempt = f.attempt
+            DELETE FROM parts p WHERE p.attempt = ANY (ARRAY (SELECT d.attempt FROM done d))
         ), task AS (
-            UPDATE tasks t SET state = $12, not_before = coalesce($13, t.not_before),
-                memory_class = coalesce($14, t.memory_class), tries = coalesce($15, t.tries),
-                last_failure = coalesce($16, t.last_failure), result = coalesce($17, t.result),
-                digests = coalesce($18, t.digests), evidence = coalesce($19, t.evidence),
-                done_by = CASE WHEN $12 = 'succeeded' THEN f.attempt ELSE t.done_by END
-            FROM fenced f WHERE t.id = f.task
+            UPDATE tasks t SET state = d.task_state, not_before = coalesce(d.not_before, t.not_before),
+                memory_class = coalesce(d.memory_class, t.memory_class), tries = coalesce(d.tries, t.tries),
+                last_failure = coalesce(d.last_failure, t.last_failure), result = coalesce(d.result, t.result),
+                digests = coalesce(d.digests, t.digests), evidence = coalesce(d.evidence, t.evidence),
+                done_by = CASE WHEN d.task_state = 'succeeded' THEN d.attempt ELSE t.done_by END
+            FROM done d WHERE t.id = d.task
             RETURNING t.id, t.state
         ), next AS (
             INSERT INTO tasks (id, job, tenant, pool, kind, ordinal, plan, wall_ms, state, tries, not_before, priority)
-            SELECT $26::text, f.job, f.tenant, f.pool, $27::text, $28::bigint, $29::text, $30::bigint, 'ready', $31::text, $9, $42::bigint FROM fenced f WHERE $26::text IS NOT NULL
+            SELECT d.next, d.job, d.tenant, d.pool, d.kind, d.ordinal, d.plan, d.wall_ms, 'ready', d.next_tries, d.now, d.priority
+            FROM done d WHERE d.next IS NOT NULL
             RETURNING id
         ), moved AS (
-            UPDATE jobs j SET state = $20, failure = $21, finished_at = $22, media = coalesce($23, j.media), stage = $24,
-                version = j.version + 1
-            FROM fenced f WHERE j.id = f.job
+            UPDATE jobs j SET state = d.job_state, failure = d.job_failure, finished_at = d.finished_at,
+                media = coalesce(d.media, j.media), stage = d.stage, version = j.version + 1
+            FROM done d WHERE j.id = d.job
         ), quarantined AS (
-            UPDATE uploads u SET quarantined = TRUE FROM fenced f WHERE $25::boolean AND u.id = f.upload
+            UPDATE uploads u SET quarantined = TRUE FROM done d WHERE d.quarantined AND u.id = d.upload
         ), manifest AS (
             INSERT INTO objects (job, name, position, attempt, output, size, parts, digest, content_type)
-            SELECT f.job, o.name, o.position - 1, o.attempt, o.output, o.size, o.parts, o.digest, o.content_type
-            FROM fenced f, unnest($32::text[], $33::text[], $34::bigint[], $35::bigint[], $36::bigint[], $37::text[],
-                $38::text[]) WITH ORDINALITY AS o (name, attempt, output, size, parts, digest, content_type, position)
+            SELECT d.job, o.name, o.position, o.attempt, o.output, o.size, o.parts, o.digest, o.content_type
+            FROM done d JOIN objects_of o ON o.by = d.attempt
         ), ready AS (
             INSERT INTO outbox (task) SELECT id FROM next UNION ALL SELECT id FROM task WHERE state = 'ready'
         ), told AS (
             INSERT INTO journal (tenant, job, kind, state, stage, failure, at)
-            SELECT f.tenant, f.job, e.kind, e.state, $24, e.failure, $9
-            FROM fenced f, unnest($39::text[], $40::text[], $41::text[]) WITH ORDINALITY AS e (kind, state, failure, position)
+            SELECT d.tenant, d.job, e.kind, e.state, d.stage, e.failure, d.now
+            FROM done d JOIN unnest($42::text[], $43::text[], $44::text[], $45::text[]) WITH ORDINALITY
+                AS e (by, kind, state, failure, position) ON e.by = d.attempt
             ORDER BY e.position
+        ), worker AS MATERIALIZED (
+            SELECT w.id FROM workers w WHERE w.id = ANY (ARRAY (SELECT d.worker FROM done d)) ORDER BY w.id FOR NO KEY UPDATE
         ), freed AS (
-            UPDATE workers w SET live = w.live - 1 FROM fenced f WHERE w.id = f.worker
+            UPDATE workers w SET live = w.live - 1 FROM worker WHERE w.id = worker.id
         )
-        SELECT (SELECT count(*) FROM job) AS current, (SELECT count(*) FROM fenced) AS fenced");
+        SELECT c.attempt, d.attempt IS NOT NULL AS fenced FROM current c LEFT JOIN done d USING (attempt)";
 
     // --- jobs
 
@@ -207,17 +281,18 @@ statements! {
     /// 1 tenant, 2 path.
     JOB_AT = "SELECT id FROM jobs WHERE tenant = $1 AND path = $2 AND state NOT IN ('failed', 'canceled')";
     /// 1 tenant, 2 job.
-    JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2";
+    JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL";
     /// 1 tenant, 2 job.
-    LOCK_JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2 FOR NO KEY UPDATE";
+    LOCK_JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE";
     /// 1 jobs.
     TASKS = "SELECT * FROM tasks WHERE job = ANY ($1::text[]) ORDER BY job, ordinal";
     /// 1 jobs.
     OBJECTS = "SELECT * FROM objects WHERE job = ANY ($1::text[]) ORDER BY job, position";
     /// 1 tenant, 2 before which id, 3 most.
-    JOBS = "SELECT * FROM jobs WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+    JOBS = "SELECT * FROM jobs WHERE tenant = $1 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3";
     /// 1 tenant, 2 before which id, 3 most, 4 state.
-    JOBS_IN_STATE = "SELECT * FROM jobs WHERE tenant = $1 AND state = $4 AND id < $2 ORDER BY id DESC LIMIT $3";
+    JOBS_IN_STATE = "
+        SELECT * FROM jobs WHERE tenant = $1 AND state = $4 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3";
     /// 1 job.
     RUNNING = "SELECT count(*) AS n FROM tasks WHERE job = $1 AND state = 'running'";
     /// 1 job, 2 state, 3 finished at, 4 event kind, 5 now. Under the job's lock.
@@ -235,7 +310,7 @@ statements! {
     /// 1 tenant.
     LAST_EVENT = "SELECT seq FROM chains WHERE tenant = $1";
     /// Jobs by state.
-    COUNT_JOBS = "SELECT state, count(*) AS n FROM jobs GROUP BY state";
+    COUNT_JOBS = "SELECT state, count(*) AS n FROM jobs WHERE deleted_at IS NULL GROUP BY state";
     /// 1 most.
     READY = "SELECT id, tenant, pool, priority, not_before FROM tasks WHERE state = 'ready' ORDER BY not_before, id LIMIT $1";
 
@@ -290,10 +365,18 @@ statements! {
     SET_WEIGHT = "UPDATE tenants SET weight = $2 WHERE name = $1";
     /// Those that differ from the default.
     WEIGHTS = "SELECT id, weight FROM tenants WHERE weight <> 100";
-    /// 1 id, 2 tenant, 3 label, 4 digest, 5 now.
-    ADD_KEY = "INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at) VALUES ($1, $2, $3, $4, $5)";
+    /// 1 id, 2 tenant, 3 label, 4 digest, 5 now, 6 scopes, 7 expires at.
+    ADD_KEY = "
+        INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at, scopes, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     /// 1 id.
-    KEY = "SELECT tenant, secret_sha256 FROM api_keys WHERE id = $1 AND revoked_at IS NULL";
+    KEY = "SELECT tenant, secret_sha256, scopes, expires_at FROM api_keys WHERE id = $1 AND revoked_at IS NULL";
+    /// 1 tenant.
+    KEYS = "
+        SELECT id, label, scopes, created_at, expires_at, revoked_at FROM api_keys WHERE tenant = $1 ORDER BY created_at, id";
+    /// 1 id, 2 at.
+    EXPIRE_KEY = "
+        UPDATE api_keys SET expires_at = least(coalesce(expires_at, $2), $2) WHERE id = $1 AND revoked_at IS NULL";
     /// 1 id, 2 now.
     REVOKE_KEY = "UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
     /// 1 digest, 2 pool, 3 now.
@@ -305,9 +388,80 @@ statements! {
     /// 1 id, 2 pool, 3 now, 4 expires.
     ADD_WORKER = "INSERT INTO workers (id, pool, enrolled_at, cert_expires_at) VALUES ($1, $2, $3, $4)";
     /// 1 id.
-    WORKER = "SELECT id, pool, tenant FROM workers WHERE id = $1";
+    WORKER = "
+        SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at FROM workers WHERE id = $1";
     /// 1 id, 2 expires.
     RENEW_WORKER = "UPDATE workers SET cert_expires_at = $2 WHERE id = $1";
+
+    // --- pools of a cluster, pods, verdicts
+
+    /// Pushes come one after another.
+    LOCK_POOLS = "SELECT pg_advisory_xact_lock(7307201)";
+    /// 1 name, 2 namespace, 3 account.
+    RIVAL_POOLS = "SELECT * FROM pools WHERE name = $1 OR (namespace = $2 AND account = $3)";
+    /// 1 id.
+    TENANT_BY_ID = "SELECT id FROM tenants WHERE id = $1";
+    /// 1 name, 2 namespace, 3 account, 4 uid, 5 generation, 6 tenant, 7 most workers, 8 closed, 9 policy.
+    PUT_POOL = "
+        INSERT INTO pools (name, namespace, account, uid, generation, tenant, max_workers, closed, policy)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        ON CONFLICT (name) DO UPDATE SET account = excluded.account, uid = excluded.uid, generation = excluded.generation,
+            tenant = excluded.tenant, max_workers = excluded.max_workers, closed = excluded.closed, policy = excluded.policy";
+    /// 1 name, 2 uid.
+    DELETE_POOL = "
+        WITH gone AS (DELETE FROM pools WHERE name = $1 AND uid = $2 RETURNING name),
+            unsaid AS (DELETE FROM verdicts v USING gone g WHERE v.pool = g.name)
+        SELECT name FROM gone";
+    /// All.
+    POOLS = "SELECT * FROM pools ORDER BY name";
+    /// 1 namespace, 2 account.
+    POOL_OF = "SELECT * FROM pools WHERE namespace = $1 AND account = $2";
+    /// 1 id, 2 name.
+    RIVAL_TENANTS = "SELECT id, name, pushed_uid, pushed_generation FROM tenants WHERE id = $1 OR name = $2";
+    /// 1 id, 2 weight, 3 limits, 4 uid, 5 generation.
+    PUT_TENANT = "
+        UPDATE tenants SET weight = $2, limits = $3, pushed_uid = $4, pushed_generation = $5 WHERE id = $1";
+    /// 1 pool.
+    LOCK_ENROLMENT = "SELECT pg_advisory_xact_lock(7307202, hashtext($1))";
+    /// 1 id.
+    POD_WORKER = "SELECT pool, key_sha256, revoked_at FROM workers WHERE id = $1";
+    /// 1 pool, 2 id, 3 now.
+    OTHER_WORKERS = "
+        SELECT count(*) AS n FROM workers
+        WHERE pool = $1 AND id <> $2 AND cert_expires_at > $3 AND revoked_at IS NULL AND key_sha256 IS NOT NULL";
+    /// 1 id, 2 pool, 3 tenant, 4 pod, 5 node, 6 key, 7 now, 8 expires.
+    ADD_POD = "
+        INSERT INTO workers (id, pool, tenant, pod, node, key_sha256, enrolled_at, cert_expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        ON CONFLICT (id) DO UPDATE SET tenant = coalesce(workers.tenant, excluded.tenant), pod = excluded.pod,
+            node = excluded.node, key_sha256 = excluded.key_sha256, cert_expires_at = excluded.cert_expires_at";
+    /// 1 now.
+    POOL_WORKERS = "
+        SELECT w.id, w.pool, w.pod, w.node, w.cordoned_at IS NOT NULL AS cordoned, w.retired_at IS NOT NULL AS retired, w.live > 0 AS busy
+        FROM workers w JOIN pools p ON p.name = w.pool
+        WHERE w.cert_expires_at > $1 AND w.revoked_at IS NULL AND w.key_sha256 IS NOT NULL ORDER BY w.id";
+    /// 1 pool, 2 workers, 3 now. A lease counts itself in the same row, so that either it or this is first.
+    CORDON = "
+        INSERT INTO workers (id, pool, enrolled_at, cert_expires_at, cordoned_at)
+        SELECT id, $1::text, $3::bigint, 0, $3::bigint FROM unnest($2::text[]) AS asked (id) ORDER BY id
+        ON CONFLICT (id) DO UPDATE SET cordoned_at = coalesce(workers.cordoned_at, excluded.cordoned_at)
+            WHERE workers.pool = excluded.pool AND workers.live = 0
+        RETURNING id";
+    /// 1 pool.
+    UNCORDON = "UPDATE workers SET cordoned_at = NULL WHERE pool = $1 AND cordoned_at IS NOT NULL";
+    /// 1 id, 2 now.
+    RETIRE_WORKER = "UPDATE workers SET retired_at = coalesce(retired_at, $2) WHERE id = $1";
+    /// 1 id, 2 now.
+    REVOKE_WORKER = "UPDATE workers SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
+    /// 1 since.
+    REVOKED = "SELECT id FROM workers WHERE revoked_at IS NOT NULL AND revoked_at >= $1";
+    /// 1 pool, 2 policy, 3 node, 4 verified, 5 reason, 6 expires.
+    PUT_VERDICT = "
+        INSERT INTO verdicts (pool, policy, node, verified, reason, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (pool, policy, node) DO UPDATE SET verified = excluded.verified, reason = excluded.reason,
+            expires_at = excluded.expires_at";
+    /// 1 now.
+    VERDICTS = "SELECT * FROM verdicts WHERE expires_at > $1 ORDER BY pool, node";
 
     // --- housekeeping
 
@@ -400,6 +554,10 @@ statements! {
     ERASE = "
         UPDATE events SET salt = NULL, job = NULL, kind = NULL, state = NULL, stage = NULL, failure = NULL, at = NULL
         WHERE tenant = $1 AND seq <= $2 AND salt IS NOT NULL AND kind <> $3";
+    /// 1 tenant, 2 jobs.
+    ERASE_JOBS = "
+        UPDATE events SET salt = NULL, job = NULL, kind = NULL, state = NULL, stage = NULL, failure = NULL, at = NULL
+        WHERE tenant = $1 AND job = ANY ($2::text[]) RETURNING seq";
     /// 1 tenant, 2 after, 3 most.
     ENTRIES = "SELECT * FROM events WHERE tenant = $1 AND seq > $2 ORDER BY seq LIMIT $3";
     /// All of them.
@@ -464,6 +622,101 @@ statements! {
     SET_TENANT_LIMITS = "UPDATE tenants SET limits = $2 WHERE id = $1";
     /// 1 tenant.
     RUNNING_OF_TENANT = "SELECT count(*) AS n FROM attempts WHERE tenant = $1 AND state = 'live'";
+
+    // --- deletion
+
+    /// 1 tenant, 2 job, 3 now.
+    DELETE_JOB = "
+        WITH job AS (
+            UPDATE jobs SET deleted_at = $3, version = version + 1
+            WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL AND state IN ('succeeded', 'failed', 'canceled')
+            RETURNING id
+        ), kept AS (
+            UPDATE attempts a SET kept = FALSE FROM job JOIN tasks t ON t.job = job.id WHERE a.task = t.id AND a.kept
+        ), logs AS (
+            DELETE FROM attempt_logs l USING job WHERE l.job = job.id
+        ), manifest AS (
+            DELETE FROM objects o USING job WHERE o.job = job.id
+        )
+        SELECT (SELECT count(*) FROM job) AS deleted,
+            (SELECT count(*) FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL) AS found";
+    /// 1 most.
+    PURGEABLE_JOBS = "
+        SELECT j.tenant, j.id FROM jobs j WHERE j.deleted_at IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM tasks t JOIN attempts a ON a.task = t.id WHERE t.job = j.id AND NOT a.swept)
+        ORDER BY j.tenant LIMIT $1";
+    /// 1 tenant, 2 jobs. What refers to a row goes in the same statement, at whose end references are looked at.
+    PURGE_JOBS = "
+        WITH gone AS (
+            DELETE FROM jobs WHERE tenant = $1 AND id = ANY ($2::text[]) AND deleted_at IS NOT NULL RETURNING id, state
+        ), gone_tasks AS (
+            DELETE FROM tasks t USING gone WHERE t.job = gone.id RETURNING t.id
+        ), gone_attempts AS (
+            DELETE FROM attempts a USING gone_tasks t WHERE a.task = t.id RETURNING a.id
+        ), gone_parts AS (
+            DELETE FROM parts p USING gone_attempts a WHERE p.attempt = a.id
+        ), gone_logs AS (
+            DELETE FROM attempt_logs l USING gone WHERE l.job = gone.id
+        ), gone_messages AS (
+            DELETE FROM deliveries d USING gone, webhooks w WHERE w.tenant = $1 AND d.webhook = w.id AND d.job = gone.id
+        ), gone_minutes AS (
+            DELETE FROM minutes m USING gone WHERE m.job = gone.id AND gone.state <> 'succeeded'
+        )
+        SELECT count(*) AS n FROM gone";
+    /// 1 tenant, 2 the first id that is too young, 3 ended before, 4 most.
+    OLD_JOBS = "
+        SELECT id FROM jobs WHERE tenant = $1 AND id < $2 AND finished_at < $3 AND deleted_at IS NULL
+            AND state IN ('succeeded', 'failed', 'canceled')
+        ORDER BY id LIMIT $4";
+    /// 1 tenant, 2 touched before, 3 most.
+    OLD_UPLOADS = "
+        SELECT u.id FROM uploads u WHERE u.tenant = $1 AND u.touched_at < $2 AND NOT EXISTS (
+            SELECT 1 FROM jobs j WHERE j.upload = u.id AND j.state IN ('queued', 'running', 'canceling')
+        ) ORDER BY u.id LIMIT $3";
+    /// Those that have data.
+    TENANTS = "SELECT id, limits, deleted_at FROM tenants WHERE erased_at IS NULL ORDER BY id";
+    /// 1 name, 2 now.
+    DELETE_TENANT = "
+        WITH tenant AS (
+            UPDATE tenants SET name = 'deleted ' || id, limits = NULL, deleted_at = $2
+            WHERE name = $1 AND deleted_at IS NULL RETURNING id
+        ), keys AS (
+            UPDATE api_keys k SET revoked_at = coalesce(k.revoked_at, $2), label = '' FROM tenant WHERE k.tenant = tenant.id
+        ), hooks AS (
+            DELETE FROM webhooks w USING tenant WHERE w.tenant = tenant.id RETURNING w.id
+        ), messages AS (
+            DELETE FROM deliveries d USING hooks WHERE d.webhook = hooks.id
+        ), answers AS (
+            DELETE FROM idempotency i USING tenant WHERE i.tenant = tenant.id
+        )
+        SELECT id FROM tenant";
+    /// 1 tenant.
+    TENANT_HAS_DATA = "
+        SELECT 1 AS has WHERE EXISTS (SELECT 1 FROM jobs WHERE tenant = $1) OR EXISTS (SELECT 1 FROM uploads WHERE tenant = $1)";
+    /// 1 tenant, 2 now.
+    FINISH_TENANT = "
+        WITH taken AS (
+            DELETE FROM minutes WHERE tenant = $1
+        ), answers AS (
+            DELETE FROM idempotency WHERE tenant = $1
+        )
+        UPDATE tenants SET erased_at = $2 WHERE id = $1 AND deleted_at IS NOT NULL AND erased_at IS NULL";
+
+    // --- spend
+
+    /// 1 tenant, 2 upload.
+    MEDIA_OF_UPLOAD = "
+        SELECT media FROM jobs WHERE tenant = $1 AND upload = $2 AND media IS NOT NULL AND deleted_at IS NULL ORDER BY id DESC LIMIT 1";
+    /// 1 tenant, 2 day, 3 a job that is left out.
+    MINUTES_TAKEN = "
+        SELECT coalesce(sum(m.input_ms), 0)::bigint AS ms FROM minutes m
+        WHERE m.tenant = $1 AND m.day = $2 AND m.job <> $3
+            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = m.job AND j.state IN ('failed', 'canceled'))";
+    /// 1 job, 2 tenant, 3 day, 4 milliseconds. Under the tenant's lock.
+    TAKE_MINUTES = "
+        INSERT INTO minutes (job, tenant, day, input_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (job) DO NOTHING";
+    /// 1 job.
+    HAS_MINUTES = "SELECT 1 AS taken FROM minutes WHERE job = $1";
 
     // --- webhooks
 

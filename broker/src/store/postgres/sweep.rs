@@ -8,6 +8,7 @@ use mpegflow_protocol::ids::AttemptId;
 
 pub(super) async fn garbage(store: &PostgresStore, limit: u32) -> Result<Vec<Garbage>, StoreError> {
     store.change(store.sql(sql::ORPHANED_PARTS)).await?;
+    store.change(store.sql(sql::ORPHANED_PINS)).await?;
     let mut conn = store.conn().await?;
     let rows = store.sql(sql::GARBAGE).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
     conn.done().await?;

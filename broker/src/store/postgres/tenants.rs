@@ -3,7 +3,7 @@
 use super::{PostgresStore, sql};
 use crate::audit::chain;
 use crate::model::{Time, WorkerRecord};
-use crate::store::row::Cells;
+use crate::store::row::{self, Cells};
 use crate::store::{ApiKeyRecord, StoreError};
 use mpegflow_protocol::ids::{KeyId, PoolName, TenantId, WorkerId};
 
@@ -35,7 +35,9 @@ pub(super) async fn add_key(
         .bind(key.tenant.to_string())
         .bind(label)
         .bind(key.secret_sha256.as_slice())
-        .bind(now.0);
+        .bind(now.0)
+        .bind(key.scopes.to_string())
+        .bind(key.expires_at.map(|at| at.0));
     store.change(query).await.map(drop)
 }
 
@@ -43,11 +45,7 @@ pub(super) async fn key(store: &PostgresStore, id: KeyId) -> Result<Option<ApiKe
     let mut conn = store.conn().await?;
     let row = store.sql(sql::KEY).bind(id.to_string()).fetch_optional(&mut *conn).await?;
     conn.done().await?;
-    row.map(|row| {
-        let cells = Cells::of("api_keys", &row);
-        Ok(ApiKeyRecord { tenant: cells.id("tenant")?, secret_sha256: cells.sha256("secret_sha256")? })
-    })
-    .transpose()
+    row.as_ref().map(row::api_key).transpose()
 }
 
 pub(super) async fn revoke_key(store: &PostgresStore, id: KeyId, now: Time) -> Result<bool, StoreError> {
@@ -113,15 +111,7 @@ pub(super) async fn worker(store: &PostgresStore, id: WorkerId) -> Result<Option
     let mut conn = store.conn().await?;
     let row = store.sql(sql::WORKER).bind(id.to_string()).fetch_optional(&mut *conn).await?;
     conn.done().await?;
-    row.map(|row| {
-        let cells = Cells::of("workers", &row);
-        Ok(WorkerRecord {
-            id: cells.id("id")?,
-            pool: cells.pool("pool")?,
-            tenant: cells.id_or_null("tenant")?,
-        })
-    })
-    .transpose()
+    row.as_ref().map(row::worker).transpose()
 }
 
 pub(super) async fn renew_worker(

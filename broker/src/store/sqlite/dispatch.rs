@@ -82,7 +82,10 @@ pub(super) async fn lease(store: &SqliteStore, new: &NewLease) -> Result<Leased,
     let mut task = row::task(&row)?;
     // The binding is for good: the first lease makes it.
     let bound =
-        sqlx::query("UPDATE workers SET tenant = ?1 WHERE id = ?2 AND (tenant IS NULL OR tenant = ?1)")
+        sqlx::query(
+            "UPDATE workers SET tenant = ?1 WHERE id = ?2 AND (tenant IS NULL OR tenant = ?1) AND cordoned_at IS NULL
+                 AND revoked_at IS NULL AND NOT EXISTS (SELECT 1 FROM pools p WHERE p.name = workers.pool AND p.closed)",
+        )
             .bind(tenant.to_string())
             .bind(new.worker.to_string())
             .execute(&mut *tx)

@@ -160,7 +160,10 @@ pub(super) async fn job_of(
     tx: &mut sqlx::SqliteConnection,
     job: JobId,
 ) -> Result<Option<JobRecord>, StoreError> {
-    let row = sqlx::query("SELECT * FROM jobs WHERE id = ?").bind(job.to_string()).fetch_optional(tx).await?;
+    let row = sqlx::query("SELECT * FROM jobs WHERE id = ? AND deleted_at IS NULL")
+        .bind(job.to_string())
+        .fetch_optional(tx)
+        .await?;
     row.as_ref().map(row::job).transpose()
 }
 
@@ -196,7 +199,7 @@ pub(super) async fn list(
 ) -> Result<Vec<JobView>, StoreError> {
     let mut tx = store.readers.begin().await?;
     let rows = sqlx::query(
-        "SELECT * FROM jobs WHERE tenant = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR id < ?3)
+        "SELECT * FROM jobs WHERE tenant = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR id < ?3) AND deleted_at IS NULL
          ORDER BY id DESC LIMIT ?4",
     )
     .bind(tenant.to_string())
@@ -284,8 +287,9 @@ pub(super) async fn last_event(store: &SqliteStore, tenant: TenantId) -> Result<
 }
 
 pub(super) async fn count(store: &SqliteStore) -> Result<Vec<(JobState, u64)>, StoreError> {
-    let rows =
-        sqlx::query("SELECT state, count(*) AS n FROM jobs GROUP BY state").fetch_all(&store.readers).await?;
+    let rows = sqlx::query("SELECT state, count(*) AS n FROM jobs WHERE deleted_at IS NULL GROUP BY state")
+        .fetch_all(&store.readers)
+        .await?;
     rows.iter()
         .map(|row| {
             let cells = Cells::of("jobs", row);

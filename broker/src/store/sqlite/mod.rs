@@ -1,8 +1,10 @@
 //! The store on SQLite: one writer, several readers, write-ahead log, every commit on disk before it is told.
 
 mod dispatch;
+mod identity;
 mod jobs;
 mod operations;
+mod retention;
 mod settle;
 mod sweep;
 mod tenants;
@@ -14,13 +16,12 @@ use crate::model::{
 };
 use crate::queue::RunningTask;
 use crate::store::{
-    Announced, ApiKeyRecord, Canceled, Decide, Deleted, Expired, Garbage, Idempotency, LeaseIs, Leased,
-    NewJob, NewLease, NewUpload, Once, Recorded, Settled, Store, StoreError, Submitted,
+    Announced, ApiKeyRecord, Canceled, Decide, Deleted, End, Expired, Garbage, Idempotency, Leased, NewJob,
+    NewLease, NewUpload, Once, Recorded, Settled, Store, StoreError, Submitted,
 };
 use async_trait::async_trait;
 use mpegflow_protocol::api::JobState;
-use mpegflow_protocol::evidence::Evidence;
-use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TaskId, TenantId, UploadId, WorkerId};
+use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TenantId, UploadId, WorkerId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use std::path::Path;
@@ -284,16 +285,8 @@ impl Store for SqliteStore {
         dispatch::parts(self, attempt, output).await
     }
 
-    async fn settle(
-        &self,
-        claim: &Claim,
-        evidence: Option<&Evidence>,
-        lease: LeaseIs,
-        now: Time,
-        next_task: TaskId,
-        decide: Decide<'_>,
-    ) -> Result<Settled, StoreError> {
-        settle::settle(self, claim, evidence, lease, now, next_task, decide).await
+    async fn settle(&self, end: End<'_>, decide: Decide<'_>) -> Result<Settled, StoreError> {
+        settle::settle(self, end, decide).await
     }
 
     async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, StoreError> {

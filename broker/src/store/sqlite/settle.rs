@@ -5,19 +5,18 @@ use crate::model::{Claim, ManifestEntry, ReadyTask, Time};
 use crate::queue::RunningTask;
 use crate::state::{self, Decision, JobMove, Snapshot, TaskMove};
 use crate::store::row::{Cells, json, signed};
-use crate::store::{Decide, LeaseIs, Outcome, Settled, StoreError};
+use crate::store::{Decide, End, LeaseIs, Outcome, Settled, StoreError};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
+use mpegflow_protocol::media::MediaInfo;
 
 pub(super) async fn settle(
     store: &SqliteStore,
-    claim: &Claim,
-    evidence: Option<&Evidence>,
-    lease: LeaseIs,
-    now: Time,
-    next_task: TaskId,
+    end: End<'_>,
     decide: Decide<'_>,
 ) -> Result<Settled, StoreError> {
+    // What was known before is read again: this transaction alone writes, so nothing it reads can change.
+    let End { claim, evidence, lease, now, next_task, known: _ } = end;
     let mut tx = store.write().await?;
     let row = sqlx::query(
         "SELECT a.task, a.job, a.tenant, t.pool, l.deadline
@@ -153,11 +152,7 @@ async fn move_job(
         JobMove::Stay => return Ok(None),
         JobMove::Next { task, media } => {
             if let Some(media) = media {
-                sqlx::query("UPDATE jobs SET media = ? WHERE id = ?")
-                    .bind(json(media))
-                    .bind(job.id.to_string())
-                    .execute(&mut **tx)
-                    .await?;
+                set_media(tx, job.id, media).await?;
             }
             jobs::add_task(tx, next_task, job.id, job.tenant, pool, task, job.spec.priority, now).await?;
             ready = Some(ReadyTask {
@@ -174,6 +169,7 @@ async fn move_job(
                 add_object(tx, job.id, position, entry).await?;
             }
         }
+        JobMove::Probed(media) => set_media(tx, job.id, media).await?,
         JobMove::Fail { quarantine, .. } => {
             if *quarantine {
                 sqlx::query("UPDATE uploads SET quarantined = 1 WHERE id = ?")
@@ -197,6 +193,15 @@ async fn move_job(
         .execute(&mut **tx)
         .await?;
     Ok(ready)
+}
+
+async fn set_media(tx: &mut Tx, job: JobId, media: &MediaInfo) -> Result<(), StoreError> {
+    sqlx::query("UPDATE jobs SET media = ? WHERE id = ?")
+        .bind(json(media))
+        .bind(job.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 async fn add_object(tx: &mut Tx, job: JobId, position: i64, entry: &ManifestEntry) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use super::SqliteStore;
 use crate::model::{Time, WorkerRecord};
-use crate::store::row::Cells;
+use crate::store::row::{self, Cells};
 use crate::store::{ApiKeyRecord, StoreError};
 use mpegflow_protocol::ids::{KeyId, PoolName, TenantId, WorkerId};
 
@@ -32,27 +32,29 @@ pub(super) async fn add_key(
     label: &str,
     now: Time,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at) VALUES (?, ?, ?, ?, ?)")
+    sqlx::query(
+        "INSERT INTO api_keys (id, tenant, label, secret_sha256, created_at, scopes, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
         .bind(id.to_string())
         .bind(key.tenant.to_string())
         .bind(label)
         .bind(key.secret_sha256.as_slice())
         .bind(now.0)
+        .bind(key.scopes.to_string())
+        .bind(key.expires_at.map(|at| at.0))
         .execute(&store.writer)
         .await?;
     Ok(())
 }
 
 pub(super) async fn key(store: &SqliteStore, id: KeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
-    let row = sqlx::query("SELECT tenant, secret_sha256 FROM api_keys WHERE id = ? AND revoked_at IS NULL")
-        .bind(id.to_string())
-        .fetch_optional(&store.readers)
-        .await?;
-    row.map(|row| {
-        let cells = Cells::of("api_keys", &row);
-        Ok(ApiKeyRecord { tenant: cells.id("tenant")?, secret_sha256: cells.sha256("secret_sha256")? })
-    })
-    .transpose()
+    let row = sqlx::query(
+        "SELECT tenant, secret_sha256, scopes, expires_at FROM api_keys WHERE id = ? AND revoked_at IS NULL",
+    )
+    .bind(id.to_string())
+    .fetch_optional(&store.readers)
+    .await?;
+    row.as_ref().map(row::api_key).transpose()
 }
 
 pub(super) async fn revoke_key(store: &SqliteStore, id: KeyId, now: Time) -> Result<bool, StoreError> {
@@ -143,19 +145,13 @@ pub(super) async fn add_worker(
 }
 
 pub(super) async fn worker(store: &SqliteStore, id: WorkerId) -> Result<Option<WorkerRecord>, StoreError> {
-    let row = sqlx::query("SELECT id, pool, tenant FROM workers WHERE id = ?")
-        .bind(id.to_string())
-        .fetch_optional(&store.readers)
-        .await?;
-    row.map(|row| {
-        let cells = Cells::of("workers", &row);
-        Ok(WorkerRecord {
-            id: cells.id("id")?,
-            pool: cells.pool("pool")?,
-            tenant: cells.id_or_null("tenant")?,
-        })
-    })
-    .transpose()
+    let row = sqlx::query(
+        "SELECT id, pool, tenant, pod, node, cordoned_at, revoked_at, retired_at FROM workers WHERE id = ?",
+    )
+    .bind(id.to_string())
+    .fetch_optional(&store.readers)
+    .await?;
+    row.as_ref().map(row::worker).transpose()
 }
 
 pub(super) async fn renew_worker(store: &SqliteStore, id: WorkerId, expires: Time) -> Result<(), StoreError> {

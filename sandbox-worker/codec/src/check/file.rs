@@ -12,7 +12,9 @@ use crate::ff::{AvError, rescale};
 use crate::fragments::{child, children};
 use crate::source::{self, Inputs};
 use mpegflow_protocol::failure::{Failure, FailureCode};
+use mpegflow_protocol::job::KeptTag;
 use mpegflow_protocol::task::{CheckFile, CheckedTrack, ExpectTrack};
+use std::collections::BTreeMap;
 
 /// Milliseconds by which a track may differ from what the encode counted.
 const DURATION_TOLERANCE_MS: u64 = 50;
@@ -50,6 +52,9 @@ pub(super) fn check(
         }
         Err(failure) => return Err(failure),
     };
+    if let Err(what) = tags(file, &demuxer.container().tags) {
+        problems.add(&file.uri, what);
+    }
     if demuxer.stream_count() != file.tracks.len() {
         problems
             .add(&file.uri, format!("{} tracks instead of {}", demuxer.stream_count(), file.tracks.len()));
@@ -83,6 +88,28 @@ pub(super) fn check(
         }
     }
     Ok(lanes.iter().map(Lane::counted).collect())
+}
+
+/// Holds what the file says of itself to what was planned: nothing else of the input's description may be in it.
+fn tags(file: &CheckFile, found: &BTreeMap<String, String>) -> Result<(), String> {
+    let name = |tag: KeptTag| match tag {
+        KeptTag::Title => "title",
+        KeptTag::Artist => "artist",
+        KeptTag::Album => "album",
+        KeptTag::Date => "date",
+        KeptTag::Location => "location",
+    };
+    let planned: Vec<(&str, &str)> = file.tags.iter().map(|t| (name(t.tag), t.value.as_str())).collect();
+    let brands = ["major_brand", "minor_version", "compatible_brands"];
+    for (key, value) in found.iter().filter(|(key, _)| !brands.contains(&key.as_str())) {
+        if !planned.iter().any(|(name, said)| name == key && said == value) {
+            return Err(format!("it says a {key} that was not planned"));
+        }
+    }
+    match planned.iter().find(|(name, _)| !found.contains_key(*name)) {
+        Some((name, _)) => Err(format!("it does not say its {name}")),
+        None => Ok(()),
+    }
 }
 
 fn read(demuxer: &mut Demuxer, lanes: &mut [Lane<'_>], progress: &mut dyn FnMut(u64)) -> Result<(), String> {

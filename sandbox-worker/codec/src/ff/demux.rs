@@ -15,7 +15,7 @@ use std::slice;
 pub(crate) struct Demuxer {
     context: *mut ffi::AVFormatContext,
     // After the context: it is freed first.
-    _reader: Reader,
+    reader: Reader,
 }
 
 // SAFETY: used by one owner at a time; FFmpeg's contexts have no ties to a thread.
@@ -147,14 +147,10 @@ impl Demuxer {
             (*context).pb = reader.as_ptr();
             (*context).io_open = Some(deny_open);
             (*context).flags |= ffi::AVFMT_FLAG_CUSTOM_IO;
-            AvError::check(ffi::avformat_open_input(
-                &mut context,
-                c"".as_ptr(),
-                input_format,
-                options.as_mut(),
-            ))?;
+            let opened = ffi::avformat_open_input(&mut context, c"".as_ptr(), input_format, options.as_mut());
+            AvError::check(opened).map_err(|e| blamed(e, reader.failed()))?;
         }
-        Ok(Self { context, _reader: reader })
+        Ok(Self { context, reader })
     }
 
     /// Reads ahead until every stream's parameters are known, within the caps.
@@ -176,7 +172,7 @@ impl Demuxer {
             // SAFETY: FFmpeg took entries out of the dictionary and left it to us.
             drop(unsafe { dict::Dict::from_raw(raw) });
         }
-        AvError::check(result).map(drop)
+        AvError::check(result).map(drop).map_err(|e| blamed(e, self.read_failed()))
     }
 
     fn raw(&self) -> &ffi::AVFormatContext {
@@ -235,9 +231,7 @@ impl Demuxer {
 
     /// Whether reading failed underneath rather than the data being wrong.
     pub(crate) fn read_failed(&self) -> bool {
-        let pb = self.raw().pb;
-        // SAFETY: our own context, alive.
-        !pb.is_null() && unsafe { (*pb).error } == AvError::IO.0
+        self.reader.failed()
     }
 
     /// Describes the container.
@@ -325,6 +319,12 @@ impl Drop for Demuxer {
         // SAFETY: owned, closed once; the custom reader is left alone (AVFMT_FLAG_CUSTOM_IO) and freed after.
         unsafe { ffi::avformat_close_input(&mut self.context) }
     }
+}
+
+/// An error that a demuxer gave up with. Some call it a failed read where a file merely ends too soon (Matroska's does): that is
+/// the file's fault unless our own source `failed`.
+fn blamed(error: AvError, failed: bool) -> AvError {
+    if error == AvError::IO && !failed { AvError::INVALID_DATA } else { error }
 }
 
 /// Every nested open ends here: a DASH manifest, a concat script or a MOV data reference names a file, this names none.

@@ -267,7 +267,7 @@ impl Video {
             ],
             VideoCodec::Vp9 => return tuning.lookahead.unwrap_or(16).to_string(),
             VideoCodec::Av1 => {
-                return format!("lp={}:scd=0:keyint=-1:force-key-frames=1", self.threads.clamp(1, 16));
+                return format!("lp={}:scd=0:keyint=-1", self.threads.clamp(1, 16));
             }
         };
         if self.codec == VideoCodec::Hevc {

@@ -17,6 +17,8 @@ impl AvError {
     pub(crate) const NO_MEMORY: Self = Self(-libc::ENOMEM);
     /// An argument, often a picture size, was refused.
     pub(crate) const INVALID_ARGUMENT: Self = Self(-libc::EINVAL);
+    /// The data are wrong.
+    pub(crate) const INVALID_DATA: Self = Self(ffi::AVERROR_INVALIDDATA);
     /// Reading or writing failed.
     pub(crate) const IO: Self = Self(-libc::EIO);
 

@@ -64,6 +64,12 @@ impl Reader {
     pub(crate) fn as_ptr(&self) -> *mut ffi::AVIOContext {
         self.context
     }
+
+    /// Whether reading failed, rather than the data being wrong.
+    pub(crate) fn failed(&self) -> bool {
+        // SAFETY: our own context, alive.
+        unsafe { (*self.context).error == AvError::IO.0 }
+    }
 }
 
 impl Drop for Reader {

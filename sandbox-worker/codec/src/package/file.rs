@@ -21,6 +21,9 @@ pub(super) fn package(
     outputs: &mut Outputs,
     progress: &mut Progress<'_>,
 ) -> Result<PackagedFile, Failure> {
+    if plan.tags.len() > 8 || plan.tags.iter().any(|t| t.value.chars().count() > 512) {
+        return Err(Failure::new(FailureCode::WorkerError, "the plan has too many tags, or too long ones"));
+    }
     let mut output = outputs.take(plan.output)?;
     let (mut tracks, mut readers, mut samples) = (Vec::new(), Vec::new(), 0usize);
     for track in &plan.tracks {
@@ -41,7 +44,7 @@ pub(super) fn package(
         readers.push(Reader::open(inputs, track.input, &track.expect)?);
     }
     let chunks = mp4::chunks(&tracks);
-    let head = mp4::head(&tracks, &chunks);
+    let head = mp4::head(&tracks, &chunks, &plan.tags);
     let head = head.ok_or_else(|| rejected(0, "the tracks do not fit one file".into()))?;
     output.append(&head)?;
     let mut next: Vec<usize> = vec![0; tracks.len()];

@@ -4,9 +4,10 @@ use crate::supervisor::{self, Bytes};
 use crate::{media, plans, whole};
 use mpegflow_protocol::encoder::{EncoderSpeed, Tune, Tuning, VideoCodec};
 use mpegflow_protocol::failure::FailureCode;
+use mpegflow_protocol::job::KeptTag;
 use mpegflow_protocol::task::{
-    CheckFile, CheckStill, CheckTask, ExpectTrack, FileTrack, PackageFile, PackageStill, PackageTask,
-    PosterEncode, SpriteIndex, SpritesEncode,
+    CheckFile, CheckStill, CheckTask, ExpectTrack, FileTag, FileTrack, PackageFile, PackageStill,
+    PackageTask, PosterEncode, SpriteIndex, SpritesEncode,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ fn each_codec_is_encoded_packaged_and_checked_under_the_locks() {
         (VideoCodec::H264, Tuning { tune: Some(Tune::Film), refs: Some(2), ..Tuning::default() }, "avc1.64"),
         (VideoCodec::Hevc, Tuning { b_frames: Some(2), aq_mode: Some(1), ..Tuning::default() }, "hvc1.1.6.L"),
         (VideoCodec::Vp9, Tuning { lookahead: Some(8), ..Tuning::default() }, "vp09.00."),
+        (VideoCodec::Av1, Tuning::default(), "av01.0."),
     ] {
         let mut rung = plans::rung(0, 160, 120);
         (rung.codec, rung.tuning, rung.speed) = (codec, tuning, EncoderSpeed::Fast);
@@ -43,6 +45,12 @@ fn each_codec_is_encoded_packaged_and_checked_under_the_locks() {
     }
 }
 
+fn tags() -> Vec<FileTag> {
+    [(KeptTag::Title, "A film – ein Film"), (KeptTag::Location, "+52.5200+013.4050/")]
+        .map(|(tag, value)| FileTag { tag, value: value.into() })
+        .into()
+}
+
 /// Encodes, and packages all tracks into one file; gives the package's plan, the tracks, the file and its check.
 fn file(name: &str, audio_only: bool) -> (PackageTask, Vec<Bytes>, Bytes, CheckTask) {
     let mut rung = plans::rung(0, 320, 240);
@@ -65,13 +73,13 @@ fn file(name: &str, audio_only: bool) -> (PackageTask, Vec<Bytes>, Bytes, CheckT
     let package = PackageTask {
         tracks: vec![],
         manifests: None,
-        file: Some(PackageFile { output: 0, uri: name.into(), tracks }),
+        file: Some(PackageFile { output: 0, uri: name.into(), tracks, tags: tags() }),
         ..plan.package
     };
     let check = CheckTask {
         tracks: vec![],
         manifests: None,
-        file: Some(CheckFile { input: 0, uri: name.into(), tracks: expects }),
+        file: Some(CheckFile { input: 0, uri: name.into(), tracks: expects, tags: tags() }),
         ..plan.check
     };
     let inputs: Vec<Bytes> = encoded.outputs.into_iter().map(Arc::new).collect();
@@ -106,6 +114,10 @@ fn a_file_has_its_index_first_and_plays_as_its_source_does() {
     );
     assert!(facts.starts_with("h264,0.000000,100,") && facts.contains("aac,0.000000,"), "{facts}");
     assert!(facts.ends_with("eng"), "{facts}");
+    for (tag, value) in [("title", "A film – ein Film"), ("location", "+52.5200+013.4050/")] {
+        let said = media::ffprobe(&format!("-show_entries format_tags={tag} -of csv=p=0"), &path);
+        assert_eq!(said, value);
+    }
     let lasts: f64 = media::ffprobe("-show_entries format=duration -of csv=p=0", &path).parse().unwrap();
     assert!((lasts - 4.0).abs() < 0.05, "{lasts}");
     let source = media::folder().join("plain.mp4");
@@ -142,7 +154,11 @@ fn sound_alone_becomes_a_file() {
 fn a_file_that_was_tampered_with_is_found() {
     let (_, _, object, check) = file("video.mp4", false);
     type Edit = (&'static str, fn(&mut Vec<u8>));
-    let edits: [Edit; 6] = [
+    let edits: [Edit; 7] = [
+        ("another title", |b| {
+            let at = b.windows(6).position(|w| w == b"A film").unwrap();
+            b[at] = b'B';
+        }),
         ("a cut file", |b| b.truncate(b.len() - 10)),
         ("something behind it", |b| b.extend_from_slice(b"\0\0\0\x08free")),
         ("another box", |b| b[4..8].copy_from_slice(b"free")),

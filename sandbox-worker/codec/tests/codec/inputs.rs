@@ -68,13 +68,12 @@ fn interlaced_frames_become_progressive_as_yadif_makes_them() {
 #[test]
 fn hdr_is_mapped_to_sdr_as_zimg_and_the_same_curve_map_it() {
     for (name, transfer) in [("pq", "smpte2084"), ("hlg", "arib-std-b67")] {
-        // Colours that BT.709 has, in light of up to 600 cd/m²; for HLG weak ones, since what becomes of strong ones depends on
-        // whether its OOTF goes by luminance, as in BT.2100 and here, or by component.
-        let saturation = if name == "hlg" { 0.2 } else { 1.0 };
+        // Colours that BT.709 has, in light of up to 600 cd/m². zimg goes by BT.2100, where the OOTF of HLG goes by luminance, only
+        // where it may not approximate; what it does else goes by component and changes strong colours.
         let coded = format!(
-            "hue=s={saturation},zscale=tin=bt709:min=bt709:pin=bt709:rin=tv:t={transfer}:m=bt2020nc:p=bt2020:npl=600"
+            "zscale=agamma=0:tin=bt709:min=bt709:pin=bt709:rin=tv:t={transfer}:m=bt2020nc:p=bt2020:npl=600"
         );
-        let light = format!("zscale=tin={transfer}:min=bt2020nc:pin=bt2020:rin=tv:t=linear:npl=203");
+        let light = format!("zscale=agamma=0:tin={transfer}:min=bt2020nc:pin=bt2020:rin=tv:t=linear:npl=203");
         let file = media::ffmpeg(
             &format!(
                 "-f lavfi -i testsrc2=s=320x240:r=25:d=1 -vf {coded},format=yuv420p10le -c:v libx265 -x265-params log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc -crf 4"

@@ -14,6 +14,7 @@ mod plans;
 mod supervisor;
 
 mod bans;
+mod copies;
 mod damage;
 mod encodes;
 mod forms;

@@ -22,6 +22,7 @@ pub fn rung(output: u32, width: u32, height: u32) -> Rung {
         buffer_bits: 8_000_000,
         speed: EncoderSpeed::Ultrafast,
         tuning: Tuning::default(),
+        copy: false,
     }
 }
 

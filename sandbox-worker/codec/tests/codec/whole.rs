@@ -15,6 +15,8 @@ pub struct Packaged {
     pub plan: Packaging,
     pub objects: Vec<Bytes>,
     pub folder: PathBuf,
+    /// What the encode wrote to its log.
+    pub log: String,
 }
 
 impl Packaged {
@@ -29,6 +31,7 @@ pub fn run(name: &str, task: &EncodeTask, input: &Bytes, source_ms: Option<u64>)
     let encoded = supervisor::run(task.clone(), std::slice::from_ref(input), outputs);
     let result = encoded.encode().clone();
     let plan = plans::packaging(task, &result, source_ms);
+    let log = encoded.log.clone();
     let tracks: Vec<Bytes> = encoded.outputs.into_iter().map(Arc::new).collect();
     let packaged = supervisor::run(plan.package.clone(), &tracks, 2 + 2 * tracks.len());
     packaged.package();
@@ -38,7 +41,7 @@ pub fn run(name: &str, task: &EncodeTask, input: &Bytes, source_ms: Option<u64>)
         std::fs::write(folder.join(object), bytes).unwrap();
     }
     let objects = packaged.outputs.into_iter().map(Arc::new).collect();
-    let whole = Packaged { encoded: result, tracks, plan, objects, folder };
+    let whole = Packaged { encoded: result, tracks, plan, objects, folder, log };
     let check = whole.check();
     assert_eq!(check.problems, Vec::<String>::new(), "{name}");
     whole

@@ -1,7 +1,7 @@
-// BullMQ on an empty Redis: COUNT jobs that do nothing, by one worker of concurrency 32; prints {"seconds": …}.
+// BullMQ on an empty Redis: PORT COUNT CONCURRENCY; jobs that do nothing, by one worker; prints {"seconds": …}.
 import { Queue, Worker } from "bullmq";
 
-const [port, count] = process.argv.slice(2).map(Number);
+const [port, count, concurrency] = process.argv.slice(2).map(Number);
 const connection = { host: "127.0.0.1", port, maxRetriesPerRequest: null };
 const queue = new Queue("bench", { connection });
 for (let at = 0; at < count; at += 1000) {
@@ -13,7 +13,7 @@ const began = process.hrtime.bigint();
 await new Promise((done, failed) => {
   const worker = new Worker("bench", async () => {}, {
     connection,
-    concurrency: 32,
+    concurrency,
     removeOnComplete: { count: 1000 },
   });
   worker.on("completed", () => --left === 0 && done());

@@ -1,9 +1,9 @@
-// Graphile Worker on an empty database: COUNT jobs that do nothing, by one runner of concurrency 32; prints {"seconds": …}.
+// Graphile Worker on an empty database: URL COUNT CONCURRENCY MODE; jobs that do nothing, by one runner; prints {"seconds": …}.
 // "batched": its local queue fetches many jobs at once and its completions are batched.
 import { Logger, makeWorkerUtils, run } from "graphile-worker";
 import pg from "pg";
 
-const [connectionString, text, mode] = process.argv.slice(2);
+const [connectionString, text, concurrency, mode] = process.argv.slice(2);
 const count = Number(text);
 const logger = new Logger(() => () => {});
 const pool = new pg.Pool({ connectionString, max: 20 });
@@ -25,7 +25,7 @@ const runner = await run({
   pgPool: pool,
   logger,
   noHandleSignals: true,
-  preset: { worker: { concurrentJobs: 32, pollInterval: 50, ...(mode === "batched" ? batched : {}) } },
+  preset: { worker: { concurrentJobs: Number(concurrency), pollInterval: 50, ...(mode === "batched" ? batched : {}) } },
   taskList: { nothing: async () => void (--left === 0 && done()) },
 });
 await finished;

@@ -1,4 +1,5 @@
-// River on an empty database: COUNT jobs that do nothing, by 32 workers; prints {"seconds": …}.
+// River on an empty database: URL COUNT WORKERS; jobs that do nothing; prints {"seconds": …}. A release for Go 1.23, which is what
+// Debian 12 has in its backports.
 package main
 
 import (
@@ -40,6 +41,8 @@ func main() {
 	ctx := context.Background()
 	count, err := strconv.Atoi(os.Args[2])
 	check(err)
+	concurrency, err := strconv.Atoi(os.Args[3])
+	check(err)
 	config, err := pgxpool.ParseConfig(os.Args[1])
 	check(err)
 	config.MaxConns = 20
@@ -57,7 +60,7 @@ func main() {
 	river.AddWorker(workers, &worker{left: left, done: done})
 	client, err := river.NewClient(driver, &river.Config{
 		Logger:            slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
-		Queues:            map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 32}},
+		Queues:            map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: concurrency}},
 		Workers:           workers,
 		FetchCooldown:     time.Millisecond,
 		FetchPollInterval: 10 * time.Millisecond,

@@ -1,11 +1,15 @@
 //! The broker's own certificate authority: it says who a worker is, for an hour at a time. Nothing else trusts it, and the
 //! broker trusts nothing else on its worker port.
+//!
+//! While it is replaced ([`rotation`]) two are trusted, and one of them signs.
+
+pub mod rotation;
 
 use crate::model::Time;
 use mpegflow_protocol::ids::{PoolName, WorkerId};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -57,7 +61,8 @@ pub enum CaError {
 /// The authority.
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    certificate: String,
+    /// Every certificate that is trusted, the signing one first.
+    bundle: String,
 }
 
 impl std::fmt::Debug for Ca {
@@ -69,12 +74,24 @@ impl std::fmt::Debug for Ca {
 /// Who a client certificate says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The worker.
-    pub worker: WorkerId,
-    /// Its pool.
-    pub pool: PoolName,
+    /// Who.
+    pub who: Who,
     /// When the certificate expires: a connection may live longer than that.
     pub expires: Time,
+}
+
+/// Those who get certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// A worker of a pool.
+    Worker {
+        /// The worker.
+        worker: WorkerId,
+        /// Its pool.
+        pool: PoolName,
+    },
+    /// The cluster's operator, as one of its pods: the id has the bits of the pod's UID.
+    Operator(WorkerId),
 }
 
 fn certificate_error(step: &'static str) -> impl FnOnce(rcgen::Error) -> CaError {
@@ -116,15 +133,16 @@ impl Ca {
             std::fs::read_to_string(path).map_err(failed)
         };
         let key = KeyPair::from_pem(&read(&key_path)?).map_err(certificate_error("read the CA's key"))?;
-        let certificate = read(&certificate_path)?;
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key)
-            .map_err(certificate_error("read the CA's certificate"))?;
-        Ok(Self { issuer, certificate })
+        let bundle = read(&certificate_path)?;
+        // The first in the file signs.
+        let issuer =
+            Issuer::from_ca_cert_pem(&bundle, key).map_err(certificate_error("read the CA's certificate"))?;
+        Ok(Self { issuer, bundle })
     }
 
-    /// The authority's certificate, PEM.
+    /// What workers have to trust, PEM: the authority's certificate, and while it is replaced the other one's.
     pub fn certificate(&self) -> &str {
-        &self.certificate
+        &self.bundle
     }
 
     /// TLS for the worker API: 1.3 only; a client certificate is optional, so that a worker can ask for its first, but one
@@ -141,9 +159,9 @@ impl Ca {
         let key = KeyPair::generate().map_err(certificate_error("make the server's key"))?;
         let certificate = self.server_certificate(&key, names, addresses)?;
         let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|e| tls(&e))?)
-            .map_err(|e| tls(&e))?;
+        for trusted in CertificateDer::pem_slice_iter(self.bundle.as_bytes()) {
+            roots.add(trusted.map_err(|e| tls(&e))?).map_err(|e| tls(&e))?;
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .allow_unauthenticated()
@@ -186,11 +204,22 @@ impl Ca {
     /// # Errors
     /// The request is not one.
     pub fn sign_worker(&self, csr: &str, worker: WorkerId, pool: &PoolName) -> Result<String, CaError> {
-        // Checks the request's signature: it was made by who holds the key.
-        let request = CertificateSigningRequestParams::from_pem(csr).map_err(|_| CaError::Request)?;
+        self.sign(csr, &worker.to_string(), spiffe(worker, pool))
+    }
+
+    /// The same for the cluster's operator.
+    ///
+    /// # Errors
+    /// The request is not one.
+    pub fn sign_operator(&self, csr: &str, pod: WorkerId) -> Result<String, CaError> {
+        self.sign(csr, "mpegflow-operator", format!("{OPERATOR}{pod}"))
+    }
+
+    fn sign(&self, csr: &str, common: &str, uri: String) -> Result<String, CaError> {
+        let request = request(csr)?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = name(&worker.to_string());
-        let uri = spiffe(worker, pool).try_into().map_err(certificate_error("name a worker"))?;
+        params.distinguished_name = name(common);
+        let uri = uri.try_into().map_err(certificate_error("name a worker"))?;
         params.subject_alt_names = vec![SanType::URI(uri)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -201,6 +230,22 @@ impl Ca {
         Ok(certificate.pem())
     }
 }
+
+/// A signing request whose signature was checked: it was made by who holds the key.
+fn request(csr: &str) -> Result<CertificateSigningRequestParams, CaError> {
+    CertificateSigningRequestParams::from_pem(csr).map_err(|_| CaError::Request)
+}
+
+/// SHA-256 of the public key in a signing request.
+///
+/// # Errors
+/// The request is not one, or not signed by its key.
+pub fn key_of(csr: &str) -> Result<[u8; 32], CaError> {
+    Ok(crate::secret::sha256(request(csr)?.public_key.der_bytes()))
+}
+
+/// What the SPIFFE id of an operator begins with.
+const OPERATOR: &str = "spiffe://mpegflow/operator/";
 
 /// The SPIFFE id of a worker.
 pub fn spiffe(worker: WorkerId, pool: &PoolName) -> String {
@@ -213,9 +258,12 @@ pub fn peer(certificate: &CertificateDer<'_>) -> Option<Peer> {
     let names = certificate.subject_alternative_name().ok()??;
     // Exactly one name: a second one could be read by somebody else.
     let [GeneralName::URI(uri)] = names.value.general_names.as_slice() else { return None };
-    let (pool, worker) = uri.strip_prefix("spiffe://mpegflow/pool/")?.split_once("/worker/")?;
     let expires = Time(certificate.validity().not_after.timestamp().checked_mul(1000)?);
-    Some(Peer { worker: worker.parse().ok()?, pool: pool.parse().ok()?, expires })
+    if let Some(pod) = uri.strip_prefix(OPERATOR) {
+        return Some(Peer { who: Who::Operator(pod.parse().ok()?), expires });
+    }
+    let (pool, worker) = uri.strip_prefix("spiffe://mpegflow/pool/")?.split_once("/worker/")?;
+    Some(Peer { who: Who::Worker { worker: worker.parse().ok()?, pool: pool.parse().ok()? }, expires })
 }
 
 fn ca_params() -> CertificateParams {
@@ -290,7 +338,7 @@ mod tests {
         let pem = ca.sign_worker(&csr, worker, &PoolName::default()).unwrap();
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
         let peer = peer(&der).unwrap();
-        assert_eq!((peer.worker, peer.pool), (worker, PoolName::default()));
+        assert_eq!(peer.who, Who::Worker { worker, pool: PoolName::default() });
         let (_, parsed) = X509Certificate::from_der(&der).unwrap();
         assert!(!parsed.is_ca());
         let usage = parsed.extended_key_usage().unwrap().unwrap();

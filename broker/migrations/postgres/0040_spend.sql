@@ -1,0 +1,10 @@
+-- What each job has taken of its tenant's minutes of a day (days since 1970, UTC), where these are limited. No reference: what was
+-- taken stays taken when a finished job is deleted.
+CREATE TABLE minutes (
+    job      TEXT COLLATE "C" PRIMARY KEY,
+    tenant   TEXT COLLATE "C" NOT NULL,
+    day      BIGINT NOT NULL,
+    input_ms BIGINT NOT NULL
+);
+CREATE INDEX minutes_of_day ON minutes (tenant, day);
+CREATE INDEX jobs_of_upload ON jobs (upload);

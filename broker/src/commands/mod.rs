@@ -1,0 +1,4 @@
+//! What `mpegflow-broker` does beside serving, one file for each subject.
+
+pub(crate) mod audit;
+pub(crate) mod keys;

@@ -1,0 +1,214 @@
+//! What every store promises about pools of a cluster, pods and verdicts.
+
+use super::store::{lease_of, make, settle, submit};
+use crate::enrol::Account;
+use crate::model::{TenantLimits, Time};
+use crate::secret::fresh_id;
+use crate::state::Ending;
+use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict};
+use crate::store::{LeaseIs, Leased, Store};
+use mpegflow_protocol::ids::{PoolName, WorkerId};
+use std::sync::Arc;
+
+const T0: Time = Time(1_700_000_000_000);
+const T1: Time = Time(1_700_000_001_000);
+
+/// Every promise, on a store that the suite of stores has used.
+pub async fn all(store: Arc<dyn Store>) {
+    pools(&*store).await;
+    tenants(&*store).await;
+    pods(&*store).await;
+    cordons(&store).await;
+    verdicts(&*store).await;
+}
+
+fn pool(name: &str, account: &str, uid: &str, generation: u64) -> PoolRecord {
+    PoolRecord {
+        name: name.parse().unwrap(),
+        account: Account { namespace: "media".into(), name: account.into() },
+        uid: uid.into(),
+        generation,
+        tenant: None,
+        max_workers: 2,
+        closed: false,
+        policy: None,
+    }
+}
+
+fn pod(pool: &PoolName, n: u8) -> PodWorker {
+    PodWorker {
+        id: fresh_id(),
+        pool: pool.clone(),
+        tenant: None,
+        pod: format!("media/p-{n}"),
+        node: Some("n1".into()),
+        key: [n; 32],
+    }
+}
+
+async fn pools(store: &dyn Store) {
+    let first = pool("cpu", "cpu-worker", "u1", 2);
+    assert_eq!(store.put_pool(&first).await.unwrap(), Pushed::Done);
+    assert_eq!(store.put_pool(&first).await.unwrap(), Pushed::Done, "again");
+    assert_eq!(store.pool_of(&first.account).await.unwrap(), Some(first.clone()));
+    assert_eq!(store.put_pool(&pool("cpu", "cpu-worker", "u1", 1)).await.unwrap(), Pushed::Stale(2));
+    let later = PoolRecord { policy: Some("p".into()), closed: true, ..pool("cpu", "cpu-worker", "u1", 3) };
+    assert_eq!(store.put_pool(&later).await.unwrap(), Pushed::Done);
+    assert_eq!(store.pools().await.unwrap(), std::slice::from_ref(&later));
+    // The name from another namespace, and the account for another name.
+    let mut elsewhere = pool("cpu", "cpu-worker", "u2", 9);
+    elsewhere.account.namespace = "other".into();
+    assert!(matches!(store.put_pool(&elsewhere).await.unwrap(), Pushed::Taken(_)));
+    assert!(matches!(store.put_pool(&pool("gpu", "cpu-worker", "u2", 9)).await.unwrap(), Pushed::Taken(_)));
+    let nobody = PoolRecord { tenant: Some(fresh_id()), ..pool("gpu", "gpu-worker", "u3", 1) };
+    assert_eq!(store.put_pool(&nobody).await.unwrap(), Pushed::Missing("tenant"));
+    assert_eq!(store.pools().await.unwrap(), [later]);
+    // Made anew under its old name: its generation begins again.
+    let anew = pool("cpu", "cpu-worker", "u4", 1);
+    assert_eq!(store.put_pool(&anew).await.unwrap(), Pushed::Done);
+    assert!(!store.delete_pool(&anew.name, "u1").await.unwrap(), "another's UID");
+    assert!(store.delete_pool(&anew.name, "u4").await.unwrap());
+    assert!(!store.delete_pool(&anew.name, "u4").await.unwrap());
+    assert_eq!(store.pool_of(&anew.account).await.unwrap(), None);
+}
+
+async fn tenants(store: &dyn Store) {
+    let tenant = PushedTenant {
+        id: fresh_id(),
+        name: "pushed".into(),
+        uid: "t1".into(),
+        generation: 2,
+        weight: 300,
+        limits: TenantLimits { running_tasks: Some(2), ..TenantLimits::default() },
+    };
+    assert_eq!(store.put_tenant(&tenant, T0).await.unwrap(), Pushed::Done);
+    assert_eq!(store.put_tenant(&tenant, T0).await.unwrap(), Pushed::Done, "again");
+    assert_eq!(store.tenant_named("pushed").await.unwrap(), Some(tenant.id));
+    assert_eq!(store.tenant_limits(tenant.id).await.unwrap(), Some(tenant.limits));
+    assert!(store.tenant_weights().await.unwrap().contains(&(tenant.id, 300)));
+    let older = PushedTenant { generation: 1, weight: 1, ..tenant.clone() };
+    assert_eq!(store.put_tenant(&older, T0).await.unwrap(), Pushed::Stale(2));
+    // A name stays with its id, whoever made it.
+    let other = PushedTenant { id: fresh_id(), ..tenant.clone() };
+    assert!(matches!(store.put_tenant(&other, T0).await.unwrap(), Pushed::Taken(_)));
+    let renamed = PushedTenant { name: "renamed".into(), generation: 3, ..tenant.clone() };
+    assert!(matches!(store.put_tenant(&renamed, T0).await.unwrap(), Pushed::Taken(_)));
+    assert_eq!(make(store, "pushed").await.tenant, tenant.id);
+}
+
+async fn pods(store: &dyn Store) {
+    let pool = pool("pods", "pods-worker", "u5", 1);
+    store.put_pool(&pool).await.unwrap();
+    let one = pod(&pool.name, 1);
+    let expires = T1.plus_ms(1);
+    assert_eq!(store.add_pod(&one, 2, T1, T0).await.unwrap(), PodAdded::Done);
+    assert_eq!(store.add_pod(&one, 2, expires, T0).await.unwrap(), PodAdded::Done, "its own key again");
+    let thief = PodWorker { key: [9; 32], ..one.clone() };
+    assert_eq!(store.add_pod(&thief, 2, expires, T0).await.unwrap(), PodAdded::Other);
+    let moved = PodWorker { pool: "default".parse().unwrap(), ..one.clone() };
+    assert_eq!(store.add_pod(&moved, 2, expires, T0).await.unwrap(), PodAdded::Other);
+    let record = store.worker(one.id).await.unwrap().unwrap();
+    assert_eq!((record.pod.as_deref(), record.node.as_deref()), (Some("media/p-1"), Some("n1")));
+    assert!(!record.cordoned && !record.revoked);
+    // As many as the pool may have; one whose certificate has expired does not count.
+    let (two, three) = (pod(&pool.name, 2), pod(&pool.name, 3));
+    assert_eq!(store.add_pod(&two, 2, expires, T0).await.unwrap(), PodAdded::Done);
+    assert_eq!(store.add_pod(&three, 2, expires, T0).await.unwrap(), PodAdded::TooMany);
+    assert_eq!(store.add_pod(&one, 2, expires, T0).await.unwrap(), PodAdded::Done, "one that counts already");
+    assert_eq!(store.workers(T0).await.unwrap().len(), 2);
+    assert_eq!(store.workers(expires).await.unwrap(), []);
+    assert_eq!(store.add_pod(&three, 2, expires.plus_ms(9), expires).await.unwrap(), PodAdded::Done);
+    assert!(store.revoke_worker(one.id, T1).await.unwrap());
+    assert!(!store.revoke_worker(fresh_id(), T1).await.unwrap());
+    assert_eq!(store.add_pod(&one, 9, expires, T0).await.unwrap(), PodAdded::Revoked);
+    assert!(store.worker(one.id).await.unwrap().unwrap().revoked);
+    assert_eq!(store.revoked(T1).await.unwrap(), [one.id]);
+    assert_eq!(store.revoked(T1.plus_ms(1)).await.unwrap(), []);
+    store.delete_pool(&pool.name, "u5").await.unwrap();
+}
+
+async fn cordons(store: &Arc<dyn Store>) {
+    let made = make(&**store, "cordons").await;
+    let default: PoolName = PoolName::default();
+    let record = PoolRecord { name: default.clone(), max_workers: 9, ..pool("x", "default-worker", "u6", 1) };
+    store.put_pool(&record).await.unwrap();
+    let (busy, idle, later) = (pod(&default, 1), pod(&default, 2), pod(&default, 3));
+    for pod in [&busy, &idle] {
+        store.add_pod(pod, 9, T1, T0).await.unwrap();
+    }
+    let (_, task) = submit(&**store, &made).await;
+    let Leased::Granted(live) = store.lease(&lease_of(task, busy.id, T0)).await.unwrap() else { panic!() };
+    let seen = |id: WorkerId| {
+        let store = Arc::clone(store);
+        async move {
+            let all = store.workers(T0).await.unwrap();
+            all.into_iter().find(|(_, w)| w.id == id).map(|(_, w)| (w.busy, w.cordoned))
+        }
+    };
+    assert_eq!(seen(busy.id).await, Some((true, false)));
+    // Whoever is at work stays as it is; who is not, and who has not come yet, gets nothing more.
+    let mut done = store.cordon(&default, &[busy.id, idle.id, later.id], T0).await.unwrap();
+    done.sort();
+    let mut expected = vec![idle.id, later.id];
+    expected.sort();
+    assert_eq!(done, expected);
+    assert_eq!(seen(busy.id).await, Some((true, false)));
+    assert_eq!(seen(idle.id).await, Some((false, true)));
+    assert_eq!(store.cordon(&default, &[idle.id], T0).await.unwrap(), [idle.id], "again");
+    assert_eq!(store.cordon(&"gpu".parse().unwrap(), &[idle.id], T0).await.unwrap(), [], "of another pool");
+    assert_eq!(seen(later.id).await, None, "it is no worker yet");
+    assert_eq!(store.add_pod(&later, 9, T1, T0).await.unwrap(), PodAdded::Done);
+    let (_, task) = submit(&**store, &made).await;
+    for cordoned in [idle.id, later.id] {
+        let leased = store.lease(&lease_of(task, cordoned, T0)).await.unwrap();
+        assert!(!matches!(leased, Leased::Granted(_)), "a cordoned worker got a lease");
+    }
+    assert_eq!(store.uncordon(&default).await.unwrap(), 2);
+    // A pool that is closed gives nothing either, nor does a worker that was revoked get anything.
+    let closed = PoolRecord { closed: true, generation: 2, ..record.clone() };
+    store.put_pool(&closed).await.unwrap();
+    assert!(!matches!(store.lease(&lease_of(task, idle.id, T0)).await.unwrap(), Leased::Granted(_)));
+    store.put_pool(&PoolRecord { closed: false, generation: 3, ..closed }).await.unwrap();
+    store.revoke_worker(later.id, T0).await.unwrap();
+    assert!(!matches!(store.lease(&lease_of(task, later.id, T0)).await.unwrap(), Leased::Granted(_)));
+    // A lease and a cordon at once: one of them is first, never both.
+    settle(&**store, &live.claim, LeaseIs::Held, T0, &Ending::Released).await;
+    for _ in 0..8 {
+        let (lease, cordon) = {
+            let (one, two) = (Arc::clone(store), Arc::clone(store));
+            let (id, pool) = (idle.id, default.clone());
+            tokio::join!(
+                tokio::spawn(async move { one.lease(&lease_of(task, id, T0)).await.unwrap() }),
+                tokio::spawn(async move { two.cordon(&pool, &[id], T0).await.unwrap() }),
+            )
+        };
+        match (lease.unwrap(), cordon.unwrap().is_empty()) {
+            (Leased::Granted(live), true) => {
+                settle(&**store, &live.claim, LeaseIs::Held, T0, &Ending::Released).await;
+            }
+            (Leased::Granted(_), false) => panic!("cordoned, and at work"),
+            (_, cordoned) => assert!(!cordoned, "neither"),
+        }
+        store.uncordon(&default).await.unwrap();
+    }
+    store.delete_pool(&default, "u6").await.unwrap();
+}
+
+async fn verdicts(store: &dyn Store) {
+    let pool = pool("gated", "gated-worker", "u7", 1);
+    store.put_pool(&pool).await.unwrap();
+    let verdict = |node: &str, verified, expires| Verdict {
+        pool: pool.name.clone(),
+        policy: "p".into(),
+        node: node.into(),
+        verified,
+        reason: "r".into(),
+        expires,
+    };
+    store.put_verdict(&verdict("n1", true, T1)).await.unwrap();
+    store.put_verdict(&verdict("n2", true, T0)).await.unwrap();
+    store.put_verdict(&verdict("n1", false, T1.plus_ms(1))).await.unwrap();
+    assert_eq!(store.verdicts(T0).await.unwrap(), [verdict("n1", false, T1.plus_ms(1))]);
+    store.delete_pool(&pool.name, "u7").await.unwrap();
+    assert_eq!(store.verdicts(T0).await.unwrap(), [], "they go with their pool");
+}

@@ -1,0 +1,257 @@
+//! The control API: who may use it, and what what is pushed does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod common;
+#[path = "support/vouched.rs"]
+mod vouched;
+
+use common::{show, submit};
+use mpegflow_broker::http::control::ROUTES;
+use mpegflow_protocol::api::WaitingReason;
+use mpegflow_protocol::control::{Cordon, Enroll, Forget, Tenant, Verdict};
+use mpegflow_protocol::ids::TenantId;
+use mpegflow_protocol::worker::LeaseReply;
+use std::time::Duration;
+use uuid::Uuid;
+use vouched::{control, control_as, csr, operator, pod, pool, put, status, token, world};
+
+const POOL: &str = "/control/v1/pools/default";
+const ACCOUNT: &str = "media/default-worker";
+
+#[tokio::test]
+async fn nobody_but_the_operator_gets_an_answer_from_any_route() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    assert_eq!(put(&operator, POOL, &pool()).await.0, 204);
+    let of_pod = pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap();
+    let joined = world.worker().await;
+    let tenants = world.tenant("a").await;
+    let key = tenants.headers[0].1.clone();
+    let path = |route: &str| {
+        let id = TenantId::from_u128(1).to_string();
+        route.replace("{id}", &id).replace("{pool}", "default").replace("{node}", "n1")
+    };
+    for (method, route) in ROUTES.iter().filter(|(_, route)| !route.ends_with("/enroll")) {
+        let path = path(route);
+        let nobody = control(&world).await;
+        assert_eq!(nobody.call(method, &path, "{}").await.status, 401, "{method} {path}");
+        let with_key = nobody.with("authorization", key.clone());
+        assert_eq!(with_key.call(method, &path, "{}").await.status, 401, "a tenant's key: {method} {path}");
+        for (worker, name) in [(&of_pod, "a pod's"), (&joined, "a join token's")] {
+            let client = control_as(&world, &worker.certificate, &worker.key).await;
+            assert_eq!(
+                client.call(method, &path, "{}").await.status,
+                403,
+                "{name} certificate: {method} {path}"
+            );
+        }
+        assert_ne!(operator.call(method, &path, "{}").await.status, 403, "{method} {path}");
+        // And none of it is served where workers and tenants are.
+        assert_eq!(of_pod.client.call(method, &path, "{}").await.status, 404, "{method} {path}");
+        assert_eq!(tenants.call(method, &path, "{}").await.status, 404, "{method} {path}");
+    }
+    // The certificate itself is for pods of its account alone.
+    let key = rcgen::KeyPair::generate().unwrap();
+    for account in [ACCOUNT, "media/mpegflow-operator", "mpegflow/mpegflow-operator-2"] {
+        let enroll = Enroll { token: token(account, Uuid::new_v4(), "n1"), csr: csr(&key) };
+        let body = serde_json::to_vec(&enroll).unwrap();
+        let answer = control(&world).await.call("POST", "/control/v1/enroll", body).await;
+        assert_eq!(answer.status, 403, "{account}: {}", answer.text());
+    }
+    // And the operator is nobody's worker.
+    assert_eq!(pod(&world, vouched::OPERATOR, Uuid::new_v4(), "n1").await.err().unwrap().0, 403);
+    let mut own = pool();
+    (own.namespace, own.account) = ("mpegflow".into(), "mpegflow-operator".into());
+    assert_eq!(put(&operator, "/control/v1/pools/sly", &own).await.0, 409);
+}
+
+#[tokio::test]
+async fn what_is_pushed_may_be_pushed_again_and_an_older_generation_changes_nothing() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    let mut two = pool();
+    two.observed_generation = 2;
+    for _ in 0..2 {
+        assert_eq!(put(&operator, POOL, &two).await.0, 204);
+    }
+    let (status, text) = put(&operator, POOL, &pool()).await;
+    assert!(status == 409 && text.contains("generation 2"), "{text}");
+    let mut other = pool();
+    other.namespace = "elsewhere".into();
+    let (status, text) = put(&operator, POOL, &other).await;
+    assert!(status == 409 && text.contains("media/default-worker"), "{text}");
+
+    let tenant = Tenant {
+        name: "acme".into(),
+        uid: "t".into(),
+        observed_generation: 3,
+        weight: 200,
+        unfinished_jobs: Some(1),
+        running_tasks: None,
+        upload_bytes: None,
+    };
+    let id = TenantId::from_u128(7);
+    let path = format!("/control/v1/tenants/{id}");
+    let mut owned = two.clone();
+    (owned.observed_generation, owned.tenant) = (3, Some(id));
+    let (status, text) = put(&operator, POOL, &owned).await;
+    assert!(status == 422 && text.contains("tenant"), "before its tenant: {text}");
+    assert_eq!(put(&operator, &path, &tenant).await.0, 204);
+    assert_eq!(put(&operator, &path, &Tenant { observed_generation: 2, ..tenant.clone() }).await.0, 409);
+    assert_eq!(put(&operator, &path, &Tenant { weight: 0, ..tenant.clone() }).await.0, 422);
+    assert_eq!(put(&operator, POOL, &owned).await.0, 204);
+    // Its limits are the tenant's from now on.
+    let client = world.tenant("acme").await;
+    assert_eq!(world.broker().ensure_tenant("acme").await.unwrap(), id);
+    submit(&client, b"x").await;
+    let input = common::upload(&client, b"x").await;
+    assert_eq!(client.call("POST", "/v1/jobs", common::spec(&input)).await.status, 429);
+    // A tenant's own pool works for nobody else, from the first lease on.
+    let worker = pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap();
+    let stranger = world.tenant("stranger").await;
+    submit(&stranger, b"x").await;
+    let lease = worker.lease().await;
+    assert_eq!(worker.finish(&lease).await.status, 204);
+    let record = world.broker().engine().store().worker(worker.id).await.unwrap().unwrap();
+    assert_eq!(record.tenant, Some(id));
+
+    let seen = status_of(&operator).await;
+    assert_eq!((seen.uid.as_str(), seen.observed_generation), ("uid-1", 3));
+    for _ in 0..2 {
+        let body = serde_json::to_vec(&Forget { uid: "uid-1".into() }).unwrap();
+        assert_eq!(operator.call("DELETE", POOL, body).await.status, 204);
+    }
+    assert_eq!(pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.err().unwrap().0, 403, "its pool is gone");
+}
+
+async fn status_of(operator: &common::Client) -> mpegflow_protocol::control::PoolStatus {
+    status(operator).await.pools.remove(0)
+}
+
+#[tokio::test]
+async fn a_pool_has_no_more_workers_than_it_may() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    let mut small = pool();
+    small.max_workers = 2;
+    assert_eq!(put(&operator, POOL, &small).await.0, 204);
+    for _ in 0..2 {
+        pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap();
+    }
+    let (status, text) = pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.err().unwrap();
+    assert!(status == 429 && text.contains("as many workers"), "{status} {text}");
+}
+
+#[tokio::test]
+async fn whoever_is_idle_is_cordoned_and_whoever_is_busy_goes_on() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    put(&operator, POOL, &pool()).await;
+    let uids = [Uuid::new_v4(), Uuid::new_v4()];
+    let busy = pod(&world, ACCOUNT, uids[0], "n1").await.unwrap();
+    let idle = pod(&world, ACCOUNT, uids[1], "n1").await.unwrap();
+    let tenant = world.tenant("a").await;
+    submit(&tenant, b"x").await;
+    let lease = busy.lease().await;
+    let cordon = Cordon { pods: uids.iter().map(ToString::to_string).collect() };
+    let answer = operator.call("POST", &format!("{POOL}/cordon"), serde_json::to_vec(&cordon).unwrap()).await;
+    assert_eq!(answer.json::<Cordon>().pods, [uids[1].to_string()]);
+    let seen = status_of(&operator).await;
+    let find = |uid: Uuid| {
+        let worker = seen.workers.iter().find(|worker| worker.pod == uid.to_string()).unwrap();
+        (worker.busy, worker.cordoned)
+    };
+    assert_eq!((find(uids[0]), find(uids[1])), ((true, false), (false, true)));
+    assert_eq!(busy.finish(&lease).await.status, 204);
+    // What follows is ready; the cordoned one gets nothing of it.
+    assert!(matches!(idle.ask(300).await, LeaseReply::Idle {}));
+    let lease = busy.lease().await;
+    assert_eq!(busy.end(&lease, "release", vec![]).await.status, 204);
+    assert_eq!(operator.call("POST", &format!("{POOL}/uncordon"), "").await.status, 204);
+    assert!(matches!(idle.ask(5_000).await, LeaseReply::Lease(_)));
+    // A pool that is deleted lets what runs end and begins nothing.
+    let mut closed = pool();
+    (closed.observed_generation, closed.closed) = (2, true);
+    assert_eq!(put(&operator, POOL, &closed).await.0, 204);
+    submit(&tenant, b"x").await;
+    assert!(matches!(busy.ask(300).await, LeaseReply::Idle {}));
+}
+
+#[tokio::test]
+async fn a_gated_pool_gets_work_only_while_a_verdict_on_its_policies_and_node_is_fresh() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    let mut gated = pool();
+    gated.policy = Some("policies-1".into());
+    assert_eq!(put(&operator, POOL, &gated).await.0, 204);
+    let worker = pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap();
+    let joined = world.worker().await;
+    let tenant = world.tenant("a").await;
+    let job = submit(&tenant, b"x").await;
+    let verdict = async |node: &str, policy: &str, verified: bool, expires_in_s: u32| {
+        let body = Verdict {
+            policy: policy.into(),
+            verified,
+            reason: "the API server answers".into(),
+            expires_in_s,
+        };
+        assert_eq!(put(&operator, &format!("{POOL}/verdicts/{node}"), &body).await.0, 204);
+    };
+    assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}), "without a verdict");
+    assert!(matches!(joined.ask(300).await, LeaseReply::Idle {}), "a join token is no way around it");
+    let waits = async |part: &str| {
+        for _ in 0..600 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let waiting = show(&tenant, &job).await.waiting;
+            if waiting.as_ref().is_some_and(|w| w.reason == WaitingReason::Gate && w.message.contains(part)) {
+                let Some(waiting) = status_of(&operator).await.waiting else { continue };
+                assert_eq!(waiting.reason, WaitingReason::Gate);
+                return;
+            }
+        }
+        panic!("{:?}", show(&tenant, &job).await.waiting);
+    };
+    waits("no fresh verdict").await;
+    verdict("n1", "policies-0", true, 60).await;
+    assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}), "about other policies");
+    verdict("n1", "policies-1", false, 60).await;
+    assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}), "that they do not hold");
+    waits("the API server answers").await;
+    verdict("n2", "policies-1", true, 60).await;
+    assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}), "of another node");
+    verdict("n1", "policies-1", true, 0).await;
+    assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}), "an old one");
+    verdict("n1", "policies-1", true, 60).await;
+    let lease = worker.lease().await;
+    // It fails later: what runs ends, nothing new begins.
+    verdict("n1", "policies-1", false, 60).await;
+    assert_eq!(worker.finish(&lease).await.status, 204);
+    assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}));
+}
+
+#[tokio::test]
+async fn a_pod_whose_tenant_has_nothing_while_others_do_is_to_be_replaced_and_never_works_again() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    put(&operator, POOL, &pool()).await;
+    let uid = Uuid::new_v4();
+    let worker = pod(&world, ACCOUNT, uid, "n1").await.unwrap();
+    let (one, other) = (world.tenant("one").await, world.tenant("other").await);
+    submit(&one, b"x").await;
+    assert!(worker.run().await > 0);
+    assert!(!status_of(&operator).await.workers[0].retired);
+    submit(&other, b"x").await;
+    assert!(matches!(worker.ask(5_000).await, LeaseReply::Retire {}));
+    assert!(status_of(&operator).await.workers[0].retired);
+    // However often its container starts: the pod is who it was.
+    submit(&one, b"x").await;
+    assert!(matches!(worker.ask(300).await, LeaseReply::Retire {}));
+    let fresh = pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap();
+    fresh.lease().await;
+}

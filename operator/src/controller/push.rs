@@ -1,0 +1,89 @@
+//! Makes the broker's copy of a pool and of a tenant what their resources say.
+
+use super::context::Context;
+use super::status::Standing;
+use crate::control::ControlError;
+use crate::crd::{Tenant, WorkerPool};
+use crate::desired;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
+use mpegflow_protocol::control;
+
+/// Certificates live an hour, and pods may not: so many generations of a pool's largest size may have one at once.
+const GENERATIONS: u32 = 60;
+/// One share, where a resource's weight is 1.
+const SHARE: u32 = 100;
+
+/// Pushes a pool, unless the broker has it. Its pods come after this: before it, nobody knows whose they are.
+pub(super) async fn pool(pool: &WorkerPool, context: &Context, closed: bool) -> Result<(), Standing> {
+    let Some(broker) = &context.control else { return Ok(()) };
+    let name = pool.name_any();
+    let tenant = match &pool.spec.tenant {
+        None => None,
+        Some(name) => {
+            let tenant = context.tenants.get(&ObjectRef::new(name));
+            tenant.and_then(|tenant| tenant.spec.id.parse().ok())
+        }
+    };
+    let copy = control::Pool {
+        namespace: pool.namespace().unwrap_or_default(),
+        account: desired::name(pool),
+        uid: pool.uid().unwrap_or_default(),
+        observed_generation: u64::try_from(pool.metadata.generation.unwrap_or_default()).unwrap_or_default(),
+        tenant,
+        max_workers: u32::from(pool.spec.scale.max).saturating_mul(GENERATIONS).saturating_add(100),
+        closed,
+        policy: None,
+    };
+    let seen = context.seen.borrow().pool(&name).cloned();
+    // A broker that lost its database lost this as well; one that nobody has heard yet is told again.
+    let has_it = seen.is_some_and(|seen| seen.uid == copy.uid && seen.generation == copy.observed_generation);
+    if has_it && context.was_pushed(&name, &copy) {
+        return Ok(());
+    }
+    match broker.put_pool(&name, &copy).await {
+        Ok(()) => {
+            context.is_pushed(&copy.namespace.clone(), &name, Some(copy));
+            Ok(())
+        }
+        // Its tenant is pushed by a reconciler of its own.
+        Err(error @ ControlError::Refused { status: 422, .. }) => {
+            Err(Standing::Failing("NotAtBroker".into(), error.to_string()))
+        }
+        Err(error @ ControlError::Refused { .. }) => {
+            Err(Standing::Stalled("BrokerRefuses".into(), error.to_string()))
+        }
+        Err(_) if context.was_pushed(&name, &copy) => Ok(()),
+        // What the network says differs each time; it would be a write each time.
+        Err(ControlError::Away(why)) => {
+            tracing::debug!(why, pool = name, "the broker is away");
+            Err(Standing::Failing("BrokerAway".into(), "the broker's control API cannot be asked".into()))
+        }
+        Err(error @ ControlError::Here(_)) => Err(Standing::Failing("BrokerAway".into(), error.to_string())),
+    }
+}
+
+/// Says that a pool is gone.
+pub(super) async fn forget(pool: &WorkerPool, context: &Context) -> Result<(), ControlError> {
+    let Some(broker) = &context.control else { return Ok(()) };
+    broker.forget_pool(&pool.name_any(), &pool.uid().unwrap_or_default()).await?;
+    context.is_pushed(&pool.namespace().unwrap_or_default(), &pool.name_any(), None);
+    Ok(())
+}
+
+/// Pushes a tenant.
+pub(super) async fn tenant(tenant: &Tenant, context: &Context) -> Result<(), ControlError> {
+    let Some(broker) = &context.control else { return Ok(()) };
+    let quotas = tenant.spec.quotas.clone().unwrap_or_default();
+    let copy = control::Tenant {
+        name: tenant.name_any(),
+        uid: tenant.uid().unwrap_or_default(),
+        observed_generation: u64::try_from(tenant.metadata.generation.unwrap_or_default())
+            .unwrap_or_default(),
+        weight: u32::from(tenant.spec.weight).saturating_mul(SHARE),
+        unfinished_jobs: quotas.queued,
+        running_tasks: quotas.running,
+        upload_bytes: quotas.bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+    };
+    broker.put_tenant(&tenant.spec.id, &copy).await
+}
