@@ -166,16 +166,6 @@ fn encoder(command: &mut Command, rung: &Rung, segment_ms: u32) {
 }
 
 fn ssim(a: &Path, b: &Path) -> f64 {
-    let graph = "[0:v]setpts=N/(25*TB)[a];[1:v]setpts=N/(25*TB)[b];[a][b]ssim";
-    let output = Command::new("ffmpeg")
-        .args(["-nostdin", "-hide_banner", "-i"])
-        .arg(a)
-        .arg("-i")
-        .arg(b)
-        .args(["-lavfi", graph, "-f", "null", "-"])
-        .output()
-        .unwrap();
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    let all = log.rsplit_once("All:").and_then(|(_, rest)| rest.split_whitespace().next());
-    all.and_then(|v| v.parse().ok()).unwrap_or_else(|| panic!("no SSIM: {log}"))
+    let by_number = media::by_number(25);
+    media::ssim(a, b, [&by_number; 2])
 }

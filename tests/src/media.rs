@@ -63,6 +63,27 @@ pub fn ffprobe(file: &Path, select: &str, entries: &str) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// Structural similarity of two videos, picture by picture, each after its filters: 1.0 is the same.
+pub fn ssim(a: &Path, b: &Path, filters: [&str; 2]) -> f64 {
+    let [filter_a, filter_b] = filters;
+    let output = Command::new("ffmpeg")
+        .args(["-nostdin", "-hide_banner", "-i"])
+        .arg(a)
+        .arg("-i")
+        .arg(b)
+        .args(["-lavfi", &format!("[0:v]{filter_a}[a];[1:v]{filter_b}[b];[a][b]ssim"), "-f", "null", "-"])
+        .output()
+        .expect("ffmpeg is installed (tools/setup test)");
+    let log = String::from_utf8_lossy(&output.stderr);
+    let all = log.rsplit_once("All:").and_then(|(_, rest)| rest.split_whitespace().next());
+    all.and_then(|v| v.parse().ok()).unwrap_or_else(|| panic!("no SSIM: {log}"))
+}
+
+/// Filters that pair pictures by their number and not by their time, at so many of them a second.
+pub fn by_number(rate: u32) -> String {
+    format!("setpts=N/({rate}*TB)")
+}
+
 /// A file that must not be transcoded, and the documented code it must get.
 pub struct Bad {
     /// What it is, in a few words.

@@ -1,7 +1,7 @@
 //! The sample videos of the PyPI package iscc-samples, one of each container, through the real path and through Debian's ffmpeg
 //! at the same settings: the results last equally long, have as many frames, and look alike.
 
-use mpegflow_tests::media::ffprobe;
+use mpegflow_tests::media::{self, ffprobe};
 use mpegflow_tests::system::{mpegflow, run, text};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,19 +70,9 @@ fn by_hand(input: &Path, out: &Path, size: &str) {
 }
 
 fn ssim(a: &Path, b: &Path) -> f64 {
-    // Frame by frame: where sound leads, the first picture is held here and not there.
-    let graph = "[0:v]setpts=N/(24*TB)[a];[1:v]setpts=N/(24*TB)[b];[a][b]ssim";
-    let output = Command::new("ffmpeg")
-        .args(["-nostdin", "-hide_banner", "-i"])
-        .arg(a)
-        .arg("-i")
-        .arg(b)
-        .args(["-lavfi", graph, "-f", "null", "-"])
-        .output()
-        .unwrap();
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    let all = log.rsplit_once("All:").and_then(|(_, rest)| rest.split_whitespace().next());
-    all.and_then(|v| v.parse().ok()).unwrap_or_else(|| panic!("no SSIM: {log}"))
+    // Where sound leads, the first picture is held here and not there.
+    let by_number = media::by_number(24);
+    media::ssim(a, b, [&by_number; 2])
 }
 
 /// Frames, and the end of the last one in seconds.

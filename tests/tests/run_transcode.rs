@@ -4,7 +4,6 @@ use mpegflow_tests::media::{self, ffprobe};
 use mpegflow_tests::system::{files, last_json, mpegflow, run, text};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -56,20 +55,8 @@ fn video_tracks(out: &Path) -> Vec<PathBuf> {
 
 /// Structural similarity of two videos, scaled to the same size: 1.0 is the same.
 fn ssim(a: &Path, b: &Path, filter_a: &str, size: &str) -> f64 {
-    let graph = format!(
-        "[0:v]{filter_a}scale={size}:flags=bicubic,setsar=1[a];[1:v]scale={size}:flags=bicubic,setsar=1[b];[a][b]ssim"
-    );
-    let output = Command::new("ffmpeg")
-        .args(["-nostdin", "-hide_banner", "-i"])
-        .arg(a)
-        .arg("-i")
-        .arg(b)
-        .args(["-lavfi", &graph, "-f", "null", "-"])
-        .output()
-        .unwrap();
-    let log = String::from_utf8_lossy(&output.stderr);
-    let all = log.rsplit_once("All:").unwrap_or_else(|| panic!("no SSIM: {log}")).1;
-    all.split_whitespace().next().unwrap().parse().unwrap()
+    let scaled = format!("scale={size}:flags=bicubic,setsar=1");
+    media::ssim(a, b, [&format!("{filter_a}{scaled}"), &scaled])
 }
 
 #[test]

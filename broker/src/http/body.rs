@@ -3,8 +3,14 @@
 use super::problem::{Kind, Problem};
 use crate::objects::{self, BodyError};
 use axum::body::{Body, HttpBody as _};
+use axum::http::{Response, header};
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use mpegflow_protocol::limits::MAX_WORKER_BODY;
+use mpegflow_protocol::{from_json, to_json};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// A body that brings nothing for this long is given up: hyper itself waits for ever.
@@ -51,4 +57,19 @@ pub async fn read(body: Body, max: usize) -> Result<Bytes, Problem> {
         Ok(whole.freeze())
     };
     tokio::time::timeout(SMALL, read).await.unwrap_or_else(|_| Err(Problem::new(Kind::BodyTimeout)))
+}
+
+/// Reads what a worker or the operator sends, as JSON; `what` names it in the refusal.
+///
+/// # Errors
+/// As of [`read`], or it is not what it should be.
+pub async fn parse<T: DeserializeOwned>(what: &'static str, body: Body) -> Result<T, Problem> {
+    let bytes = read(body, MAX_WORKER_BODY).await?;
+    Ok(from_json(what, &bytes, MAX_WORKER_BODY)?)
+}
+
+/// An answer to a worker or the operator.
+pub fn json<T: Serialize>(value: &T) -> Response<Body> {
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], to_json(value))
+        .into_response()
 }

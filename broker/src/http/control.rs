@@ -1,6 +1,6 @@
 //! The control API, as `mpegflow_protocol::control` documents it: for the operator of the cluster and nobody else.
 
-use super::body;
+use super::body::{json, parse};
 use super::problem::{Kind, Problem};
 use super::serve::TlsPeer;
 use super::worker::refused_token;
@@ -12,16 +12,12 @@ use crate::store::identity::{PoolRecord, Pushed, Verdict};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{Response, StatusCode, header};
-use axum::response::IntoResponse as _;
+use axum::http::{Response, StatusCode};
 use axum::routing::{get, post, put};
 use mpegflow_protocol::control::{self, MAX_CORDON};
 use mpegflow_protocol::ids::{PoolName, TenantId, WorkerId};
-use mpegflow_protocol::limits::MAX_WORKER_BODY;
+use mpegflow_protocol::text;
 use mpegflow_protocol::worker::Enrolled;
-use mpegflow_protocol::{from_json, text, to_json};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// Longest sentence of a verdict that is kept.
@@ -61,16 +57,6 @@ pub fn router(engine: Arc<Engine>, ca: Arc<Ca>, enrolment: Arc<Enrolment>) -> Ro
         .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed))
         .fallback(async || Problem::new(Kind::NotFound))
         .with_state(App { engine, ca, enrolment })
-}
-
-async fn parse<T: DeserializeOwned>(what: &'static str, body: Body) -> Result<T, Problem> {
-    let bytes = body::read(body, MAX_WORKER_BODY).await?;
-    Ok(from_json(what, &bytes, MAX_WORKER_BODY)?)
-}
-
-fn json<T: Serialize>(value: &T) -> Response<Body> {
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], to_json(value))
-        .into_response()
 }
 
 /// Lets the operator through. A worker's certificate is a good one, and still nobody's here.

@@ -1,9 +1,10 @@
 //! The worker API, as `mpegflow_protocol::worker` documents it.
 
+use super::auth;
+use super::body::{self, json, parse};
 use super::problem::{Kind, Problem};
 use super::range::{self, Wanted};
 use super::serve::TlsPeer;
-use super::{auth, body};
 use crate::ca::{self, Ca, CaError, WORKER_CERTIFICATE, Who};
 use crate::engine::{Engine, Granted, LeaseAnswer, PodRefused};
 use crate::enrol::{self, Enrolment, TokenError};
@@ -15,13 +16,10 @@ use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 use mpegflow_protocol::ids::{AttemptId, PoolName, WorkerId};
-use mpegflow_protocol::limits::MAX_WORKER_BODY;
+use mpegflow_protocol::to_json;
 use mpegflow_protocol::worker::{
     Complete, Enroll, Enrolled, Fail, Heartbeat, Lease, LeaseReply, LeaseRequest, PART_DIGEST_HEADER, Renew,
 };
-use mpegflow_protocol::{from_json, to_json};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,16 +54,6 @@ pub fn router(engine: Arc<Engine>, ca: Arc<Ca>, enrolment: Arc<Enrolment>) -> Ro
         .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed))
         .fallback(async || Problem::new(Kind::NotFound))
         .with_state(App { engine, ca, enrolment })
-}
-
-async fn parse<T: DeserializeOwned>(what: &'static str, body: Body) -> Result<T, Problem> {
-    let bytes = body::read(body, MAX_WORKER_BODY).await?;
-    Ok(from_json(what, &bytes, MAX_WORKER_BODY)?)
-}
-
-fn json<T: Serialize>(value: &T) -> Response<Body> {
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], to_json(value))
-        .into_response()
 }
 
 /// The worker whose certificate was shown.
