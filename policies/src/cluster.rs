@@ -4,7 +4,7 @@ use crate::policy::Policy;
 use crate::sets::{AddressSet, Protocol};
 use crate::source::{At, ObjectRef};
 use crate::truth::Doubt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -56,6 +56,8 @@ pub struct Cluster {
     pub worker_pools: Vec<WorkerPool>,
     /// Objects that were read and are of no concern here, by kind.
     pub unrelated: BTreeMap<Arc<str>, u32>,
+    /// Pods that Cilium manages, by namespace and name: those with a CiliumEndpoint. Empty where the input has none.
+    pub cilium_endpoints: BTreeSet<(Arc<str>, Arc<str>)>,
     /// Settings of agents that enforce policies.
     pub settings: Vec<Setting>,
     /// What the input should hold and does not, since whoever gathered it may not read it. Policies that may not be read are among

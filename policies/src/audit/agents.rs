@@ -2,7 +2,7 @@
 //! profile's assumptions hold. A policy is worth what its agent makes of it.
 
 use super::{Finding, catalog};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Pod};
 use crate::hardening::ContainerSecurity;
 use crate::profile::{Cni, Profile};
 use crate::source::{At, ObjectRef};
@@ -42,6 +42,9 @@ pub(super) fn look(cluster: &Cluster, profile: Profile) -> Agents {
             agents.add(&setting.object, &setting.at, &setting.key, &setting.value, &meaning);
         }
     }
+    if concerns(Cni::Cilium) && !cluster.cilium_endpoints.is_empty() {
+        agents.findings.extend(unmanaged(cluster));
+    }
     let running = cluster.pods.iter().filter(|pod| !pod.finished);
     for (pod, container) in running.flat_map(|pod| pod.security.containers.iter().map(move |c| (pod, c))) {
         // Pods of one DaemonSet have one template; where they are in the input, each says the same.
@@ -57,6 +60,23 @@ pub(super) fn look(cluster: &Cluster, profile: Profile) -> Agents {
         }
     }
     agents
+}
+
+/// Pods without a CiliumEndpoint, where the input has those of others: they were there before Cilium, or its agent does not get to
+/// them. A pod on its node's network has none, nor has one that no agent has been asked about yet: it has no address.
+fn unmanaged(cluster: &Cluster) -> impl Iterator<Item = Finding> {
+    let has_one =
+        |pod: &Pod| cluster.cilium_endpoints.contains(&(pod.namespace.clone(), pod.object.name.clone()));
+    let has_network =
+        |pod: &&Pod| !pod.is_template && !pod.finished && !pod.host_network && !pod.addresses.is_empty();
+    cluster.pods.iter().filter(has_network).filter(move |pod| !has_one(pod)).map(|pod| {
+        let reason = format!(
+            "other pods have a CiliumEndpoint and {} has none: to Cilium it is `unmanaged`, and nothing isolates it \
+             (Documentation/installation/k8s-install-restart-pods.rst)",
+            pod.object
+        );
+        Finding::certain(&catalog::NOT_MANAGED, pod.object.clone(), Some(pod.at.clone()), reason)
+    })
 }
 
 impl Agents {

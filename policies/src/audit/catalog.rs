@@ -129,6 +129,9 @@ catalog! {
     NOT_AS_ASSUMED = "MF217", "not-as-assumed", Warning:
         "The agent is set to do something else than its profile assumes: no verdict under that profile is sure.",
         "Take the setting back, or judge the cluster by what it does there.";
+    NOT_MANAGED = "MF218", "not-managed", Error:
+        "The agent does not manage the pod: no policy applies to it.",
+        "Restart the pod: Cilium manages pods that start after it, and for them there is a CiliumEndpoint.";
     MAY_CHANGE_POLICIES = "MF301", "may-change-policies", Warning:
         "Someone may change the policies that the proof rests on.",
         "Take the verbs create, update, patch and delete on policies from the role, or the binding from the subject.";

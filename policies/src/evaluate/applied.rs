@@ -5,7 +5,7 @@ use super::stages::Step;
 use crate::truth::Truth;
 
 /// A step that selects somebody, surely or possibly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Applied {
     /// Number of its stage.
     pub(super) stage: u32,
@@ -73,6 +73,25 @@ impl Core {
         let class = self.classes.get(endpoint).and_then(|class| usize::try_from(class.0).ok());
         let all = self.applied.get(side);
         all.zip(class).and_then(|(all, class)| all.get(class)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The bands of a stage that do something to a packet before the stage ends, and behind them those that do not.
+    pub(super) fn acting_first<'s>(
+        &self,
+        side: usize,
+        stage: &'s [Applied],
+    ) -> impl Iterator<Item = &'s [Applied]> + use<'_, 's> {
+        let bands = move |acting: bool| {
+            let bands = stage.chunk_by(|a, b| a.band == b.band);
+            bands.filter(move |band| band.iter().any(|entry| self.acts(side, *entry)) == acting)
+        };
+        bands(true).chain(bands(false))
+    }
+
+    /// Whether a step does something before its stage ends.
+    pub(super) fn acts(&self, side: usize, applied: Applied) -> bool {
+        self.step(applied)
+            .is_none_or(|step| step.opaque || step.rules.get(side).is_none_or(|rules| !rules.is_empty()))
     }
 
     /// The step itself.

@@ -3,7 +3,8 @@
 //!
 //! A pair's verdict depends on the source only through its row of egress and its place in rows of ingress, and likewise on the
 //! destination. So pairs are counted by cells, all sources of one row times all destinations of another, of which only the
-//! different answers are looked at. Nothing of the size of all pairs is kept: destinations are taken in blocks.
+//! different answers are looked at. Nothing of the size of all pairs is kept: destinations are taken in blocks. Rows stand in an
+//! order in which those that begin with the same steps are neighbours, and take these steps once.
 
 mod answers;
 mod order;

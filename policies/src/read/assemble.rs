@@ -129,6 +129,7 @@ fn append(cluster: &mut Cluster, part: Cluster) {
         rbac,
         worker_pools,
         unrelated,
+        cilium_endpoints,
         settings,
         missing_rights,
     } = part;
@@ -148,6 +149,7 @@ fn append(cluster: &mut Cluster, part: Cluster) {
         let count = cluster.unrelated.entry(kind).or_default();
         *count = count.saturating_add(many);
     }
+    cluster.cilium_endpoints.extend(cilium_endpoints);
     cluster.settings.extend(settings);
     cluster.missing_rights.extend(missing_rights);
 }

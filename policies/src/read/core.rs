@@ -29,6 +29,7 @@ pub(super) const KINDS: &[(&str, &[&str], &str)] = &[
     ("apps", &["v1"], "ReplicaSet"),
     ("batch", &["v1"], "Job"),
     ("batch", &["v1"], "CronJob"),
+    ("cilium.io", &["v2"], "CiliumEndpoint"),
     ("mpegflow.io", &["v1alpha1"], "WorkerPool"),
 ];
 
@@ -48,6 +49,9 @@ pub(super) fn read(document: &Document, cluster: &mut Cluster) -> Result<(), Rea
             let automount_token = root.bool("automountServiceAccountToken")?;
             let account = ServiceAccount { at: document.at.clone(), labels, automount_token };
             cluster.service_accounts.insert((namespace_of(document), name_of(document)?), account);
+        }
+        "CiliumEndpoint" => {
+            cluster.cilium_endpoints.insert((namespace_of(document), name_of(document)?));
         }
         "WorkerPool" => worker_pool(document, &root, cluster)?,
         "Pod" => {

@@ -40,7 +40,6 @@ const HARMLESS_OF_POLICY_GROUPS: &[(&str, &[&str])] = &[
             "CiliumBGPNodeConfigOverride",
             "CiliumBGPPeerConfig",
             "CiliumBGPPeeringPolicy",
-            "CiliumEndpoint",
             "CiliumEndpointSlice",
             "CiliumExternalWorkload",
             "CiliumGatewayClassConfig",

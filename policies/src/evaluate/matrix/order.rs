@@ -19,6 +19,8 @@ pub(super) struct Order {
     pub(super) positions: Vec<usize>,
     /// By position, how many pods are of the class.
     pub(super) pods: Vec<u64>,
+    /// By position, the group, and how many pods are of the class.
+    pub(super) behind: Vec<(u32, u64)>,
 }
 
 /// Classes whose side is the same towards everybody.
@@ -27,32 +29,44 @@ pub(super) struct Group {
     pub(super) subject: usize,
     /// Their positions.
     pub(super) members: Range<usize>,
+    /// How many of its steps are those of the group before, from the first one on.
+    pub(super) shared: usize,
+    /// After how many of its steps a group behind it goes on: more than it shares itself, ascending.
+    pub(super) kept: Vec<usize>,
 }
 
-/// What a side depends on: the steps that apply, the table of port names where rules ask for names, the shape.
-type Key<'c> = (&'c [Applied], u32, Shape);
+/// What a side depends on: the shape, the table of port names where rules ask for names, the steps that apply.
+type Key = (Shape, u32, Vec<Applied>);
+
+/// How many groups ahead are looked at for steps that they share.
+const AHEAD: usize = 32;
 
 impl Order {
     pub(super) fn new(core: &Core, direction: Direction, classes: &[Class]) -> Self {
-        let mut numbers: FxHashMap<Key<'_>, usize> = FxHashMap::default();
-        let mut members: Vec<Vec<usize>> = Vec::new();
+        let mut numbers: FxHashMap<Key, usize> = FxHashMap::default();
+        let mut members: Vec<(Key, Vec<usize>)> = Vec::new();
         for (at, class) in classes.iter().enumerate() {
+            let key = key(core, direction, class.first);
             let next = members.len();
-            let number = *numbers.entry(key(core, direction, class.first)).or_insert(next);
+            let number = *numbers.entry(key.clone()).or_insert(next);
             if number == next {
-                members.push(Vec::new());
+                members.push((key, Vec::new()));
             }
-            if let Some(members) = members.get_mut(number) {
+            if let Some((_, members)) = members.get_mut(number) {
                 members.push(at);
             }
         }
+        // Next to each other stand those that begin with the same steps, which are then taken once.
+        members.sort();
+        let (shared, kept) = shared(&members.iter().map(|(key, _)| key).collect::<Vec<_>>());
         let mut order = Self {
             groups: Vec::new(),
             classes: Vec::new(),
             positions: vec![0; classes.len()],
             pods: Vec::new(),
+            behind: Vec::new(),
         };
-        for members in members {
+        for (((_, members), shared), kept) in members.into_iter().zip(shared).zip(kept) {
             let start = order.classes.len();
             let Some(first) = members.first().and_then(|class| classes.get(*class)) else { continue };
             for class in members {
@@ -60,10 +74,12 @@ impl Order {
                     *position = order.classes.len();
                 }
                 order.classes.push(class);
-                order.pods.push(classes.get(class).map_or(0, |class| class.pods));
+                let pods = classes.get(class).map_or(0, |class| class.pods);
+                order.pods.push(pods);
+                order.behind.push((u32::try_from(order.groups.len()).unwrap_or(u32::MAX), pods));
             }
             let members = start..order.classes.len();
-            order.groups.push(Group { subject: first.first, members });
+            order.groups.push(Group { subject: first.first, members, shared, kept });
         }
         order
     }
@@ -74,10 +90,10 @@ impl Order {
     }
 }
 
-fn key(core: &Core, direction: Direction, endpoint: usize) -> Key<'_> {
+fn key(core: &Core, direction: Direction, endpoint: usize) -> Key {
     let shape = core.shapes.get(endpoint).copied().unwrap_or(Shape::Outside);
     if !core.is_subject(endpoint) {
-        return (&[], 0, shape);
+        return (shape, 0, Vec::new());
     }
     let at = side(direction);
     let applied = core.applied(at, endpoint);
@@ -90,5 +106,37 @@ fn key(core: &Core, direction: Direction, endpoint: usize) -> Key<'_> {
             })
         });
     let names = if by_names { core.port_names.get(endpoint).copied().unwrap_or_default() } else { 0 };
-    (applied, names, shape)
+    let by_stage = applied.chunk_by(|a, b| a.stage == b.stage);
+    let steps = by_stage.flat_map(|stage| core.acting_first(at, stage).flatten().copied()).collect();
+    (shape, names, steps)
+}
+
+/// By group, how many steps it begins with that the one before begins with too, in whole bands; and after how many of its own
+/// steps one behind it goes on.
+fn shared(keys: &[&Key]) -> (Vec<usize>, Vec<Vec<usize>>) {
+    let alike = |pair: &[&Key]| match pair {
+        [(shape, names, a), (other, others, b)] if (shape, names) == (other, others) => {
+            let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+            let ends_a_band = |steps: &[Applied], at: usize| match steps.get(at.saturating_sub(1)..=at) {
+                Some([before, after]) => (before.stage, before.band) != (after.stage, after.band),
+                _ => true,
+            };
+            (0..=same).rev().find(|at| ends_a_band(a, *at) && ends_a_band(b, *at)).unwrap_or(0)
+        }
+        _ => 0,
+    };
+    let shared: Vec<usize> = std::iter::once(0).chain(keys.windows(2).map(alike)).take(keys.len()).collect();
+    let kept = shared.iter().enumerate().map(|(at, own)| {
+        let behind = shared.iter().skip(at.saturating_add(1)).take(AHEAD);
+        let fewer = behind.scan(usize::MAX, |least, shared| {
+            *least = (*least).min(*shared);
+            (*least > *own).then_some(*least)
+        });
+        let mut kept: Vec<usize> = fewer.collect();
+        kept.dedup();
+        kept.reverse();
+        kept
+    });
+    let kept: Vec<Vec<usize>> = kept.collect();
+    (shared, kept)
 }

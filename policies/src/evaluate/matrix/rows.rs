@@ -1,6 +1,7 @@
 //! One subject's side towards many peers: the same steps as for one pair, a rule at a time over all peers that it is about.
 
-use super::answers::{AnswerId, BothAnswers};
+use super::answers::{AnswerId, Answers, BothAnswers};
+use super::order::Group;
 use crate::evaluate::bits::Bits;
 use crate::evaluate::core::{Core, Lowered};
 use crate::evaluate::endpoints::Shape;
@@ -91,6 +92,17 @@ pub(super) struct Rows<'c> {
     /// The state of each peer, by its number in the row.
     codes: Vec<u32>,
     remap: Vec<u32>,
+    /// Where rows behind this one go on, by how many steps were taken, ascending; those from `used` on are kept for their memory.
+    kept: Vec<Kept>,
+    used: usize,
+}
+
+/// A row after some of its steps.
+#[derive(Default)]
+struct Kept {
+    steps: usize,
+    states: Vec<StateId>,
+    codes: Vec<u32>,
 }
 
 impl<'c> Rows<'c> {
@@ -105,39 +117,92 @@ impl<'c> Rows<'c> {
             row: 0,
             codes: Vec::new(),
             remap: Vec::new(),
+            kept: Vec::new(),
+            used: 0,
         }
     }
 
-    /// A subject's answers towards the peers at these positions, in their order.
-    pub(super) fn row(&mut self, facing: &Facing, subject: usize, at: Range<usize>, out: &mut [AnswerId]) {
+    /// The next row has other peers than the last one: nothing is shared.
+    pub(super) fn start(&mut self) {
+        self.used = 0;
+    }
+
+    /// A group's answers towards the peers at these positions, in their order, each as `shown`. Rows of the same peers that are made
+    /// in the order of their groups share steps; [`Rows::start`] comes before the first of them.
+    pub(super) fn row(
+        &mut self,
+        facing: &Facing,
+        group: &Group,
+        at: Range<usize>,
+        out: &mut [u32],
+        mut shown: impl FnMut(&Answers, AnswerId) -> u32,
+    ) {
         let direction = facing.direction;
         if self.core.source_groups == 1 {
-            self.outcomes(facing, subject, at, 0, out, |rows, outcome| {
-                rows.answers.of(direction).number(&[outcome], &rows.sides)
+            self.outcomes(facing, group, at, 0, out, |rows, outcome| {
+                let answers = rows.answers.of(direction);
+                let number = answers.number(&[outcome], &rows.sides);
+                shown(answers, number)
             });
             return;
         }
         let mut groups = vec![vec![ALLOWED; at.len()]; self.core.source_groups];
-        for (group, outcomes) in groups.iter_mut().enumerate() {
-            self.outcomes(facing, subject, at.clone(), group, outcomes, |_, outcome| outcome);
+        for (number, outcomes) in groups.iter_mut().enumerate() {
+            self.start();
+            self.outcomes(facing, group, at.clone(), number, outcomes, |_, outcome| outcome);
         }
+        self.start();
         for (i, slot) in out.iter_mut().enumerate() {
             let own: Vec<OutcomeId> = groups.iter().filter_map(|outcomes| outcomes.get(i)).copied().collect();
-            *slot = self.answers.of(direction).number(&own, &self.sides);
+            let answers = self.answers.of(direction);
+            let number = answers.number(&own, &self.sides);
+            *slot = shown(answers, number);
+        }
+    }
+
+    /// Goes on where a row before had taken some of the steps that this one shares with it; how many those are.
+    fn resume(&mut self, shared: usize, peers: usize) -> usize {
+        let fits = |kept: &Kept| kept.steps <= shared && kept.codes.len() == peers;
+        self.used = self.kept.iter().take(self.used).take_while(|kept| fits(kept)).count();
+        let last = self.used.checked_sub(1).and_then(|last| self.kept.get(last));
+        let Some(Kept { steps, states, codes }) = last else {
+            self.codes.clear();
+            self.codes.resize(peers, 0);
+            self.begin(vec![START]);
+            return 0;
+        };
+        self.codes.clone_from(codes);
+        self.states.clone_from(states);
+        let steps = *steps;
+        self.renumber();
+        steps
+    }
+
+    /// Keeps the row as it is now.
+    fn keep(&mut self, steps: usize) {
+        if self.used == self.kept.len() {
+            self.kept.push(Kept::default());
+        }
+        if let Some(kept) = self.kept.get_mut(self.used) {
+            kept.steps = steps;
+            kept.states.clone_from(&self.states);
+            kept.codes.clone_from(&self.codes);
+            self.used = self.used.saturating_add(1);
         }
     }
 
     fn outcomes(
         &mut self,
         facing: &Facing,
-        subject: usize,
+        row: &Group,
         at: Range<usize>,
         group: usize,
         out: &mut [u32],
-        number: impl Fn(&mut Self, OutcomeId) -> u32,
+        mut number: impl FnMut(&mut Self, OutcomeId) -> u32,
     ) {
         let core = self.core;
         let direction = facing.direction;
+        let subject = row.subject;
         if !core.is_subject(subject) {
             for (slot, peer) in out.iter_mut().zip(facing.peers.get(at).unwrap_or_default()) {
                 let outcome = core.side(&mut self.sides, direction, subject, *peer, group);
@@ -145,15 +210,19 @@ impl<'c> Rows<'c> {
             }
             return;
         }
-        self.codes.clear();
-        self.codes.resize(at.len(), 0);
-        self.begin(vec![START]);
+        let done = self.resume(row.shared, at.len());
+        let mut kept = row.kept.iter().copied().filter(|steps| *steps > done).peekable();
+        let mut steps = 0usize;
         let own = side(direction);
         let mut applied = core.applied(own, subject);
         for (number, stage) in core.stages.iter().enumerate() {
             let here;
             (here, applied) = of_stage(applied, number);
-            for band in here.chunk_by(|a, b| a.band == b.band) {
+            for band in core.acting_first(own, here) {
+                steps = steps.saturating_add(band.len());
+                if steps <= done {
+                    continue;
+                }
                 let start = (band.len() > 1).then(|| (self.states.clone(), self.codes.clone()));
                 let mut united: Option<Vec<StateId>> = None;
                 for (entry, step) in band.iter().filter_map(|entry| Some((entry, core.step(*entry)?))) {
@@ -187,6 +256,12 @@ impl<'c> Rows<'c> {
                         }
                     }
                 }
+                if kept.next_if_eq(&steps).is_some() {
+                    self.keep(steps);
+                }
+            }
+            if steps < done {
+                continue;
             }
             let end = core.stage_end(stage, own, here, &mut self.sides.traffic);
             self.step_all(end);

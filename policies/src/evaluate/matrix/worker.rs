@@ -1,6 +1,6 @@
 //! One thread's work: blocks of destinations against all sources.
 
-use super::answers::AnswerId;
+use super::answers::{AnswerId, Answers};
 use super::rows::Rows;
 use super::{Matrix, Tally};
 use crate::evaluate::side::{Join, OutcomeId, verdict};
@@ -10,6 +10,9 @@ use std::ops::Range;
 
 /// Bytes of the table of kinds, beyond which it is begun anew.
 const MOST_KINDS: usize = 32 << 20;
+
+/// A kind that was not asked for yet.
+const UNASKED: u8 = u8::MAX;
 
 /// Rows that are turned at once.
 const TURNED: usize = 16;
@@ -54,13 +57,71 @@ impl Counts {
 pub(super) struct Worker<'m, 'e, 'a> {
     matrix: &'m Matrix<'e, 'a>,
     rows: Rows<'m>,
-    /// By answer of ingress and answer of egress: what is between, and 255 where that was not asked yet.
-    kinds: Vec<Vec<u8>>,
-    kept: usize,
+    kinds: Kinds,
 }
 
-/// Answers of ingress among the sources of one group, each with the pods behind it.
-type Runs = Vec<(AnswerId, u64)>;
+/// What is between two pods, by the answers of both sides: a row for each answer of ingress that was asked about.
+struct Kinds {
+    /// Rows side by side. The first is of those who let nothing pass.
+    all: Vec<u8>,
+    /// How long a row is: all answers of egress have room.
+    width: usize,
+    /// By answer of ingress, where its row begins; 0 where it has none.
+    rows: Vec<u32>,
+    /// The answers, row by row.
+    answers: Vec<AnswerId>,
+}
+
+impl Kinds {
+    fn new() -> Self {
+        Self { all: Vec::new(), width: 0, rows: Vec::new(), answers: Vec::new() }
+    }
+
+    /// Makes room for so many answers of egress, and forgets everything where it has become too much. Where rows begin is another
+    /// place afterwards.
+    fn make_room(&mut self, egress: usize) {
+        let width = self.width.max(egress.next_power_of_two());
+        if width == self.width && self.all.len() <= MOST_KINDS {
+            return;
+        }
+        let mut all = vec![Kind::Separated as u8; width];
+        let mut kept: Vec<AnswerId> = vec![0];
+        if self.all.len() <= MOST_KINDS {
+            for (answer, row) in self.answers.iter().zip(self.all.chunks(self.width.max(1))).skip(1) {
+                if let Some(start) = self.rows.get_mut(index(*answer)) {
+                    *start = u32::try_from(all.len()).unwrap_or(0);
+                }
+                all.extend_from_slice(row);
+                all.resize(all.len().saturating_add(width.saturating_sub(row.len())), UNASKED);
+                kept.push(*answer);
+            }
+        } else {
+            self.rows.clear();
+        }
+        (self.all, self.width, self.answers) = (all, width, kept);
+    }
+
+    /// Where the row of an answer begins, which is made if there is none.
+    fn row(&mut self, ingress: AnswerId) -> u32 {
+        let at = index(ingress);
+        if at >= self.rows.len() {
+            self.rows.resize(at.saturating_add(1), 0);
+        }
+        let Some(start) = self.rows.get_mut(at) else { return 0 };
+        if *start == 0 {
+            *start = u32::try_from(self.all.len()).unwrap_or(0);
+            self.all.resize(self.all.len().saturating_add(self.width), UNASKED);
+            self.answers.push(ingress);
+        }
+        *start
+    }
+
+    /// The answer whose row begins there.
+    fn answer(&self, row: u32) -> AnswerId {
+        let number = index(row).checked_div(self.width).unwrap_or(0);
+        self.answers.get(number).copied().unwrap_or_default()
+    }
+}
 
 /// The destinations of one group against everybody.
 struct Column<'w> {
@@ -70,8 +131,8 @@ struct Column<'w> {
     egress: &'w [AnswerId],
     /// How many groups of sources there are.
     groups: usize,
-    /// Answers of ingress, by position of the source.
-    ingress: &'w [AnswerId],
+    /// Answers of ingress, as they are shown, by position of the source.
+    ingress: &'w [u32],
     /// Pods behind each of the destinations.
     pods: &'w [u64],
 }
@@ -81,19 +142,30 @@ impl Column<'_> {
     fn egress(&self, source_group: usize) -> impl Iterator<Item = AnswerId> + '_ {
         self.egress.iter().skip(source_group).step_by(self.groups).copied()
     }
+
+    /// For each of the destinations the answers of all groups of sources, and its pods.
+    fn by_destination(&self) -> impl Iterator<Item = (&[AnswerId], u64)> {
+        self.egress.chunks(self.groups.max(1)).zip(self.pods.iter().copied())
+    }
 }
 
 impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
     pub(super) fn new(matrix: &'m Matrix<'e, 'a>) -> Self {
-        Self { matrix, rows: Rows::new(&matrix.evaluation.core), kinds: Vec::new(), kept: 0 }
+        Self { matrix, rows: Rows::new(&matrix.evaluation.core), kinds: Kinds::new() }
     }
 
     pub(super) fn steps(&self) -> u64 {
         self.rows.steps
     }
 
-    /// Makes the rows of a block of groups of destinations, and hands them on group by group.
-    fn columns(&mut self, groups: Range<usize>, mut take: impl FnMut(&mut Self, &Column<'_>)) {
+    /// Makes the rows of a block of groups of destinations, and hands them on group by group. Answers of ingress are handed on as
+    /// `shown`.
+    fn columns(
+        &mut self,
+        groups: Range<usize>,
+        shown: impl Fn(&mut Kinds, &Answers, AnswerId) -> u32,
+        mut take: impl FnMut(&mut Self, &Column<'_>),
+    ) {
         let matrix = self.matrix;
         let groups = matrix.destinations.groups.get(groups).unwrap_or_default();
         let start = groups.first().map_or(0, |group| group.members.start);
@@ -103,9 +175,10 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
         // Turned, so that what a destination is asked for lies side by side; a few rows at a time, which a cache holds.
         let mut egress: Vec<AnswerId> = vec![0; width.saturating_mul(sources.len())];
         let mut rows: Vec<AnswerId> = vec![0; width.saturating_mul(TURNED)];
+        self.rows.start();
         for (strip, some) in sources.chunks(TURNED).enumerate() {
             for (source, row) in some.iter().zip(rows.chunks_mut(width.max(1))) {
-                self.rows.row(&matrix.egress, source.subject, start..end, row);
+                self.rows.row(&matrix.egress, source, start..end, row, |_, answer| answer);
             }
             let first = strip.saturating_mul(TURNED);
             for (column, to) in egress.chunks_mut(sources.len().max(1)).enumerate() {
@@ -118,8 +191,14 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
             }
         }
         let mut ingress: Vec<AnswerId> = vec![0; matrix.classes.len()];
+        self.rows.start();
         for group in groups {
-            self.rows.row(&matrix.ingress, group.subject, 0..matrix.classes.len(), &mut ingress);
+            self.kinds.make_room(self.rows.answers.egress.len());
+            let Self { rows, kinds, .. } = self;
+            let everybody = 0..matrix.classes.len();
+            rows.row(&matrix.ingress, group, everybody, &mut ingress, |all, answer| {
+                shown(kinds, all, answer)
+            });
             let turned = group.members.start.saturating_sub(start).saturating_mul(sources.len())
                 ..group.members.end.saturating_sub(start).saturating_mul(sources.len());
             let column = Column {
@@ -136,8 +215,10 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
     /// Counts the pairs of a block.
     pub(super) fn tally(&mut self, block: Range<usize>, part: &mut Tally) {
         let mut counts = Counts::default();
-        let mut runs: Runs = Vec::new();
-        self.columns(block, |this, column| this.count(column, &mut runs, &mut counts));
+        let row = |kinds: &mut Kinds, answers: &Answers, answer| {
+            if answers.is_silent(answer) { 0 } else { kinds.row(answer) }
+        };
+        self.columns(block, row, |this, column| this.count(column, &mut counts));
         let Counts { connected, unknown, separated } = counts;
         part.connected = part.connected.saturating_add(connected);
         part.unknown = part.unknown.saturating_add(unknown);
@@ -145,25 +226,15 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
         part.pairs = part.pairs.saturating_add(connected).saturating_add(unknown).saturating_add(separated);
     }
 
-    fn count(&mut self, column: &Column<'_>, runs: &mut Runs, counts: &mut Counts) {
+    /// Counts the pairs of a column, whose answers of ingress are rows of kinds.
+    fn count(&mut self, column: &Column<'_>, counts: &mut Counts) {
         let matrix = self.matrix;
         let sum = |pods: &[u64]| pods.iter().fold(0u64, |sum, pods| sum.saturating_add(*pods));
         let mut own = Counts::default();
-        for (number, sources) in matrix.sources.groups.iter().enumerate() {
-            let answers = column.ingress.get(sources.members.clone()).unwrap_or_default();
-            let pods = matrix.sources.pods.get(sources.members.clone()).unwrap_or_default();
-            self.gather(runs, answers, pods);
-            if runs.is_empty() {
-                continue;
-            }
-            for (out, many) in column.egress(number).zip(column.pods) {
-                if self.rows.answers.egress.is_silent(out) {
-                    continue;
-                }
-                for (into, sum) in runs.iter() {
-                    own.add(self.kind(out, *into), sum.saturating_mul(*many));
-                }
-            }
+        for (egress, many) in column.by_destination() {
+            let (connected, unknown) = self.met(column.ingress, egress);
+            own.add(Kind::Connected, connected.saturating_mul(many));
+            own.add(Kind::Unknown, unknown.saturating_mul(many));
         }
         counts.add(Kind::Connected, own.connected);
         counts.add(Kind::Unknown, own.unknown);
@@ -188,47 +259,43 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
         }
     }
 
-    /// Adds up the pods behind equal answers, as far as they stand near each other, and leaves out those that let nothing pass.
-    fn gather(&self, runs: &mut Runs, answers: &[AnswerId], pods: &[u64]) {
-        runs.clear();
-        for (answer, pods) in answers.iter().zip(pods) {
-            if self.rows.answers.ingress.is_silent(*answer) {
-                continue;
-            }
-            match runs.iter_mut().rev().take(4).find(|(same, _)| same == answer) {
-                Some((_, sum)) => *sum = sum.saturating_add(*pods),
-                None => runs.push((*answer, *pods)),
+    /// The sources that are connected with a destination, and those of which it is not known. This is the innermost loop: one look
+    /// into a table, and no branch but for what was not asked yet.
+    fn met(&mut self, rows: &[u32], egress: &[AnswerId]) -> (u64, u64) {
+        let (mut connected, mut unknown) = (0u64, 0u64);
+        let mut unasked = Vec::new();
+        for (row, (group, pods)) in rows.iter().zip(&self.matrix.sources.behind) {
+            let out = egress.get(index(*group)).copied().unwrap_or_default();
+            let kind = self.kinds.all.get(index(row.wrapping_add(out))).copied().unwrap_or(UNASKED);
+            let of = |wanted: Kind| if kind == wanted as u8 { *pods } else { 0 };
+            connected = connected.wrapping_add(of(Kind::Connected));
+            unknown = unknown.wrapping_add(of(Kind::Unknown));
+            if kind == UNASKED {
+                unasked.push((*row, out, *pods));
             }
         }
+        for (row, out, pods) in unasked {
+            match self.kind(out, row) {
+                Kind::Connected => connected = connected.wrapping_add(pods),
+                Kind::Unknown => unknown = unknown.wrapping_add(pods),
+                Kind::Separated => {}
+            }
+        }
+        (connected, unknown)
     }
 
-    /// What is between two pods by the answers of both sides.
-    fn kind(&mut self, egress: AnswerId, ingress: AnswerId) -> Kind {
-        let (out, into) = (index(egress), index(ingress));
-        let known = self.kinds.get(into).and_then(|row| row.get(out)).copied();
-        match known {
+    /// What is between two pods by the answer of one side and the row of the other's.
+    fn kind(&mut self, egress: AnswerId, row: u32) -> Kind {
+        let at = index(row.wrapping_add(egress));
+        match self.kinds.all.get(at) {
             Some(0) => return Kind::Connected,
             Some(1) => return Kind::Unknown,
             Some(2) => return Kind::Separated,
             _ => {}
         }
-        let kind = self.compute(egress, ingress);
-        let width = self.rows.answers.egress.len();
-        if self.kept > MOST_KINDS {
-            self.kinds.clear();
-            self.kept = 0;
-        }
-        if into >= self.kinds.len() {
-            self.kinds.resize_with(into.saturating_add(1), Vec::new);
-        }
-        if let Some(row) = self.kinds.get_mut(into) {
-            if row.len() < width {
-                self.kept = self.kept.saturating_add(width.saturating_sub(row.len()));
-                row.resize(width, u8::MAX);
-            }
-            if let Some(slot) = row.get_mut(out) {
-                *slot = kind as u8;
-            }
+        let kind = self.compute(egress, self.kinds.answer(row));
+        if let Some(slot) = self.kinds.all.get_mut(at) {
+            *slot = kind as u8;
         }
         kind
     }
@@ -267,23 +334,27 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
             let class = class.and_then(|class| matrix.classes.get(*class));
             EndpointId::at(class.map_or(usize::MAX, |class| class.first))
         };
-        self.columns(block, |this, column| {
-            for (number, sources) in matrix.sources.groups.iter().enumerate() {
-                for (out, position) in column.egress(number).zip(column.destinations.clone()) {
-                    let to = member(matrix.destinations.classes.get(position));
-                    for source in sources.members.clone() {
-                        let Some(into) = column.ingress.get(source).copied() else { continue };
-                        let from = member(matrix.sources.classes.get(source));
-                        let Some(outcome) = this.join(out, into) else { continue };
-                        let sides = &this.rows.sides;
-                        let verdict = known
-                            .entry(outcome)
-                            .or_insert_with(|| verdict(&sides.traffic, sides.outcome(outcome)));
-                        visit(from, to, verdict.clone());
+        self.columns(
+            block,
+            |_, _, answer| answer,
+            |this, column| {
+                for (number, sources) in matrix.sources.groups.iter().enumerate() {
+                    for (out, position) in column.egress(number).zip(column.destinations.clone()) {
+                        let to = member(matrix.destinations.classes.get(position));
+                        for source in sources.members.clone() {
+                            let Some(into) = column.ingress.get(source).copied() else { continue };
+                            let from = member(matrix.sources.classes.get(source));
+                            let Some(outcome) = this.join(out, into) else { continue };
+                            let sides = &this.rows.sides;
+                            let verdict = known
+                                .entry(outcome)
+                                .or_insert_with(|| verdict(&sides.traffic, sides.outcome(outcome)));
+                            visit(from, to, verdict.clone());
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     }
 
     fn join(&mut self, egress: AnswerId, ingress: AnswerId) -> Option<OutcomeId> {
