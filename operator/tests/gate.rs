@@ -66,7 +66,10 @@ async fn verdicts(it: &Installed) -> Vec<(String, bool, String)> {
     let pool = store.pools().await.unwrap().into_iter().find(|pool| pool.name.as_str() == "default");
     let policy = pool.and_then(|pool| pool.policy);
     let all = store.verdicts(mpegflow_broker::model::Time(0)).await.unwrap();
-    all.into_iter().filter(|v| Some(&v.policy) == policy.as_ref()).map(|v| (v.node, v.verified, v.reason)).collect()
+    all.into_iter()
+        .filter(|v| Some(&v.policy) == policy.as_ref())
+        .map(|v| (v.node, v.verified, v.reason))
+        .collect()
 }
 
 async fn until_verdict(it: &Installed, verified: bool) {
@@ -114,7 +117,12 @@ async fn a_pool_works_only_while_canaries_prove_its_isolation() {
     let pool = it.until_isolation("Verified").await;
     assert!(condition(&pool, "IsolationVerified").unwrap().0);
     let says = message(&pool);
-    assert!(says.contains("API server") && says.contains("control API") && says.contains("perhaps not there: metadata"), "{says}");
+    assert!(
+        says.contains("API server")
+            && says.contains("control API")
+            && says.contains("perhaps not there: metadata"),
+        "{says}"
+    );
     let lease = worker.lease().await;
     it.until_no_canary().await;
     it.until_pool("it is busy", |pool| pool.status.as_ref().is_some_and(|status| status.busy == 1)).await;
@@ -179,7 +187,10 @@ async fn a_report_that_somebody_else_wrote_is_not_read() {
         .await;
     }
     assert_eq!(verdicts(&it).await, []);
-    assert_eq!(it.live_canaries().await.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), [canary.name_any()]);
+    assert_eq!(
+        it.live_canaries().await.iter().map(|pod| pod.name_any()).collect::<Vec<_>>(),
+        [canary.name_any()]
+    );
 
     // Its own canary says what is no report: too much, too little, something else.
     for (says, reason) in [
@@ -268,7 +279,8 @@ async fn an_operator_that_starts_again_sweeps_what_is_left_and_tries_nothing_twi
     it.until_no_canary().await;
     let of_canaries = |from: usize| -> Vec<String> {
         let writes = it.turn.cluster.writes().split_off(from);
-        let ours = writes.into_iter().filter(|w| w.user.ends_with(":mpegflow-operator") && w.resource != "leases");
+        let ours =
+            writes.into_iter().filter(|w| w.user.ends_with(":mpegflow-operator") && w.resource != "leases");
         ours.map(|w| format!("{} {} {}", w.verb, w.resource, w.name)).collect()
     };
     // What the last look at the pool has written is there.

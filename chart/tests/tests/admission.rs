@@ -203,7 +203,11 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
 
     // The operator makes canaries, which can be nothing else; nobody else makes even those.
     create(&operator, canary("good", |_| {})).await.unwrap();
-    refused("a canary of others", "made from WorkerPools alone", create(&stranger, canary("theirs", |_| {})).await);
+    refused(
+        "a canary of others",
+        "made from WorkerPools alone",
+        create(&stranger, canary("theirs", |_| {})).await,
+    );
     let token = json!({ "name": "token", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } });
     let set = |path: &'static str, value: Value| {
         move |pod: &mut Value| {
@@ -213,30 +217,56 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
     };
     type Change = Box<dyn FnOnce(&mut Value)>;
     let changes: Vec<(&str, Change)> = vec![
-        ("no label of a canary", Box::new(set("/metadata/labels", json!({ "mpegflow.io/pool": "transcode" })))),
+        (
+            "no label of a canary",
+            Box::new(set("/metadata/labels", json!({ "mpegflow.io/pool": "transcode" }))),
+        ),
         ("no owner", Box::new(set("/metadata/ownerReferences", json!([])))),
         ("another pool's account", Box::new(set("/spec/serviceAccountName", json!("other-worker")))),
         ("a token", Box::new(set("/spec/automountServiceAccountToken", json!(true)))),
         ("a token of its own", Box::new(set("/spec/volumes", json!([token])))),
-        ("a Secret", Box::new(set("/spec/volumes", json!([{ "name": "s", "secret": { "secretName": "s" } }])))),
-        ("a folder of the node", Box::new(set("/spec/volumes", json!([{ "name": "h", "hostPath": { "path": "/" } }])))),
+        (
+            "a Secret",
+            Box::new(set("/spec/volumes", json!([{ "name": "s", "secret": { "secretName": "s" } }]))),
+        ),
+        (
+            "a folder of the node",
+            Box::new(set("/spec/volumes", json!([{ "name": "h", "hostPath": { "path": "/" } }]))),
+        ),
         ("the node's network", Box::new(set("/spec/hostNetwork", json!(true)))),
         ("the node's processes", Box::new(set("/spec/hostPID", json!(true)))),
         ("another program", Box::new(set("/spec/containers/0/command", json!(["sh"])))),
         ("a worker", Box::new(set("/spec/containers/0/args", json!(["--join", "x"])))),
-        ("a second container", Box::new(|pod| {
-            let more = json!({ "name": "more", "image": "x", "args": ["--canary"] });
-            pod["spec"]["containers"].as_array_mut().unwrap().push(more);
-        })),
-        ("a container before it", Box::new(set("/spec/initContainers", json!([{ "name": "i", "image": "x" }])))),
-        ("a Secret's value", Box::new(|pod| {
-            let value = json!({ "secretKeyRef": { "name": "s", "key": "k" } });
-            pod["spec"]["containers"][0]["env"][0] = json!({ "name": "S", "valueFrom": value });
-        })),
-        ("for ever", Box::new(|pod| drop(pod["spec"].as_object_mut().unwrap().remove("activeDeadlineSeconds")))),
+        (
+            "a second container",
+            Box::new(|pod| {
+                let more = json!({ "name": "more", "image": "x", "args": ["--canary"] });
+                pod["spec"]["containers"].as_array_mut().unwrap().push(more);
+            }),
+        ),
+        (
+            "a container before it",
+            Box::new(set("/spec/initContainers", json!([{ "name": "i", "image": "x" }]))),
+        ),
+        (
+            "a Secret's value",
+            Box::new(|pod| {
+                let value = json!({ "secretKeyRef": { "name": "s", "key": "k" } });
+                pod["spec"]["containers"][0]["env"][0] = json!({ "name": "S", "valueFrom": value });
+            }),
+        ),
+        (
+            "for ever",
+            Box::new(|pod| drop(pod["spec"].as_object_mut().unwrap().remove("activeDeadlineSeconds"))),
+        ),
         ("again and again", Box::new(set("/spec/restartPolicy", json!("Always")))),
     ];
-    create(&stranger, json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "other-worker" } })).await.unwrap();
+    create(
+        &stranger,
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "other-worker" } }),
+    )
+    .await
+    .unwrap();
     for (what, change) in changes {
         refused(what, "made from WorkerPools alone", create(&operator, canary("bad", change)).await);
     }
@@ -251,7 +281,10 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
     pods.patch_status("good", &PatchParams::default(), &Patch::Merge(&placed)).await.expect("another status");
     let node = impersonating(&cluster, "system:node:n1", &["system:nodes", "system:masters"]).await;
     let of_node: Api<Pod> = Api::namespaced(node, "media");
-    of_node.patch_status("good", &PatchParams::default(), &Patch::Merge(&says)).await.expect("its kubelet's word");
+    of_node
+        .patch_status("good", &PatchParams::default(), &Patch::Merge(&says))
+        .await
+        .expect("its kubelet's word");
 
     // And no pod at all elsewhere.
     let mut free = pod();

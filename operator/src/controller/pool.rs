@@ -1,9 +1,9 @@
 //! One pool: from its objects in the cluster to the ones it needs, from the beginning each time.
 
 use super::context::Context;
-use super::status::{Applied, ISOLATION_VERIFIED, QUIET, Rollout, Standing, status};
 use super::push::{self, Open};
 use super::scale_in;
+use super::status::{Applied, ISOLATION_VERIFIED, QUIET, Rollout, Standing, status};
 use crate::cluster::ApplyError;
 use crate::crd::{ConditionStatus, LastScale, WorkerPool, WorkerPoolStatus};
 use crate::desired::{self, CANARY_LABEL, Child, Kind, Replicas};
@@ -385,7 +385,8 @@ async fn report(
 async fn tell_isolation(pool: &WorkerPool, context: &Context, status: &WorkerPoolStatus) {
     let find = |status: &WorkerPoolStatus| {
         let mut all = status.conditions.iter();
-        all.find(|condition| condition.kind == ISOLATION_VERIFIED).map(|c| (c.status, c.reason.clone(), c.message.clone()))
+        all.find(|condition| condition.kind == ISOLATION_VERIFIED)
+            .map(|c| (c.status, c.reason.clone(), c.message.clone()))
     };
     let before = pool.status.as_ref().and_then(find);
     let Some((now, reason, message)) = find(status) else { return };

@@ -29,7 +29,8 @@ pub struct Target {
 
 /// What no worker may reach: it enrols once none of these answers, and the broker does. Each address once.
 pub fn targets(settings: &Settings) -> Vec<Target> {
-    let asked = |name: &str, address: &SocketAddr| Target { name: name.to_owned(), address: *address, asked: true };
+    let asked =
+        |name: &str, address: &SocketAddr| Target { name: name.to_owned(), address: *address, asked: true };
     let named = settings.unreachable.iter().map(|(name, address)| asked(name, address));
     let control = settings.control.iter().map(|control| asked("the broker's control API", &control.address));
     // Whether anybody is there, the operator has no right to know: what answers there hands out the node's own credentials.
@@ -38,8 +39,7 @@ pub fn targets(settings: &Settings) -> Vec<Target> {
         ("metadata service of tasks", SocketAddr::from(([169, 254, 170, 2], 80))),
         ("metadata service", SocketAddr::from(([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 80))),
     ];
-    let metadata =
-        metadata.map(|(name, address)| Target { name: name.to_owned(), address, asked: false });
+    let metadata = metadata.map(|(name, address)| Target { name: name.to_owned(), address, asked: false });
     let mut targets: Vec<Target> = Vec::new();
     for target in named.chain(control).chain(metadata) {
         if !targets.iter().any(|other| other.address == target.address) {

@@ -30,10 +30,6 @@ impl Controls {
         Self { addresses, looked: None }
     }
 
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.addresses.keys().copied().collect()
-    }
-
     /// What came of a look that began at a time, at all of the addresses.
     pub(super) fn looked(&mut self, began: Instant, answered: &[SocketAddr]) {
         for (address, streak) in &mut self.addresses {

@@ -77,7 +77,9 @@ impl Finding {
 pub fn judge(report: &str, targets: &[Target], is_tested: impl Fn(SocketAddr) -> bool) -> Finding {
     let report: Report = match from_json("report", report.as_bytes(), MAX_REPORT) {
         Ok(report) => report,
-        Err(error) => return Finding::new(Code::BadReport, format!("the canary's report cannot be read: {error}")),
+        Err(error) => {
+            return Finding::new(Code::BadReport, format!("the canary's report cannot be read: {error}"));
+        }
     };
     let mut looked: Vec<SocketAddr> = report.looks.iter().map(|look| look.at).collect();
     let mut asked: Vec<SocketAddr> = targets.iter().map(|target| target.address).collect();
@@ -88,7 +90,8 @@ pub fn judge(report: &str, targets: &[Target], is_tested: impl Fn(SocketAddr) ->
         return Finding::new(Code::BadReport, sentence);
     }
     // An answer counts whoever gives it; only silence has to be told from nobody being there.
-    let answered = |address| report.looks.iter().any(|look| look.at == address && look.is == Outcome::Answered);
+    let answered =
+        |address| report.looks.iter().any(|look| look.at == address && look.is == Outcome::Answered);
     let mut open: Vec<String> =
         targets.iter().filter(|target| answered(target.address)).map(called).collect();
     if report.node == Outcome::Answered {
@@ -99,13 +102,18 @@ pub fn judge(report: &str, targets: &[Target], is_tested: impl Fn(SocketAddr) ->
         return Finding::new(Code::Reachable, format!("{} {verb} a pod of this pool", open.join(", ")));
     }
     if !report.broker {
-        let sentence = "the broker does not answer a pod of this pool, so that silence elsewhere means nothing";
+        let sentence =
+            "the broker does not answer a pod of this pool, so that silence elsewhere means nothing";
         return Finding::new(Code::BrokerSilent, sentence);
     }
     let (asked, unasked): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(|target| target.asked);
-    let absent: Vec<String> = asked.iter().filter(|target| !is_tested(target.address)).map(|t| called(t)).collect();
+    let absent: Vec<String> =
+        asked.iter().filter(|target| !is_tested(target.address)).map(|t| called(t)).collect();
     if !absent.is_empty() {
-        let sentence = format!("{} did not answer the operator either, so that silence means nothing", absent.join(", "));
+        let sentence = format!(
+            "{} did not answer the operator either, so that silence means nothing",
+            absent.join(", ")
+        );
         return Finding::new(Code::Untested, sentence);
     }
     if asked.is_empty() {
@@ -166,7 +174,11 @@ mod tests {
         };
         let closed = report(true, Silent, &all(Silent));
         assert_eq!(code(&closed, &[API, DNS]), Code::Verified);
-        assert_eq!(code(&report(true, Refused, &all(Refused)), &[API, DNS]), Code::Verified, "refused is no answer");
+        assert_eq!(
+            code(&report(true, Refused, &all(Refused)), &[API, DNS]),
+            Code::Verified,
+            "refused is no answer"
+        );
         assert_eq!(code(&closed, &[API]), Code::Untested, "nobody is there");
         assert_eq!(code(&closed, &[]), Code::Untested);
         assert_eq!(code(&report(false, Silent, &all(Silent)), &[API, DNS]), Code::BrokerSilent);
@@ -174,7 +186,10 @@ mod tests {
         let alone = report(true, Silent, &[(METADATA, Silent)]);
         assert_eq!(judge(&alone, &nobody, |_| true).code, Code::Untested, "nothing had a control");
         let says = judge(&closed, &targets(), |_| false).sentence;
-        assert!(says.contains("API server (10.96.0.1:443), DNS (10.96.0.10:53) did not answer the operator"), "{says}");
+        assert!(
+            says.contains("API server (10.96.0.1:443), DNS (10.96.0.10:53) did not answer the operator"),
+            "{says}"
+        );
         let says = judge(&closed, &targets(), |_| true).sentence;
         assert!(says.ends_with("perhaps not there: metadata service, the agent of its node"), "{says}");
     }
@@ -187,11 +202,18 @@ mod tests {
             for broker in [true, false] {
                 let found = judge(&report(broker, Silent, &looks), &targets(), |_| false);
                 assert_eq!(found.code, Code::Reachable, "{at}");
-                assert!(found.sentence.contains(at) && found.sentence.contains("answers"), "{}", found.sentence);
+                assert!(
+                    found.sentence.contains(at) && found.sentence.contains("answers"),
+                    "{}",
+                    found.sentence
+                );
             }
         }
         let found = judge(&report(true, Answered, &all(Silent)), &targets(), |_| true);
-        assert_eq!((found.code, found.sentence.as_str()), (Code::Reachable, "the agent of its node answers a pod of this pool"));
+        assert_eq!(
+            (found.code, found.sentence.as_str()),
+            (Code::Reachable, "the agent of its node answers a pod of this pool")
+        );
     }
 
     #[test]

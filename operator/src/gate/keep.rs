@@ -191,7 +191,11 @@ fn job(around: &Around, step: Step) -> Option<impl Future<Output = Done> + Send 
                 Done::Looked { began, answered: controls::look(asked).await }
             }
             Step::Create { key, run, pod } => {
-                let name = pod.pointer("/metadata/name").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
+                let name = pod
+                    .pointer("/metadata/name")
+                    .and_then(|name| name.as_str())
+                    .unwrap_or_default()
+                    .to_owned();
                 let answer = create(client, &key, &name, pod).await;
                 Done::Created { key, run, name, answer }
             }
@@ -236,7 +240,8 @@ async fn create(client: Client, key: &Key, name: &str, pod: serde_json::Value) -
             let namespace = &key.0;
             tracing::warn!(namespace, pool = key.1, why = status.message, "the API server refuses a canary");
             let message = status.message.replace(name, "the canary");
-            let hint = format!("{message}; has the namespace {namespace} the label mpegflow.io/workers=true?");
+            let hint =
+                format!("{message}; has the namespace {namespace} the label mpegflow.io/workers=true?");
             Err(text::clean(&hint, MAX_REASON.saturating_mul(2)))
         }
         Ok(Err(_)) | Err(_) => Err("the API server does not answer".to_owned()),
@@ -247,11 +252,8 @@ async fn create(client: Client, key: &Key, name: &str, pod: serde_json::Value) -
 async fn delete(client: Client, namespace: &str, name: &str, uid: &str) -> bool {
     let pods: Api<core::Pod> = Api::namespaced(client, namespace);
     let same = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let params = DeleteParams {
-        grace_period_seconds: Some(0),
-        preconditions: Some(same),
-        ..DeleteParams::default()
-    };
+    let params =
+        DeleteParams { grace_period_seconds: Some(0), preconditions: Some(same), ..DeleteParams::default() };
     match tokio::time::timeout(PATIENCE, pods.delete(name, &params)).await {
         Ok(Ok(_)) => true,
         Ok(Err(kube::Error::Api(status))) => matches!(status.code, 404 | 409),

@@ -158,6 +158,7 @@ impl State {
 
     /// A pool is to be verified.
     pub(super) fn wants(&mut self, key: &Key, wanted: Wanted) {
+        let has_room = self.pools.len() < MOST_POOLS;
         match self.pools.get_mut(key) {
             Some(pool) if pool.wanted.uid == wanted.uid => {
                 if pool.wanted.digest != wanted.digest {
@@ -170,7 +171,7 @@ impl State {
                 self.forget(key);
                 self.wants(key, wanted);
             }
-            None if self.pools.len() < MOST_POOLS => {
+            None if has_room => {
                 let pool = Pool {
                     wanted,
                     touched: 0,
@@ -214,7 +215,10 @@ impl State {
     /// It counts as reported.
     pub(super) fn isolation(&mut self, key: &Key, now: Instant) -> Option<Isolation> {
         let Some(pool) = self.pools.get_mut(key) else {
-            return Some(Isolation::unknown("TooManyPools", "there are more pools than the operator can verify"));
+            return Some(Isolation::unknown(
+                "TooManyPools",
+                "there are more pools than the operator can verify",
+            ));
         };
         if !pool.is_resumed || !self.workers.are_known() {
             return None;
@@ -259,7 +263,14 @@ impl State {
     }
 
     /// The API server has answered to a [`Step::Create`].
-    pub(super) fn created(&mut self, key: &Key, run: &str, name: &str, answer: Result<String, String>, now: Instant) {
+    pub(super) fn created(
+        &mut self,
+        key: &Key,
+        run: &str,
+        name: &str,
+        answer: Result<String, String>,
+        now: Instant,
+    ) {
         let canary = self.pools.get_mut(key).and_then(|pool| pool.canaries.get_mut(run));
         match (canary, answer) {
             (Some(canary), Ok(uid)) => {
@@ -360,7 +371,8 @@ impl State {
         let is_tried = |stray: &Stray| {
             stray.tried.is_some_and(|tried| now.saturating_duration_since(tried) < DELETE_AGAIN)
         };
-        let room = MOST_DELETIONS.saturating_sub(self.strays.values().filter(|stray| is_tried(stray)).count());
+        let room =
+            MOST_DELETIONS.saturating_sub(self.strays.values().filter(|stray| is_tried(stray)).count());
         for (uid, stray) in self.strays.iter_mut().filter(|(_, stray)| !is_tried(stray)).take(room) {
             stray.tried = Some(now);
             let (namespace, name) = (stray.namespace.clone(), stray.name.clone());
@@ -413,7 +425,8 @@ impl State {
     }
 
     fn tell(&mut self, now: Instant, steps: &mut Vec<Step>) {
-        let all = || self.pools.values().flat_map(|pool| pool.nodes.values()).filter_map(|node| node.tell.as_ref());
+        let all =
+            || self.pools.values().flat_map(|pool| pool.nodes.values()).filter_map(|node| node.tell.as_ref());
         let mut room = MOST_TELLINGS.saturating_sub(all().filter(|tell| tell.is == Telling::Asked).count());
         for (key, pool) in &mut self.pools {
             for (name, node) in &mut pool.nodes {
@@ -564,7 +577,8 @@ impl Pool {
         for (name, node) in &mut self.nodes {
             let Some(tell) = &mut node.tell else { continue };
             let Telling::Done(at) = tell.is else { continue };
-            let has_it = at_broker.verdicts.get(name).is_some_and(|verdict| verdict.verified == tell.verified);
+            let has_it =
+                at_broker.verdicts.get(name).is_some_and(|verdict| verdict.verified == tell.verified);
             if !has_it && now.saturating_duration_since(at) >= TOLD {
                 tell.is = Telling::WaitsUntil(now);
             }
@@ -573,7 +587,10 @@ impl Pool {
 
     fn isolation(&self, workers: &BTreeSet<&str>, now: Instant) -> Isolation {
         if workers.is_empty() {
-            return Isolation::unknown("NoWorkers", "no worker is on a node, so that there is nothing to try");
+            return Isolation::unknown(
+                "NoWorkers",
+                "no worker is on a node, so that there is nothing to try",
+            );
         }
         let mut open: Vec<(&str, &str)> = Vec::new();
         let (mut unknown, mut pending, mut good) = (None, 0_usize, None);
@@ -590,8 +607,11 @@ impl Pool {
             }
         }
         if !open.is_empty() {
-            let named: Vec<String> =
-                open.iter().take(NAMED).map(|(name, sentence)| format!("on node {name}: {sentence}")).collect();
+            let named: Vec<String> = open
+                .iter()
+                .take(NAMED)
+                .map(|(name, sentence)| format!("on node {name}: {sentence}"))
+                .collect();
             let more = match open.len().saturating_sub(NAMED) {
                 0 => String::new(),
                 more => format!("; and on {more} more"),
@@ -607,13 +627,20 @@ impl Pool {
             return Isolation::unknown("Pending", "canaries have not ended yet on every node with workers");
         }
         // A canary that could not say anything does not take back what the one before it has proved.
-        let message = good.map_or_else(|| "the last proof still counts".to_owned(), |finding| finding.sentence.clone());
+        let message =
+            good.map_or_else(|| "the last proof still counts".to_owned(), |finding| finding.sentence.clone());
         Isolation { status: ConditionStatus::True, reason: Code::Verified.as_str(), message }
     }
 }
 
 impl Node {
-    fn settle(&mut self, finding: Finding, canary: &Canary, (period, lifetime): (Duration, Duration), now: Instant) {
+    fn settle(
+        &mut self,
+        finding: Finding,
+        canary: &Canary,
+        (period, lifetime): (Duration, Duration),
+        now: Instant,
+    ) {
         match finding.code.status() {
             ConditionStatus::True => {
                 let until = after(canary.begun, lifetime);
@@ -630,7 +657,8 @@ impl Node {
                 self.due = after(now, RETRY.min(period));
                 // Once what was disproved cannot be looked at, it stays disproved; once what was proved cannot, it stays until it expires.
                 if self.finding.as_ref().is_some_and(|before| before.code == Code::Reachable) {
-                    let reason = self.finding.as_ref().map(|before| before.sentence.clone()).unwrap_or_default();
+                    let reason =
+                        self.finding.as_ref().map(|before| before.sentence.clone()).unwrap_or_default();
                     self.is_told(false, &reason, after(now, lifetime), now);
                     return;
                 }
@@ -648,7 +676,9 @@ fn found(ending: &Ending, canary: &Canary, wanted: &Wanted, controls: &Controls,
         Ending::Said(report) => {
             judge(report, &wanted.targets, |address| controls.is_tested(address, canary.begun, at))
         }
-        Ending::Died(why) => Finding::new(Code::CanaryFailed, format!("the canary ended without a report: {why}")),
+        Ending::Died(why) => {
+            Finding::new(Code::CanaryFailed, format!("the canary ended without a report: {why}"))
+        }
         Ending::Gone => Finding::new(Code::CanaryGone, "somebody deleted the canary before it ended"),
         Ending::Refused(why) => Finding::new(Code::CanaryRefused, format!("no canary can be made: {why}")),
     }

@@ -386,7 +386,10 @@ fn a_canary_that_never_ends_is_taken_away() {
     world.wait(1);
     let steps = world.steps();
     let uid = format!("uid-{run}");
-    assert!(steps.iter().any(|step| matches!(step, Step::Delete { uid: other, .. } if *other == uid)), "{steps:?}");
+    assert!(
+        steps.iter().any(|step| matches!(step, Step::Delete { uid: other, .. } if *other == uid)),
+        "{steps:?}"
+    );
     assert_eq!(world.isolation(), (Unknown, "CanaryTimedOut"));
     // The API server does not answer: it is deleted again.
     world.wait(30);
@@ -415,7 +418,12 @@ fn a_thousand_pools_have_few_canaries_at_once_and_those_without_a_proof_come_fir
     assert!(world.made().is_empty(), "no more until one has gone");
     // One ends; until its pod is gone it counts.
     let (of, run, _) = &first[0];
-    let pod = Pod { name: format!("{}-canary-{run}", of.1), uid: format!("uid-{run}"), run: run.clone(), ending: Some(report(Outcome::Silent)) };
+    let pod = Pod {
+        name: format!("{}-canary-{run}", of.1),
+        uid: format!("uid-{run}"),
+        run: run.clone(),
+        ending: Some(report(Outcome::Silent)),
+    };
     world.state.pod(of, pod, world.now);
     let steps = world.steps();
     assert!(!steps.iter().any(|step| matches!(step, Step::Create { .. })), "{steps:?}");
@@ -435,7 +443,11 @@ fn an_operator_that_starts_takes_over_what_is_proved_and_sweeps_what_is_left() {
     // A canary of the process before this one.
     world.pod("0000000007", "uid-old", None);
     let made = world.made();
-    assert_eq!(made.iter().map(|(.., node)| node.as_str()).collect::<Vec<_>>(), ["n2"], "what failed is tried at once");
+    assert_eq!(
+        made.iter().map(|(.., node)| node.as_str()).collect::<Vec<_>>(),
+        ["n2"],
+        "what failed is tried at once"
+    );
     world.wait(99);
     assert!(world.made().is_empty());
     world.wait(1);

@@ -14,8 +14,8 @@ use crate::common::{self, Worker, World, world_with};
 use crate::pods::{AUDIENCE, Turn, enrol, turn};
 use crate::rules;
 use k8s_openapi::api::core::v1::{Binding, ConfigMap, ObjectReference, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use mpegflow_operator::crd::{self, WorkerPool};
 use mpegflow_operator::desired::CANARY_LABEL;
 use mpegflow_protocol::canary::{Look, Outcome, Report};
@@ -102,7 +102,12 @@ pub async fn installed_with(args: &[&str]) -> Installed {
     command.arg(dir.join("ca.pem")).arg("--broker-token").arg(dir.join("token"));
     command.args(["--control", &world.broker().control_addr().unwrap().to_string()]);
     // As in a pod.
-    let (host, port) = cluster.url().trim_start_matches("https://").split_once(':').map(|(h, p)| (h.to_owned(), p.to_owned())).unwrap();
+    let (host, port) = cluster
+        .url()
+        .trim_start_matches("https://")
+        .split_once(':')
+        .map(|(h, p)| (h.to_owned(), p.to_owned()))
+        .unwrap();
     command.env("KUBERNETES_SERVICE_HOST", host).env("KUBERNETES_SERVICE_PORT", port);
     command.args(args);
     let operator = Mutex::new(Some(Process::start("operator", dir, &command)));
@@ -120,7 +125,11 @@ async fn kubelet(client: kube::Client, canaries: Arc<Mutex<Canaries>>) {
         let Ok(list) = api.list(&of_pools).await else { continue };
         for pod in list.items {
             let name = pod.name_any();
-            let ended = pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p != "Pending" && p != "Running");
+            let ended = pod
+                .status
+                .as_ref()
+                .and_then(|s| s.phase.as_deref())
+                .is_some_and(|p| p != "Pending" && p != "Running");
             if pod.metadata.deletion_timestamp.is_some() {
                 let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
                 let _ = api.delete(&name, &now).await;
@@ -130,10 +139,16 @@ async fn kubelet(client: kube::Client, canaries: Arc<Mutex<Canaries>>) {
                 let now = canaries.lock().unwrap().clone();
                 let terminated = match now {
                     Canaries::Hang => continue,
-                    Canaries::Fail(code) => json!({ "exitCode": code, "reason": "Error", "message": "all is well" }),
+                    Canaries::Fail(code) => {
+                        json!({ "exitCode": code, "reason": "Error", "message": "all is well" })
+                    }
                     Canaries::Say(message) => json!({ "exitCode": 0, "message": message }),
-                    Canaries::See(open) => json!({ "exitCode": 0, "message": report(&client, &pod, &open).await }),
-                    Canaries::SeeNothing => json!({ "exitCode": 0, "message": report(&client, &pod, &[]).await }),
+                    Canaries::See(open) => {
+                        json!({ "exitCode": 0, "message": report(&client, &pod, &open).await })
+                    }
+                    Canaries::SeeNothing => {
+                        json!({ "exitCode": 0, "message": report(&client, &pod, &[]).await })
+                    }
                 };
                 end(&api, &name, terminated).await;
             }
@@ -143,10 +158,11 @@ async fn kubelet(client: kube::Client, canaries: Arc<Mutex<Canaries>>) {
 
 async fn bind(api: &Api<Pod>, name: &str, node: &str) {
     let target = ObjectReference { kind: Some("Node".into()), name: Some(node.into()), ..Default::default() };
-    let binding = Binding { metadata: kube::api::ObjectMeta { name: Some(name.into()), ..Default::default() }, target };
+    let binding =
+        Binding { metadata: kube::api::ObjectMeta { name: Some(name.into()), ..Default::default() }, target };
     // It may be gone, or bound already.
-    let bytes = serde_json::to_vec(&binding).unwrap();
-    let _: kube::Result<Value> = api.create_subresource("binding", name, &PostParams::default(), bytes).await;
+    let _: kube::Result<Value> =
+        api.create_subresource("binding", name, &PostParams::default(), &binding).await;
 }
 
 /// What a kubelet writes of a pod whose only container has ended.
@@ -164,7 +180,8 @@ async fn report(client: &kube::Client, canary: &Pod, open: &[SocketAddr]) -> Str
     let file = files.get(&format!("{}-worker", canary.labels()["mpegflow.io/pool"])).await.unwrap();
     let join: JoinFile = serde_json::from_str(&file.data.unwrap()["join.json"]).unwrap();
     let is = |at| if open.contains(&at) { Outcome::Answered } else { Outcome::Silent };
-    let looks = join.unreachable.iter().map(|target| Look { at: target.address, is: is(target.address) }).collect();
+    let looks =
+        join.unreachable.iter().map(|target| Look { at: target.address, is: is(target.address) }).collect();
     let report = Report { broker: true, node: Outcome::Silent, looks };
     String::from_utf8(mpegflow_protocol::to_json(&report)).unwrap()
 }
@@ -179,7 +196,8 @@ impl Installed {
     }
 
     pub fn start_operator(&self) {
-        *self.operator.lock().unwrap() = Some(Process::start("operator", self.world.dir.path(), &self.command));
+        *self.operator.lock().unwrap() =
+            Some(Process::start("operator", self.world.dir.path(), &self.command));
     }
 
     pub fn log_tail(&self) -> String {
@@ -253,7 +271,11 @@ impl Installed {
     }
 
     pub async fn live(&self) -> Vec<Pod> {
-        let list = self.pods().list(&ListParams::default().labels("mpegflow.io/pool=default,!mpegflow.io/canary")).await.unwrap();
+        let list = self
+            .pods()
+            .list(&ListParams::default().labels("mpegflow.io/pool=default,!mpegflow.io/canary"))
+            .await
+            .unwrap();
         list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
     }
 
@@ -304,4 +326,3 @@ pub fn condition(pool: &WorkerPool, kind: &str) -> Option<(bool, String)> {
     let found = status.conditions.iter().find(|condition| condition.kind == kind)?;
     Some((found.status == crd::ConditionStatus::True, found.reason.clone()))
 }
-
