@@ -145,16 +145,24 @@ async fn keda_reads_queued_and_running_and_its_account_sees_nothing_else() {
 
     queue.remove(None, &[TaskId::from_u128(2), TaskId::from_u128(3)]).await.unwrap();
     assert_eq!(keda(&["eval", KEDA, "1", depth]), "0", "a key that is not there");
-    let refused = |answer: String| {
-        assert!(
-            answer.contains("NOPERM")
-                || answer.contains("No permissions")
-                || answer.contains("no permissions")
-                || answer.contains("can't run")
-                || answer.contains("can't access"),
-            "{answer}"
-        )
-    };
+    sees_only_the_depth(&server, ("keda", "scale"));
+    is_no_administrator(&server, ("broker", "lease"));
+}
+
+fn as_user(server: &Server, (user, password): (&str, &str), args: &[&str]) -> String {
+    let mut all = vec!["--user", user, "--pass", password, "--no-auth-warning"];
+    all.extend(args);
+    server.cli(&all)
+}
+
+fn refused(answer: String) {
+    let words = ["NOPERM", "No permissions", "no permissions", "can't run", "can't access"];
+    assert!(words.iter().any(|word| answer.contains(word)), "{answer}");
+}
+
+/// KEDA's account: the length of one key, and nothing else.
+fn sees_only_the_depth(server: &Server, keda: (&str, &str)) {
+    let depth = "{mpegflow:default}:depth";
     for args in [
         &["hgetall", depth][..],
         &["hset", depth, "a", "b"],
@@ -171,9 +179,12 @@ async fn keda_reads_queued_and_running_and_its_account_sees_nothing_else() {
         &["subscribe", "mpegflow:wake"],
         &["publish", "mpegflow:wake", ""],
     ] {
-        refused(keda(args));
+        refused(as_user(server, keda, args));
     }
-    // The brokers' own account is no administrator either.
+}
+
+/// The brokers' own account does the queue's work, and that alone.
+fn is_no_administrator(server: &Server, broker: (&str, &str)) {
     for args in [
         &["flushall"][..],
         &["config", "get", "*"],
@@ -181,10 +192,55 @@ async fn keda_reads_queued_and_running_and_its_account_sees_nothing_else() {
         &["set", "other", "1"],
         &["hget", "other", "1"],
     ] {
-        let mut all = vec!["--user", "broker", "--pass", "lease", "--no-auth-warning"];
-        all.extend(args);
-        refused(server.cli(&all));
+        refused(as_user(server, broker, args));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_acl_file_that_is_printed_is_one_that_redis_takes_and_nobody_else_gets_in() {
+    let printed = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mpegflow-broker"));
+        let output = command.args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // As the guide says: print it, and put passwords in place of PASSWORD.
+    let text = printed(&["redis-acl", "--file"]);
+    let text = text.replacen("PASSWORD", "lease", 1).replacen("PASSWORD", "scale", 1);
+    assert!(!text.contains("PASSWORD"), "{text}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users.acl");
+    std::fs::write(&file, text).unwrap();
+    let server = Server::start(&["--aclfile", file.to_str().unwrap()]);
+    let password = dir.path().join("password");
+    std::fs::write(&password, "lease\n").unwrap();
+    let mut config = config(&format!("redis://mpegflow-broker@127.0.0.1:{}", server.port));
+    config.password_file = Some(password);
+    let queue = RedisQueue::new(config);
+    eventually("the broker signs in", async || queue.offer(&[ready(1), ready(2)], Time(0)).await.is_ok())
+        .await;
+    let keda = ("mpegflow-keda-default", "scale");
+    assert_eq!(as_user(&server, keda, &["eval", KEDA, "1", "{mpegflow:default}:depth"]), "2");
+    sees_only_the_depth(&server, keda);
+    is_no_administrator(&server, ("mpegflow-broker", "lease"));
+    // Without an account nobody is anybody, and each password is good for its own account.
+    assert!(server.cli(&["ping"]).contains("NOAUTH"), "{}", server.cli(&["ping"]));
+    for (user, password) in
+        [("mpegflow-broker", "scale"), ("mpegflow-keda-default", "lease"), ("default", "")]
+    {
+        let answer = as_user(&server, (user, password), &["ping"]);
+        assert!(
+            answer.contains("WRONGPASS") || answer.contains("NOAUTH") || answer.contains("invalid"),
+            "{user}: {answer}"
+        );
+    }
+    // The same as commands, for a Redis that somebody else manages.
+    let commands = printed(&["redis-acl", "--pool", "gpu"]);
+    assert!(commands.lines().all(|line| line.starts_with("ACL SETUSER mpegflow-")), "{commands}");
+    assert!(
+        commands.contains("{mpegflow:gpu}:depth") && !commands.contains("{mpegflow:default}:depth"),
+        "{commands}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@
 //! | [`lease`] | leader election |
 //! | [`cluster`] | what is read of and written to the API server |
 //! | [`control`] | the broker's control API |
+//! | [`gate`] | the isolation gate: canaries, verdicts |
 //! | [`controller`] | watches, queues and reconcilers |
 //! | [`settings`] | what the operator is told at its start |
 
@@ -18,5 +19,6 @@ pub mod controller;
 pub mod crd;
 pub mod desired;
 pub mod drift;
+pub mod gate;
 pub mod lease;
 pub mod settings;

@@ -80,10 +80,14 @@ struct Run {
     /// File with the token of this pod for the broker's audience.
     #[arg(long, value_name = "FILE", requires = "control")]
     broker_token: Option<PathBuf>,
-    /// An address that no worker may reach, besides the API server and the metadata services: a worker that finds one of them to
-    /// answer does not enrol. Name a resolver, a node, another pod, a host outside.
+    /// An address that no worker may reach, besides the API server, the control API and the metadata services: a worker that finds one
+    /// of them to answer does not enrol. Name a resolver, a node, another pod, a host outside. The operator asks there as well, since
+    /// silence says something only where somebody is: one that answers nobody keeps pools from work once their verdicts have expired.
     #[arg(long, value_name = "NAME=ADDRESS:PORT", value_parser = unreachable)]
     unreachable: Vec<(String, std::net::SocketAddr)>,
+    /// Canaries, pods that try the isolation of pools, at once.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    canaries: u16,
     /// Pools that are worked on at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
@@ -174,6 +178,12 @@ fn settings(run: &Run) -> anyhow::Result<Settings> {
     });
     settings.unreachable.extend(api_server());
     settings.unreachable.extend(run.unreachable.iter().cloned());
+    let most = mpegflow_protocol::canary::MAX_TARGETS;
+    anyhow::ensure!(
+        mpegflow_operator::desired::targets(&settings).len() <= most,
+        "--unreachable names too many addresses: with the operator's own there may be {most}"
+    );
+    settings.canaries = run.canaries;
     settings.concurrency = run.concurrency;
     settings.discover_every = Duration::from_secs(run.discover_every);
     Ok(settings)

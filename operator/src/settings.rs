@@ -13,6 +13,8 @@ pub struct Settings {
     pub control: Option<crate::control::Settings>,
     /// Addresses that no worker may reach, each by what is there: the API server's, and what the administrator adds.
     pub unreachable: Vec<(String, std::net::SocketAddr)>,
+    /// Canaries that there are at once, of all pools together.
+    pub canaries: u16,
     /// Pools that are worked on at once.
     pub concurrency: u16,
     /// How often the operator looks which kinds of policies and scalers the cluster knows.
@@ -72,6 +74,7 @@ impl Settings {
             depth: None,
             control: None,
             unreachable: Vec::new(),
+            canaries: 32,
             concurrency: 8,
             discover_every: Duration::from_secs(30),
         }

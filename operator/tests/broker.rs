@@ -11,141 +11,21 @@
 
 #[path = "../../broker/tests/common/mod.rs"]
 mod common;
+#[path = "support/installed.rs"]
+mod installed;
 #[path = "../../broker/tests/support/pods.rs"]
 mod pods;
 #[path = "support/rules.rs"]
 mod rules;
 
-use common::{Worker, World, submit, world_with};
+use common::submit;
+use installed::{condition, installed};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
-use mpegflow_operator::crd::{self, Tenant, WorkerPool};
-use mpegflow_protocol::worker::{Enrolled, LeaseReply};
-use mpegflow_test_cluster::{Process, until};
-use pods::{AUDIENCE, Turn, enrol, turn};
-use serde_json::{Value, json};
-use std::path::Path;
-use std::process::Command;
-
-const SERVICE: &str = "
-apiVersion: v1
-kind: Service
-metadata: {name: mpegflow-broker, namespace: mpegflow}
-spec:
-  clusterIP: 10.96.7.7
-  selector: {app.kubernetes.io/name: mpegflow-broker}
-  ports: [{name: worker-api, port: 8443, targetPort: 8443}]
-";
-
-struct Installed {
-    turn: Turn,
-    world: World,
-    operator: Process,
-}
-
-/// A broker and an operator that found each other.
-async fn installed() -> Installed {
-    let turn = turn().await;
-    let cluster = turn.cluster;
-    cluster.apply(SERVICE).await;
-    for (_, definition) in crd::definitions() {
-        cluster.apply(&crd::to_yaml(&definition)).await;
-    }
-    let rbac = Path::new(env!("CARGO_MANIFEST_DIR")).join("rbac.yaml");
-    cluster.apply(&std::fs::read_to_string(rbac).unwrap()).await;
-    let mut tokens = turn.tokens().await;
-    tokens.accounts.clear();
-    let world = world_with(|config| {
-        config.pods = Some(tokens);
-        config.control = Some(([127, 0, 0, 1], 0).into());
-    })
-    .await;
-    let dir = world.dir.path();
-    std::fs::write(dir.join("ca.pem"), world.join_file().await.ca).unwrap();
-    let own = turn.pod("mpegflow", "mpegflow-operator").await;
-    std::fs::write(dir.join("token"), turn.token(&own, AUDIENCE).await).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mpegflow-operator"));
-    command.env("KUBECONFIG", cluster.kubeconfig_of("mpegflow", "mpegflow-operator").await);
-    command.args(["run", "--discover-every", "1", "--lease-seconds", "3", "--broker-ca"]);
-    command.arg(dir.join("ca.pem")).arg("--broker-token").arg(dir.join("token"));
-    command.args(["--control", &world.broker().control_addr().unwrap().to_string()]);
-    let operator = Process::start("operator", dir, &command);
-    Installed { turn, world, operator }
-}
-
-impl Installed {
-    fn pools(&self) -> Api<WorkerPool> {
-        Api::namespaced(self.turn.cluster.client(), "media")
-    }
-
-    fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.turn.cluster.client(), "media")
-    }
-
-    async fn apply(&self, kind: &str, change: Value) {
-        let object = serde_json::from_value(rules::object(kind, &change)).unwrap();
-        self.turn.cluster.try_apply(&object).await.unwrap();
-    }
-
-    async fn scale(&self, replicas: i32) {
-        let scale = json!({ "spec": { "replicas": replicas } });
-        self.pools().patch_scale("default", &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
-    }
-
-    /// Waits until a pool is as it should be.
-    async fn until_pool(&self, what: &str, is: impl Fn(&WorkerPool) -> bool) -> WorkerPool {
-        until(&format!("{what}; {}", self.operator.log_tail()), || async {
-            let pool = self.pools().get_opt("default").await.ok()??;
-            is(&pool).then_some(pool)
-        })
-        .await
-    }
-
-    async fn live(&self) -> Vec<Pod> {
-        let list = self.pods().list(&ListParams::default().labels("mpegflow.io/pool=default")).await.unwrap();
-        list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
-    }
-
-    async fn until_live(&self, count: usize) -> Vec<Pod> {
-        until(&format!("{count} pods; {}", self.operator.log_tail()), || async {
-            let pods = self.live().await;
-            (pods.len() == count).then_some(pods)
-        })
-        .await
-    }
-
-    /// What a kubelet and the worker in the pod do: it runs, and enrols by its own token.
-    async fn start(&self, pod: &Pod) -> Worker {
-        let status = json!({ "status": { "phase": "Running", "conditions": [
-            { "type": "Ready", "status": "True" }, { "type": "ContainersReady", "status": "True" },
-        ] } });
-        let name = pod.metadata.name.as_deref().unwrap();
-        self.pods().patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-        let ca = self.world.join_file().await.ca;
-        let base = format!("https://{}", self.world.broker().worker_addr());
-        let anonymous = common::Client::new(base.clone(), Some(&ca), None);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let token = self.turn.token(pod, AUDIENCE).await;
-        let (status, text) = enrol(&anonymous, &token, &key).await;
-        assert_eq!(status, 200, "{text}");
-        let enrolled: Enrolled = serde_json::from_str(&text).unwrap();
-        let key = key.serialize_der();
-        let client = common::Client::new(base, Some(&ca), Some((&enrolled.certificate, &key)));
-        Worker { id: enrolled.worker, client, certificate: enrolled.certificate, key }
-    }
-
-    async fn annotations(&self, pod: &Pod) -> Vec<String> {
-        let pod = self.pods().get(pod.metadata.name.as_deref().unwrap()).await.unwrap();
-        pod.metadata.annotations.unwrap_or_default().into_keys().collect()
-    }
-}
-
-fn condition(pool: &WorkerPool, kind: &str) -> Option<(bool, String)> {
-    let status = pool.status.as_ref()?;
-    let found = status.conditions.iter().find(|condition| condition.kind == kind)?;
-    Some((found.status == crd::ConditionStatus::True, found.reason.clone()))
-}
+use kube::api::{Api, DeleteParams};
+use mpegflow_operator::crd::Tenant;
+use mpegflow_protocol::worker::LeaseReply;
+use mpegflow_test_cluster::until;
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_shrinks_by_who_is_idle_and_never_below_who_is_busy() {
@@ -156,6 +36,7 @@ async fn a_pool_shrinks_by_who_is_idle_and_never_below_who_is_busy() {
     it.apply("WorkerPool", pool).await;
     let pods = it.until_live(3).await;
     let (busy, idle, other) = (it.start(&pods[0]).await, it.start(&pods[1]).await, it.start(&pods[2]).await);
+    it.until_isolation("Verified").await;
     let tenant = it.world.tenant("a").await;
     submit(&tenant, b"x").await;
     let lease = busy.lease().await;
@@ -222,6 +103,7 @@ async fn a_deleted_pool_begins_nothing_and_lets_what_runs_end_before_its_pods_go
     it.apply("WorkerPool", pool).await;
     let pods = it.until_live(1).await;
     let worker = it.start(&pods[0]).await;
+    it.until_isolation("Verified").await;
     // Tenant and pool are the broker's now.
     let store = it.world.broker().engine().store();
     let found = store.tenant_named("acme").await.unwrap().unwrap();

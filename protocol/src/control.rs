@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 /// Largest answer.
 pub const MAX_STATUS: usize = 32 << 20;
+/// A verdict counts so many seconds at most, whatever it says.
+pub const MAX_VERDICT_S: u32 = 3_600;
 /// Most pods that one call cordons.
 pub const MAX_CORDON: usize = 10_000;
 
@@ -138,6 +140,26 @@ pub struct PoolStatus {
     pub waiting: Option<Waiting>,
     /// Pods with a certificate.
     pub workers: Vec<Worker>,
+    /// Digest of the policies that verdicts have to be about; none where it needs no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Verdicts on these policies that have not expired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<NodeVerdict>,
+}
+
+/// A verdict that the broker has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeVerdict {
+    /// The node that it is about.
+    pub node: String,
+    /// Whether the policies hold there.
+    pub verified: bool,
+    /// What was found, as a sentence.
+    pub reason: String,
+    /// Seconds that it still counts.
+    pub expires_in_s: u32,
 }
 
 /// Why tasks wait.

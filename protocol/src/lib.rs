@@ -11,6 +11,7 @@
 //! | [`evidence`] | supervisor → broker → tenant | which locks held |
 //! | [`worker`] | supervisor ↔ broker | the worker API's bodies and headers |
 //! | [`control`] | operator ↔ broker | the control API's bodies |
+//! | [`canary`] | canary → operator | what a pod like a worker's saw around itself |
 //! | [`codec`] | codec ↔ supervisor | frames on the control and input sockets |
 //! | [`api`] | broker → tenant | the public API's bodies |
 //! | [`webhook`] | broker ↔ tenant | the same of webhooks |
@@ -22,6 +23,7 @@
 //! randomness here.
 
 pub mod api;
+pub mod canary;
 pub mod codec;
 pub mod control;
 pub mod decoders;

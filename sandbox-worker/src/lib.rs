@@ -7,11 +7,13 @@
 //! | [`attempt`] | one attempt: locks, reads, outputs, log, end |
 //! | [`broker`] | the broker as a trait, without HTTP |
 //! | [`http`] | the same over mutual TLS: enrolment, renewal, calls |
+//! | [`probe`], [`canary`] | what can be reached from here, before anything else |
 //! | [`shutdown`], [`settings`], [`backoff`], [`secret`] | what their names say |
 
 pub mod attempt;
 pub mod backoff;
 pub mod broker;
+pub mod canary;
 pub mod http;
 pub mod probe;
 pub mod secret;

@@ -2,13 +2,15 @@
 
 use clap::{Parser, ValueEnum};
 use mpegflow_lockdown::confine::{self, Confined, Needs};
+use mpegflow_worker::canary;
 use mpegflow_worker::http::{EnrollError, HttpBroker, Join};
 use mpegflow_worker::probe::{self, Around};
 use mpegflow_worker::settings::Settings;
 use mpegflow_worker::shutdown::{self, Phase, Stopper};
 use mpegflow_worker::supervisor::{self, Ended};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +20,13 @@ const AFTER_HELP: &str = "\
 Example:
   mpegflow-worker --join /run/mpegflow/join.json
   mpegflow-worker --join /run/mpegflow/join.json --identity /run/identity      # in a pod, by its own token
+  mpegflow-worker --join /run/mpegflow/join.json --canary /dev/termination-log --node 10.0.0.7   # looks around, and ends
 
 Signals:
   SIGTERM, SIGINT   take no more work; finish what runs within --grace, else give it back. A second one stops at once.
 
 Exit codes:
-  0  drained or retired: nothing is left running
+  0  drained or retired: nothing is left running; or a canary's report was written, whatever it says
   1  something failed here
   2  bad command line
   3  the join file or the codec binary cannot be used
@@ -50,6 +53,12 @@ struct Args {
     /// Seconds to finish running work after the first signal.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
+    /// Be a canary: look at what a worker could reach from here, write that to a file, and end. It enrols nowhere and needs no token.
+    #[arg(long, value_name = "FILE", requires = "node", conflicts_with_all = ["identity", "codec"])]
+    canary: Option<PathBuf>,
+    /// Address of the node that a canary is on.
+    #[arg(long, value_name = "ADDRESS", requires = "canary")]
+    node: Option<IpAddr>,
     /// How to write the log, on standard error [default: text on a terminal, else json]
     #[arg(long, value_name = "FORMAT")]
     log: Option<LogFormat>,
@@ -77,6 +86,9 @@ fn main() -> ExitCode {
         tracing::error!(%error, "this process could not be hardened");
         return ExitCode::from(FAILED);
     }
+    if let (Some(report), Some(node)) = (&args.canary, args.node) {
+        return be_canary(&args.join, report, node);
+    }
     match prepare(&args) {
         Ok((join, settings)) => {
             // Before this process locks itself in, which would be all that it saw.
@@ -89,6 +101,26 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "cannot start");
             ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+/// Looks around, says what it saw, and ends.
+fn be_canary(join: &Path, file: &Path, node: IpAddr) -> ExitCode {
+    let join = match Join::read(join) {
+        Ok(join) => join,
+        Err(error) => {
+            tracing::error!(%error, "the join file");
+            return ExitCode::from(UNUSABLE);
+        }
+    };
+    let report = canary::look(join.broker.as_str(), &join.unreachable, canary::node(node), STILL_OPEN);
+    tracing::info!(?report, "what a worker could reach from here");
+    match canary::write(&report, file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, file = %file.display(), "the report cannot be written");
+            ExitCode::from(FAILED)
         }
     }
 }

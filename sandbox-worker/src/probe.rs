@@ -2,8 +2,10 @@
 //! something that may come up after the pod has, so a worker that can reach more than the broker waits, and asks for nothing.
 //!
 //! It runs before this process confines itself: the locks of its own would be all that it saw. It proves nothing to anybody else,
-//! since a worker that was taken over would skip it; what proves is a canary, with a control that the target answers at all.
+//! since a worker that was taken over would skip it; what proves is a [canary](crate::canary), with a control that the target answers
+//! at all.
 
+use mpegflow_protocol::canary::Outcome;
 use mpegflow_protocol::worker::ProbeTarget;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -11,17 +13,6 @@ use std::time::Duration;
 
 /// Whoever answers does so within this time.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What became of a look at an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Somebody accepts connections there.
-    Answered,
-    /// A connection was refused: by the host, or by what enforces policies. Nobody can tell which.
-    Refused,
-    /// Nothing came back.
-    Silent,
-}
 
 /// What a worker sees around itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +25,15 @@ pub enum Around {
     Open(Vec<String>),
 }
 
+/// What came of a look at everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether the broker answered before and after everything else, so that a network that came up in between is noticed.
+    pub broker: bool,
+    /// The other addresses, in their order.
+    pub others: Vec<Outcome>,
+}
+
 /// Looks at one address.
 pub fn look(address: SocketAddr) -> Outcome {
     match TcpStream::connect_timeout(&address, PATIENCE) {
@@ -43,29 +43,31 @@ pub fn look(address: SocketAddr) -> Outcome {
     }
 }
 
-/// Looks around: at the broker before and after everything else, so that a network that came up in between is noticed.
-pub fn around(broker: &str, targets: &[ProbeTarget]) -> Around {
+/// Looks at the broker, at all other addresses at once, and at the broker again.
+pub fn look_at_all(broker: &str, others: &[SocketAddr]) -> Seen {
     let broker_answers = || {
         let addresses = broker.to_socket_addrs().into_iter().flatten();
         addresses.into_iter().any(|address| look(address) == Outcome::Answered)
     };
-    if !broker_answers() {
-        return Around::NoBroker;
-    }
-    let open: Vec<String> = std::thread::scope(|scope| {
-        let looks: Vec<_> =
-            targets.iter().map(|target| (target, scope.spawn(|| look(target.address)))).collect();
-        let answered = |look: std::thread::ScopedJoinHandle<'_, Outcome>| {
-            // A look that broke off saw nothing; whoever cannot look must not go on.
-            look.join().map_or(true, |outcome| outcome == Outcome::Answered)
-        };
-        let open = looks.into_iter().filter_map(|(target, look)| answered(look).then(|| target.name.clone()));
-        open.collect()
+    let before = broker_answers();
+    let others = std::thread::scope(|scope| {
+        let looks: Vec<_> = others.iter().map(|address| scope.spawn(|| look(*address))).collect();
+        // A look that broke off saw nothing; whoever cannot look must not go on.
+        looks.into_iter().map(|look| look.join().unwrap_or(Outcome::Answered)).collect()
     });
-    match open.is_empty() {
-        false => Around::Open(open),
-        true if broker_answers() => Around::Isolated,
-        true => Around::NoBroker,
+    Seen { broker: before && broker_answers(), others }
+}
+
+/// Looks around.
+pub fn around(broker: &str, targets: &[ProbeTarget]) -> Around {
+    let addresses: Vec<SocketAddr> = targets.iter().map(|target| target.address).collect();
+    let seen = look_at_all(broker, &addresses);
+    let open = targets.iter().zip(&seen.others).filter(|(_, outcome)| **outcome == Outcome::Answered);
+    let open: Vec<String> = open.map(|(target, _)| target.name.clone()).collect();
+    match (open.is_empty(), seen.broker) {
+        (false, _) => Around::Open(open),
+        (true, true) => Around::Isolated,
+        (true, false) => Around::NoBroker,
     }
 }
 
@@ -88,6 +90,8 @@ mod tests {
         let open = [target("closed", closed), target("API server", other.local_addr().unwrap())];
         assert_eq!(around(&at, &open), Around::Open(vec!["API server".into()]));
         assert_eq!(around(&closed.to_string(), &[target("closed", closed)]), Around::NoBroker);
+        // Whoever answers is no less open because the broker does not.
+        assert_eq!(around(&closed.to_string(), &open), Around::Open(vec!["API server".into()]));
         assert_eq!(look(closed), Outcome::Refused);
     }
 }

@@ -48,3 +48,42 @@ fn what_cannot_be_used_is_named_and_ends_with_3() {
     }
     assert_eq!(worker(&["--no-such-flag"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_canary_writes_what_it_saw_where_it_is_told_and_needs_neither_token_nor_codec() {
+    let folder = tempfile::tempdir().unwrap();
+    let (join, report) = (folder.path().join("join.json"), folder.path().join("termination-log"));
+    let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let broker = listen().local_addr().unwrap();
+    let closed = listen().local_addr().unwrap();
+    let broker_listens = std::net::TcpListener::bind(broker).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    let file = mpegflow_protocol::worker::JoinFile {
+        broker: broker.to_string(),
+        server_name: "mpegflow-broker".into(),
+        ca,
+        token: String::new(),
+        token_file: Some("token".into()),
+        pool: "default".parse().unwrap(),
+        unreachable: vec![mpegflow_protocol::worker::ProbeTarget { name: "closed".into(), address: closed }],
+    };
+    std::fs::write(&join, mpegflow_protocol::to_json(&file)).unwrap();
+    std::fs::write(&report, "").unwrap();
+    let args =
+        ["--join", join.to_str().unwrap(), "--canary", report.to_str().unwrap(), "--node", "127.0.0.1"];
+    let ended = worker(&args);
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let text = std::fs::read(&report).unwrap();
+    let report: mpegflow_protocol::canary::Report =
+        mpegflow_protocol::from_json("report", &text, 4096).unwrap();
+    let refused = mpegflow_protocol::canary::Outcome::Refused;
+    assert_eq!((report.broker, report.node), (true, refused));
+    assert_eq!(report.looks, [mpegflow_protocol::canary::Look { at: closed, is: refused }]);
+    drop(broker_listens);
+    // It is a canary or a worker, and never without its node.
+    for more in [&["--identity", "/run/identity"][..], &["--codec", "/bin/true"]] {
+        assert_eq!(worker(&[&args[..], more].concat()).status.code(), Some(2), "{more:?}");
+    }
+    assert_eq!(worker(&args[..4]).status.code(), Some(2));
+}

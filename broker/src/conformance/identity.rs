@@ -205,10 +205,20 @@ async fn verdicts(store: &dyn Store) {
         reason: "r".into(),
         expires,
     };
-    store.put_verdict(&verdict("n1", true, T1)).await.unwrap();
-    store.put_verdict(&verdict("n2", true, T0)).await.unwrap();
-    store.put_verdict(&verdict("n1", false, T1.plus_ms(1))).await.unwrap();
-    assert_eq!(store.verdicts(T0).await.unwrap(), [verdict("n1", false, T1.plus_ms(1))]);
+    let put = async |verdict: &Verdict, now| store.put_verdict(verdict, now).await.unwrap();
+    assert!(put(&verdict("n1", true, T1), T0).await);
+    assert!(put(&verdict("n2", true, T0.plus_ms(1)), T0).await);
+    assert!(put(&verdict("n1", false, T1.plus_ms(1)), T0).await);
+    let second = verdict("n2", true, T0.plus_ms(1));
+    assert_eq!(store.verdicts(T0).await.unwrap(), [verdict("n1", false, T1.plus_ms(1)), second]);
+    assert_eq!(store.verdicts(T0.plus_ms(1)).await.unwrap(), [verdict("n1", false, T1.plus_ms(1))]);
+    // What has expired does not pile up, whatever policies it was about; its place can be taken again.
+    assert!(put(&Verdict { policy: "q".into(), ..verdict("n1", true, T1) }, T0.plus_ms(1)).await);
+    assert_eq!(store.verdicts(T0).await.unwrap().len(), 2);
+    assert!(put(&verdict("n1", true, T1.plus_ms(5)), T1.plus_ms(2)).await);
+    assert_eq!(store.verdicts(T0).await.unwrap(), [verdict("n1", true, T1.plus_ms(5))]);
+    let nobodys = Verdict { pool: "nobodys".parse().unwrap(), ..verdict("n1", true, T1) };
+    assert!(!put(&nobodys, T0).await, "of a pool that was not pushed");
     store.delete_pool(&pool.name, "u7").await.unwrap();
     assert_eq!(store.verdicts(T0).await.unwrap(), [], "they go with their pool");
 }

@@ -55,6 +55,21 @@ impl Known {
         }
     }
 
+    /// The fresh verdicts on a pool's policies.
+    fn verdicts_on(&self, pool: &PoolRecord, now: Time) -> Vec<control::NodeVerdict> {
+        let all = self.verdicts.get(&pool.name).into_iter().flatten();
+        let fresh = all.filter(|v| Some(&v.policy) == pool.policy.as_ref() && v.expires > now);
+        let left = |v: &Verdict| v.expires.0.saturating_sub(now.0).max(0).unsigned_abs() / 1000;
+        fresh
+            .map(|v| control::NodeVerdict {
+                node: v.node.clone(),
+                verified: v.verified,
+                reason: v.reason.clone(),
+                expires_in_s: u32::try_from(left(v)).unwrap_or(u32::MAX),
+            })
+            .collect()
+    }
+
     /// Whether any node has passed: what a job is told to wait for.
     fn is_open_somewhere(&self, pool: &PoolName, now: Time) -> Result<(), String> {
         let Some(policy) = self.pools.get(pool).and_then(|pool| pool.policy.as_deref()) else {
@@ -147,6 +162,20 @@ impl Engine {
         self.known()?.is_open_somewhere(pool, self.now()).err()
     }
 
+    /// On how many nodes the policies of a pool that needs verdicts hold, and on how many they do not, as fresh verdicts say.
+    pub fn isolation(&self) -> Vec<(PoolName, u64, u64)> {
+        let (Some(known), now) = (self.known(), self.now()) else { return Vec::new() };
+        let gated = known.pools.values().filter(|pool| pool.policy.is_some());
+        gated
+            .map(|pool| {
+                let verdicts = known.verdicts_on(pool, now);
+                let count = |verified| verdicts.iter().filter(|v| v.verified == verified).count();
+                let count = |verified| u64::try_from(count(verified)).unwrap_or(u64::MAX);
+                (pool.name.clone(), count(true), count(false))
+            })
+            .collect()
+    }
+
     /// Gives a pod the identity that is its own, for a signing request's key.
     ///
     /// # Errors
@@ -204,6 +233,7 @@ impl Engine {
             workers.entry(pool).or_default().push(worker);
         }
         let around = self.lookout.around();
+        let known = self.known();
         let mut status = control::Status::default();
         for pool in self.store.pools().await? {
             let workers = workers.remove(&pool.name).unwrap_or_default();
@@ -213,6 +243,7 @@ impl Engine {
                 let waiting = super::waiting::why_pool(&pool.name, &around, self.gate(&pool.name).as_deref());
                 control::Waiting { reason: waiting.reason, message: waiting.message }
             });
+            let verdicts = known.as_ref().map(|known| known.verdicts_on(&pool, now)).unwrap_or_default();
             status.pools.push(control::PoolStatus {
                 uid: pool.uid,
                 observed_generation: pool.generation,
@@ -220,6 +251,8 @@ impl Engine {
                 idle: around.idle_of(&pool.name),
                 waiting,
                 workers,
+                verdicts,
+                policy: pool.policy,
                 pool: pool.name,
             });
         }

@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{Response, StatusCode};
 use axum::routing::{get, post, put};
-use mpegflow_protocol::control::{self, MAX_CORDON};
+use mpegflow_protocol::control::{self, MAX_CORDON, MAX_VERDICT_S};
 use mpegflow_protocol::ids::{PoolName, TenantId, WorkerId};
 use mpegflow_protocol::text;
 use mpegflow_protocol::worker::Enrolled;
@@ -22,8 +22,6 @@ use std::sync::Arc;
 
 /// Longest sentence of a verdict that is kept.
 const MAX_REASON: usize = 512;
-/// A verdict counts this long at most, whatever it says.
-const MAX_VERDICT_S: u32 = 3_600;
 
 #[derive(Clone)]
 struct App {
@@ -223,7 +221,9 @@ async fn put_verdict(
         reason: text::clean(&verdict.reason, MAX_REASON),
         expires: app.engine.now().plus_ms(u64::from(seconds).saturating_mul(1000)),
     };
-    app.engine.store().put_verdict(&record).await?;
+    if !app.engine.store().put_verdict(&record, app.engine.now()).await? {
+        return Err(Problem::new(Kind::NotFound));
+    }
     app.engine.look_at_cluster().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -75,6 +75,17 @@ async fn registry(engine: &Engine) -> Result<Registry, crate::store::StoreError>
             gauge(depth),
         );
     }
+    for (pool, verified, refused) in engine.isolation() {
+        for (verdict, nodes) in [("verified", verified), ("refused", refused)] {
+            let labels = [("pool", pool.to_string()), ("verdict", verdict.to_owned())];
+            let labels = labels.into_iter().map(|(key, value)| (key.into(), value.into()));
+            registry.sub_registry_with_labels(labels).register(
+                "isolation_nodes",
+                "Nodes with a fresh verdict on a pool's isolation, by what it says",
+                gauge(nodes),
+            );
+        }
+    }
     for (state, jobs) in engine.store().count_jobs().await? {
         let labels = [("state".to_owned().into(), state.as_str().to_owned().into())].into_iter();
         registry.sub_registry_with_labels(labels).register("jobs", "Jobs, by state", gauge(jobs));

@@ -172,8 +172,8 @@ pub trait Identities: Send + Sync + 'static {
     /// Workers that were revoked since `since`.
     async fn revoked(&self, since: Time) -> Result<Vec<WorkerId>, StoreError>;
 
-    /// Sets a verdict.
-    async fn put_verdict(&self, verdict: &Verdict) -> Result<(), StoreError>;
-    /// Verdicts that have not expired; those that have are forgotten.
+    /// Sets a verdict, and forgets those of its pool that have expired; whether there is that pool.
+    async fn put_verdict(&self, verdict: &Verdict, now: Time) -> Result<bool, StoreError>;
+    /// Verdicts that have not expired.
     async fn verdicts(&self, now: Time) -> Result<Vec<Verdict>, StoreError>;
 }

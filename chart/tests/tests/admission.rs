@@ -62,6 +62,29 @@ fn pod() -> Value {
     })
 }
 
+/// A canary as the operator makes it, with a change.
+fn canary(name: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": { "mpegflow.io/pool": "transcode", "mpegflow.io/canary": "0123456789" },
+            "ownerReferences": [{ "apiVersion": "mpegflow.io/v1alpha1", "kind": "WorkerPool", "name": "transcode", "uid": "u" }],
+        },
+        "spec": {
+            "serviceAccountName": "transcode-worker", "automountServiceAccountToken": false, "nodeName": "n1",
+            "restartPolicy": "Never", "activeDeadlineSeconds": 120,
+            "containers": [{
+                "name": "canary", "image": "x", "args": ["--canary", "/dev/termination-log"],
+                "env": [{ "name": "NODE_ADDRESS", "valueFrom": { "fieldRef": { "fieldPath": "status.hostIP" } } }],
+            }],
+            "volumes": [{ "name": "join", "configMap": { "name": "transcode-worker" } }],
+        },
+    });
+    change(&mut pod);
+    pod
+}
+
 fn policy() -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": { "name": "open" },
@@ -92,6 +115,15 @@ async fn token(client: &Client) -> kube::Result<TokenRequest> {
     accounts.create_token_request("transcode-worker", &PostParams::default(), &request).await
 }
 
+/// Somebody else, as the administrator may be.
+async fn impersonating(cluster: &Cluster, user: &str, groups: &[&str]) -> Client {
+    let file = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+    let mut config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await.unwrap();
+    config.auth_info.impersonate = Some(user.into());
+    config.auth_info.impersonate_groups = Some(groups.iter().map(|group| (*group).to_owned()).collect());
+    Client::try_from(config).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone() {
     let cluster = Cluster::start(Options { controller_accounts: true, ..Options::default() }).await;
@@ -105,7 +137,7 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
             applied += 1;
         }
     }
-    assert_eq!(applied, 2);
+    assert_eq!(applied, 4);
     let stranger = cluster.client_of("mpegflow", "stranger").await;
     let operator = cluster.client_of("mpegflow", "mpegflow-operator").await;
     // The API server takes a moment to enforce a new policy.
@@ -169,7 +201,99 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
         policies.delete("open", &Default::default()).await,
     );
 
-    // Elsewhere nothing is refused.
+    // The operator makes canaries, which can be nothing else; nobody else makes even those.
+    create(&operator, canary("good", |_| {})).await.unwrap();
+    refused(
+        "a canary of others",
+        "made from WorkerPools alone",
+        create(&stranger, canary("theirs", |_| {})).await,
+    );
+    let token = json!({ "name": "token", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } });
+    let set = |path: &'static str, value: Value| {
+        move |pod: &mut Value| {
+            let (parent, last) = path.rsplit_once('/').unwrap();
+            pod.pointer_mut(parent).unwrap()[last] = value;
+        }
+    };
+    type Change = Box<dyn FnOnce(&mut Value)>;
+    let changes: Vec<(&str, Change)> = vec![
+        (
+            "no label of a canary",
+            Box::new(set("/metadata/labels", json!({ "mpegflow.io/pool": "transcode" }))),
+        ),
+        ("no owner", Box::new(set("/metadata/ownerReferences", json!([])))),
+        ("another pool's account", Box::new(set("/spec/serviceAccountName", json!("other-worker")))),
+        ("a token", Box::new(set("/spec/automountServiceAccountToken", json!(true)))),
+        ("a token of its own", Box::new(set("/spec/volumes", json!([token])))),
+        (
+            "a Secret",
+            Box::new(set("/spec/volumes", json!([{ "name": "s", "secret": { "secretName": "s" } }]))),
+        ),
+        (
+            "a folder of the node",
+            Box::new(set("/spec/volumes", json!([{ "name": "h", "hostPath": { "path": "/" } }]))),
+        ),
+        ("the node's network", Box::new(set("/spec/hostNetwork", json!(true)))),
+        ("the node's processes", Box::new(set("/spec/hostPID", json!(true)))),
+        ("another program", Box::new(set("/spec/containers/0/command", json!(["sh"])))),
+        ("a worker", Box::new(set("/spec/containers/0/args", json!(["--join", "x"])))),
+        (
+            "a second container",
+            Box::new(|pod| {
+                let more = json!({ "name": "more", "image": "x", "args": ["--canary"] });
+                pod["spec"]["containers"].as_array_mut().unwrap().push(more);
+            }),
+        ),
+        (
+            "a container before it",
+            Box::new(set("/spec/initContainers", json!([{ "name": "i", "image": "x" }]))),
+        ),
+        (
+            "a Secret's value",
+            Box::new(|pod| {
+                let value = json!({ "secretKeyRef": { "name": "s", "key": "k" } });
+                pod["spec"]["containers"][0]["env"][0] = json!({ "name": "S", "valueFrom": value });
+            }),
+        ),
+        (
+            "for ever",
+            Box::new(|pod| drop(pod["spec"].as_object_mut().unwrap().remove("activeDeadlineSeconds"))),
+        ),
+        ("again and again", Box::new(set("/spec/restartPolicy", json!("Always")))),
+    ];
+    create(
+        &stranger,
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "other-worker" } }),
+    )
+    .await
+    .unwrap();
+    for (what, change) in changes {
+        refused(what, "made from WorkerPools alone", create(&operator, canary("bad", change)).await);
+    }
+    // What it says, nobody says for it; what controllers write beside that, they may.
+    let says = json!({ "status": { "phase": "Succeeded", "containerStatuses": [{
+        "name": "canary", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "terminated": { "exitCode": 0, "message": "all is well" } },
+    }] } });
+    let said = pods.patch_status("good", &PatchParams::default(), &Patch::Merge(&says)).await;
+    refused("a word of others", "comes from kubelets alone", said);
+    let placed = json!({ "status": { "conditions": [{ "type": "DisruptionTarget", "status": "True" }] } });
+    pods.patch_status("good", &PatchParams::default(), &Patch::Merge(&placed)).await.expect("another status");
+    let node = impersonating(&cluster, "system:node:n1", &["system:nodes", "system:masters"]).await;
+    let of_node: Api<Pod> = Api::namespaced(node, "media");
+    of_node
+        .patch_status("good", &PatchParams::default(), &Patch::Merge(&says))
+        .await
+        .expect("its kubelet's word");
+
+    // And no pod at all elsewhere.
+    let mut free = pod();
+    free["spec"]["serviceAccountName"] = json!("stranger");
+    let elsewhere: Api<Pod> = Api::namespaced(operator, "mpegflow");
+    let made = elsewhere.create(&PostParams::default(), &serde_json::from_value(free).unwrap()).await;
+    refused("a pod of the operator elsewhere", "only in namespaces with the label", made);
+
+    // Elsewhere nothing is refused to others.
     let elsewhere: Api<Pod> = Api::namespaced(stranger, "mpegflow");
     let mut free = pod();
     free["spec"]["serviceAccountName"] = json!("stranger");

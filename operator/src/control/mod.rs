@@ -7,4 +7,4 @@ mod client;
 mod seen;
 
 pub use client::{Control, ControlError, Settings};
-pub use seen::{Pool, Seen, keep};
+pub use seen::{Pool, Seen, SeenVerdict, keep};

@@ -1,10 +1,10 @@
 //! What the broker told last of every pool.
 
 use super::{Control, ControlError};
-use mpegflow_protocol::control::PoolStatus;
+use mpegflow_protocol::control::{MAX_VERDICT_S, NodeVerdict, PoolStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// How often the broker is asked.
@@ -13,6 +13,8 @@ const EVERY: Duration = Duration::from_secs(5);
 /// What the broker told last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
+    /// Whether it answered when it was asked last.
+    answers: bool,
     pools: BTreeMap<String, Arc<Pool>>,
 }
 
@@ -35,7 +37,31 @@ pub struct Pool {
     pub cordoned: BTreeSet<String>,
     /// UIDs of pods in whose place another is to come.
     pub retired: BTreeSet<String>,
+    /// The digest that verdicts have to be about.
+    pub policy: Option<String>,
+    /// Fresh verdicts on it, by node.
+    pub verdicts: BTreeMap<String, SeenVerdict>,
 }
+
+/// A verdict that the broker has.
+#[derive(Debug, Clone)]
+pub struct SeenVerdict {
+    /// Whether the policies hold there.
+    pub verified: bool,
+    /// What was found.
+    pub reason: String,
+    /// When it expires.
+    pub until: Instant,
+}
+
+/// When it expires is told a little differently each time, and is no news.
+impl PartialEq for SeenVerdict {
+    fn eq(&self, other: &Self) -> bool {
+        (self.verified, &self.reason) == (other.verified, &other.reason)
+    }
+}
+
+impl Eq for SeenVerdict {}
 
 impl Seen {
     /// What is known of a pool.
@@ -43,7 +69,18 @@ impl Seen {
         self.pools.get(name).map(|pool| &**pool)
     }
 
-    fn of(pools: Vec<PoolStatus>) -> Self {
+    /// Whether the broker answered when it was asked last.
+    pub fn answers(&self) -> bool {
+        self.answers
+    }
+
+    /// What a status says that came now.
+    pub fn of(pools: Vec<PoolStatus>, now: Instant) -> Self {
+        let verdict = |verdict: NodeVerdict| {
+            let left = Duration::from_secs(verdict.expires_in_s.min(MAX_VERDICT_S).into());
+            let until = now.checked_add(left).unwrap_or(now);
+            (verdict.node, SeenVerdict { verified: verdict.verified, reason: verdict.reason, until })
+        };
         let pools = pools.into_iter().map(|status| {
             let busy = status.workers.iter().filter(|worker| worker.busy).map(|worker| worker.pod.clone());
             let cordoned =
@@ -59,10 +96,12 @@ impl Seen {
                 busy: busy.collect(),
                 cordoned: cordoned.collect(),
                 retired: retired.collect(),
+                policy: status.policy,
+                verdicts: status.verdicts.into_iter().map(verdict).collect(),
             };
             (status.pool.to_string(), Arc::new(pool))
         });
-        Self { pools: pools.collect() }
+        Self { answers: true, pools: pools.collect() }
     }
 
     /// Names of pools that are not as they were.
@@ -81,9 +120,9 @@ pub async fn keep(control: Arc<Control>, seen: watch::Sender<Seen>, changed: imp
         ticks.tick().await;
         match control.status().await {
             Ok(status) => {
-                let now = Seen::of(status.pools);
+                let now = Seen::of(status.pools, Instant::now());
                 let names = now.changed(&seen.borrow());
-                if !names.is_empty() {
+                if !names.is_empty() || !seen.borrow().answers {
                     seen.send_replace(now);
                     names.iter().for_each(|name| changed(name));
                 }
@@ -95,6 +134,7 @@ pub async fn keep(control: Arc<Control>, seen: watch::Sender<Seen>, changed: imp
                     tracing::warn!(%error, "nobody can say which workers are busy; no pool shrinks");
                 }
                 away = true;
+                seen.send_if_modified(|seen| std::mem::take(&mut seen.answers));
             }
         }
     }

@@ -4,6 +4,7 @@ use crate::cluster::{Objects, Versions};
 use crate::control::{Control, Seen};
 use crate::crd::{Tenant, WorkerPool};
 use crate::desired::World;
+use crate::gate::Gate;
 use crate::settings::Settings;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
@@ -33,6 +34,8 @@ pub(super) struct Context {
     pub(super) control: Option<Arc<Control>>,
     /// What the broker told last.
     pub(super) seen: watch::Receiver<Seen>,
+    /// Whether pools are isolated; without a broker nobody asks.
+    pub(super) gate: Option<Arc<Gate>>,
     pushed: Mutex<HashMap<(String, String), mpegflow_protocol::control::Pool>>,
     failures: Mutex<HashMap<(String, String), u32>>,
 }
@@ -43,7 +46,7 @@ impl Context {
         settings: Settings,
         world: watch::Receiver<Result<World, String>>,
         (pools, tenants): (Store<WorkerPool>, Store<Tenant>),
-        (control, seen): (Option<Arc<Control>>, watch::Receiver<Seen>),
+        (control, seen, gate): (Option<Arc<Control>>, watch::Receiver<Seen>, Option<Arc<Gate>>),
         instance: &str,
     ) -> Self {
         let versions = Arc::new(Versions::default());
@@ -60,6 +63,7 @@ impl Context {
             tenants,
             control,
             seen,
+            gate,
             pushed: Mutex::default(),
             failures: Mutex::default(),
         }

@@ -17,7 +17,8 @@ pub use pool::{FINALIZER, PoolError};
 
 use crate::control::{self, Control, Seen};
 use crate::crd::{Tenant, WorkerPool};
-use crate::desired::Kind;
+use crate::desired::{self, Kind};
+use crate::gate::{self, Gate};
 use crate::settings::Settings;
 use context::Context;
 use futures_util::{Stream, StreamExt as _, stream};
@@ -61,19 +62,29 @@ pub async fn run(client: Client, settings: Settings, instance: String, stop: Can
     });
     let (telling, seen) = tokio::sync::watch::channel(Seen::default());
     let broker = settings.control.clone().map(|settings| Arc::new(Control::new(settings)));
+    let gate = broker.is_some().then(|| Arc::new(Gate::new(settings.canaries)));
     let context = Context::new(
         client.clone(),
         settings.clone(),
         world.clone(),
         (pool_store.clone(), tenant_store.clone()),
-        (broker.clone(), seen),
+        (broker.clone(), seen.clone(), gate.clone()),
         &instance,
     );
     let context = Arc::new(context);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(world::keep(client.clone(), settings.clone(), known));
-    tasks.spawn(watch_children(client, Arc::clone(&context), looks.clone()));
+    tasks.spawn(watch_children(client.clone(), Arc::clone(&context), looks.clone()));
+    if let Some((gate, control)) = gate.zip(broker.clone()) {
+        let asked = desired::targets(&settings).into_iter().filter(|target| target.asked);
+        let asked = asked.map(|target| target.address).collect();
+        let around = gate::Around { client, control, seen, pools: pool_store.clone(), asked };
+        let looks = looks.clone();
+        tasks.spawn(gate::keep(gate, around, move |(namespace, name)| {
+            looks.try_send(Look::At { namespace: namespace.clone(), name: name.clone() }).is_ok()
+        }));
+    }
     if let Some(broker) = broker {
         let (pools, looks) = (pool_store.clone(), looks.clone());
         tasks.spawn(control::keep(broker, telling, move |name| look_at_pools_named(name, &pools, &looks)));

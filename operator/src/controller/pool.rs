@@ -1,11 +1,13 @@
 //! One pool: from its objects in the cluster to the ones it needs, from the beginning each time.
 
 use super::context::Context;
-use super::status::{Applied, Rollout, Standing, status};
-use super::{push, scale_in};
+use super::push::{self, Open};
+use super::scale_in;
+use super::status::{Applied, ISOLATION_VERIFIED, QUIET, Rollout, Standing, status};
 use crate::cluster::ApplyError;
-use crate::crd::{LastScale, WorkerPool};
-use crate::desired::{self, Child, Kind, Replicas};
+use crate::crd::{ConditionStatus, LastScale, WorkerPool, WorkerPoolStatus};
+use crate::desired::{self, CANARY_LABEL, Child, Kind, Replicas};
+use crate::gate::{Isolation, Key, Wanted};
 use crate::settings::MANAGER;
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -90,13 +92,16 @@ async fn apply(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError
         }
     };
     // Before its pods: until the broker knows the pool, it knows nobody of them.
-    if let Err(standing) = push::pool(pool, context, false).await {
+    let digest = desired::policy_digest(&children, &world);
+    if let Err(standing) = push::pool(pool, context, Open::Verified(&digest)).await {
         report(pool, context, &standing, None).await?;
         // Soon: a broker that comes back says nothing of a pool that it does not know.
         return Ok(Action::requeue(AGAIN));
     }
     match put(pool, context, &children).await {
-        Ok((applied, scaled)) => {
+        Ok((mut applied, scaled)) => {
+            applied.isolation = verify(pool, context, &world, &digest);
+            applied.digest = Some(digest);
             let held = applied.held.is_some();
             report(pool, context, &Standing::Applied(applied), scaled).await?;
             Ok(Action::requeue(if held { AGAIN } else { RESYNC }))
@@ -111,6 +116,29 @@ async fn apply(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError
     }
 }
 
+/// Lets canaries try what was put in place; what is known of that, if anything is.
+fn verify(pool: &WorkerPool, context: &Context, world: &desired::World, digest: &str) -> Option<Isolation> {
+    let Some(gate) = &context.gate else {
+        let message = "the operator has no broker's control API to tell (--control), so that nothing asks whether workers are isolated";
+        return Some(Isolation::unknown("NoControl", message));
+    };
+    let settings = &context.settings;
+    gate.wants(
+        &key(pool),
+        Wanted {
+            uid: pool.uid().unwrap_or_default(),
+            digest: digest.to_owned(),
+            template: Arc::new(desired::canary(pool, settings, world)),
+            targets: desired::targets(settings).into(),
+            period: Duration::from_secs(pool.spec.isolation.canary_period_seconds.into()),
+        },
+    )
+}
+
+fn key(pool: &WorkerPool) -> Key {
+    (pool.namespace().unwrap_or_default(), pool.name_any())
+}
+
 /// Everything around the pods first. If any of it fails, no pod is made, and what runs stays as it is.
 async fn put(
     pool: &WorkerPool,
@@ -123,8 +151,11 @@ async fn put(
         match child.kind {
             Kind::Deployment => deployment = Some(child),
             Kind::ScaledObject => {}
-            _ => {
-                context.objects.ensure(&namespace, child).await?;
+            kind => {
+                let looked_at = context.objects.ensure(&namespace, child).await?;
+                if let (Some(written), Some(gate), true) = (looked_at, &context.gate, kind.is_policy()) {
+                    gate.touched(&key(pool), written.changed);
+                }
             }
         }
     }
@@ -135,6 +166,8 @@ async fn put(
         policies: desired::dialects(children),
         work: context.seen.borrow().pool(&pool.name_any()).map(super::status::Work::of),
         autoscaled: children.iter().any(|child| child.kind == Kind::ScaledObject),
+        isolation: None,
+        digest: None,
     };
     let mut scaled = None;
     if let Some(deployment) = deployment {
@@ -167,11 +200,16 @@ async fn put(
     Ok((applied, scaled))
 }
 
-/// Selects a pool's pods.
-pub(super) fn selector(pool: &WorkerPool) -> String {
+/// Selects a pool's pods, its workers and its canaries.
+fn selector(pool: &WorkerPool) -> String {
     let labels: Vec<String> =
         desired::selector(pool).iter().map(|(key, value)| format!("{key}={value}")).collect();
     labels.join(",")
+}
+
+/// Selects a pool's workers.
+pub(super) fn workers(pool: &WorkerPool) -> String {
+    format!("{},!{CANARY_LABEL}", selector(pool))
 }
 
 async fn all_pods(pool: &WorkerPool, context: &Context) -> Result<i32, ApplyError> {
@@ -221,6 +259,9 @@ async fn drain(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError
     let namespace = pool.namespace().unwrap_or_default();
     let name = desired::name(pool);
     let uid = pool.uid().unwrap_or_default();
+    if let Some(gate) = &context.gate {
+        gate.forget(&key(pool));
+    }
     let knows_keda =
         context.world.borrow().as_ref().is_ok_and(|world| world.kinds.contains(&Kind::ScaledObject));
     if knows_keda {
@@ -255,7 +296,7 @@ async fn at_work(pool: &WorkerPool, context: &Context) -> Option<i32> {
         return None;
     }
     // Neither of these holds up the end of a pool: told to go, a worker drains by itself.
-    if let Err(standing) = push::pool(pool, context, true).await {
+    if let Err(standing) = push::pool(pool, context, Open::No).await {
         tracing::info!(pool = pool.name_any(), ?standing, "the pool ends without its broker");
         return None;
     }
@@ -336,7 +377,30 @@ async fn report(
         Err(error) => return Err(error.into()),
     }
     tell(pool, context, standing, scaled).await;
+    tell_isolation(pool, context, &status).await;
     Ok(())
+}
+
+/// An event where the isolation of a pool is not what it was.
+async fn tell_isolation(pool: &WorkerPool, context: &Context, status: &WorkerPoolStatus) {
+    let find = |status: &WorkerPoolStatus| {
+        let mut all = status.conditions.iter();
+        all.find(|condition| condition.kind == ISOLATION_VERIFIED)
+            .map(|c| (c.status, c.reason.clone(), c.message.clone()))
+    };
+    let before = pool.status.as_ref().and_then(find);
+    let Some((now, reason, message)) = find(status) else { return };
+    if before.is_some_and(|(was, why, _)| (was, why) == (now, reason.clone())) {
+        return;
+    }
+    let (type_, reason) = match now {
+        ConditionStatus::True => (EventType::Normal, ISOLATION_VERIFIED),
+        ConditionStatus::False => (EventType::Warning, "IsolationFailed"),
+        // Nobody has to do anything about these.
+        ConditionStatus::Unknown if QUIET.contains(&&*reason) => return,
+        ConditionStatus::Unknown => (EventType::Warning, "IsolationUnknown"),
+    };
+    publish(pool, context, type_, reason.to_owned(), &message).await;
 }
 
 /// Events are for people; one that is lost costs nothing.
@@ -362,7 +426,12 @@ async fn tell(pool: &WorkerPool, context: &Context, standing: &Standing, scaled:
         }
         _ => None,
     };
-    let Some((type_, reason, note)) = event else { return };
+    if let Some((type_, reason, note)) = event {
+        publish(pool, context, type_, reason, &note).await;
+    }
+}
+
+async fn publish(pool: &WorkerPool, context: &Context, type_: EventType, reason: String, note: &str) {
     let event = Event {
         type_,
         reason,

@@ -14,8 +14,17 @@ const GENERATIONS: u32 = 60;
 /// One share, where a resource's weight is 1.
 const SHARE: u32 = 100;
 
+/// Whether a pool may give leases, as it is pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Open<'a> {
+    /// It may, where a verdict on what has this digest says so.
+    Verified(&'a str),
+    /// It may not: it ends.
+    No,
+}
+
 /// Pushes a pool, unless the broker has it. Its pods come after this: before it, nobody knows whose they are.
-pub(super) async fn pool(pool: &WorkerPool, context: &Context, closed: bool) -> Result<(), Standing> {
+pub(super) async fn pool(pool: &WorkerPool, context: &Context, open: Open<'_>) -> Result<(), Standing> {
     let Some(broker) = &context.control else { return Ok(()) };
     let name = pool.name_any();
     let tenant = match &pool.spec.tenant {
@@ -32,8 +41,11 @@ pub(super) async fn pool(pool: &WorkerPool, context: &Context, closed: bool) -> 
         observed_generation: u64::try_from(pool.metadata.generation.unwrap_or_default()).unwrap_or_default(),
         tenant,
         max_workers: u32::from(pool.spec.scale.max).saturating_mul(GENERATIONS).saturating_add(100),
-        closed,
-        policy: None,
+        closed: open == Open::No,
+        policy: match open {
+            Open::Verified(digest) => Some(digest.to_owned()),
+            Open::No => None,
+        },
     };
     let seen = context.seen.borrow().pool(&name).cloned();
     // A broker that lost its database lost this as well; one that nobody has heard yet is told again.

@@ -139,7 +139,7 @@ pub(super) async fn keep_busy(
 /// The pool's pods that have started.
 pub(super) async fn started(pool: &WorkerPool, context: &Context) -> Result<Vec<StartedPod>, ApplyError> {
     let namespace = pool.namespace().unwrap_or_default();
-    let selector = super::pool::selector(pool);
+    let selector = super::pool::workers(pool);
     context.objects.started(&namespace, &selector).await.map_err(|e| refused(pool, e))
 }
 

@@ -3,8 +3,14 @@
 use crate::control::Pool;
 use crate::crd::{Condition, ConditionStatus, Dialect, LastScale, WorkerPool, WorkerPoolStatus};
 use crate::desired::Held;
+use crate::gate::Isolation;
 use jiff::Timestamp;
 use serde_json::Value;
+
+/// The condition of the isolation gate.
+pub(super) const ISOLATION_VERIFIED: &str = "IsolationVerified";
+/// Reasons of it that only say that nothing was tried.
+pub(super) const QUIET: [&str; 4] = ["Pending", "NoWorkers", "NotTried", "NoControl"];
 
 /// How a pool stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +40,10 @@ pub(super) struct Applied {
     pub(super) autoscaled: bool,
     /// What the broker says of its work.
     pub(super) work: Option<Work>,
+    /// What is known of its isolation, if anything is.
+    pub(super) isolation: Option<Isolation>,
+    /// Digest of what a verdict on it is about.
+    pub(super) digest: Option<String>,
 }
 
 /// What the broker says of a pool's work.
@@ -101,6 +111,7 @@ pub(super) fn status(
         status.ready_replicas = applied.rollout.ready;
         status.policies.clone_from(&applied.policies);
         status.autoscaled = applied.autoscaled;
+        status.policy_digest.clone_from(&applied.digest);
         // What was known before stays while nobody can be asked.
         if let Some(work) = &applied.work {
             (status.busy, status.idle, status.queued) = (work.busy, work.idle, work.queued);
@@ -123,7 +134,27 @@ pub(super) fn status(
     status.conditions =
         vec![condition("Ready", ready), condition("Reconciling", reconciling), condition("Stalled", stalled)];
     status.conditions.push(condition("ScaleInHeld", scale_in(held)));
+    status.conditions.push(condition(ISOLATION_VERIFIED, isolation(standing, &old)));
     status
+}
+
+/// What was known stays while nobody knows better: while nothing is known yet, and, of a failure, until canaries have tried the same
+/// policies again.
+fn isolation(standing: &Standing, old: &WorkerPoolStatus) -> Fact {
+    let before = old.conditions.iter().find(|condition| condition.kind == ISOLATION_VERIFIED);
+    let before = before.map(|c| (c.status, c.reason.clone(), c.message.clone()));
+    let (now, digest) = match standing {
+        Standing::Applied(applied) => (applied.isolation.as_ref(), &applied.digest),
+        _ => (None, &old.policy_digest),
+    };
+    let same = *digest == old.policy_digest;
+    let failed = before.as_ref().is_some_and(|(status, ..)| *status == ConditionStatus::False);
+    match (now, before) {
+        (Some(now), Some(before)) if same && failed && QUIET.contains(&now.reason) => before,
+        (None, Some(before)) if same => before,
+        (Some(now), _) => (now.status, now.reason.to_owned(), now.message.clone()),
+        (None, _) => (ConditionStatus::Unknown, "NotTried".into(), "no canary has tried it yet".into()),
+    }
 }
 
 type Fact = (ConditionStatus, String, String);

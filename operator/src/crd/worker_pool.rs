@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
         label_selector_path = ".status.selector"
     ),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Isolation", type_ = "string", json_path = r#".status.conditions[?(@.type=="IsolationVerified")].status"#),
     printcolumn(name = "Class", type_ = "string", json_path = ".spec.class"),
     printcolumn(name = "Tenant", type_ = "string", json_path = ".spec.tenant"),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.scale.replicas"),
@@ -323,12 +324,13 @@ pub struct Isolation {
         validation = Rule::new("!('Auto' in self) || self.size() == 1").message("Auto stands alone")
     )]
     pub dialects: Vec<Dialect>,
-    /// How often the isolation is to be tried from inside. Kept for the isolation gate; this version does not act on it.
+    /// How often canaries try the isolation from inside, on each node with workers; at least every half an hour. A verdict counts for two
+    /// of these periods.
     #[serde(default = "three_hundred")]
     #[schemars(range(min = 60, max = 86_400))]
     pub canary_period_seconds: u32,
-    /// The weakest set of locks that a worker's codec may run under. Kept for the isolation gate; this version does not act on
-    /// it, and workers refuse anything but `Full`.
+    /// The weakest set of locks that a worker's codec may run under. This version does not act on it, and workers refuse anything but
+    /// `Full`.
     #[serde(default)]
     pub lock_profile: LockProfile,
 }
@@ -441,6 +443,10 @@ pub struct WorkerPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub policies: Vec<Dialect>,
+    /// Digest of what verdicts on its isolation are about: its policies and what its pods are like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub policy_digest: Option<String>,
     /// Whether KEDA scales it.
     #[serde(default)]
     pub autoscaled: bool,

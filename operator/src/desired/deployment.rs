@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 /// Neither root nor anybody whom an image or a node may know.
 const USER: u32 = 65_532;
 /// Folder of the join file and the token.
-const JOIN: &str = "/run/mpegflow";
+pub(super) const JOIN: &str = "/run/mpegflow";
 /// Folder of the pod's key, in memory: a container that starts again has to show the same one.
 const IDENTITY: &str = "/run/identity";
 /// Folder of unlinked files.
@@ -36,15 +36,15 @@ pub(super) fn deployment(pool: &WorkerPool, settings: &Settings, world: &World) 
     Child::new(Kind::Deployment, json!({ "metadata": metadata(pool), "spec": spec }))
 }
 
-fn pod(pool: &WorkerPool, settings: &Settings, world: &World) -> Value {
-    let spec = &pool.spec;
+/// What every pod of a pool is like, a worker's and a canary's: what network policies and the kernel see of it.
+pub(super) fn hardened(pool: &WorkerPool, settings: &Settings, world: &World) -> Map<String, Value> {
     let aliases: Vec<Value> = world
         .broker
         .addresses
         .iter()
         .map(|ip| json!({ "ip": ip.to_string(), "hostnames": [settings.broker.server_name] }))
         .collect();
-    let mut pod = json!({
+    let pod = json!({
         "serviceAccountName": name(pool),
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
@@ -52,11 +52,39 @@ fn pod(pool: &WorkerPool, settings: &Settings, world: &World) -> Value {
         // Kubernetes wants a server where there is no DNS; on a pod's own loopback nobody answers.
         "dnsPolicy": "None",
         "dnsConfig": { "nameservers": ["127.0.0.1"] },
-        "terminationGracePeriodSeconds": spec.drain_grace_seconds.saturating_add(AFTER_DRAIN),
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "seccompProfile": { "type": "RuntimeDefault" },
         },
+    });
+    let mut pod = pod.as_object().cloned().unwrap_or_default();
+    let spec = &pool.spec;
+    for (key, value) in
+        [("runtimeClassName", &spec.runtime_class_name), ("priorityClassName", &spec.priority_class_name)]
+    {
+        if let Some(value) = value {
+            pod.insert(key.into(), json!(value));
+        }
+    }
+    if !spec.tolerations.is_empty() {
+        pod.insert("tolerations".into(), json!(spec.tolerations));
+    }
+    pod
+}
+
+/// What a container of it may.
+pub(super) fn locked() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": { "drop": ["ALL"] },
+    })
+}
+
+fn pod(pool: &WorkerPool, settings: &Settings, world: &World) -> Value {
+    let spec = &pool.spec;
+    let own = json!({
+        "terminationGracePeriodSeconds": spec.drain_grace_seconds.saturating_add(AFTER_DRAIN),
         "containers": [container(pool)],
         "volumes": [
             {
@@ -78,10 +106,10 @@ fn pod(pool: &WorkerPool, settings: &Settings, world: &World) -> Value {
             { "name": "scratch", "emptyDir": { "sizeLimit": spec.resources.scratch.to_string() } },
         ],
     });
-    if let Some(pod) = pod.as_object_mut() {
-        placement(pool, pod);
-    }
-    pod
+    let mut pod = hardened(pool, settings, world);
+    pod.extend(own.as_object().cloned().unwrap_or_default());
+    placement(pool, &mut pod);
+    Value::Object(pod)
 }
 
 fn container(pool: &WorkerPool) -> Value {
@@ -100,11 +128,7 @@ fn container(pool: &WorkerPool) -> Value {
             "--grace", spec.drain_grace_seconds.to_string(), "--log", "json",
         ],
         "resources": { "requests": resources, "limits": resources },
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": { "drop": ["ALL"] },
-        },
+        "securityContext": locked(),
         "volumeMounts": [
             { "name": "join", "mountPath": JOIN, "readOnly": true },
             { "name": "identity", "mountPath": IDENTITY },
@@ -135,9 +159,6 @@ fn placement(pool: &WorkerPool, pod: &mut Map<String, Value>) {
     if !spec.node_selector.is_empty() {
         pod.insert("nodeSelector".into(), json!(spec.node_selector));
     }
-    if !spec.tolerations.is_empty() {
-        pod.insert("tolerations".into(), json!(spec.tolerations));
-    }
     if let Some(affinity) = &spec.affinity {
         pod.insert("affinity".into(), affinity.clone());
     }
@@ -155,12 +176,5 @@ fn placement(pool: &WorkerPool, pod: &mut Map<String, Value>) {
             })
             .collect();
         pod.insert("topologySpreadConstraints".into(), json!(spread));
-    }
-    for (key, value) in
-        [("runtimeClassName", &spec.runtime_class_name), ("priorityClassName", &spec.priority_class_name)]
-    {
-        if let Some(value) = value {
-            pod.insert(key.into(), json!(value));
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! From a pool to the objects it needs. Pure: what the cluster is like comes in as [`World`].
 
+mod canary;
 mod child;
 mod deployment;
 mod endpoint;
@@ -8,6 +9,7 @@ mod scale;
 mod scaled_object;
 mod small;
 
+pub use canary::{CANARY_LABEL, Target, canary, canary_on, policy_digest, targets};
 pub(crate) use child::applied;
 pub use child::{Child, Kind};
 pub use scale::{Held, Replicas, wanted};

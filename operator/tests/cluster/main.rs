@@ -14,6 +14,7 @@ mod rules;
 mod audit;
 mod definitions;
 mod drift;
+mod expiry;
 mod faults;
 mod lease;
 mod lifecycle;

@@ -1,7 +1,7 @@
-//! Every body of the worker API, either way.
+//! Every body of the worker API, either way, and a canary's report.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use mpegflow_protocol::{from_json, limits::MAX_WORKER_BODY, to_json, worker::*};
+use mpegflow_protocol::{canary::Report, from_json, limits::MAX_WORKER_BODY, to_json, worker::*};
 use serde::{Serialize, de::DeserializeOwned};
 
 fn round<T: Serialize + DeserializeOwned + PartialEq>(bytes: &[u8]) {
@@ -13,7 +13,7 @@ fn round<T: Serialize + DeserializeOwned + PartialEq>(bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, body)) = bytes.split_first() else { return };
-    match kind % 10 {
+    match kind % 11 {
         0 => round::<Enroll>(body),
         1 => round::<Renew>(body),
         2 => round::<Enrolled>(body),
@@ -23,6 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
         6 => round::<HeartbeatReply>(body),
         7 => round::<Complete>(body),
         8 => round::<Fail>(body),
+        9 => round::<Report>(body),
         _ => round::<JoinFile>(body),
     }
 });

@@ -186,7 +186,7 @@ impl Identities for PostgresStore {
         rows.iter().map(|row| Cells::of("workers", row).id("id")).collect()
     }
 
-    async fn put_verdict(&self, verdict: &Verdict) -> Result<(), StoreError> {
+    async fn put_verdict(&self, verdict: &Verdict, now: Time) -> Result<bool, StoreError> {
         let query = self
             .sql(sql::PUT_VERDICT)
             .bind(verdict.pool.as_str())
@@ -194,8 +194,9 @@ impl Identities for PostgresStore {
             .bind(&verdict.node)
             .bind(verdict.verified)
             .bind(&verdict.reason)
-            .bind(verdict.expires.0);
-        self.change(query).await.map(drop)
+            .bind(verdict.expires.0)
+            .bind(now.0);
+        Ok(self.change(query).await? > 0)
     }
 
     async fn verdicts(&self, now: Time) -> Result<Vec<Verdict>, StoreError> {

@@ -455,9 +455,14 @@ statements! {
     REVOKE_WORKER = "UPDATE workers SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
     /// 1 since.
     REVOKED = "SELECT id FROM workers WHERE revoked_at IS NOT NULL AND revoked_at >= $1";
-    /// 1 pool, 2 policy, 3 node, 4 verified, 5 reason, 6 expires.
+    /// 1 pool, 2 policy, 3 node, 4 verified, 5 reason, 6 expires, 7 now. What has expired of the pool goes with it.
     PUT_VERDICT = "
-        INSERT INTO verdicts (pool, policy, node, verified, reason, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
+        WITH old AS (
+            DELETE FROM verdicts WHERE pool = $1 AND expires_at <= $7 AND NOT (policy = $2 AND node = $3)
+        )
+        INSERT INTO verdicts (pool, policy, node, verified, reason, expires_at)
+        SELECT $1::text, $2::text, $3::text, $4::boolean, $5::text, $6::bigint
+        WHERE EXISTS (SELECT 1 FROM pools WHERE name = $1)
         ON CONFLICT (pool, policy, node) DO UPDATE SET verified = excluded.verified, reason = excluded.reason,
             expires_at = excluded.expires_at";
     /// 1 now.

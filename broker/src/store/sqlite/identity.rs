@@ -241,9 +241,16 @@ impl Identities for SqliteStore {
         rows.iter().map(|row| Cells::of("workers", row).id("id")).collect()
     }
 
-    async fn put_verdict(&self, verdict: &Verdict) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO verdicts (pool, policy, node, verified, reason, expires_at) VALUES (?, ?, ?, ?, ?, ?)
+    async fn put_verdict(&self, verdict: &Verdict, now: Time) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query("DELETE FROM verdicts WHERE pool = ? AND expires_at <= ?")
+            .bind(verdict.pool.as_str())
+            .bind(now.0)
+            .execute(&mut *tx)
+            .await?;
+        let done = sqlx::query(
+            "INSERT INTO verdicts (pool, policy, node, verified, reason, expires_at)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM pools WHERE name = ?1)
              ON CONFLICT (pool, policy, node) DO UPDATE SET verified = excluded.verified, reason = excluded.reason,
                  expires_at = excluded.expires_at",
         )
@@ -253,9 +260,10 @@ impl Identities for SqliteStore {
         .bind(verdict.verified)
         .bind(&verdict.reason)
         .bind(verdict.expires.0)
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        tx.commit().await?;
+        Ok(done.rows_affected() > 0)
     }
 
     async fn verdicts(&self, now: Time) -> Result<Vec<Verdict>, StoreError> {
