@@ -84,6 +84,28 @@ impl TaskKind {
     }
 }
 
+/// Which part of its job's graph a task belongs to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// All there is, of a job that makes all tracks at once.
+    #[default]
+    Whole,
+    /// The sound of a job that plays early.
+    Sound,
+    /// A chunk of its lowest rung, from 0.
+    Chunk(u32),
+    /// The other rungs, and the output as a whole.
+    Rest,
+}
+
+impl Step {
+    /// Whether the task is of a job that makes all tracks at once.
+    pub const fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole)
+    }
+}
+
 /// What lies behind an input's position. Never leaves the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,6 +153,8 @@ impl InputSource {
 pub struct NewTask {
     /// What it is for.
     pub kind: TaskKind,
+    /// Where in the graph.
+    pub step: Step,
     /// What the codec is told.
     pub spec: TaskSpec,
     /// Inputs by position.
@@ -366,6 +390,9 @@ pub struct Stage {
     pub done: u32,
     /// Frames encoded.
     pub frames: u64,
+    /// How far it is in thousandths, where the tasks done do not say that: of a job that plays early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permille: Option<u32>,
 }
 
 /// What one tenant may do and have instead of what all may; what is left out is as for all.

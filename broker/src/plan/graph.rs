@@ -1,8 +1,10 @@
 //! The tasks of a job: probe → encode → package → check. Each is planned from the results before it.
 
+pub mod early;
+
 use super::presets::{Form, PresetName, Recipe, expert};
 use super::{Settings, budget, choose, ladder, stills};
-use crate::model::{InputSource, ManifestEntry, NewTask, TaskKind};
+use crate::model::{InputSource, ManifestEntry, NewTask, Step, TaskKind};
 use mpegflow_protocol::codec::OutputKind;
 use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::failure::{Failure, FailureCode};
@@ -23,6 +25,7 @@ pub fn probe(spec: &JobSpec, upload: UploadId, size: u64, settings: Settings) ->
     let budget = budget::probe(size, settings.threads);
     NewTask {
         kind: TaskKind::Probe,
+        step: Step::Whole,
         spec: TaskSpec::Probe(ProbeTask { decoders: spec.decoders, partial: spec.allow_partial }),
         inputs: vec![InputSource::Upload { upload, size }],
         outputs: Vec::new(),
@@ -81,14 +84,14 @@ pub fn encode(
     let budget = budget::encode(codec, duration_ms, source_pixels, rung_pixels, settings.threads);
     Ok(NewTask {
         kind: TaskKind::Encode,
+        step: Step::Whole,
         spec: TaskSpec::Encode(EncodeTask {
             decoders: spec.decoders,
             segment_ms: segment_ms(spec),
             video,
             audio,
             expected_duration_ms: duration_ms,
-            partial: spec.allow_partial,
-        }),
+            partial: spec.allow_partial, timeline: None, chunk: None, }),
         inputs: vec![InputSource::Upload { upload, size }],
         outputs,
         limits: budget.limits,
@@ -294,6 +297,7 @@ pub fn package(
     let budget = budget::copy(bytes, settings.threads);
     Ok(NewTask {
         kind: TaskKind::Package,
+        step: Step::Whole,
         spec: TaskSpec::Package(package),
         inputs,
         outputs: slots,
@@ -379,8 +383,7 @@ impl<'a> Packaging<'a> {
             media_uri: format!("{}.mp4", track.stem),
             playlist_uri: format!("{}.m3u8", track.stem),
             expect: track.expect,
-            language: track.language,
-        }
+            language: track.language, chunk: None, joined: Vec::new(), }
     }
 
     fn file(&mut self, name: &str, tracks: Vec<Encoded>, tags: Vec<FileTag>) -> PackageFile {
@@ -444,8 +447,7 @@ pub fn check(
             media_input: input(track.media_output)?,
             media_uri: track.media_uri.clone(),
             playlist_uri: track.playlist_uri.clone(),
-            expect: track.expect.clone(),
-        });
+            expect: track.expect.clone(), chunk: None, });
     }
     let file = match &task.file {
         Some(file) => Some(CheckFile {
@@ -475,14 +477,14 @@ pub fn check(
     let whole = !spec.allow_partial && (file.is_some() || manifests.is_some());
     Ok(NewTask {
         kind: TaskKind::Check,
+        step: Step::Whole,
         spec: TaskSpec::Check(CheckTask {
             tracks,
             segment_ms: task.segment_ms,
             source_duration_ms: media.and_then(|m| m.duration_ms).filter(|_| whole),
             manifests,
             file,
-            stills,
-        }),
+            stills, list: false, }),
         inputs,
         outputs: Vec::new(),
         limits: budget.limits,

@@ -310,8 +310,7 @@ mod tests {
             source_duration_ms: None,
             manifests: None,
             file: None,
-            stills: vec![],
-        });
+            stills: vec![], list: false, });
         let rejected = || Failure::new(FailureCode::OutputRejected, "why");
         assert_eq!(claimable(rejected(), &check), Ok(rejected()));
         assert!(claimable(rejected(), &SPEC).is_err());

@@ -79,8 +79,7 @@ impl MemoryBroker {
                 video: None,
                 audio: vec![],
                 expected_duration_ms: None,
-                partial: false,
-            }),
+                partial: false, timeline: None, chunk: None, }),
             inputs: state
                 .inputs
                 .iter()

@@ -7,7 +7,7 @@ use super::{PostgresStore, sql};
 use crate::model::{Claim, ManifestEntry, ReadyTask, TaskRecord, Tries};
 use crate::queue::RunningTask;
 use crate::state::{self, Decision, JobMove, Snapshot, TaskMove};
-use crate::store::row::{Cells, json, ordinal, plan_json, signed, word};
+use crate::store::row::{Cells, json, kind, ordinal, plan_json, signed, word};
 use crate::store::{Decide, End, Known, LeaseIs, Outcome, Settled, StoreError};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::ids::AttemptId;
@@ -100,7 +100,7 @@ pub(super) struct Change {
 #[derive(Debug)]
 struct Next {
     id: String,
-    kind: &'static str,
+    kind: String,
     ordinal: i64,
     plan: String,
     wall_ms: i64,
@@ -149,8 +149,8 @@ fn change(store: &PostgresStore, end: &End<'_>, known: &Known, decision: &Decisi
         quarantined,
         next: next.map(|task| Next {
             id: end.next_task.to_string(),
-            kind: task.kind.as_str(),
-            ordinal: ordinal(task.kind),
+            kind: kind(task),
+            ordinal: ordinal(task),
             plan: plan_json(task),
             wall_ms: signed(task.wall_ms),
         }),
@@ -222,7 +222,7 @@ impl Statement for Ends {
             .bind(of(asks, |a| a.stage.as_str()))
             .bind(of(asks, |a| a.quarantined))
             .bind(next(asks, |n| n.id.as_str()))
-            .bind(next(asks, |n| n.kind))
+            .bind(next(asks, |n| n.kind.as_str()))
             .bind(next(asks, |n| n.ordinal))
             .bind(next(asks, |n| n.plan.as_str()))
             .bind(next(asks, |n| n.wall_ms))

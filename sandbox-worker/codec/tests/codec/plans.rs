@@ -50,8 +50,7 @@ pub fn encode(video: Option<VideoEncode>, audio: Vec<AudioEncode>) -> EncodeTask
         video,
         audio,
         expected_duration_ms: Some(4_000),
-        partial: false,
-    }
+        partial: false, timeline: None, chunk: None, }
 }
 
 /// The package and check of what `encode` made, as the broker derives them.
@@ -99,16 +98,14 @@ pub fn packaging(task: &EncodeTask, result: &EncodeResult, source_duration_ms: O
             media_uri: media_uri.clone(),
             playlist_uri: playlist_uri.clone(),
             expect: expect.clone(),
-            language: Some("eng".into()),
-        });
+            language: Some("eng".into()), chunk: None, joined: Vec::new(), });
         names.extend([playlist_uri.clone(), media_uri.clone()]);
         check.push(CheckTrack {
             playlist_input: 2 + 2 * index,
             media_input: 3 + 2 * index,
             media_uri,
             playlist_uri,
-            expect,
-        });
+            expect, chunk: None, });
     }
     Packaging {
         package: PackageTask {
@@ -124,8 +121,7 @@ pub fn packaging(task: &EncodeTask, result: &EncodeResult, source_duration_ms: O
             source_duration_ms,
             manifests: Some(Manifests { hls: 0, dash: 1 }),
             file: None,
-            stills: vec![],
-        },
+            stills: vec![], list: false, },
         names,
     }
 }
