@@ -4,7 +4,8 @@
 //! reads a clock or a database.
 
 use crate::model::{
-    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, Step, TaskKind, TaskRecord, Time, Tries,
+    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, Step, TaskKind, TaskRecord, Time,
+    Tries,
 };
 use crate::plan::graph::{self, early};
 use crate::plan::{Settings, budget, estimate, verify};

@@ -222,7 +222,10 @@ fn encode(video: bool, audio: Option<u32>) -> TaskSpec {
         video,
         audio: audio.into_iter().collect(),
         expected_duration_ms: Some(2000),
-        partial: false, timeline: None, chunk: None, })
+        partial: false,
+        timeline: None,
+        chunk: None,
+    })
 }
 
 /// The calls a codec made after its last filter went on.

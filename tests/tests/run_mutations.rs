@@ -214,7 +214,10 @@ fn encode_of(sample: &Sample) -> EncodeTask {
         audio: sample.audio.map(sound).into_iter().collect(),
         video,
         expected_duration_ms: Some(1_000),
-        partial: false, timeline: None, chunk: None, }
+        partial: false,
+        timeline: None,
+        chunk: None,
+    }
 }
 
 /// Runs a task in a locked codec of its own, and ends it at the deadline; whether that was needed.

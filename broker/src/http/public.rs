@@ -371,7 +371,9 @@ async fn send_object(
     head: axum::http::request::Parts,
 ) -> Answer {
     let entry = match app.engine.object(tenant, job, name).await? {
-        Found::File(entry) => Stored { size: entry.size, digest: entry.digest.clone(), from: Source::File(entry) },
+        Found::File(entry) => {
+            Stored { size: entry.size, digest: entry.digest.clone(), from: Source::File(entry) }
+        }
         // It is another one the next time that somebody asks.
         Found::Playlist { list, lasting: false } => return Ok(growing(&head.method, list)),
         Found::Playlist { list, lasting: true } => Stored {

@@ -91,7 +91,10 @@ pub fn encode(
             video,
             audio,
             expected_duration_ms: duration_ms,
-            partial: spec.allow_partial, timeline: None, chunk: None, }),
+            partial: spec.allow_partial,
+            timeline: None,
+            chunk: None,
+        }),
         inputs: vec![InputSource::Upload { upload, size }],
         outputs,
         limits: budget.limits,
@@ -383,7 +386,10 @@ impl<'a> Packaging<'a> {
             media_uri: format!("{}.mp4", track.stem),
             playlist_uri: format!("{}.m3u8", track.stem),
             expect: track.expect,
-            language: track.language, chunk: None, joined: Vec::new(), }
+            language: track.language,
+            chunk: None,
+            joined: Vec::new(),
+        }
     }
 
     fn file(&mut self, name: &str, tracks: Vec<Encoded>, tags: Vec<FileTag>) -> PackageFile {
@@ -447,7 +453,9 @@ pub fn check(
             media_input: input(track.media_output)?,
             media_uri: track.media_uri.clone(),
             playlist_uri: track.playlist_uri.clone(),
-            expect: track.expect.clone(), chunk: None, });
+            expect: track.expect.clone(),
+            chunk: None,
+        });
     }
     let file = match &task.file {
         Some(file) => Some(CheckFile {
@@ -484,7 +492,9 @@ pub fn check(
             source_duration_ms: media.and_then(|m| m.duration_ms).filter(|_| whole),
             manifests,
             file,
-            stills, list: false, }),
+            stills,
+            list: false,
+        }),
         inputs,
         outputs: Vec::new(),
         limits: budget.limits,

@@ -107,8 +107,9 @@ fn sound(view: &JobView) -> Option<Vec<(&PackageTrack, &ListedTrack, &AudioEncod
     let TaskSpec::Encode(plan) = &encode.plan.spec else { return None };
     let lists = early::lists(&view.tasks, Step::Sound).ok()?;
     // A film with sound is not shown without.
-    (lists.len() == plan.audio.len())
-        .then(|| lists.into_iter().zip(&plan.audio).map(|((track, list), plan)| (track, list, plan)).collect())
+    (lists.len() == plan.audio.len()).then(|| {
+        lists.into_iter().zip(&plan.audio).map(|((track, list), plan)| (track, list, plan)).collect()
+    })
 }
 
 fn micros(list: &ListedTrack) -> u64 {
@@ -186,7 +187,8 @@ fn multivariant(
         let _ = writeln!(out, ",DEFAULT={default},AUTOSELECT=YES,CHANNELS=\"{channels}\",URI=\"{uri}\"");
     }
     // What is still to come is not known, but for what the encoder may spend at most.
-    let sound_rate = sound.iter().map(|(_, list, plan)| peak(list, chunks.segment_ms).max(u64::from(plan.bit_rate))).max();
+    let sound_rate =
+        sound.iter().map(|(_, list, plan)| peak(list, chunks.segment_ms).max(u64::from(plan.bit_rate))).max();
     let most = u64::from(chunks.rung.max_bit_rate).saturating_mul(3) / 2;
     let bandwidth = video.iter().map(|(_, list)| peak(list, chunks.segment_ms)).max()?.max(most);
     let mut codecs: Vec<&str> = vec![&video.first()?.1.codecs];
@@ -216,7 +218,10 @@ fn multivariant(
 
 /// The highest bit rate of a segment that lasts at least half of what was asked for.
 fn peak(list: &ListedTrack, segment_ms: u32) -> u64 {
-    let rate = |s: &mpegflow_protocol::task::ListedSegment| s.bytes.saturating_mul(8_000_000).div_ceil(s.micros.max(1));
-    let long = |s: &&mpegflow_protocol::task::ListedSegment| s.micros >= u64::from(segment_ms).saturating_mul(500);
+    let rate = |s: &mpegflow_protocol::task::ListedSegment| {
+        s.bytes.saturating_mul(8_000_000).div_ceil(s.micros.max(1))
+    };
+    let long =
+        |s: &&mpegflow_protocol::task::ListedSegment| s.micros >= u64::from(segment_ms).saturating_mul(500);
     list.segments.iter().filter(long).map(rate).max().unwrap_or(0)
 }

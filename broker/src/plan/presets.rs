@@ -190,7 +190,8 @@ impl PresetName {
                 return no("output.early", "makes no HLS");
             }
             if spec.allow_partial {
-                let reason = "an input that is cut off is only found out at its end; leave it or allow_partial out";
+                let reason =
+                    "an input that is cut off is only found out at its end; leave it or allow_partial out";
                 return Err(Contradiction { field: "output.early", reason: reason.into() });
             }
         }

@@ -148,7 +148,10 @@ impl<'a, R: Columns> Cells<'a, R> {
     fn kind(&self, column: &str) -> Result<TaskKind, StoreError> {
         let text = self.text(column)?;
         let word = text.split_once('-').map_or(text, |(kind, _)| kind);
-        TaskKind::ALL.into_iter().find(|k| k.as_str() == word).ok_or_else(|| self.bad(column, &"not a kind of task"))
+        TaskKind::ALL
+            .into_iter()
+            .find(|k| k.as_str() == word)
+            .ok_or_else(|| self.bad(column, &"not a kind of task"))
     }
 
     /// A word of an enumeration, as serde spells it.

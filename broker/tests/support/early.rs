@@ -118,7 +118,11 @@ async fn what_is_checked_plays_while_the_rest_is_made_and_stays_as_it_was() {
             assert!(list.contains("#EXT-X-PLAYLIST-TYPE:EVENT\n"), "{list}");
             let before = versions.last().cloned().unwrap_or_default();
             assert!(list.starts_with(&before), "{list}\ndoes not go on from\n{before}");
-            assert_eq!(segments(&tenant, &job, &list).await[..seen.len()], seen[..], "what was there is as it was");
+            assert_eq!(
+                segments(&tenant, &job, &list).await[..seen.len()],
+                seen[..],
+                "what was there is as it was"
+            );
             seen = segments(&tenant, &job, &list).await;
             let audio = object(&tenant, &job, "audio.m3u8").await.text();
             assert!(audio.starts_with(sound.last().map_or("", |s| s)), "{audio}");
@@ -133,7 +137,10 @@ async fn what_is_checked_plays_while_the_rest_is_made_and_stays_as_it_was() {
             assert!(shown.progress.percent < 10.0, "{}", shown.progress.percent);
             assert_eq!(early.playable_ms, 2_000);
             let master = object(&tenant, &job, "master.m3u8").await.text();
-            assert!(master.contains(",RESOLUTION=426x240,FRAME-RATE=30.000,AUDIO=\"audio\"\nvideo-240p.m3u8\n"), "{master}");
+            assert!(
+                master.contains(",RESOLUTION=426x240,FRAME-RATE=30.000,AUDIO=\"audio\"\nvideo-240p.m3u8\n"),
+                "{master}"
+            );
             assert_eq!(master.matches("#EXT-X-STREAM-INF").count(), 1);
         }
         let lease = worker.lease().await;
@@ -141,7 +148,8 @@ async fn what_is_checked_plays_while_the_rest_is_made_and_stays_as_it_was() {
         assert_eq!(worker.finish(&lease).await.status, 204, "{} at {step}", lease.task.name());
     }
     let parts = ["encode", "package", "check"];
-    let expected: Vec<&str> = std::iter::once("probe").chain(parts.iter().cycle().take(15).copied()).collect();
+    let expected: Vec<&str> =
+        std::iter::once("probe").chain(parts.iter().cycle().take(15).copied()).collect();
     assert_eq!(kinds, expected);
     assert!(matches!(worker.ask(100).await, LeaseReply::Idle));
 
@@ -159,7 +167,16 @@ async fn what_is_checked_plays_while_the_rest_is_made_and_stays_as_it_was() {
     assert!(versions.iter().any(|v| uris(v).len() == 3) && uris(&vod).len() == 5);
 
     let names: Vec<&str> = done.outputs.iter().map(|o| o.name.as_str()).collect();
-    for name in ["manifest.mpd", "video-720p.mp4", "video-240p.mp4", "video-240p-01.mp4", "video-240p-03.mp4", "video-240p.m3u8", "audio.mp4", "poster.jpg"] {
+    for name in [
+        "manifest.mpd",
+        "video-720p.mp4",
+        "video-240p.mp4",
+        "video-240p-01.mp4",
+        "video-240p-03.mp4",
+        "video-240p.m3u8",
+        "audio.mp4",
+        "poster.jpg",
+    ] {
         assert_eq!(names.iter().filter(|n| **n == name).count(), 1, "{name}: {names:?}");
     }
     assert!(!names.iter().any(|n| n.starts_with("video-240p-") && n.ends_with(".m3u8")), "{names:?}");
@@ -169,7 +186,8 @@ async fn what_is_checked_plays_while_the_rest_is_made_and_stays_as_it_was() {
         assert_eq!(output_digest(&[&got.body]).digest, output.digest, "{}", output.name);
         assert_eq!(got.headers["etag"], format!("\"{}\"", output.digest));
     }
-    let half = tenant.with("range", "bytes=0-6").get(&format!("/v1/objects/{}/video-240p.m3u8", job.id)).await;
+    let half =
+        tenant.with("range", "bytes=0-6").get(&format!("/v1/objects/{}/video-240p.m3u8", job.id)).await;
     assert_eq!((half.status.as_u16(), half.text().as_str()), (206, "#EXTM3U"));
     // What is in the manifest stays, chunks and all; the encoded tracks go.
     world.broker().engine().sweep().await.unwrap();
@@ -199,7 +217,9 @@ async fn what_cannot_be_is_refused_and_nothing_more_is_served() {
             let TaskResult::Package(package) = &mut c.result else { panic!() };
             package.tracks[0].codecs = "hvc1.1.6.L93.B0".into();
         }),
-        (9, "a problem that the check found", |c| checked(c).problems.push("segment 1 does not start with a key frame".into())),
+        (9, "a problem that the check found", |c| {
+            checked(c).problems.push("segment 1 does not start with a key frame".into())
+        }),
         (9, "a wrong number of frames", |c| checked(c).tracks[0].packets += 5),
         (9, "a list that leaves a segment out", |c| {
             checked(c).tracks[0].listed.as_mut().unwrap().segments.pop();
@@ -255,7 +275,11 @@ async fn the_whole_has_to_be_what_was_served() {
             let lease = worker.lease().await;
             let TaskSpec::Package(task) = &lease.task else { panic!() };
             let sound = task.tracks.iter().find(|t| matches!(t.expect, ExpectTrack::Audio { .. })).unwrap();
-            let mut complete = Complete { result: TaskResult::Check(CheckResult { problems: vec![], tracks: vec![] }), outputs: vec![], evidence: evidence() };
+            let mut complete = Complete {
+                result: TaskResult::Check(CheckResult { problems: vec![], tracks: vec![] }),
+                outputs: vec![],
+                evidence: evidence(),
+            };
             for n in 0..lease.outputs.len() {
                 let mut bytes = output_bytes(&lease, n);
                 if n == sound.media_output as usize {
@@ -269,7 +293,11 @@ async fn the_whole_has_to_be_what_was_served() {
         };
         assert!(!answer.status.is_success(), "{what}");
         let failed = show(&tenant, &job).await;
-        assert_eq!((failed.state, failed.failure.unwrap().code), (JobState::Failed, FailureCode::OutputRejected), "{what}");
+        assert_eq!(
+            (failed.state, failed.failure.unwrap().code),
+            (JobState::Failed, FailureCode::OutputRejected),
+            "{what}"
+        );
         assert!(failed.outputs.is_empty());
     }
 }
@@ -287,7 +315,11 @@ async fn a_job_that_fails_or_is_canceled_after_it_began_to_play_ends_its_playlis
         if canceled {
             let path = format!("/v1/jobs/{}/cancel", job.id);
             assert_eq!(tenant.call("POST", &path, "").await.status, 200);
-            assert_eq!(object(&tenant, &job, "video-240p.m3u8").await.text(), before, "a worker still has it");
+            assert_eq!(
+                object(&tenant, &job, "video-240p.m3u8").await.text(),
+                before,
+                "a worker still has it"
+            );
             // What it made comes too late.
             assert_eq!(worker.finish(&lease).await.status, 204);
         } else {
@@ -299,15 +331,23 @@ async fn a_job_that_fails_or_is_canceled_after_it_began_to_play_ends_its_playlis
         assert_eq!(show(&tenant, &job).await.state, state);
         for name in ["video-240p.m3u8", "audio.m3u8"] {
             let list = object(&tenant, &job, name).await;
-            assert_eq!((list.status.as_u16(), &list.headers["cache-control"]), (200, &"no-store".parse().unwrap()));
+            assert_eq!(
+                (list.status.as_u16(), &list.headers["cache-control"]),
+                (200, &"no-store".parse().unwrap())
+            );
             assert!(list.text().ends_with("#EXT-X-ENDLIST\n"), "{}", list.text());
         }
-        assert_eq!(object(&tenant, &job, "video-240p.m3u8").await.text(), format!("{before}#EXT-X-ENDLIST\n"));
+        assert_eq!(
+            object(&tenant, &job, "video-240p.m3u8").await.text(),
+            format!("{before}#EXT-X-ENDLIST\n")
+        );
         world.broker().engine().sweep().await.unwrap();
         for name in ["video-240p-01.mp4", "audio.mp4"] {
             assert_eq!(object(&tenant, &job, name).await.status, 404, "{name}");
         }
-        assert!(files(&world.dir.path().join("data/objects")).iter().all(|f| !f.contains(&job.id.to_string())));
+        assert!(
+            files(&world.dir.path().join("data/objects")).iter().all(|f| !f.contains(&job.id.to_string()))
+        );
         assert_eq!(tenant.call("DELETE", &format!("/v1/jobs/{}", job.id), "").await.status, 204);
         assert_eq!(object(&tenant, &job, "video-240p.m3u8").await.status, 404);
     }
@@ -412,7 +452,10 @@ async fn without_leave_or_a_way_to_cut_it_a_job_is_made_as_every_other() {
     assert_eq!((done.state, done.outputs.len()), (JobState::Succeeded, 15));
     // Of a preset that makes no HLS: refused, and the field is named.
     let upload = upload(&tenant, b"x").await;
-    let spec = format!(r#"{{"version":1,"input":{{"upload":"{}"}},"preset":"mp4","output":{{"early":true}}}}"#, upload.id);
+    let spec = format!(
+        r#"{{"version":1,"input":{{"upload":"{}"}},"preset":"mp4","output":{{"early":true}}}}"#,
+        upload.id
+    );
     let refused = tenant.call("POST", "/v1/jobs", spec).await;
     assert_eq!(refused.status, 422, "{}", refused.text());
     assert!(refused.text().contains(r#""field":"output.early""#), "{}", refused.text());

@@ -162,7 +162,9 @@ fn plays_early(base: &str, job: &Job) -> Option<String> {
     let early = job.early.as_ref().filter(|_| !job.state.is_final())?;
     match (&early.url, &early.whole_because) {
         (Some(url), _) => Some(format!("plays already: {base}{}", clean(url, 640))),
-        (None, Some(why)) => Some(format!("plays when it is done: the input is encoded as a whole, since {}", clean(why, 200))),
+        (None, Some(why)) => {
+            Some(format!("plays when it is done: the input is encoded as a whole, since {}", clean(why, 200)))
+        }
         (None, None) => None,
     }
 }

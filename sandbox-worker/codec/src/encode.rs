@@ -118,7 +118,11 @@ impl Planned {
         let chunk_of_more = task.chunk.is_some()
             && (!audio.is_empty()
                 || container.times_may_jump
-                || task.video.as_ref().is_none_or(|v| v.rungs.len() != 1 || stills::planned(v).next().is_some() || v.rungs.iter().any(|r| r.copy)));
+                || task.video.as_ref().is_none_or(|v| {
+                    v.rungs.len() != 1
+                        || stills::planned(v).next().is_some()
+                        || v.rungs.iter().any(|r| r.copy)
+                }));
         if chunk_of_more {
             return Err(Failure::new(FailureCode::WorkerError, "the plan cuts what cannot be cut"));
         }
@@ -476,7 +480,9 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
     /// did. What a decoder puts out first may be out of order or missing, so it is not the nearest one.
     fn go_to_chunk(&mut self, packet: &mut Packet) -> Result<bool, Stop> {
         const MARGINS_US: [i64; 3] = [1_000_000, 10_000_000, 60_000_000];
-        let (Some(from), Some(video)) = (self.task.chunk.and_then(|c| c.from), &self.video) else { return Ok(false) };
+        let (Some(from), Some(video)) = (self.task.chunk.and_then(|c| c.from), &self.video) else {
+            return Ok(false);
+        };
         let Some(base) = self.demuxer.stream(video.stream).map(|s| s.time_base) else { return Ok(false) };
         let stream = video.stream;
         let ticks = from.time.saturating_sub(from.offset);
@@ -494,7 +500,9 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             }
             match self.demuxer.read(packet) {
                 Ok(true) if place == beginning => return Ok(true),
-                Ok(true) if packet.is_key() && packet.pts().is_some_and(|pts| pts <= target) => return Ok(true),
+                Ok(true) if packet.is_key() && packet.pts().is_some_and(|pts| pts <= target) => {
+                    return Ok(true);
+                }
                 Err(_) if self.demuxer.read_failed() => return Err(source::storage().into()),
                 _ => {}
             }

@@ -58,10 +58,16 @@ pub(crate) fn run(
     }
     // A chunk is no track that a player could be pointed to.
     let chunks = task.tracks.iter().filter(|t| t.chunk.is_some()).count();
-    if (task.tracks.len() == chunks) != task.manifests.is_none() || (chunks != 0 && chunks != task.tracks.len()) {
+    if (task.tracks.len() == chunks) != task.manifests.is_none()
+        || (chunks != 0 && chunks != task.tracks.len())
+    {
         return bad_plan("the plan has tracks without manifests, or the other way round".into());
     }
-    if task.tracks.iter().any(|t| t.joined.len() >= limits::MAX_INPUTS || (t.chunk.is_some() && !t.joined.is_empty())) {
+    if task
+        .tracks
+        .iter()
+        .any(|t| t.joined.len() >= limits::MAX_INPUTS || (t.chunk.is_some() && !t.joined.is_empty()))
+    {
         return bad_plan("the plan joins too many chunks".into());
     }
     let uris = task.tracks.iter().flat_map(|t| [&t.media_uri, &t.playlist_uri]);
@@ -123,8 +129,7 @@ fn package(
     let segment = (i64::from(segment_ms.max(1)).saturating_mul(i64::from(timescale)) / 1_000).max(1);
     let (references, end) = references(&parts, whole, inputs, &track, segment)?;
     let mut writer = TrackWriter::new(track.clone(), timescale, outputs.take(plan.media_output)?)?;
-    let index_bytes =
-        if plan.chunk.is_some() { 0 } else { writer.index(timescale, &references, end)? };
+    let index_bytes = if plan.chunk.is_some() { 0 } else { writer.index(timescale, &references, end)? };
     let mut timing = Timing {
         start,
         index: start.checked_div(segment).unwrap_or(0),
@@ -135,7 +140,10 @@ fn package(
     let (codecs, mut count) = (reader.facts.codecs.clone(), reader.count);
     for (input, start) in parts.iter().skip(1).copied() {
         if start != timing.ends {
-            return Err(rejected(input, format!("it starts at {start}, and what is before it ends at {}", timing.ends)));
+            return Err(rejected(
+                input,
+                format!("it starts at {start}, and what is before it ends at {}", timing.ends),
+            ));
         }
         reader = Reader::open(inputs, input, &plan.expect)?;
         // One header is for all.
@@ -247,7 +255,8 @@ fn references(
     segment: i64,
 ) -> Result<(Vec<Reference>, i64), Failure> {
     let mut out: Vec<(i64, u64, u64)> = Vec::new();
-    let (mut index, mut end) = (parts.first().map_or(0, |(_, at)| at.checked_div(segment).unwrap_or(0)), 0i64);
+    let (mut index, mut end) =
+        (parts.first().map_or(0, |(_, at)| at.checked_div(segment).unwrap_or(0)), 0i64);
     for (input, base) in parts {
         let found = fragments::all(&mut inputs.get(*input)?.small_reads())?;
         let found = found.ok_or_else(|| rejected(*input, "its fragments cannot be read".into()))?;

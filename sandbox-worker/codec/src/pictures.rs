@@ -50,7 +50,8 @@ pub(crate) struct Part {
 
 impl Part {
     pub(crate) fn new(chunk: &Chunk) -> Self {
-        let ticks = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(i64::from(VIDEO_SCALE) / 1_000);
+        let ticks =
+            |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(i64::from(VIDEO_SCALE) / 1_000);
         Self { from: chunk.from, until: chunk.until_ms.map(ticks), began: false, cut: None }
     }
 

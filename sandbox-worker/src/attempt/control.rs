@@ -310,7 +310,9 @@ mod tests {
             source_duration_ms: None,
             manifests: None,
             file: None,
-            stills: vec![], list: false, });
+            stills: vec![],
+            list: false,
+        });
         let rejected = || Failure::new(FailureCode::OutputRejected, "why");
         assert_eq!(claimable(rejected(), &check), Ok(rejected()));
         assert!(claimable(rejected(), &SPEC).is_err());

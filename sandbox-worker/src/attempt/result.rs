@@ -124,7 +124,10 @@ mod tests {
             video: None,
             audio: vec![],
             expected_duration_ms: None,
-            partial: false, timeline: None, chunk: None, });
+            partial: false,
+            timeline: None,
+            chunk: None,
+        });
         let digest = |size| OutputDigest { size, parts: 1, digest: String::new() };
         let outputs = [digest(10), digest(20)];
         let check =
@@ -143,7 +146,9 @@ mod tests {
             source_duration_ms: None,
             manifests: None,
             file: None,
-            stills: vec![], list: false, });
+            stills: vec![],
+            list: false,
+        });
         let check = |problems: Vec<String>| {
             checked(TaskResult::Check(CheckResult { problems, tracks: vec![] }), &spec, &[], &[])
         };

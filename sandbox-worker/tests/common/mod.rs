@@ -79,7 +79,10 @@ impl MemoryBroker {
                 video: None,
                 audio: vec![],
                 expected_duration_ms: None,
-                partial: false, timeline: None, chunk: None, }),
+                partial: false,
+                timeline: None,
+                chunk: None,
+            }),
             inputs: state
                 .inputs
                 .iter()

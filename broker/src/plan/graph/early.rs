@@ -14,8 +14,9 @@ use mpegflow_protocol::ids::AttemptId;
 use mpegflow_protocol::job::JobSpec;
 use mpegflow_protocol::media::{MediaInfo, StreamKind};
 use mpegflow_protocol::task::{
-    CheckChunk, CheckResult, CheckTask, CheckTrack, CheckedTrack, Chunk, ChunkPlace, Cut, EncodeResult, EncodeTask,
-    ExpectTrack, JoinedChunk, ListedTrack, MadeChunk, PackageTask, PackageTrack, Rung, TaskResult, TaskSpec, Timeline,
+    CheckChunk, CheckResult, CheckTask, CheckTrack, CheckedTrack, Chunk, ChunkPlace, Cut, EncodeResult,
+    EncodeTask, ExpectTrack, JoinedChunk, ListedTrack, MadeChunk, PackageTask, PackageTrack, Rung,
+    TaskResult, TaskSpec, Timeline,
 };
 use mpegflow_protocol::text;
 use mpegflow_protocol::worker::{OutputDigest, OutputSlot};
@@ -35,7 +36,9 @@ pub fn whole_because(media: &MediaInfo, full: &EncodeTask) -> Option<&'static st
         return Some("it has no pictures");
     };
     if !media.format.split(',').any(|f| matches!(f, "mp4" | "matroska" | "webm")) {
-        return Some("places in its container cannot be found again exactly; MP4, QuickTime, Matroska and WebM are cut");
+        return Some(
+            "places in its container cannot be found again exactly; MP4, QuickTime, Matroska and WebM are cut",
+        );
     }
     let Some(duration_ms) = full.expected_duration_ms else { return Some("it does not say how long it is") };
     let segment_ms = u64::from(full.segment_ms.max(1));
@@ -61,7 +64,9 @@ pub fn whole_because(media: &MediaInfo, full: &EncodeTask) -> Option<&'static st
 /// # Errors
 /// There is no rung.
 pub fn first(full: &NewTask) -> Result<NewTask, Failure> {
-    let TaskSpec::Encode(plan) = &full.spec else { return Err(broken("the encode of this job is not known")) };
+    let TaskSpec::Encode(plan) = &full.spec else {
+        return Err(broken("the encode of this job is not known"));
+    };
     if plan.audio.is_empty() {
         return chunk(full, plan, 0, None);
     }
@@ -93,7 +98,8 @@ pub fn package(
         Step::Rest => {
             let frames = Chunks::of(&snapshot.tasks)?.frames;
             let rungs = task.video.iter().flat_map(|v| &v.rungs);
-            let same = |rung: &Rung| result.tracks.iter().any(|t| t.output == rung.output && t.units == frames);
+            let same =
+                |rung: &Rung| result.tracks.iter().any(|t| t.output == rung.output && t.units == frames);
             if !rungs.into_iter().all(same) {
                 return Err(rejected("the rungs do not have the frames of the chunks together"));
             }
@@ -119,8 +125,7 @@ pub fn check(snapshot: &Snapshot, outputs: &[OutputDigest], settings: Settings) 
     let media = snapshot.job.media.as_ref();
     match step {
         Step::Chunk(number) => {
-            let mut next =
-                graph::check(&snapshot.job.spec, task, outputs, snapshot.attempt, None, settings)?;
+            let mut next = graph::check(&snapshot.job.spec, task, outputs, snapshot.attempt, None, settings)?;
             let first = if number == 0 { None } else { Some(first_chunk(&snapshot.tasks)?) };
             let (start, end) = made(&snapshot.tasks, number).map(|m| (m.start, m.end))?;
             let TaskSpec::Check(check) = &mut next.spec else { return Err(broken("a check is none")) };
@@ -136,8 +141,7 @@ pub fn check(snapshot: &Snapshot, outputs: &[OutputDigest], settings: Settings) 
         }
         Step::Sound => {
             // How long the pictures are it cannot know.
-            let mut next =
-                graph::check(&snapshot.job.spec, task, outputs, snapshot.attempt, None, settings)?;
+            let mut next = graph::check(&snapshot.job.spec, task, outputs, snapshot.attempt, None, settings)?;
             if let TaskSpec::Check(check) = &mut next.spec {
                 check.list = true;
             }
@@ -165,7 +169,9 @@ pub fn next(snapshot: &Snapshot, result: &CheckResult, settings: Settings) -> Re
     }
     let snapshot = &snapshot;
     let full = full(snapshot, settings)?;
-    let TaskSpec::Encode(plan) = &full.spec else { return Err(broken("the encode of this job is not known")) };
+    let TaskSpec::Encode(plan) = &full.spec else {
+        return Err(broken("the encode of this job is not known"));
+    };
     let number = match snapshot.task.plan.step {
         Step::Chunk(number) => number,
         _ => return chunk(&full, plan, 0, None),
@@ -240,9 +246,15 @@ pub fn verify(task: &EncodeTask, result: &EncodeResult) -> Result<(), Failure> {
     };
     let lasts = made.end.saturating_sub(start);
     let track_lasts = result.tracks.iter().all(|t| {
-        i64::try_from(t.duration_ms).is_ok_and(|ms| lasts.saturating_sub(ms.saturating_mul(TICKS)).abs() < TICKS)
+        i64::try_from(t.duration_ms)
+            .is_ok_and(|ms| lasts.saturating_sub(ms.saturating_mul(TICKS)).abs() < TICKS)
     });
-    if made.start != start || !(1..=MAX_TICKS).contains(&lasts) || made.end > MAX_TICKS || !ends || !track_lasts {
+    if made.start != start
+        || !(1..=MAX_TICKS).contains(&lasts)
+        || made.end > MAX_TICKS
+        || !ends
+        || !track_lasts
+    {
         return Err(rejected("the chunk is not the part of the film that was planned"));
     }
     if i64::from(made.lead) > MAX_LEAD_TICKS {
@@ -269,7 +281,8 @@ fn until_ms(number: u32, duration_ms: u64, segment_ms: u32) -> Option<u64> {
             })
             .collect::<Vec<_>>()
     };
-    let most = (3..40).map(|n| 1_u64 << n).find(|most| ends(*most).last().is_some_and(|end| *end >= segments));
+    let most =
+        (3..40).map(|n| 1_u64 << n).find(|most| ends(*most).last().is_some_and(|end| *end >= segments));
     let ends = ends(most.unwrap_or(u64::MAX >> 1));
     let end = usize::try_from(number).ok().and_then(|n| ends.get(n)).copied()?;
     (end < segments && number.saturating_add(1) < MAX_CHUNKS).then(|| end.saturating_mul(segment_ms))
@@ -297,7 +310,12 @@ fn chunk(of: &NewTask, plan: &EncodeTask, number: u32, from: Option<Cut>) -> Res
 }
 
 /// The encode of all but the sound and the lowest rung; where there is nothing else, the package of all.
-fn rest(snapshot: &Snapshot, full: &NewTask, plan: &EncodeTask, settings: Settings) -> Result<NewTask, Failure> {
+fn rest(
+    snapshot: &Snapshot,
+    full: &NewTask,
+    plan: &EncodeTask,
+    settings: Settings,
+) -> Result<NewTask, Failure> {
     let mut video = plan.video.clone().ok_or_else(|| broken("a job without pictures plays early"))?;
     let lowest = video.rungs.pop().ok_or_else(|| broken("a job without rungs plays early"))?;
     let made = Chunks::of(&snapshot.tasks)?;
@@ -420,7 +438,10 @@ fn package_rest(snapshot: &Snapshot, mut task: NewTask, settings: Settings) -> R
     let bytes = task.inputs.iter().fold(0_u64, |sum, input| sum.saturating_add(input.size()));
     let budget = budget::copy(bytes, settings.threads);
     if package.manifests.is_none() {
-        let (hls, dash) = (push(&mut task.outputs, budget::PLAYLIST_BYTES), push(&mut task.outputs, budget::PLAYLIST_BYTES));
+        let (hls, dash) = (
+            push(&mut task.outputs, budget::PLAYLIST_BYTES),
+            push(&mut task.outputs, budget::PLAYLIST_BYTES),
+        );
         package.manifests = Some(Manifests { hls, dash });
     }
     Ok(NewTask { step: Step::Rest, limits: budget.limits, wall_ms: budget.wall_ms, ..task })
@@ -448,8 +469,10 @@ fn listed(snapshot: &Snapshot, result: &CheckResult) -> Result<(), Failure> {
     let package = package_of(&snapshot.tasks, snapshot.task.plan.step)?;
     let TaskSpec::Package(plan) = &package.plan.spec else { return Err(broken("a package is none")) };
     for (track, checked) in plan.tracks.iter().zip(&result.tracks) {
-        let bytes = usize::try_from(track.media_output).ok().and_then(|n| package.digests.get(n)).map(|d| d.size);
-        let fits = checked.listed.as_ref().is_some_and(|list| fits(track, list, bytes, plan.segment_ms, checked));
+        let bytes =
+            usize::try_from(track.media_output).ok().and_then(|n| package.digests.get(n)).map(|d| d.size);
+        let fits =
+            checked.listed.as_ref().is_some_and(|list| fits(track, list, bytes, plan.segment_ms, checked));
         if !fits {
             return Err(rejected(&format!("what the check lists of {} cannot be", track.media_uri)));
         }
@@ -457,7 +480,13 @@ fn listed(snapshot: &Snapshot, result: &CheckResult) -> Result<(), Failure> {
     Ok(())
 }
 
-fn fits(track: &PackageTrack, list: &ListedTrack, bytes: Option<u64>, segment_ms: u32, checked: &CheckedTrack) -> bool {
+fn fits(
+    track: &PackageTrack,
+    list: &ListedTrack,
+    bytes: Option<u64>,
+    segment_ms: u32,
+    checked: &CheckedTrack,
+) -> bool {
     let end = list.segments.iter().fold(list.first, |at, s| at.saturating_add(s.bytes));
     let micros = list.segments.iter().fold(0_u64, |at, s| at.saturating_add(s.micros));
     let target = target_seconds(segment_ms).saturating_mul(1_000_000);
@@ -491,7 +520,8 @@ pub fn permille(tasks: &[TaskRecord]) -> Option<u32> {
                 TaskSpec::Encode(plan) if plan.chunk.is_some() => plan.expected_duration_ms,
                 _ => None,
             });
-            let thousandths = ms.saturating_mul(1_000).checked_div(chunk.unwrap_or(1).max(1)).unwrap_or(0).min(1_000);
+            let thousandths =
+                ms.saturating_mul(1_000).checked_div(chunk.unwrap_or(1).max(1)).unwrap_or(0).min(1_000);
             let width = spans::CHUNKS.1.saturating_sub(spans::CHUNKS.0);
             let more = u32::try_from(thousandths).unwrap_or(1_000).saturating_mul(width) / 1_000;
             return Some(spans::CHUNKS.0.saturating_add(more));
@@ -551,7 +581,8 @@ impl Chunks {
     pub(crate) fn of(tasks: &[TaskRecord]) -> Result<Self, Failure> {
         let first = encode_of(tasks, Step::Chunk(0))?;
         let TaskSpec::Encode(plan) = &first.plan.spec else { return Err(broken("an encode is none")) };
-        let rung = plan.video.as_ref().and_then(|v| v.rungs.first()).ok_or_else(|| broken("a chunk has no rung"))?;
+        let rung =
+            plan.video.as_ref().and_then(|v| v.rungs.first()).ok_or_else(|| broken("a chunk has no rung"))?;
         let mut chunks = Self {
             count: 0,
             rung: rung.clone(),
@@ -607,7 +638,8 @@ fn entries(package: &TaskRecord) -> Result<Vec<ManifestEntry>, Failure> {
 /// What was listed of each track by the check of a step.
 pub(crate) fn lists(tasks: &[TaskRecord], step: Step) -> Result<Vec<(&PackageTrack, &ListedTrack)>, Failure> {
     let (package, check) = (package_of(tasks, step)?, check_of(tasks, step)?);
-    let (TaskSpec::Package(plan), Some(TaskResult::Check(result))) = (&package.plan.spec, &check.result) else {
+    let (TaskSpec::Package(plan), Some(TaskResult::Check(result))) = (&package.plan.spec, &check.result)
+    else {
         return Err(broken("a package that was checked is not known"));
     };
     let pairs = plan.tracks.iter().zip(&result.tracks);
@@ -615,7 +647,8 @@ pub(crate) fn lists(tasks: &[TaskRecord], step: Step) -> Result<Vec<(&PackageTra
 }
 
 fn done(tasks: &[TaskRecord], kind: TaskKind, step: Step) -> Result<&TaskRecord, Failure> {
-    let found = tasks.iter().find(|t| (t.plan.kind, t.plan.step) == (kind, step) && t.state == TaskState::Succeeded);
+    let found =
+        tasks.iter().find(|t| (t.plan.kind, t.plan.step) == (kind, step) && t.state == TaskState::Succeeded);
     found.ok_or_else(|| broken("a part of this job is not known"))
 }
 
@@ -721,7 +754,8 @@ mod tests {
             assert_eq!(ends[0], 4_000);
             assert!(ends.len() < MAX_CHUNKS as usize, "{minutes}: {}", ends.len());
             ends.push(duration_ms);
-            let lengths: Vec<u64> = std::iter::once(4_000).chain(ends.windows(2).map(|w| w[1] - w[0])).collect();
+            let lengths: Vec<u64> =
+                std::iter::once(4_000).chain(ends.windows(2).map(|w| w[1] - w[0])).collect();
             assert!(lengths.windows(2).all(|w| w[1] <= 2 * w[0]), "{minutes}: {lengths:?}");
         }
         assert_eq!(until_ms(0, 4_000, 4_000), None);
@@ -741,16 +775,33 @@ mod tests {
     }
 
     fn result(made: MadeChunk, duration_ms: u64) -> EncodeResult {
-        let track =
-            mpegflow_protocol::task::EncodedTrack { output: 0, units: 1, duration_ms, bytes: 1, copied: false };
+        let track = mpegflow_protocol::task::EncodedTrack {
+            output: 0,
+            units: 1,
+            duration_ms,
+            bytes: 1,
+            copied: false,
+        };
         EncodeResult { tracks: vec![track], chunk: Some(made), ..EncodeResult::default() }
     }
 
     #[test]
     fn a_chunk_that_is_not_where_it_was_planned_is_refused() {
-        let cut = |time: i64, last: i64, segment| Cut { time, last, last_length: 3_000, due: time, offset: 0, segment };
+        let cut = |time: i64, last: i64, segment| Cut {
+            time,
+            last,
+            last_length: 3_000,
+            due: time,
+            offset: 0,
+            segment,
+        };
         let at = cut(360_000, 357_000, 0);
-        let good = MadeChunk { start: 360_000, end: 1_080_000, lead: 6_000, next: Some(cut(1_080_000, 1_077_000, 2)) };
+        let good = MadeChunk {
+            start: 360_000,
+            end: 1_080_000,
+            lead: 6_000,
+            next: Some(cut(1_080_000, 1_077_000, 2)),
+        };
         let task = chunk_of(Some(at), Some(12_000));
         assert_eq!(verify(&task, &result(good, 8_000)), Ok(()));
         let next = good.next.unwrap();
@@ -758,9 +809,17 @@ mod tests {
             ("starts elsewhere", MadeChunk { start: 0, ..good }, 12_000),
             ("longer than it is", MadeChunk { end: 1_083_000, ..good }, 8_000),
             ("shorter than it is", good, 7_900),
-            ("ends before it should", MadeChunk { end: 720_000, next: Some(cut(720_000, 717_000, 1)), ..good }, 4_000),
+            (
+                "ends before it should",
+                MadeChunk { end: 720_000, next: Some(cut(720_000, 717_000, 1)), ..good },
+                4_000,
+            ),
             ("goes on elsewhere", MadeChunk { next: Some(Cut { time: 1_083_000, ..next }), ..good }, 8_000),
-            ("has frames of the next", MadeChunk { next: Some(Cut { last: 1_080_000, ..next }), ..good }, 8_000),
+            (
+                "has frames of the next",
+                MadeChunk { next: Some(Cut { last: 1_080_000, ..next }), ..good },
+                8_000,
+            ),
             ("another segment", MadeChunk { next: Some(Cut { segment: 3, ..next }), ..good }, 8_000),
             ("a clock gone mad", MadeChunk { next: Some(Cut { due: i64::MAX, ..next }), ..good }, 8_000),
             ("decoded long before", MadeChunk { lead: u32::MAX, ..good }, 8_000),

@@ -2,11 +2,11 @@
 
 use super::Problems;
 use crate::bitstream::{self, SampleKind};
+use crate::clock::VIDEO_SCALE;
 use crate::ff::decoder::Decoder;
 use crate::ff::demux::{Demuxer, Kind, Stream};
 use crate::ff::frame::Frame;
 use crate::ff::packet::Packet;
-use crate::clock::VIDEO_SCALE;
 use crate::ff::{AvError, rescale};
 use crate::fragments;
 use crate::hls::Media;

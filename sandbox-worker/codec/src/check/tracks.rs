@@ -184,7 +184,11 @@ fn same_header(
     let len = usize::try_from(list.map_bytes).ok().filter(|len| *len <= MAX_HEADER);
     let Some(len) = len else { return Ok(Err("its header is too long".into())) };
     let (own, other) = (read(media, 0, len)?, read(&mut first, 0, len)?);
-    Ok(if own.is_ok() && own == other { Ok(()) } else { Err("its header is not that of the first chunk".into()) })
+    Ok(if own.is_ok() && own == other {
+        Ok(())
+    } else {
+        Err("its header is not that of the first chunk".into())
+    })
 }
 
 /// Reads bytes that must be there.

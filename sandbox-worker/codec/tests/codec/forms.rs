@@ -234,7 +234,9 @@ fn stills() -> (mpegflow_protocol::task::EncodeTask, PackageTask, CheckTask) {
         source_duration_ms: None,
         manifests: None,
         file: None,
-        stills: stills.collect(), list: false, };
+        stills: stills.collect(),
+        list: false,
+    };
     (plans::encode(Some(video), vec![]), package, check)
 }
 

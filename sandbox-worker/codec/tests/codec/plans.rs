@@ -50,7 +50,10 @@ pub fn encode(video: Option<VideoEncode>, audio: Vec<AudioEncode>) -> EncodeTask
         video,
         audio,
         expected_duration_ms: Some(4_000),
-        partial: false, timeline: None, chunk: None, }
+        partial: false,
+        timeline: None,
+        chunk: None,
+    }
 }
 
 /// The package and check of what `encode` made, as the broker derives them.
@@ -98,14 +101,19 @@ pub fn packaging(task: &EncodeTask, result: &EncodeResult, source_duration_ms: O
             media_uri: media_uri.clone(),
             playlist_uri: playlist_uri.clone(),
             expect: expect.clone(),
-            language: Some("eng".into()), chunk: None, joined: Vec::new(), });
+            language: Some("eng".into()),
+            chunk: None,
+            joined: Vec::new(),
+        });
         names.extend([playlist_uri.clone(), media_uri.clone()]);
         check.push(CheckTrack {
             playlist_input: 2 + 2 * index,
             media_input: 3 + 2 * index,
             media_uri,
             playlist_uri,
-            expect, chunk: None, });
+            expect,
+            chunk: None,
+        });
     }
     Packaging {
         package: PackageTask {
@@ -121,7 +129,9 @@ pub fn packaging(task: &EncodeTask, result: &EncodeResult, source_duration_ms: O
             source_duration_ms,
             manifests: Some(Manifests { hls: 0, dash: 1 }),
             file: None,
-            stills: vec![], list: false, },
+            stills: vec![],
+            list: false,
+        },
         names,
     }
 }
