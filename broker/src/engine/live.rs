@@ -145,6 +145,9 @@ impl LiveMap {
     /// Takes a worker's word on how far it is, and tells subscribers.
     pub(super) fn report(&self, live: &Live, progress: TaskProgress, state: JobState, now: Time) {
         *live.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        if !live.step.is_whole() && live.kind != TaskKind::Encode {
+            return;
+        }
         let event = Event {
             job: live.job,
             kind: EventKind::Progress,

@@ -34,9 +34,13 @@ pub(super) fn job(
     if view.job.state == JobState::Succeeded {
         progress.percent = 100.0;
     } else if let Some(running) = running.filter(|_| !view.job.state.is_final()) {
-        let frames = progress.frames;
+        let stored = progress;
         progress = progress_of_running(running);
-        progress.frames = progress.frames.max(frames);
+        progress.frames = progress.frames.max(stored.frames);
+        if stage.permille.is_some() {
+            // A part that is packaged or checked does not know where in the film it is.
+            progress.percent = progress.percent.max(stored.percent);
+        }
     }
     // It was found to be a path when the job came.
     let folder = view.job.spec.folder(view.job.id).ok().flatten();
@@ -173,10 +177,8 @@ fn span(kind: TaskKind, step: Step) -> (f64, f64) {
 pub(super) fn progress_of_running(running: Running) -> JobProgress {
     let Running { kind, step, from_ms, duration_ms, mut progress } = running;
     let (start, end) = span(kind, step);
-    if let Step::Chunk(_) = step {
-        // What is packaged and checked again is the same part of the film.
-        progress.time_ms = if kind == TaskKind::Encode { progress.time_ms.max(from_ms) } else { from_ms };
-    } else if kind != TaskKind::Encode {
+    progress.time_ms = progress.time_ms.max(from_ms);
+    if kind != TaskKind::Encode {
         return JobProgress { percent: start, frames: 0, speed: None, eta_s: None };
     }
     let part = duration_ms.filter(|d| *d > 0).map(|d| (progress.time_ms as f64 / d as f64).clamp(0.0, 1.0));

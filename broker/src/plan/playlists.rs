@@ -133,7 +133,8 @@ struct Media {
 
 impl Media {
     fn new(segment_ms: u32, form: Form) -> Self {
-        let kind = if form == Form::Vod { "VOD" } else { "EVENT" };
+        // Players take a list that grows for something live and would begin at its end.
+        let kind = if form == Form::Vod { "VOD" } else { "EVENT\n#EXT-X-START:TIME-OFFSET=0,PRECISE=YES" };
         let target = early::target_seconds(segment_ms);
         let text = format!(
             "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{target}\n#EXT-X-MEDIA-SEQUENCE:0\n\

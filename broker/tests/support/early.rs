@@ -160,7 +160,7 @@ async fn what_is_checked_plays_while_the_rest_is_made_and_stays_as_it_was() {
     let vod = list.text();
     let event = versions.last().unwrap();
     assert!(event.ends_with("#EXT-X-ENDLIST\n"), "the rung was whole before the others were");
-    assert_eq!(vod, event.replace("PLAYLIST-TYPE:EVENT", "PLAYLIST-TYPE:VOD"));
+    assert_eq!(vod, event.replace("EVENT\n#EXT-X-START:TIME-OFFSET=0,PRECISE=YES", "VOD"));
     assert_eq!(segments(&tenant, &job, &vod).await, seen);
     // The first version had one segment, and there were some in between.
     assert_eq!(uris(&versions[0]).len(), 1);
