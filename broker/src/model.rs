@@ -5,7 +5,7 @@ use mpegflow_protocol::codec::ProcessLimits;
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::failure::Failure;
 use mpegflow_protocol::ids::{AttemptId, JobId, PoolName, TaskId, TenantId, UploadId, WorkerId};
-use mpegflow_protocol::job::JobSpec;
+use mpegflow_protocol::job::{JobSpec, Priority};
 use mpegflow_protocol::media::MediaInfo;
 use mpegflow_protocol::task::{TaskResult, TaskSpec};
 use mpegflow_protocol::worker::{OutputDigest, OutputSlot};
@@ -167,6 +167,17 @@ pub struct NewTask {
     pub wall_ms: u64,
     /// Threads.
     pub threads: u32,
+}
+
+impl NewTask {
+    /// Its place among its tenant's, of a job that has `priority`: who watches a film that is still made is not to wait for others
+    /// that nobody can watch yet.
+    pub const fn priority(&self, priority: Priority) -> Priority {
+        match self.step {
+            Step::Whole | Step::Rest => priority,
+            Step::Sound | Step::Chunk(_) => Priority::HIGHEST,
+        }
+    }
 }
 
 /// A task.

@@ -50,13 +50,15 @@ pub(super) async fn settle(
 fn outcome(end: &End<'_>, snapshot: &Snapshot, decision: Decision) -> Outcome {
     let (job, tenant, pool) = (snapshot.job.id, snapshot.job.tenant, snapshot.job.pool.clone());
     let ready = match (&decision.job, &decision.task) {
-        (JobMove::Next { .. }, _) => Some((end.next_task, end.now)),
-        (_, TaskMove::Retry { not_before, .. }) => Some((snapshot.task.id, *not_before)),
+        (JobMove::Next { task, .. }, _) => Some((end.next_task, end.now, &**task)),
+        (_, TaskMove::Retry { not_before, .. }) => Some((snapshot.task.id, *not_before, &snapshot.task.plan)),
         _ => None,
     };
-    let priority = snapshot.job.spec.priority.0;
     let ended = RunningTask { task: snapshot.task.id, tenant, pool: pool.clone() };
-    let ready = ready.map(|(task, not_before)| ReadyTask { task, tenant, pool, priority, not_before });
+    let ready = ready.map(|(task, not_before, plan)| {
+        let priority = plan.priority(snapshot.job.spec.priority).0;
+        ReadyTask { task, tenant, pool, priority, not_before }
+    });
     let state = decision.job_state(snapshot.job.state);
     Outcome { ended, job, tenant, state, ready, decision }
 }
@@ -154,7 +156,9 @@ fn change(store: &PostgresStore, end: &End<'_>, known: &Known, decision: &Decisi
             plan: plan_json(task),
             wall_ms: signed(task.wall_ms),
         }),
-        priority: i64::from(snapshot.job.spec.priority.0),
+        priority: i64::from(
+            next.map_or(snapshot.job.spec.priority, |n| n.priority(snapshot.job.spec.priority)).0,
+        ),
         manifest: manifest.to_vec(),
         events: told(decision, before, after),
     }
