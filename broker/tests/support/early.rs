@@ -151,7 +151,7 @@ async fn what_is_checked_plays_while_the_rest_is_made_and_stays_as_it_was() {
     let expected: Vec<&str> =
         std::iter::once("probe").chain(parts.iter().cycle().take(15).copied()).collect();
     assert_eq!(kinds, expected);
-    assert!(matches!(worker.ask(100).await, LeaseReply::Idle));
+    assert!(matches!(worker.ask(100).await, LeaseReply::Idle {}));
 
     let done = show(&tenant, &job).await;
     assert_eq!((done.state, done.progress.percent, done.progress.frames), (JobState::Succeeded, 100.0, 300));

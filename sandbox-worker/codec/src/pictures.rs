@@ -91,6 +91,7 @@ impl Pictures {
     ///
     /// # Errors
     /// Out of memory.
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that a stream of pictures needs")]
     pub(crate) fn new(
         stream: usize,
         time_base: (i32, i32),
@@ -228,7 +229,8 @@ impl Pictures {
 
     /// Gives a frame its place on the timeline and hands it to every rung.
     fn place(&mut self, frame: &Frame) -> Result<(), Stop> {
-        let to_ticks = |t: i64| rescale(t, self.time_base, (1, VIDEO_SCALE));
+        let base = self.time_base;
+        let to_ticks = |t: i64| rescale(t, base, (1, VIDEO_SCALE));
         let time = frame.best_time().map(|t| to_ticks(t).saturating_sub(self.start));
         if self.is_before_part(time)? {
             return Ok(());

@@ -10,13 +10,10 @@ use crate::plan::{Settings, graph};
 use crate::state::Snapshot;
 use mpegflow_protocol::api::TaskState;
 use mpegflow_protocol::failure::{Failure, FailureCode};
-use mpegflow_protocol::ids::AttemptId;
-use mpegflow_protocol::job::JobSpec;
 use mpegflow_protocol::media::{MediaInfo, StreamKind};
 use mpegflow_protocol::task::{
-    CheckChunk, CheckResult, CheckTask, CheckTrack, CheckedTrack, Chunk, ChunkPlace, Cut, EncodeResult,
-    EncodeTask, ExpectTrack, JoinedChunk, ListedTrack, MadeChunk, PackageTask, PackageTrack, Rung,
-    TaskResult, TaskSpec, Timeline,
+    CheckChunk, CheckResult, CheckedTrack, Chunk, ChunkPlace, Cut, EncodeResult, EncodeTask, ExpectTrack,
+    JoinedChunk, ListedTrack, MadeChunk, PackageTask, PackageTrack, Rung, TaskResult, TaskSpec, Timeline,
 };
 use mpegflow_protocol::text;
 use mpegflow_protocol::worker::{OutputDigest, OutputSlot};
@@ -53,7 +50,7 @@ pub fn whole_because(media: &MediaInfo, full: &EncodeTask) -> Option<&'static st
         return Some("its frames are too far apart, or it does not say how far");
     }
     let tracks = u64::try_from(full.audio.len()).unwrap_or(u64::MAX);
-    if (duration_ms / segment_ms).saturating_mul(tracks.max(1)) > MAX_SOUND_SEGMENTS {
+    if duration_ms.div_ceil(segment_ms).saturating_mul(tracks.max(1)) > MAX_SOUND_SEGMENTS {
         return Some("it has too many segments");
     }
     None
@@ -489,13 +486,13 @@ fn fits(
 ) -> bool {
     let end = list.segments.iter().fold(list.first, |at, s| at.saturating_add(s.bytes));
     let micros = list.segments.iter().fold(0_u64, |at, s| at.saturating_add(s.micros));
-    let target = target_seconds(segment_ms).saturating_mul(1_000_000);
+    let target = target_seconds(segment_ms);
     let prefix = match track.expect {
         ExpectTrack::Video { codec, .. } => codec.codecs_prefix(),
         ExpectTrack::Audio { .. } => "mp4a.",
     };
     let whole = |s: &mpegflow_protocol::task::ListedSegment| {
-        s.bytes > 0 && s.micros > 0 && s.micros.saturating_add(500_000) / 1_000_000 * 1_000_000 <= target
+        s.bytes > 0 && s.micros > 0 && s.micros.saturating_add(500_000) / 1_000_000 <= target
     };
     Some(end) == bytes
         && list.header > 0
