@@ -251,31 +251,34 @@ fn chunks_are_together_frame_for_frame_what_one_encode_makes() {
 }
 
 #[test]
-fn a_chunk_with_sound_that_leads_keeps_the_timeline_of_the_whole() {
-    // The picture starts three tenths of a second behind the sound.
-    let input = media::make(
-        "-itsoffset 0.3 -f lavfi -i testsrc2=s=320x240:r=25:d=5 -f lavfi -i sine=440:d=5.3:r=48000 -map 0 -map 1 \
-         -c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac",
-        "leads.mp4",
-    );
-    let both = plans::encode(Some(plans::video(0, vec![plans::rung(0, 160, 120)])), vec![plans::audio(1, 1)]);
-    let whole = supervisor::run(both.clone(), std::slice::from_ref(&input), 2);
-    let (video, sound) = (&whole.encode().tracks[0], &whole.encode().tracks[1]);
-    let timeline = Some(Timeline { video: Some(0), audio: vec![1] });
-    let alone = EncodeTask { timeline: timeline.clone(), ..task(160, 120, EncoderSpeed::Ultrafast) };
-    let made = chunks("leads", &alone, &input, &[1_000, 2_000]);
-    assert_eq!(made.iter().map(|m| m.result.tracks[0].units).sum::<u64>(), video.units);
-    assert_eq!((made.last().unwrap().place().end / 90) as u64, video.duration_ms);
-    let only = EncodeTask { timeline, ..plans::encode(None, vec![plans::audio(0, 1)]) };
-    let alone = supervisor::run(only, std::slice::from_ref(&input), 1);
-    assert_eq!(
-        (alone.encode().tracks[0].units, alone.encode().tracks[0].duration_ms),
-        (sound.units, sound.duration_ms)
-    );
-    assert_eq!(*alone.outputs[0], *whole.outputs[1], "the same sound, byte for byte");
-    // Without that it would begin elsewhere.
-    let lost = supervisor::run(task(160, 120, EncoderSpeed::Ultrafast), std::slice::from_ref(&input), 1);
-    assert_ne!(lost.encode().tracks[0].duration_ms, video.duration_ms);
+fn sound_and_pictures_that_are_made_apart_keep_the_timeline_of_both() {
+    let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=5";
+    let sound = "-f lavfi -i sine=440:d=5:r=48000";
+    let coded = "-map 0 -map 1 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac";
+    for (name, args) in [
+        ("late-picture.mp4", format!("-itsoffset 0.3 {pictures} {sound} {coded}")),
+        ("late-sound.mp4", format!("{pictures} -itsoffset 0.3 {sound} {coded}")),
+    ] {
+        let input = media::make(&args, name);
+        let both =
+            plans::encode(Some(plans::video(0, vec![plans::rung(0, 160, 120)])), vec![plans::audio(1, 1)]);
+        let whole = supervisor::run(both, std::slice::from_ref(&input), 2);
+        let (video, sound) = (&whole.encode().tracks[0], &whole.encode().tracks[1]);
+        let timeline = Some(Timeline { video: Some(0), audio: vec![1] });
+        let task = EncodeTask { timeline: timeline.clone(), ..task(160, 120, EncoderSpeed::Ultrafast) };
+        let made = chunks(name, &task, &input, &[1_000, 2_000]);
+        assert_eq!(made.iter().map(|m| m.result.tracks[0].units).sum::<u64>(), video.units, "{name}");
+        assert_eq!((made.last().unwrap().place().end / 90) as u64, video.duration_ms, "{name}");
+        let only = plans::encode(None, vec![plans::audio(0, 1)]);
+        let timed = EncodeTask { timeline, ..only.clone() };
+        let alone = supervisor::run(timed, std::slice::from_ref(&input), 1);
+        assert!(*alone.outputs[0] == *whole.outputs[1], "{name}: the same sound, byte for byte");
+        if name == "late-sound.mp4" {
+            // Without that it would begin with the sound.
+            let lost = supervisor::run(only, std::slice::from_ref(&input), 1);
+            assert_ne!(lost.encode().tracks[0].units, sound.units);
+        }
+    }
 }
 
 #[test]
@@ -331,8 +334,8 @@ fn a_chunk_that_is_not_what_it_is_said_to_be_is_refused() {
     ] {
         assert!(problems.iter().any(|p| p.contains(expected)), "{what}: {problems:?}");
     }
-    // Segments off the grid: half as long, twice as long.
-    for segment_ms in [500, 2_000] {
+    // Segments off the grid: too long for it, and too short.
+    for segment_ms in [500, 3_000] {
         let task = CheckTask { segment_ms, ..good.clone() };
         let problems = check(task, &second, Some(&first)).problems;
         assert!(!problems.is_empty(), "{segment_ms}");
