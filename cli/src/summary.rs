@@ -16,7 +16,8 @@ pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
         };
     }
     let media = |prefix: &'static str| {
-        job.outputs.iter().filter(move |output| output.content_type.starts_with(prefix))
+        let whole = |name: &str| job.early.is_none() || !is_chunk(stem(name));
+        job.outputs.iter().filter(move |o| o.content_type.starts_with(prefix) && whole(&o.name))
     };
     let name = |output: &mpegflow_protocol::api::Output| {
         format!("{} {}", clean(stem(&output.name), 40), bytes(output.size))
@@ -51,6 +52,12 @@ pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
         }
     }
     text
+}
+
+/// Whether a file is a chunk of a rung, such as `video-240p-03`.
+fn is_chunk(stem: &str) -> bool {
+    let split = stem.strip_prefix("video-").and_then(|rest| rest.rsplit_once('-'));
+    split.is_some_and(|(_, number)| number.len() == 2 && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// What a job costs.
