@@ -15,9 +15,11 @@ pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
             None => "nobody can say what it would cost: the input does not say how long it is".into(),
         };
     }
+    let early = job.early.is_some();
     let media = |prefix: &'static str| {
-        let whole = |name: &str| job.early.is_none() || !is_chunk(stem(name));
-        job.outputs.iter().filter(move |o| o.content_type.starts_with(prefix) && whole(&o.name))
+        job.outputs
+            .iter()
+            .filter(move |o| o.content_type.starts_with(prefix) && !(early && is_chunk(stem(&o.name))))
     };
     let name = |output: &mpegflow_protocol::api::Output| {
         format!("{} {}", clean(stem(&output.name), 40), bytes(output.size))
