@@ -21,8 +21,18 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// Fetches a path, or a range of what is there; `None` while nobody answers.
+/// Fetches a path, or a range of what is there; `None` while nobody answers. Who asks too often waits.
 fn fetch(client: &Client, path: &str, range: Option<(u64, u64)>) -> Option<Answer> {
+    loop {
+        let answer = fetch_once(client, path, range)?;
+        if answer.status != 429 {
+            return Some(answer);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn fetch_once(client: &Client, path: &str, range: Option<(u64, u64)>) -> Option<Answer> {
     let host = client.url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).ok()?;
     let range = range.map_or(String::new(), |(at, len)| format!("Range: bytes={at}-{}\r\n", at + len - 1));
@@ -127,6 +137,7 @@ impl<'a> Viewer<'a> {
     fn watch(&mut self) -> Value {
         until("the end of the job", LIMIT, || {
             self.look();
+            std::thread::sleep(Duration::from_millis(50));
             let job = show(self.client, &self.id)?;
             ["succeeded", "failed", "canceled"].contains(&job["state"].as_str()?).then_some(job)
         })
