@@ -5,7 +5,7 @@ use mpegflow_protocol::codec::ProcessLimits;
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::failure::Failure;
 use mpegflow_protocol::ids::{AttemptId, JobId, PoolName, TaskId, TenantId, UploadId, WorkerId};
-use mpegflow_protocol::job::JobSpec;
+use mpegflow_protocol::job::{JobSpec, Priority};
 use mpegflow_protocol::media::MediaInfo;
 use mpegflow_protocol::task::{TaskResult, TaskSpec};
 use mpegflow_protocol::worker::{OutputDigest, OutputSlot};
@@ -84,6 +84,28 @@ impl TaskKind {
     }
 }
 
+/// Which part of its job's graph a task belongs to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// All there is, of a job that makes all tracks at once.
+    #[default]
+    Whole,
+    /// The sound of a job that plays early.
+    Sound,
+    /// A chunk of its lowest rung, from 0.
+    Chunk(u32),
+    /// The other rungs, and the output as a whole.
+    Rest,
+}
+
+impl Step {
+    /// Whether the task is of a job that makes all tracks at once.
+    pub const fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole)
+    }
+}
+
 /// What lies behind an input's position. Never leaves the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,6 +153,8 @@ impl InputSource {
 pub struct NewTask {
     /// What it is for.
     pub kind: TaskKind,
+    /// Where in the graph.
+    pub step: Step,
     /// What the codec is told.
     pub spec: TaskSpec,
     /// Inputs by position.
@@ -143,6 +167,17 @@ pub struct NewTask {
     pub wall_ms: u64,
     /// Threads.
     pub threads: u32,
+}
+
+impl NewTask {
+    /// Its place among its tenant's, of a job that has `priority`: who watches a film that is still made is not to wait for others
+    /// that nobody can watch yet.
+    pub const fn priority(&self, priority: Priority) -> Priority {
+        match self.step {
+            Step::Whole | Step::Rest => priority,
+            Step::Sound | Step::Chunk(_) => Priority::HIGHEST,
+        }
+    }
 }
 
 /// A task.
@@ -366,6 +401,9 @@ pub struct Stage {
     pub done: u32,
     /// Frames encoded.
     pub frames: u64,
+    /// How far it is in thousandths, where the tasks done do not say that: of a job that plays early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permille: Option<u32>,
 }
 
 /// What one tenant may do and have instead of what all may; what is left out is as for all.

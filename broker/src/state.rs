@@ -4,9 +4,11 @@
 //! reads a clock or a database.
 
 use crate::model::{
-    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, TaskKind, TaskRecord, Time, Tries,
+    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Stage, Step, TaskKind, TaskRecord, Time,
+    Tries,
 };
-use crate::plan::{Settings, budget, estimate, graph, verify};
+use crate::plan::graph::{self, early};
+use crate::plan::{Settings, budget, estimate, verify};
 use mpegflow_protocol::api::{Damage, EventKind, JobState, TaskState};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::failure::{Failure, FailureClass, FailureCode};
@@ -295,6 +297,11 @@ fn judge(
             if job.spec.dry_run {
                 return Ok(JobMove::Probed(Box::new(media)));
             }
+            if let (true, TaskSpec::Encode(plan)) = (job.spec.output.early, &task.spec)
+                && early::whole_because(&media, plan).is_none()
+            {
+                task = early::first(&task)?;
+            }
             // What was probed is what is encoded, wherever it lies.
             if let Some(probed) = snapshot.task.plan.inputs.first() {
                 let uploads = |input: &&mut InputSource| matches!(input, InputSource::Upload { .. });
@@ -304,16 +311,33 @@ fn judge(
         }
         (TaskSpec::Encode(task), TaskResult::Encode(result)) => {
             verify::encode(task, result, outputs)?;
+            early::verify(task, result)?;
+            if !snapshot.task.plan.step.is_whole() {
+                let next = early::package(snapshot, result, outputs, settings)?;
+                return Ok(JobMove::Next { task: Box::new(next), media: None });
+            }
             let next = graph::package(&job.spec, task, result, outputs, snapshot.attempt, media, settings)?;
             Ok(JobMove::Next { task: Box::new(next), media: None })
         }
         (TaskSpec::Package(task), TaskResult::Package(result)) => {
             verify::package(task, result, outputs)?;
+            if !snapshot.task.plan.step.is_whole() {
+                let next = early::check(snapshot, outputs, settings)?;
+                return Ok(JobMove::Next { task: Box::new(next), media: None });
+            }
             let next = graph::check(&job.spec, task, outputs, snapshot.attempt, media, settings)?;
             Ok(JobMove::Next { task: Box::new(next), media: None })
         }
         (TaskSpec::Check(task), TaskResult::Check(result)) => {
             verify::check(task, result)?;
+            match snapshot.task.plan.step {
+                Step::Whole => {}
+                Step::Rest => return Ok(JobMove::Commit(early::manifest(snapshot)?)),
+                Step::Sound | Step::Chunk(_) => {
+                    let next = early::next(snapshot, result, settings)?;
+                    return Ok(JobMove::Next { task: Box::new(next), media: None });
+                }
+            }
             let package = snapshot.tasks.iter().find(|t| t.plan.kind == TaskKind::Package);
             match package.map(|p| (&p.plan.spec, p.done_by, &p.digests)) {
                 Some((TaskSpec::Package(plan), Some(attempt), digests)) => {
@@ -339,7 +363,9 @@ pub fn stage(tasks: &[TaskRecord]) -> Stage {
         }
         _ => None,
     });
-    Stage { done: u32::try_from(done).unwrap_or(u32::MAX), frames: frames.unwrap_or(0) }
+    let permille = early::permille(tasks);
+    let frames = if permille.is_some() { early::frames(tasks) } else { frames.unwrap_or(0) };
+    Stage { done: u32::try_from(done).unwrap_or(u32::MAX), frames, permille }
 }
 
 /// What of the input the encode lost.

@@ -8,6 +8,8 @@
 )]
 
 mod common;
+#[path = "support/early.rs"]
+mod early;
 #[path = "support/jobs.rs"]
 mod jobs;
 #[path = "support/keys.rs"]

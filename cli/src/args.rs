@@ -147,7 +147,7 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
     /// A job spec in YAML or JSON (version 1), instead of the options beside this one
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "legacy_decoders", "max_height", "allow_partial", "max_output_minutes", "max_core_seconds"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "legacy_decoders", "max_height", "allow_partial", "early", "max_output_minutes", "max_core_seconds"])]
     pub(crate) spec: Option<PathBuf>,
     /// Also accept the formats of the past (wmv, flv, 3gp, avi, mpeg…): more attack surface, behind the same locks
     #[arg(long)]
@@ -155,6 +155,9 @@ pub(crate) struct JobOptions {
     /// Take a file that is cut off as far as it goes, rather than fail
     #[arg(long)]
     pub(crate) allow_partial: bool,
+    /// Make the HLS output play while the rest of it is still made: the lowest rendition comes first, a part at a time
+    #[arg(long)]
+    pub(crate) early: bool,
     /// Height of the highest rendition in pixels: even, 144 to 2160
     #[arg(long, value_name = "PIXELS")]
     pub(crate) max_height: Option<u32>,

@@ -15,8 +15,11 @@ pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
             None => "nobody can say what it would cost: the input does not say how long it is".into(),
         };
     }
+    let early = job.early.is_some();
     let media = |prefix: &'static str| {
-        job.outputs.iter().filter(move |output| output.content_type.starts_with(prefix))
+        job.outputs
+            .iter()
+            .filter(move |o| o.content_type.starts_with(prefix) && !(early && is_chunk(stem(&o.name))))
     };
     let name = |output: &mpegflow_protocol::api::Output| {
         format!("{} {}", clean(stem(&output.name), 40), bytes(output.size))
@@ -51,6 +54,12 @@ pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
         }
     }
     text
+}
+
+/// Whether a file is a chunk of a rung, such as `video-240p-03`.
+fn is_chunk(stem: &str) -> bool {
+    let split = stem.strip_prefix("video-").and_then(|rest| rest.rsplit_once('-'));
+    split.is_some_and(|(_, number)| number.len() == 2 && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// What a job costs.

@@ -205,6 +205,11 @@ impl JobBar {
         self.bar.set_message(progress_text(job));
     }
 
+    /// Says something beside the bar.
+    pub(crate) fn note(&self, text: &str) {
+        self.bar.suspend(|| self.ui.note(text));
+    }
+
     /// Takes the bar away.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();

@@ -103,6 +103,9 @@ pub struct Job {
     /// What of the input was lost on the way, where anything was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<Damage>,
+    /// Whether it plays before it has ended, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early: Option<Early>,
     /// Its tasks.
     pub tasks: Vec<Task>,
     /// Its committed output; empty until it succeeded.
@@ -137,6 +140,20 @@ pub struct Damage {
     pub said_ms: Option<u64>,
     /// Packets and frames that could not be decoded and were skipped or painted over.
     pub decode_errors: u64,
+}
+
+/// Whether a job of `output.early` plays before it has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Early {
+    /// Where it plays, relative to the broker: the multivariant playlist, which stays there when the job has succeeded. Not there
+    /// before the first segments were checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Milliseconds of the film that can be played.
+    pub playable_ms: u64,
+    /// Why the input is encoded as a whole and plays when the job has succeeded, where it cannot be cut into chunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_because: Option<String>,
 }
 
 /// Why a job waits for a worker: the first of these reasons that holds.

@@ -195,6 +195,11 @@ pub struct OutputOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 512)]
     pub path: Option<String>,
+    /// Whether the HLS output plays while the rest of it is still made: the lowest rung comes first, in chunks, each checked before
+    /// it is served, and the others join it when all is done. Only for presets that make HLS. A job that fails after it began to
+    /// play has shown the beginning of a film that has no end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub early: bool,
 }
 
 impl OutputOptions {

@@ -64,6 +64,52 @@ pub struct EncodeTask {
     /// An input that is cut off is encoded as far as it goes, rather than refused.
     #[serde(default)]
     pub partial: bool,
+    /// The streams whose beginnings say where the timeline starts, where those are not just the ones that are encoded: tasks
+    /// that make different tracks of one output need the same zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
+    /// Only a part of the video is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<Chunk>,
+}
+
+/// See [`EncodeTask::timeline`]. Stream indices in input 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timeline {
+    /// The pictures.
+    pub video: Option<u32>,
+    /// The sound.
+    pub audio: Vec<u32>,
+}
+
+/// A part of a video: whole segments of it, one behind another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chunk {
+    /// Where the chunk before ended; none for the first.
+    pub from: Option<Cut>,
+    /// It ends before the first frame shown at or after this many milliseconds; with the input where there is none.
+    pub until_ms: Option<u64>,
+}
+
+/// A place between two frames of a video, and what its clock has to remember to go on there. Ticks are of 90,000 a second from
+/// the timeline's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    /// When the frame behind it is shown.
+    pub time: i64,
+    /// When the frame before it is shown.
+    pub last: i64,
+    /// How long that one would be shown without a next.
+    pub last_length: i64,
+    /// When the next frame is due under the frame rate's cap.
+    pub due: i64,
+    /// What was added to the source's times.
+    pub offset: i64,
+    /// The segment that the frame before it is in.
+    pub segment: i64,
 }
 
 /// Video of an [`EncodeTask`]: one decode, several rungs.
@@ -286,6 +332,32 @@ pub struct PackageTrack {
     pub expect: ExpectTrack,
     /// ISO 639-2 language of an audio track, where known.
     pub language: Option<String>,
+    /// The input is a chunk of a longer track: the track has its place in that one's timeline, and no index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<ChunkPlace>,
+    /// Chunks that follow the first, which is `input`: all of them become one track.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<JoinedChunk>,
+}
+
+/// Where a chunk is in its track, in ticks of 90,000 a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChunkPlace {
+    /// When its first frame is shown.
+    pub start: i64,
+    /// How long before the first picture is shown decoding begins, in the whole track.
+    pub lead: u32,
+}
+
+/// A chunk of a joined track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinedChunk {
+    /// Position of its input.
+    pub input: u32,
+    /// When its first frame is shown, in ticks of 90,000 a second.
+    pub start: i64,
 }
 
 /// What a track must turn out to be.
@@ -341,6 +413,9 @@ pub struct CheckTask {
     pub file: Option<CheckFile>,
     /// The pictures.
     pub stills: Vec<CheckStill>,
+    /// What each CMAF track's playlist lists is told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub list: bool,
 }
 
 impl CheckTask {
@@ -397,6 +472,21 @@ pub struct CheckTrack {
     pub playlist_uri: String,
     /// What it must be.
     pub expect: ExpectTrack,
+    /// It is a chunk of a longer track, and this is what is known of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<CheckChunk>,
+}
+
+/// What a chunk has to be beside a track. Ticks are of 90,000 a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckChunk {
+    /// When its first frame is shown.
+    pub start: i64,
+    /// When its last frame ends.
+    pub end: i64,
+    /// Position of the first chunk's media among the inputs, whose header it has to have; none for the first itself.
+    pub like: Option<u32>,
 }
 
 /// What a codec process found or made. Outputs themselves go over their own descriptors.
@@ -455,6 +545,23 @@ pub struct EncodeResult {
     /// What the container says that the streams last, in milliseconds, where it says so.
     #[serde(default)]
     pub said_ms: Option<u64>,
+    /// Which part of the video it is, where only one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<MadeChunk>,
+}
+
+/// The part of a video that an encode made. Ticks are of 90,000 a second from the timeline's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeChunk {
+    /// When its first frame is shown.
+    pub start: i64,
+    /// When its last frame ends.
+    pub end: i64,
+    /// How long before its first picture is shown decoding begins.
+    pub lead: u32,
+    /// Where the next chunk begins; none where the input has ended.
+    pub next: Option<Cut>,
 }
 
 /// One output of an encode.
@@ -532,4 +639,31 @@ pub struct CheckedTrack {
     pub frames_decoded: u64,
     /// Duration in milliseconds.
     pub duration_ms: u64,
+    /// What its playlist lists, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<ListedTrack>,
+}
+
+/// What the playlist of a track was found to list, and the track to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListedTrack {
+    /// Bytes of the header, at the start.
+    pub header: u64,
+    /// Where the first segment starts; each of the others starts where the one before ends.
+    pub first: u64,
+    /// RFC 6381 codec string.
+    pub codecs: String,
+    /// The segments, in order.
+    pub segments: Vec<ListedSegment>,
+}
+
+/// One segment of a [`ListedTrack`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListedSegment {
+    /// Microseconds that it lasts.
+    pub micros: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
 }

@@ -17,6 +17,44 @@ pub fn is_label(text: &str, max: usize) -> bool {
     !text.is_empty() && text.chars().count() <= max && !text.chars().any(is_unsafe)
 }
 
+/// The language of a manifest for that of a track. RFC 5646 wants the two-letter code where there is one; MP4 and Matroska store three letters.
+pub fn language_tag(iso639_2: &str) -> Option<&str> {
+    const SHORT: [(&str, &str); 30] = [
+        ("eng", "en"),
+        ("deu", "de"),
+        ("ger", "de"),
+        ("fra", "fr"),
+        ("fre", "fr"),
+        ("spa", "es"),
+        ("ita", "it"),
+        ("por", "pt"),
+        ("nld", "nl"),
+        ("dut", "nl"),
+        ("rus", "ru"),
+        ("ukr", "uk"),
+        ("pol", "pl"),
+        ("ces", "cs"),
+        ("cze", "cs"),
+        ("tur", "tr"),
+        ("ara", "ar"),
+        ("heb", "he"),
+        ("hin", "hi"),
+        ("jpn", "ja"),
+        ("kor", "ko"),
+        ("zho", "zh"),
+        ("chi", "zh"),
+        ("swe", "sv"),
+        ("dan", "da"),
+        ("nor", "no"),
+        ("fin", "fi"),
+        ("ell", "el"),
+        ("gre", "el"),
+        ("ron", "ro"),
+    ];
+    let plain = iso639_2.len() == 3 && iso639_2.bytes().all(|b| b.is_ascii_lowercase()) && iso639_2 != "und";
+    plain.then(|| SHORT.iter().find(|(long, _)| *long == iso639_2).map_or(iso639_2, |(_, short)| short))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

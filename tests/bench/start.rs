@@ -46,6 +46,8 @@ pub(super) fn run(runs: usize) -> Value {
         audio: Vec::new(),
         expected_duration_ms: None,
         partial: false,
+        timeline: None,
+        chunk: None,
     });
     let folder = tempfile::tempdir().unwrap();
     let (mut ours, mut peer) = (Vec::new(), Vec::new());

@@ -29,13 +29,26 @@ function own() {
     promise, new Promise((_, no) => setTimeout(() => no(vain(what, ms)), ms))]);
 }
 
-// Runs `play` in the page with `argument`, once the script at the path is loaded there, and gives what it returns.
+// Passes a request on to a broker, with the key that the page does not have.
+async function pass({ url, key }, req, res) {
+  const headers = { authorization: `Bearer ${key}` };
+  if (req.headers.range) headers.range = req.headers.range;
+  const answer = await fetch(url + req.url, { method: req.method, headers });
+  for (const name of ['content-type', 'content-range', 'cache-control']) {
+    if (answer.headers.has(name)) res.setHeader(name, answer.headers.get(name));
+  }
+  res.writeHead(answer.status).end(Buffer.from(await answer.arrayBuffer()));
+}
+
+// Runs `play` in the page with `argument`, once the script at the path is loaded there, and gives what it returns. What is played is in
+// a folder, or at a broker: `{ url, key }`.
 export async function stage(dir, path, play, argument) {
   const script = readFileSync(new URL(path, import.meta.url));
   const server = createServer((req, res) => {
     const path = new URL(req.url, 'http://x').pathname;
     if (path === '/') return res.setHeader('content-type', 'text/html').end(html);
     if (path === '/player.js') return res.setHeader('content-type', 'text/javascript').end(script);
+    if (typeof dir !== 'string') return pass(dir, req, res).catch((e) => res.writeHead(502).end(String(e)));
     const file = join(dir, normalize(path));
     let size;
     try { size = statSync(file).size; } catch { return res.writeHead(404).end(); }

@@ -223,6 +223,8 @@ fn encode(video: bool, audio: Option<u32>) -> TaskSpec {
         audio: audio.into_iter().collect(),
         expected_duration_ms: Some(2000),
         partial: false,
+        timeline: None,
+        chunk: None,
     })
 }
 

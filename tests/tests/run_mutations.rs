@@ -215,6 +215,8 @@ fn encode_of(sample: &Sample) -> EncodeTask {
         video,
         expected_duration_ms: Some(1_000),
         partial: false,
+        timeline: None,
+        chunk: None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! the machine is, and nothing else.
 
 use mpegflow_tests::media;
-use mpegflow_tests::system::{last_json, mpegflow, run, text};
+use mpegflow_tests::system::{Serve, last_json, mpegflow, run, text};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -74,4 +74,29 @@ fn av1_plays_seeks_and_switches_rung_in_a_browsers_player() {
     for player in ["shaka-dash", "shaka-hls"] {
         play("players.mjs", &[player], &made);
     }
+}
+
+#[test]
+fn what_is_still_made_plays_from_its_beginning_to_its_end_in_a_browser() {
+    let _alone = BROWSER.lock().unwrap_or_else(|e| e.into_inner());
+    let folder = tempfile::tempdir().unwrap();
+    let serve = Serve::start(&folder.path().join("data"), 0, &[]);
+    // Decoding 1080p takes longer than playing at four times the speed begins.
+    let id = serve.client.submit(&media::clip(60, 1920, 1080), &["--early"]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("playback/early.mjs");
+    let master = format!("/v1/objects/{id}/master.m3u8");
+    let output =
+        run(Command::new("node").arg(script).args([&serve.client.url, &serve.client.key, &master]), LIMIT);
+    assert!(output.status.success(), "{}", text(&output));
+    let seen = last_json(&output);
+    assert_eq!(
+        (&seen["grew"], &seen["levels"], &seen["height"]),
+        (&true.into(), &1.into(), &240.into()),
+        "{seen}"
+    );
+    assert!(seen["start"].as_f64().unwrap() < 0.1, "it did not begin at the beginning: {seen}");
+    assert!((seen["duration"].as_f64().unwrap() - 60.0).abs() < 0.1, "{seen}");
+    assert!(seen["corrupted"] == 0 && seen["audioBytes"].as_u64().unwrap() > 0, "{seen}");
+    let lengths: Vec<u64> = seen["lengths"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
+    assert!(lengths.is_sorted() && lengths.first() < lengths.last(), "{lengths:?}");
 }

@@ -5,6 +5,7 @@ use crate::model::{InputSource, JobRecord, JobView, ManifestEntry};
 use crate::objects::{Bytestream, Key, ObjectError};
 use crate::plan::estimate::Exceeded;
 use crate::plan::graph;
+use crate::plan::playlists::{self, Playlist};
 use crate::plan::presets::{Contradiction, PresetName};
 use crate::secret::fresh_id;
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
@@ -12,8 +13,23 @@ use mpegflow_protocol::api::{Job, JobPage, JobState, TaskState};
 use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
 use mpegflow_protocol::job::{InputRef, JobSpec};
+use mpegflow_protocol::task::TaskSpec;
 use mpegflow_protocol::{path, text, to_json};
 use std::ops::Range;
+
+/// An object of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// One that is stored.
+    File(ManifestEntry),
+    /// A playlist that is written for whoever asks.
+    Playlist {
+        /// The playlist.
+        list: Playlist,
+        /// Whether it stays as it is.
+        lasting: bool,
+    },
+}
 
 /// Why a job was not created.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +180,7 @@ impl Engine {
             None,
             None,
             estimate,
+            None,
         ));
         let pool = PoolName::default();
         let quotas = limits.quotas;
@@ -225,7 +242,22 @@ impl Engine {
 
     fn render(&self, view: &JobView, full: bool) -> Job {
         let estimate = self.estimate(&view.job);
-        render::job(view, self.live.of_job(view.job.id), self.waiting(view, full), estimate)
+        render::job(
+            view,
+            self.live.of_job(view.job.id),
+            self.waiting(view, full),
+            estimate,
+            self.whole_because(view),
+        )
+    }
+
+    /// Why a job that asks to play early does not.
+    fn whole_because(&self, view: &JobView) -> Option<String> {
+        let job = &view.job;
+        let media = job.media.as_ref().filter(|_| job.spec.output.early)?;
+        let task = graph::encode(&job.spec, media, job.upload, job.input_size, self.settings).ok()?;
+        let TaskSpec::Encode(plan) = &task.spec else { return None };
+        graph::early::whole_because(media, plan).map(str::to_owned)
     }
 
     /// A page of the tenant's jobs, newest first.
@@ -283,13 +315,21 @@ impl Engine {
         Ok(())
     }
 
-    /// A committed object of the tenant's job.
+    /// An object of the tenant's job: committed, or one that a job that plays early has come to.
     ///
     /// # Errors
     /// There is none.
-    pub async fn object(&self, tenant: TenantId, job: JobId, name: &str) -> Result<ManifestEntry, JobError> {
+    pub async fn object(&self, tenant: TenantId, job: JobId, name: &str) -> Result<Found, JobError> {
         let view = self.store.job(tenant, job).await?.ok_or(JobError::NotFound)?;
-        view.objects.into_iter().find(|o| o.name == name).ok_or(JobError::NotFound)
+        if let Some(entry) = view.objects.iter().find(|o| o.name == name) {
+            return Ok(Found::File(entry.clone()));
+        }
+        let playable = playlists::of(&view).ok_or(JobError::NotFound)?;
+        if let Some(list) = playable.lists.into_iter().find(|list| list.name == name) {
+            let lasting = view.job.state == JobState::Succeeded;
+            return Ok(Found::Playlist { list, lasting });
+        }
+        playable.files.into_iter().find(|file| file.name == name).map(Found::File).ok_or(JobError::NotFound)
     }
 
     /// The job of the tenant whose output is to be found in a folder.
@@ -312,7 +352,16 @@ impl Engine {
         range: Range<u64>,
     ) -> Result<Bytestream, JobError> {
         let key = Key::Output(tenant, job, entry.attempt, entry.output);
-        self.objects.read(&key, range).await.map_err(JobError::Objects)
+        match self.objects.read(&key, range).await {
+            // Of a job that failed after it began to play: they went with its other files.
+            Err(ObjectError::Missing) if self.has_ended_badly(tenant, job).await? => Err(JobError::NotFound),
+            read => read.map_err(JobError::Objects),
+        }
+    }
+
+    async fn has_ended_badly(&self, tenant: TenantId, job: JobId) -> Result<bool, JobError> {
+        let view = self.store.job(tenant, job).await?;
+        Ok(view.is_none_or(|view| matches!(view.job.state, JobState::Failed | JobState::Canceled)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is known of live attempts in memory only: how far they are, and whether they are over. Lost at a restart without harm.
 
 use super::render;
-use crate::model::{Claim, LiveAttempt, TaskKind, Time};
+use crate::model::{Claim, LiveAttempt, Step, TaskKind, Time};
 use mpegflow_protocol::api::{Event, EventKind, JobState};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId};
 use mpegflow_protocol::task::TaskSpec;
@@ -30,6 +30,8 @@ pub(super) struct Live {
     pub(super) tenant: TenantId,
     pub(super) job: JobId,
     pub(super) kind: TaskKind,
+    step: Step,
+    from_ms: u64,
     duration_ms: Option<u64>,
     over: AtomicBool,
     /// The state of the bans that it was last held against; 0 where it was not.
@@ -43,15 +45,21 @@ pub(super) struct Live {
 
 impl Live {
     fn new(attempt: &LiveAttempt) -> Self {
-        let duration_ms = match &attempt.task.plan.spec {
-            TaskSpec::Encode(task) => task.expected_duration_ms,
-            _ => None,
+        let ms = |ticks: i64| u64::try_from(ticks / 90).unwrap_or(0);
+        let (duration_ms, from_ms) = match &attempt.task.plan.spec {
+            TaskSpec::Encode(task) => {
+                let from = task.chunk.and_then(|c| c.from).map_or(0, |cut| ms(cut.time));
+                (task.expected_duration_ms, from)
+            }
+            _ => (None, 0),
         };
         Self {
             claim: attempt.claim,
             tenant: attempt.tenant,
             job: attempt.job,
             kind: attempt.task.plan.kind,
+            step: attempt.task.plan.step,
+            from_ms,
             duration_ms,
             over: AtomicBool::new(false),
             bans: AtomicU64::new(0),
@@ -81,7 +89,8 @@ impl Live {
 
     pub(super) fn progress(&self) -> render::Running {
         let progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        render::Running { kind: self.kind, duration_ms: self.duration_ms, progress }
+        let Self { kind, step, from_ms, duration_ms, .. } = *self;
+        render::Running { kind, step, from_ms, duration_ms, progress }
     }
 }
 
@@ -136,6 +145,9 @@ impl LiveMap {
     /// Takes a worker's word on how far it is, and tells subscribers.
     pub(super) fn report(&self, live: &Live, progress: TaskProgress, state: JobState, now: Time) {
         *live.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        if !live.step.is_whole() && live.kind != TaskKind::Encode {
+            return;
+        }
         let event = Event {
             job: live.job,
             kind: EventKind::Progress,

@@ -29,7 +29,7 @@ pub use bans::Used;
 pub use cluster::PodRefused;
 pub use dispatch::Repaired;
 pub use housekeeping::{Swept, expires};
-pub use jobs::{JobError, SubmitError};
+pub use jobs::{Found, JobError, SubmitError};
 pub use keys::{Caller, CallerError, NewKey, RotateError, TokenError, Tokens};
 pub use leader::Leadership;
 pub use limits::Limits;

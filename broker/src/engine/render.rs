@@ -1,7 +1,9 @@
 //! Records as the public API shows them.
 
-use crate::model::{JobView, StoredEvent, TaskKind, UploadRecord};
+use crate::model::{JobView, Stage, Step, StoredEvent, TaskKind, UploadRecord};
 use crate::plan::estimate::Estimate;
+use crate::plan::graph::early::spans;
+use crate::plan::playlists::{self, Playable};
 use crate::state;
 use mpegflow_protocol::api::{self, Event, Job, JobProgress, JobState, Output, Task, Upload, Waiting};
 use mpegflow_protocol::worker::TaskProgress;
@@ -13,6 +15,9 @@ const STARTS: [f64; 5] = [0.0, 2.0, 90.0, 95.0, 100.0];
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
     pub(super) kind: TaskKind,
+    pub(super) step: Step,
+    /// Where in the film the task begins, of a chunk.
+    pub(super) from_ms: u64,
     pub(super) duration_ms: Option<u64>,
     pub(super) progress: TaskProgress,
 }
@@ -22,18 +27,36 @@ pub(super) fn job(
     running: Option<Running>,
     waiting: Option<Waiting>,
     estimate: Option<Estimate>,
+    whole_because: Option<String>,
 ) -> Job {
     let stage = state::stage(&view.tasks);
-    let mut progress = progress_at(stage.done, stage.frames);
+    let mut progress = progress_at(stage);
     if view.job.state == JobState::Succeeded {
         progress.percent = 100.0;
     } else if let Some(running) = running.filter(|_| !view.job.state.is_final()) {
-        let frames = progress.frames;
+        let stored = progress;
         progress = progress_of_running(running);
-        progress.frames = progress.frames.max(frames);
+        progress.frames = progress.frames.max(stored.frames);
+        if stage.permille.is_some() {
+            // A part that is packaged or checked does not know where in the film it is.
+            progress.percent = progress.percent.max(stored.percent);
+        }
     }
     // It was found to be a path when the job came.
     let folder = view.job.spec.folder(view.job.id).ok().flatten();
+    let url = |name: &str| match &folder {
+        Some(folder) => format!("/v1/files/{folder}/{name}"),
+        None => format!("/v1/objects/{}/{name}", view.job.id),
+    };
+    let playable = playlists::of(view);
+    let written = playable.iter().filter(|_| view.job.state == JobState::Succeeded).flat_map(|p| &p.lists);
+    let written = written.map(|list| Output {
+        name: list.name.clone(),
+        url: url(&list.name),
+        size: u64::try_from(list.text.len()).unwrap_or(u64::MAX),
+        content_type: playlists::CONTENT_TYPE.into(),
+        digest: list.digest(),
+    });
     Job {
         id: view.job.id,
         state: view.job.state,
@@ -48,6 +71,11 @@ pub(super) fn job(
             core_seconds: tenths(e.core_ms, 1_000),
         }),
         damage: state::damage(&view.tasks),
+        early: view.job.spec.output.early.then(|| api::Early {
+            url: playable.as_ref().map(|_| url(playlists::MASTER)),
+            playable_ms: playable.as_ref().map_or(0, |p: &Playable| p.milliseconds),
+            whole_because,
+        }),
         tasks: view
             .tasks
             .iter()
@@ -64,14 +92,12 @@ pub(super) fn job(
             .iter()
             .map(|o| Output {
                 name: o.name.clone(),
-                url: match &folder {
-                    Some(folder) => format!("/v1/files/{folder}/{}", o.name),
-                    None => format!("/v1/objects/{}/{}", view.job.id, o.name),
-                },
+                url: url(&o.name),
                 size: o.size,
                 content_type: o.content_type.clone(),
                 digest: o.digest.clone(),
             })
+            .chain(written)
             .collect(),
         created_at: view.job.created_at.rfc3339(),
         finished_at: view.job.finished_at.map(|t| t.rfc3339()),
@@ -97,7 +123,7 @@ pub(super) fn upload(record: &UploadRecord) -> Upload {
 impl StoredEvent {
     /// As the event stream sends it.
     pub fn render(&self) -> Event {
-        let mut progress = progress_at(self.stage.done, self.stage.frames);
+        let mut progress = progress_at(self.stage);
         if self.state == JobState::Succeeded {
             progress.percent = 100.0;
         }
@@ -112,9 +138,33 @@ impl StoredEvent {
     }
 }
 
-fn progress_at(done: u32, frames: u64) -> JobProgress {
-    let percent = usize::try_from(done).ok().and_then(|n| STARTS.get(n)).copied().unwrap_or(100.0);
-    JobProgress { percent, frames, speed: None, eta_s: None }
+fn progress_at(stage: Stage) -> JobProgress {
+    let percent = match stage.permille {
+        Some(permille) => percent_of(permille.min(1_000)),
+        None => usize::try_from(stage.done).ok().and_then(|n| STARTS.get(n)).copied().unwrap_or(100.0),
+    };
+    JobProgress { percent, frames: stage.frames, speed: None, eta_s: None }
+}
+
+fn percent_of(permille: u32) -> f64 {
+    f64::from(permille) / 10.0
+}
+
+/// Where the running task takes its job from, and where to, in percent.
+fn span(kind: TaskKind, step: Step) -> (f64, f64) {
+    let (from, to) = match step {
+        Step::Whole => {
+            let position = TaskKind::ALL.iter().position(|k| *k == kind).unwrap_or(0);
+            let start = STARTS.get(position).copied().unwrap_or(0.0);
+            return (start, STARTS.get(position.saturating_add(1)).copied().unwrap_or(100.0));
+        }
+        Step::Sound => spans::SOUND,
+        Step::Chunk(_) => spans::CHUNKS,
+        Step::Rest if kind == TaskKind::Encode => spans::REST,
+        Step::Rest if kind == TaskKind::Package => (spans::REST.1, 950),
+        Step::Rest => (950, 1_000),
+    };
+    (percent_of(from), percent_of(to))
 }
 
 /// The worker's numbers are its own word: what comes out is bounded whatever they are.
@@ -125,10 +175,9 @@ fn progress_at(done: u32, frames: u64) -> JobProgress {
     reason = "for display"
 )]
 pub(super) fn progress_of_running(running: Running) -> JobProgress {
-    let Running { kind, duration_ms, progress } = running;
-    let position = TaskKind::ALL.iter().position(|k| *k == kind).unwrap_or(0);
-    let start = STARTS.get(position).copied().unwrap_or(0.0);
-    let end = STARTS.get(position.saturating_add(1)).copied().unwrap_or(100.0);
+    let Running { kind, step, from_ms, duration_ms, mut progress } = running;
+    let (start, end) = span(kind, step);
+    progress.time_ms = progress.time_ms.max(from_ms);
     if kind != TaskKind::Encode {
         return JobProgress { percent: start, frames: 0, speed: None, eta_s: None };
     }

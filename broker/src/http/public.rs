@@ -4,7 +4,9 @@ use super::openapi;
 use super::problem::{Kind, Problem};
 use super::range::{self, Wanted};
 use super::{auth, body, cors, sse, tus};
-use crate::engine::Engine;
+use crate::engine::{Engine, Found};
+use crate::model::ManifestEntry;
+use crate::plan::playlists::{self, Playlist};
 use crate::plan::presets::PresetName;
 use crate::scopes::Scope;
 use crate::secret;
@@ -368,7 +370,18 @@ async fn send_object(
     name: &str,
     head: axum::http::request::Parts,
 ) -> Answer {
-    let entry = app.engine.object(tenant, job, name).await?;
+    let entry = match app.engine.object(tenant, job, name).await? {
+        Found::File(entry) => {
+            Stored { size: entry.size, digest: entry.digest.clone(), from: Source::File(entry) }
+        }
+        // It is another one the next time that somebody asks.
+        Found::Playlist { list, lasting: false } => return Ok(growing(&head.method, list)),
+        Found::Playlist { list, lasting: true } => Stored {
+            size: u64::try_from(list.text.len()).unwrap_or(u64::MAX),
+            digest: list.digest(),
+            from: Source::Text(list.text),
+        },
+    };
     let headers = &head.headers;
     let text = |name: HeaderName| headers.get(name).and_then(|h| h.to_str().ok());
     let etag = format!("\"{}\"", entry.digest);
@@ -400,7 +413,7 @@ async fn send_object(
     };
     let mut response = base()
         .status(status)
-        .header(header::CONTENT_TYPE, &entry.content_type)
+        .header(header::CONTENT_TYPE, entry.content_type())
         .header(header::CONTENT_LENGTH, range.end.saturating_sub(range.start));
     if status == StatusCode::PARTIAL_CONTENT {
         response = response.header(header::CONTENT_RANGE, range::content_range(&range, entry.size));
@@ -408,8 +421,51 @@ async fn send_object(
     if head.method == Method::HEAD {
         return done(response, Body::empty());
     }
-    let bytes = app.engine.read_object(tenant, job, &entry, range).await?;
-    done(response, Body::from_stream(bytes))
+    match &entry.from {
+        Source::File(file) => {
+            let bytes = app.engine.read_object(tenant, job, file, range).await?;
+            done(response, Body::from_stream(bytes))
+        }
+        Source::Text(text) => {
+            let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+            let part = text.as_bytes().get(at(range.start)..at(range.end)).unwrap_or_default();
+            done(response, Body::from(part.to_vec()))
+        }
+    }
+}
+
+/// An object as it is sent.
+struct Stored {
+    size: u64,
+    digest: String,
+    from: Source,
+}
+
+/// Where its bytes are.
+enum Source {
+    File(ManifestEntry),
+    Text(String),
+}
+
+impl Stored {
+    fn content_type(&self) -> &str {
+        match &self.from {
+            Source::File(entry) => &entry.content_type,
+            Source::Text(_) => playlists::CONTENT_TYPE,
+        }
+    }
+}
+
+/// A playlist that is not what it will be.
+fn growing(method: &Method, list: Playlist) -> Response<Body> {
+    let headers = [
+        (header::CONTENT_TYPE, playlists::CONTENT_TYPE),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let length = list.text.len();
+    let body = if *method == Method::HEAD { Body::empty() } else { Body::from(list.text) };
+    (headers, [(header::CONTENT_LENGTH, length)], body).into_response()
 }
 
 // === the rest

@@ -1,8 +1,10 @@
 //! The tasks of a job: probe → encode → package → check. Each is planned from the results before it.
 
+pub mod early;
+
 use super::presets::{Form, PresetName, Recipe, expert};
 use super::{Settings, budget, choose, ladder, stills};
-use crate::model::{InputSource, ManifestEntry, NewTask, TaskKind};
+use crate::model::{InputSource, ManifestEntry, NewTask, Step, TaskKind};
 use mpegflow_protocol::codec::OutputKind;
 use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::failure::{Failure, FailureCode};
@@ -23,6 +25,7 @@ pub fn probe(spec: &JobSpec, upload: UploadId, size: u64, settings: Settings) ->
     let budget = budget::probe(size, settings.threads);
     NewTask {
         kind: TaskKind::Probe,
+        step: Step::Whole,
         spec: TaskSpec::Probe(ProbeTask { decoders: spec.decoders, partial: spec.allow_partial }),
         inputs: vec![InputSource::Upload { upload, size }],
         outputs: Vec::new(),
@@ -81,6 +84,7 @@ pub fn encode(
     let budget = budget::encode(codec, duration_ms, source_pixels, rung_pixels, settings.threads);
     Ok(NewTask {
         kind: TaskKind::Encode,
+        step: Step::Whole,
         spec: TaskSpec::Encode(EncodeTask {
             decoders: spec.decoders,
             segment_ms: segment_ms(spec),
@@ -88,6 +92,8 @@ pub fn encode(
             audio,
             expected_duration_ms: duration_ms,
             partial: spec.allow_partial,
+            timeline: None,
+            chunk: None,
         }),
         inputs: vec![InputSource::Upload { upload, size }],
         outputs,
@@ -294,6 +300,7 @@ pub fn package(
     let budget = budget::copy(bytes, settings.threads);
     Ok(NewTask {
         kind: TaskKind::Package,
+        step: Step::Whole,
         spec: TaskSpec::Package(package),
         inputs,
         outputs: slots,
@@ -380,6 +387,8 @@ impl<'a> Packaging<'a> {
             playlist_uri: format!("{}.m3u8", track.stem),
             expect: track.expect,
             language: track.language,
+            chunk: None,
+            joined: Vec::new(),
         }
     }
 
@@ -445,6 +454,7 @@ pub fn check(
             media_uri: track.media_uri.clone(),
             playlist_uri: track.playlist_uri.clone(),
             expect: track.expect.clone(),
+            chunk: None,
         });
     }
     let file = match &task.file {
@@ -475,6 +485,7 @@ pub fn check(
     let whole = !spec.allow_partial && (file.is_some() || manifests.is_some());
     Ok(NewTask {
         kind: TaskKind::Check,
+        step: Step::Whole,
         spec: TaskSpec::Check(CheckTask {
             tracks,
             segment_ms: task.segment_ms,
@@ -482,6 +493,7 @@ pub fn check(
             manifests,
             file,
             stills,
+            list: false,
         }),
         inputs,
         outputs: Vec::new(),

@@ -9,6 +9,8 @@
 //! | [`estimate`] | what a job costs, and whether it may |
 //! | [`budget`] | memory, CPU, time and bytes a task may use |
 //! | [`graph`] | the tasks of a job, each from the results before it |
+//! | [`graph::early`] | the same of a job that plays before it has ended |
+//! | [`playlists`] | what such a job can be played from |
 //! | [`verify`] | whether a result can be true at all |
 
 pub mod bans;
@@ -17,6 +19,7 @@ pub mod choose;
 pub mod estimate;
 pub mod graph;
 pub mod ladder;
+pub mod playlists;
 pub mod presets;
 pub mod stills;
 pub mod verify;

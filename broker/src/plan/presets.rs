@@ -185,6 +185,16 @@ impl PresetName {
         if recipe.form == Form::None && *enabled == Some(false) {
             return no("thumbnails.enabled", "makes nothing but pictures");
         }
+        if spec.output.early {
+            if recipe.form != Form::Streams {
+                return no("output.early", "makes no HLS");
+            }
+            if spec.allow_partial {
+                let reason =
+                    "an input that is cut off is only found out at its end; leave it or allow_partial out";
+                return Err(Contradiction { field: "output.early", reason: reason.into() });
+            }
+        }
         if !matches!(recipe.form, Form::File(_)) && !spec.metadata.is_nothing() {
             return no("metadata.keep", "writes no tags");
         }
@@ -251,6 +261,10 @@ mod tests {
             ("thumbnail", r#","video":{"max_frame_rate":30}"#, "video.max_frame_rate"),
             ("av1", r#","video":{"copy":true}"#, "video.copy"),
             ("audio", r#","video":{"copy":true}"#, "video.copy"),
+            ("mp4", r#","output":{"early":true}"#, "output.early"),
+            ("audio", r#","output":{"early":true}"#, "output.early"),
+            ("thumbnail", r#","output":{"early":true}"#, "output.early"),
+            ("web", r#","output":{"early":true},"allow_partial":true"#, "output.early"),
             ("web", r#","metadata":{"keep":["title"]}"#, "metadata.keep"),
             ("web", r#","video":{"encoder":"stats=/etc/passwd"}"#, "video.encoder"),
             ("vp9", r#","video":{"encoder":"tune=film"}"#, "video.encoder"),

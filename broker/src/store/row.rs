@@ -3,7 +3,7 @@
 
 use crate::enrol::Account;
 use crate::model::{
-    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Part, Stage, StoredEvent, TaskKind,
+    AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Part, Stage, Step, StoredEvent, TaskKind,
     TaskRecord, Time, UploadRecord, WorkerRecord,
 };
 use crate::plan::bans::Ban;
@@ -144,6 +144,16 @@ impl<'a, R: Columns> Cells<'a, R> {
             .transpose()
     }
 
+    /// What a task is for, of what [`kind`] wrote.
+    fn kind(&self, column: &str) -> Result<TaskKind, StoreError> {
+        let text = self.text(column)?;
+        let word = text.split_once('-').map_or(text, |(kind, _)| kind);
+        TaskKind::ALL
+            .into_iter()
+            .find(|k| k.as_str() == word)
+            .ok_or_else(|| self.bad(column, &"not a kind of task"))
+    }
+
     /// A word of an enumeration, as serde spells it.
     pub(super) fn word<T: DeserializeOwned>(&self, column: &str) -> Result<T, StoreError> {
         let word = serde_json::Value::String(self.text(column)?.to_owned());
@@ -262,6 +272,8 @@ struct Plan {
     limits: ProcessLimits,
     wall_ms: u64,
     threads: u32,
+    #[serde(default, skip_serializing_if = "Step::is_whole")]
+    step: Step,
 }
 
 pub(super) fn plan_json(task: &NewTask) -> String {
@@ -272,24 +284,44 @@ pub(super) fn plan_json(task: &NewTask) -> String {
         limits: task.limits,
         wall_ms: task.wall_ms,
         threads: task.threads,
+        step: task.step,
     })
 }
 
-pub(super) fn ordinal(kind: TaskKind) -> i64 {
-    match kind {
+/// The place of a task in its job.
+pub(super) fn ordinal(task: &NewTask) -> i64 {
+    // Far behind every chunk.
+    const REST: i64 = 1 << 40;
+    let kind = match task.kind {
         TaskKind::Probe => 0,
         TaskKind::Encode => 1,
         TaskKind::Package => 2,
         TaskKind::Check => 3,
+    };
+    match task.step {
+        Step::Whole | Step::Sound => kind,
+        Step::Chunk(n) => i64::from(n).saturating_mul(3).saturating_add(3).saturating_add(kind),
+        Step::Rest => REST.saturating_add(kind),
+    }
+}
+
+/// What a task is for, as the database has it: no two tasks of a job have the same, so a job that plays early adds which of them.
+pub(super) fn kind(task: &NewTask) -> String {
+    let kind = task.kind.as_str();
+    match task.step {
+        Step::Whole => kind.to_owned(),
+        Step::Sound => format!("{kind}-sound"),
+        Step::Chunk(n) => format!("{kind}-{n}"),
+        Step::Rest => format!("{kind}-rest"),
     }
 }
 
 pub(super) fn task(row: &impl Columns) -> Result<TaskRecord, StoreError> {
     let cells = Cells::of("tasks", row);
-    let Plan { spec, inputs, outputs, limits, wall_ms, threads } = cells.json("plan")?;
+    let Plan { spec, inputs, outputs, limits, wall_ms, threads, step } = cells.json("plan")?;
     Ok(TaskRecord {
         id: cells.id("id")?,
-        plan: NewTask { kind: cells.word("kind")?, spec, inputs, outputs, limits, wall_ms, threads },
+        plan: NewTask { kind: cells.kind("kind")?, step, spec, inputs, outputs, limits, wall_ms, threads },
         state: cells.word::<TaskState>("state")?,
         epoch: cells.number("epoch")?,
         tries: cells.json("tries")?,
@@ -413,7 +445,7 @@ pub(super) fn attempt_log(row: &impl Columns) -> Result<AttemptLog, StoreError> 
     let state = cells.text("state")?;
     Ok(AttemptLog {
         attempt: cells.id("attempt")?,
-        kind: cells.word("kind")?,
+        kind: cells.kind("kind")?,
         number: cells.number("epoch")?,
         state: AttemptState::parse(state).ok_or_else(|| cells.bad("state", &"not a state"))?,
         started_at: cells.time("started_at")?,

@@ -285,7 +285,7 @@ impl Worker {
     pub async fn work(&self, lease: &Lease) -> Complete {
         let mut outputs = Vec::new();
         for n in 0..lease.outputs.len() {
-            let bytes = format!("{} output {n} of {}", lease.task.name(), lease.attempt).into_bytes();
+            let bytes = output_bytes(lease, n);
             let answer = self.put(lease, n, 0, &bytes).await;
             assert_eq!(answer.status, 204, "{}", answer.text());
             outputs.push(output_digest(&[&bytes]));
@@ -308,6 +308,17 @@ impl Worker {
         }
         done
     }
+}
+
+/// What a made-up output holds: the packager writes the same sound whenever it is asked to, everything else is one of a kind.
+pub fn output_bytes(lease: &Lease, output: usize) -> Vec<u8> {
+    if let TaskSpec::Package(task) = &lease.task
+        && let Some(track) = task.tracks.iter().find(|t| t.media_output as usize == output)
+        && matches!(track.expect, ExpectTrack::Audio { .. })
+    {
+        return format!("the packaged sound of {}, again and again", track.media_uri).into_bytes();
+    }
+    format!("{} output {n} of {}", lease.task.name(), lease.attempt, n = output).into_bytes()
 }
 
 pub fn sha256(bytes: &[u8]) -> Vec<u8> {
@@ -398,7 +409,12 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
     match &lease.task {
         TaskSpec::Probe(_) => TaskResult::Probe(ProbeResult { media: media(lease.inputs[0].size) }),
         TaskSpec::Encode(task) => {
-            let rungs = task.video.iter().flat_map(|v| &v.rungs).map(|r| (r.output, 300));
+            let chunk = task.chunk.map(|chunk| made_chunk(task, &chunk));
+            let (frames, duration_ms) = match chunk {
+                Some(made) => ((made.end - made.start) as u64 / 3_000, (made.end - made.start) as u64 / 90),
+                None => (300, DURATION_MS),
+            };
+            let rungs = task.video.iter().flat_map(|v| &v.rungs).map(move |r| (r.output, frames));
             let audio = task.audio.iter().map(|a| (a.output, 441_000));
             let stills = task.video.iter().flat_map(|v| {
                 v.poster.iter().map(|p| (p.output, 1)).chain(v.sprites.iter().map(|s| (s.output, 2)))
@@ -409,7 +425,7 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
                 .map(|(output, units)| EncodedTrack {
                     output,
                     units,
-                    duration_ms: DURATION_MS,
+                    duration_ms,
                     bytes: outputs[output as usize].size,
                     copied: false,
                 })
@@ -419,13 +435,14 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
                 frames_decoded: 300,
                 frames_dropped: 0,
                 decode_errors: 0,
+                chunk,
                 ..EncodeResult::default()
             })
         }
         TaskSpec::Package(task) => {
             let track = |t: &PackageTrack| PackagedTrack {
                 segments: 3,
-                duration_ms: DURATION_MS,
+                duration_ms: t.expect.duration_ms(),
                 bytes: outputs[t.media_output as usize].size,
                 codecs: if matches!(t.expect, ExpectTrack::Video { .. }) {
                     "avc1.64001f"
@@ -445,14 +462,52 @@ pub fn result_for(lease: &Lease, outputs: &[OutputDigest]) -> TaskResult {
             })
         }
         TaskSpec::Check(task) => {
-            let tracks = task.expected().map(|_| CheckedTrack {
-                packets: 300,
-                frames_decoded: 10,
-                duration_ms: DURATION_MS,
-            });
-            TaskResult::Check(CheckResult { problems: Vec::new(), tracks: tracks.collect() })
+            let mut tracks: Vec<CheckedTrack> = task
+                .expected()
+                .map(|(_, expect)| CheckedTrack {
+                    packets: if let ExpectTrack::Video { frames, .. } = expect { *frames } else { 300 },
+                    frames_decoded: 10,
+                    duration_ms: expect.duration_ms(),
+                    listed: None,
+                })
+                .collect();
+            for (track, checked) in task.tracks.iter().zip(&mut tracks).filter(|_| task.list) {
+                checked.listed = Some(listed(lease, task, track));
+            }
+            TaskResult::Check(CheckResult { problems: Vec::new(), tracks })
         }
     }
+}
+
+/// A chunk of a film of 30 frames a second that lasts [`DURATION_MS`].
+fn made_chunk(task: &EncodeTask, chunk: &Chunk) -> MadeChunk {
+    let film = DURATION_MS as i64 * 90;
+    let start = chunk.from.map_or(0, |cut| cut.time);
+    let end = chunk.until_ms.map_or(film, |ms| ms as i64 * 90).min(film);
+    let segment = (end - 3_000) / (i64::from(task.segment_ms) * 90);
+    let cut = Cut { time: end, last: end - 3_000, last_length: 3_000, due: end, offset: 0, segment };
+    MadeChunk { start, end, lead: 6_000, next: (end < film).then_some(cut) }
+}
+
+/// What the playlist of a made-up track lists: segments of equal size on the grid.
+fn listed(lease: &Lease, task: &CheckTask, track: &CheckTrack) -> ListedTrack {
+    let (start, end) = match track.chunk {
+        Some(chunk) => (chunk.start as u64 / 90, chunk.end as u64 / 90),
+        None => (0, track.expect.duration_ms()),
+    };
+    let (mut at, mut lasts) = (start, Vec::new());
+    while at < end {
+        let next = (at / u64::from(task.segment_ms) + 1) * u64::from(task.segment_ms);
+        lasts.push(next.min(end) - at);
+        at = next;
+    }
+    let size = lease.inputs[track.media_input as usize].size;
+    let (first, count) = (9, lasts.len() as u64);
+    let each = (size - first) / count;
+    let bytes = |n: u64| if n + 1 == count { size - first - each * n } else { each };
+    let segments = lasts.iter().zip(0..).map(|(ms, n)| ListedSegment { micros: ms * 1_000, bytes: bytes(n) });
+    let codecs = if matches!(track.expect, ExpectTrack::Video { .. }) { "avc1.64001f" } else { "mp4a.40.2" };
+    ListedTrack { header: 7, first, codecs: codecs.into(), segments: segments.collect() }
 }
 
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {

@@ -211,6 +211,14 @@ fn show(job: &Job, ui: Ui) {
     if let Some(estimate) = &job.estimate {
         ui.line(format!("  estimated    {}", summary::cost(estimate)));
     }
+    if let Some(early) = &job.early {
+        let text = match (&early.url, &early.whole_because) {
+            (Some(url), _) => format!("{}, {} ms so far", clean(url, 640), early.playable_ms),
+            (None, Some(why)) => format!("when it is done: {}", clean(why, 200)),
+            (None, None) => "once its first segments are checked".into(),
+        };
+        ui.line(format!("  plays        {text}"));
+    }
     for task in &job.tasks {
         ui.line(format!("  task         {}", summary::task(task)));
     }

@@ -24,7 +24,8 @@ use crate::ui::Ui;
 use mpegflow_protocol::api::{Job, JobState, Upload};
 use mpegflow_protocol::ids::{JobId, UploadId};
 use mpegflow_protocol::job::{
-    AudioOptions, DecoderSet, InputRef, JobSpec, MAX_LABEL_CHARS, MaxSpend, ThumbnailOptions, VideoOptions,
+    AudioOptions, DecoderSet, InputRef, JobSpec, MAX_LABEL_CHARS, MaxSpend, OutputOptions, ThumbnailOptions,
+    VideoOptions,
 };
 use mpegflow_protocol::limits::MAX_API_BODY;
 use mpegflow_protocol::text::clean;
@@ -66,7 +67,7 @@ impl JobTemplate {
                 audio: AudioOptions::default(),
                 thumbnails: ThumbnailOptions::default(),
                 priority: Default::default(),
-                output: Default::default(),
+                output: OutputOptions { early: options.early, ..OutputOptions::default() },
                 metadata: Default::default(),
                 allow_partial: options.allow_partial,
                 dry_run: false,
@@ -142,9 +143,30 @@ pub(crate) async fn send(
 /// Follows a job with a bar, to its end.
 pub(crate) async fn watch(client: &Client, id: JobId, ui: Ui) -> Result<Job, Failed> {
     let mut bar = ui.job_bar();
-    let job = client.follow(id, &mut |job| bar.show(job)).await?;
+    let mut told = false;
+    let job = client
+        .follow(id, &mut |job| {
+            bar.show(job);
+            if let Some(news) = plays_early(client.base(), job).filter(|_| !told) {
+                told = true;
+                bar.note(&news);
+            }
+        })
+        .await?;
     bar.clear();
     Ok(job)
+}
+
+/// Where a job plays already, or why one that was to does not.
+fn plays_early(base: &str, job: &Job) -> Option<String> {
+    let early = job.early.as_ref().filter(|_| !job.state.is_final())?;
+    match (&early.url, &early.whole_because) {
+        (Some(url), _) => Some(format!("plays already: {base}{}", clean(url, 640))),
+        (None, Some(why)) => {
+            Some(format!("plays when it is done: the input is encoded as a whole, since {}", clean(why, 200)))
+        }
+        (None, None) => None,
+    }
 }
 
 /// The failure of a job that ended without success.

@@ -52,10 +52,13 @@ impl Problems {
 /// Only where the check itself could not be done; what is wrong with the objects is in the report.
 pub(crate) fn run(task: &CheckTask, inputs: &Inputs, control: &Control) -> Result<CheckResult, Failure> {
     let expected = expected_inputs(task);
+    // A chunk is no track that a player could be pointed to.
+    let chunks = task.tracks.iter().filter(|t| t.chunk.is_some()).count();
     if expected == 0
         || expected > limits::MAX_INPUTS
         || inputs.count() != expected
-        || task.tracks.is_empty() != task.manifests.is_none()
+        || (task.tracks.len() == chunks) != task.manifests.is_none()
+        || (chunks != 0 && chunks != task.tracks.len())
     {
         return Err(Failure::new(FailureCode::WorkerError, "the plan's tracks and inputs do not fit"));
     }
@@ -67,7 +70,7 @@ pub(crate) fn run(task: &CheckTask, inputs: &Inputs, control: &Control) -> Resul
         control.progress(frames, ms);
     };
     for track in &task.tracks {
-        all.push(tracks::check(track, task.segment_ms, inputs, &mut problems, &mut progress)?);
+        all.push(tracks::check(track, (task.segment_ms, task.list), inputs, &mut problems, &mut progress)?);
     }
     if let Some(manifests) = task.manifests {
         multivariant(task, inputs, manifests.hls, &all, &mut problems)?;
@@ -93,6 +96,7 @@ fn expected_inputs(task: &CheckTask) -> usize {
         .len()
         .saturating_mul(2)
         .saturating_add(lists)
+        .saturating_add(task.tracks.iter().filter(|t| t.chunk.is_some_and(|c| c.like.is_some())).count())
         .saturating_add(usize::from(task.file.is_some()))
         .saturating_add(stills)
 }

@@ -1,6 +1,8 @@
 //! The timeline of an encode: which frames are kept, when each is shown, and where segments begin. Pure; all rungs share it,
 //! so their segments line up.
 
+use mpegflow_protocol::task::Cut;
+
 /// Ticks per second of video time stamps: exact for 24, 25, 30, 50 and 60 frames a second and for 30000/1001.
 pub(crate) const VIDEO_SCALE: i32 = 90_000;
 /// Ticks after which a jump backwards is a new beginning rather than a frame out of order.
@@ -21,7 +23,7 @@ pub(crate) enum Verdict {
 }
 
 /// The clock of one video stream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Clock {
     segment: i64,
     interval: i64,
@@ -44,6 +46,30 @@ impl Clock {
             last_length: 0,
             due: 0,
             segment_index: -1,
+        }
+    }
+
+    /// A clock that goes on where another one was cut.
+    pub(crate) fn resumed(cut: &Cut, segment_ms: u32, max_rate: u32) -> Self {
+        Self {
+            offset: cut.offset,
+            last: Some(cut.last),
+            last_length: cut.last_length,
+            due: cut.due,
+            segment_index: cut.segment,
+            ..Self::new(segment_ms, max_rate)
+        }
+    }
+
+    /// What another clock has to know to go on before a frame that this one, as it is, would show at `time`.
+    pub(crate) fn cut(&self, time: i64) -> Cut {
+        Cut {
+            time,
+            last: self.last.unwrap_or(0),
+            last_length: self.last_length,
+            due: self.due,
+            offset: self.offset,
+            segment: self.segment_index,
         }
     }
 
@@ -115,6 +141,33 @@ mod tests {
         let keys: Vec<i64> = kept.iter().filter(|(_, key)| *key).map(|(t, _)| *t).collect();
         assert_eq!(keys, [0, 30 * 3_003, 60 * 3_003, 90 * 3_003]);
         assert_eq!(clock.end(), 91 * 3_003);
+    }
+
+    #[test]
+    fn a_clock_that_goes_on_at_a_cut_places_what_follows_as_if_there_was_none() {
+        // Twice the cap, with jitter: which of two frames is dropped depends on the ones before.
+        let times: Vec<i64> = (0..1_000).map(|n| n * 750 + (n % 3) * 90).collect();
+        let mut whole = Clock::new(1_000, 60);
+        let kept = run(&mut whole, times.iter().copied());
+        for until in [90_000, 180_000, 450_000] {
+            let mut clock = Clock::new(1_000, 60);
+            let (mut first, mut cut) = (Vec::new(), None);
+            for t in &times {
+                let before = clock.clone();
+                if let Verdict::Keep { time, key } = clock.place(Some(*t), 0) {
+                    if time >= until {
+                        cut = Some(before.cut(time));
+                        break;
+                    }
+                    first.push((time, key));
+                }
+            }
+            let cut = cut.unwrap();
+            let mut rest = Clock::resumed(&cut, 1_000, 60);
+            first.extend(run(&mut rest, times.iter().copied().filter(|t| *t >= cut.time)));
+            assert_eq!(first, kept);
+            assert_eq!(rest.end(), whole.end());
+        }
     }
 
     #[test]

@@ -29,15 +29,15 @@ use crate::ff::packet::Packet;
 use crate::ff::{AvError, log, rescale};
 use crate::jumps::Jumps;
 use crate::output::Outputs;
-use crate::pictures::{self, Gone, Pictures, Stop};
+use crate::pictures::{self, Gone, Part, Pictures, Stop};
 use crate::rotate::Turn;
-use crate::rung::{self, Shared, Work};
+use crate::rung::{self, Made, Shared, Work};
 use crate::sound::{self, Rendered, Setup};
 use crate::source::{self, Inputs, Opened};
 use crate::stills;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::limits;
-use mpegflow_protocol::task::{EncodeResult, EncodeTask, EncodedTrack, VideoEncode};
+use mpegflow_protocol::task::{EncodeResult, EncodeTask, MadeChunk, VideoEncode};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -106,7 +106,26 @@ impl Planned {
             return Err(Failure::new(FailureCode::WorkerError, "the plan has no renditions, or too many"));
         }
         let container = demuxer.container();
-        let start_us = start(&container, video.as_ref().map(|(_, s)| s), &audio, task.segment_ms);
+        let start_us = match &task.timeline {
+            None => start(&container, video.as_ref().map(|(_, s)| s), &audio, task.segment_ms),
+            Some(timeline) => {
+                let video = timeline.video.map(|index| get(index, Kind::Video)).transpose()?;
+                let audio = timeline.audio.iter().map(|index| get(*index, Kind::Audio));
+                let audio = audio.take(limits::MAX_RUNGS).collect::<Result<Vec<_>, _>>()?;
+                start(&container, video.as_ref().map(|(_, s)| s), &audio, task.segment_ms)
+            }
+        };
+        let chunk_of_more = task.chunk.is_some()
+            && (!audio.is_empty()
+                || container.times_may_jump
+                || task.video.as_ref().is_none_or(|v| {
+                    v.rungs.len() != 1
+                        || stills::planned(v).next().is_some()
+                        || v.rungs.iter().any(|r| r.copy)
+                }));
+        if chunk_of_more {
+            return Err(Failure::new(FailureCode::WorkerError, "the plan cuts what cannot be cut"));
+        }
         let mut planned =
             Self { container, video, audio, start_us, said_us: None, cut: false, claimed_us: None };
         planned.read_durations(demuxer);
@@ -175,7 +194,7 @@ struct Running<'scope, 'a> {
     input_len: u64,
     video: Option<Pictures>,
     copying: Option<Copying>,
-    rungs: Vec<ScopedJoinHandle<'scope, Result<EncodedTrack, Failure>>>,
+    rungs: Vec<ScopedJoinHandle<'scope, Result<Made, Failure>>>,
     sounds: Vec<SoundThread<'scope>>,
     /// How far the packets of each stream reach, in microseconds from the start.
     read: Vec<(usize, i64)>,
@@ -216,7 +235,7 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
                 time_base: stream.time_base,
                 start_us: running.planned.start_us,
                 segment_ms: task.segment_ms,
-                silence_ms: task.video.as_ref().map(|_| task.expected_duration_ms.unwrap_or(1_000)),
+                silence_ms: has_pictures(task).then(|| task.expected_duration_ms.unwrap_or(1_000)),
             };
             let output = given.outputs.take(plan.output)?;
             let (sender, receiver) = sync_channel(WAITING_PACKETS);
@@ -272,7 +291,9 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             let (sender, receiver) = sync_channel(2);
             let thread = std::thread::Builder::new()
                 .name("still".into())
-                .spawn_scoped(scope, move || stills::run(still, turn, output, &receiver))
+                .spawn_scoped(scope, move || {
+                    stills::run(still, turn, output, &receiver).map(|track| Made { track, lead: 0 })
+                })
                 .map_err(no_thread)?;
             self.rungs.push(thread);
             senders.push(sender);
@@ -285,20 +306,29 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             stream.time_base,
             self.planned.start_us,
             open_decoder(&self.demuxer, *index, stream, self.task, given.threads)?,
-            Clock::new(self.task.segment_ms, plan.max_frame_rate),
+            match self.task.chunk.and_then(|chunk| chunk.from) {
+                Some(cut) => Clock::resumed(&cut, self.task.segment_ms, plan.max_frame_rate),
+                None => Clock::new(self.task.segment_ms, plan.max_frame_rate),
+            },
             senders,
             plan.deinterlace,
+            self.task.chunk.as_ref().map(Part::new),
         )?);
         Ok(())
     }
 
     fn into_result(mut self) -> Result<EncodeResult, Failure> {
         let fed = self.feed();
+        let cut = self.video.as_ref().and_then(Pictures::cut);
+        let chunk = self.video.as_ref().filter(|_| self.task.chunk.is_some());
+        let chunk = chunk.map(|v| (v.starts_at(), v.ends_at()));
         let read_ms = |index: usize| {
             let us = self.read.iter().find(|(i, _)| *i == index).map_or(0, |(_, us)| *us);
             u64::try_from(us / 1_000).unwrap_or(0)
         };
-        let pictures = self.video.as_ref().map(|v| v.tally(read_ms(v.stream)));
+        // What was read beyond a cut is the next chunk's.
+        let read_for = |v: &Pictures| if cut.is_some() { 0 } else { read_ms(v.stream) };
+        let pictures = self.video.as_ref().map(|v| v.tally(read_for(v)));
         let dropped = self.video.as_ref().map_or(0, |v| v.dropped);
         // Closing the queues lets every thread end, whatever happened.
         self.video = None;
@@ -320,8 +350,12 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
         if let (Some(pictures), None) = (pictures.filter(|p| p.decoded == 0), &first_failure) {
             first_failure = Some(pictures::no_frames(pictures.all_errors()));
         }
+        let mut lead = 0;
         for thread in self.rungs {
-            collect(thread.join(), &mut first_failure, |track| tracks.push(track));
+            collect(thread.join(), &mut first_failure, |made| {
+                lead = made.lead;
+                tracks.push(made.track);
+            });
         }
         for (index, sender, thread) in self.sounds {
             drop(sender);
@@ -346,7 +380,7 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             broke: self.broke,
         };
         let mut partial = self.planned.cut;
-        if let Err(failure) = ending.judge() {
+        if let Err(failure) = if cut.is_some() { Ok(()) } else { ending.judge() } {
             // What is missing at the end may be allowed for; damage in what is there is not.
             if !self.task.partial {
                 return Err(failure);
@@ -365,6 +399,7 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             partial,
             good_ms: tallies.iter().map(|(_, t)| t.reached_ms).max().unwrap_or(0),
             said_ms: ending.said_ms,
+            chunk: chunk.map(|(start, end)| MadeChunk { start, end, lead, next: cut }),
         })
     }
 
@@ -373,8 +408,10 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
         let mut packet = Packet::new().map_err(|e| Failure::new(FailureCode::OutOfMemory, e.to_string()))?;
         let mut jumps = Jumps::new(self.planned.container.times_may_jump);
         let mut packets = 0u64;
+        // The first packet behind the place that was gone to has been read.
+        let mut waiting = self.go_to_chunk(&mut packet)?;
         loop {
-            match self.demuxer.read(&mut packet) {
+            match if std::mem::take(&mut waiting) { Ok(true) } else { self.demuxer.read(&mut packet) } {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) if self.demuxer.read_failed() => return Err(source::storage().into()),
@@ -407,25 +444,70 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
                 }
             }
             if self.video.as_ref().is_some_and(|v| v.stream == index) {
-                self.pictures(Some(&packet))?;
+                match self.pictures(Some(&packet)) {
+                    Err(Stop::Cut) => return self.end_video(),
+                    other => other?,
+                }
             }
             self.sound(index, &mut packet, packets)?;
         }
         if self.demuxer.read_failed() {
             return Err(source::storage().into());
         }
-        self.pictures(None)?;
+        match self.pictures(None) {
+            Ok(()) | Err(Stop::Cut) => {}
+            Err(other) => return Err(other),
+        }
         for (_, sender, _) in &self.sounds {
             sender.send(None).map_err(|_| Gone)?;
         }
+        self.end_video()
+    }
+
+    fn end_video(&self) -> Result<(), Stop> {
         if let Some(video) = &self.video {
+            let end = video.ends_at().saturating_sub(video.starts_at());
             for sender in &video.senders {
                 if video.has_frames() {
-                    sender.send(Work::End(video.clock.end())).map_err(|_| Gone)?;
+                    sender.send(Work::End(end)).map_err(|_| Gone)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Goes to a key frame from which everything from the chunk's first frame on can be decoded, and reads its packet; whether it
+    /// did. What a decoder puts out first may be out of order or missing, so it is not the nearest one.
+    fn go_to_chunk(&mut self, packet: &mut Packet) -> Result<bool, Stop> {
+        const MARGINS_US: [i64; 3] = [1_000_000, 10_000_000, 60_000_000];
+        let (Some(from), Some(video)) = (self.task.chunk.and_then(|c| c.from), &self.video) else {
+            return Ok(false);
+        };
+        let Some(base) = self.demuxer.stream(video.stream).map(|s| s.time_base) else { return Ok(false) };
+        let stream = video.stream;
+        let ticks = from.time.saturating_sub(from.offset);
+        let us = rescale(ticks, (1, VIDEO_SCALE), MICRO).saturating_add(self.planned.start_us);
+        let target = rescale(us, MICRO, base);
+        let beginning = i64::MIN / 2;
+        let places = MARGINS_US.iter().map(|margin| rescale(us.saturating_sub(*margin), MICRO, base));
+        for place in places.chain([beginning]) {
+            let sought = self.demuxer.seek(stream, place);
+            if self.demuxer.read_failed() {
+                return Err(source::storage().into());
+            }
+            if sought.is_err() {
+                continue;
+            }
+            match self.demuxer.read(packet) {
+                Ok(true) if place == beginning => return Ok(true),
+                Ok(true) if packet.is_key() && packet.pts().is_some_and(|pts| pts <= target) => {
+                    return Ok(true);
+                }
+                Err(_) if self.demuxer.read_failed() => return Err(source::storage().into()),
+                _ => {}
+            }
+        }
+        Err(pictures::cannot_be_cut().into())
     }
 
     fn note_time(&mut self, packet: &Packet) {
@@ -484,6 +566,11 @@ fn collect<T>(
                 .get_or_insert(Failure::new(FailureCode::WorkerError, "a thread of the codec gave up"));
         }
     }
+}
+
+/// Whether pictures are made of the input, here or by another task of the same output.
+fn has_pictures(task: &EncodeTask) -> bool {
+    task.video.is_some() || task.timeline.as_ref().is_some_and(|t| t.video.is_some())
 }
 
 fn open_decoder(

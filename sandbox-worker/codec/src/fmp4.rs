@@ -30,6 +30,15 @@ pub(crate) struct Sample {
 }
 
 impl Track {
+    /// The same but for its timing: tracks for which this is equal can be decoded one behind another.
+    pub(crate) fn configured(&self) -> Self {
+        let mut track = self.clone();
+        match &mut track {
+            Self::Video { delay: lead, .. } | Self::Audio { priming: lead, .. } => *lead = 0,
+        }
+        track
+    }
+
     /// Ticks from the first decoding time to presentation time zero.
     pub(crate) fn lead(&self) -> u32 {
         match self {

@@ -1,7 +1,8 @@
 //! The DASH media presentation description (ISO/IEC 23009-1, on-demand profile) of a CMAF set: one file for each
 //! representation, addressed by the index at its start. Pure.
 
-use crate::playlist::{Listed, ListedKind, language_tag};
+use crate::playlist::{Listed, ListedKind};
+use mpegflow_protocol::text::language_tag;
 use std::fmt::Write;
 
 /// The description of these tracks, whose segments are about `segment_ms` long.

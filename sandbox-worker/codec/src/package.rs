@@ -8,6 +8,7 @@ mod stills;
 #[cfg(test)]
 pub(crate) use stills::vtt;
 
+use crate::clock::VIDEO_SCALE;
 use crate::control::Control;
 use crate::fmp4::{self, Track};
 use crate::fragments;
@@ -55,8 +56,19 @@ pub(crate) fn run(
     {
         return bad_plan("the plan has no tracks, or too many".into());
     }
-    if task.tracks.is_empty() != task.manifests.is_none() {
+    // A chunk is no track that a player could be pointed to.
+    let chunks = task.tracks.iter().filter(|t| t.chunk.is_some()).count();
+    if (task.tracks.len() == chunks) != task.manifests.is_none()
+        || (chunks != 0 && chunks != task.tracks.len())
+    {
         return bad_plan("the plan has tracks without manifests, or the other way round".into());
+    }
+    if task
+        .tracks
+        .iter()
+        .any(|t| t.joined.len() >= limits::MAX_INPUTS || (t.chunk.is_some() && !t.joined.is_empty()))
+    {
+        return bad_plan("the plan joins too many chunks".into());
     }
     let uris = task.tracks.iter().flat_map(|t| [&t.media_uri, &t.playlist_uri]);
     let uris = uris.chain(task.stills.iter().map(|s| &s.uri));
@@ -94,7 +106,7 @@ fn packaged(track: &Listed) -> PackagedTrack {
     }
 }
 
-/// One CMAF track: header, index, and a fragment for each segment.
+/// One CMAF track: header, index, and a fragment for each segment. Of a chunk the same without an index.
 fn package(
     plan: &PackageTrack,
     segment_ms: u32,
@@ -102,25 +114,47 @@ fn package(
     outputs: &mut Outputs,
     progress: &mut Progress<'_>,
 ) -> Result<Listed, Failure> {
-    let mut reader = Reader::open(inputs, plan.input, &plan.expect)?;
+    let parts = parts(plan);
+    let (input, start) = parts.first().copied().unwrap_or((plan.input, 0));
+    let mut reader = Reader::open(inputs, input, &plan.expect)?;
     let timescale = reader.facts.timescale;
-    let segment = (i64::from(segment_ms.max(1)).saturating_mul(i64::from(timescale)) / 1_000).max(1);
-    let (references, end) = references(plan, inputs, &reader.facts.track, segment)?;
-    let track = reader.facts.track.clone();
-    let mut writer = TrackWriter::new(track, timescale, outputs.take(plan.media_output)?)?;
-    let index_bytes = writer.index(timescale, &references, end)?;
-    let mut index = 0i64;
-    while let Some(sample) = reader.next()? {
-        let at = sample.time.checked_div(segment).unwrap_or(0);
-        if sample.key && sample.time > 0 && at > index {
-            writer.cut((sample.time, sample.decode))?;
-            index = at;
-        }
-        let data = reader.data();
-        writer.add((sample.time, sample.decode), sample.key, |out| out.extend_from_slice(data))?;
-        progress.at(sample.time, timescale);
+    let mut track = reader.facts.track.clone();
+    if let (Some(place), Track::Video { delay, .. }) = (plan.chunk, &mut track) {
+        *delay = place.lead;
     }
-    writer.cut_last(reader.end())?;
+    let whole = plan.chunk.is_none() && plan.joined.is_empty();
+    if !whole && (timescale != VIDEO_SCALE.unsigned_abs() || !matches!(track, Track::Video { .. })) {
+        return Err(rejected(input, "it is no chunk of a video".into()));
+    }
+    let segment = (i64::from(segment_ms.max(1)).saturating_mul(i64::from(timescale)) / 1_000).max(1);
+    let (references, end) = references(&parts, whole, inputs, &track, segment)?;
+    let mut writer = TrackWriter::new(track.clone(), timescale, outputs.take(plan.media_output)?)?;
+    let index_bytes = if plan.chunk.is_some() { 0 } else { writer.index(timescale, &references, end)? };
+    let mut timing = Timing {
+        start,
+        index: start.checked_div(segment).unwrap_or(0),
+        earliest: (!whole).then(|| start.saturating_sub(i64::from(track.lead()))),
+        ends: start,
+    };
+    copy_samples(&mut reader, &mut writer, &mut timing, segment, progress)?;
+    let (codecs, mut count) = (reader.facts.codecs.clone(), reader.count);
+    for (input, start) in parts.iter().skip(1).copied() {
+        if start != timing.ends {
+            return Err(rejected(
+                input,
+                format!("it starts at {start}, and what is before it ends at {}", timing.ends),
+            ));
+        }
+        reader = Reader::open(inputs, input, &plan.expect)?;
+        // One header is for all.
+        if reader.facts.timescale != timescale || reader.facts.track.configured() != track.configured() {
+            return Err(rejected(input, "it is not coded as the chunks before it".into()));
+        }
+        timing.start = start;
+        copy_samples(&mut reader, &mut writer, &mut timing, segment, progress)?;
+        count = count.saturating_add(reader.count);
+    }
+    writer.cut_last(timing.ends)?;
     let (init_bytes, mut segments) = writer.finish();
     // The priming is not shown: presentation starts at zero.
     if let Some(first) = segments.first_mut() {
@@ -130,13 +164,13 @@ fn package(
     if !said.eq(segments.iter().map(|s| (s.start, s.bytes))) {
         return Err(rejected(plan.input, "its fragments are not what its boxes say".into()));
     }
-    if end != reader.end() {
+    if end != timing.ends {
         return Err(rejected(plan.input, "it does not end where its boxes say".into()));
     }
-    reader.judge(&plan.expect)?;
+    reader::judge(input, &plan.expect, count, timing.ends.saturating_sub(start), timescale)?;
     let kind = match &plan.expect {
         ExpectTrack::Video { width, height, .. } => {
-            ListedKind::Video { width: *width, height: *height, frames: reader.count }
+            ListedKind::Video { width: *width, height: *height, frames: count }
         }
         ExpectTrack::Audio { channels, sample_rate, .. } => {
             ListedKind::Audio { channels: *channels, rate: *sample_rate, language: plan.language.clone() }
@@ -149,36 +183,100 @@ fn package(
         index_bytes,
         segments,
         timescale,
-        codecs: reader.facts.codecs,
+        codecs,
         kind,
     })
 }
 
-/// What the index has to say of each segment, from the boxes of the encoded track alone: the index comes before the segments,
+/// The inputs of a track in order, and when the first sample of each is shown.
+fn parts(plan: &PackageTrack) -> Vec<(u32, i64)> {
+    let first = (plan.input, plan.chunk.map_or(0, |place| place.start.max(0)));
+    std::iter::once(first).chain(plan.joined.iter().map(|j| (j.input, j.start))).collect()
+}
+
+/// Where samples of a track go on.
+#[derive(Debug)]
+struct Timing {
+    /// When the first sample of the input at hand is shown.
+    start: i64,
+    /// The segment that is being filled.
+    index: i64,
+    /// The earliest decoding time that the next sample may have, in a track of chunks.
+    earliest: Option<i64>,
+    /// When what was read so far ends.
+    ends: i64,
+}
+
+/// Writes the samples of one input, cut into segments by the whole track's timeline.
+fn copy_samples(
+    reader: &mut Reader,
+    writer: &mut TrackWriter,
+    timing: &mut Timing,
+    segment: i64,
+    progress: &mut Progress<'_>,
+) -> Result<(), Failure> {
+    let timescale = reader.facts.timescale;
+    let mut before: Option<i64> = None;
+    while let Some(sample) = reader.next()? {
+        let time = sample.time.saturating_add(timing.start);
+        let mut decode = sample.decode.saturating_add(timing.start);
+        if let Some(earliest) = timing.earliest.as_mut() {
+            if before.is_some_and(|before| sample.decode <= before) {
+                return Err(reader.refuse("its decoding times do not go up".into()));
+            }
+            // They go up over the joint of two chunks too, whose frames may be of different lengths. What is pushed back by that
+            // is still decoded before the first frame of its chunk is shown.
+            decode = decode.max(*earliest);
+            *earliest = decode.saturating_add(1);
+            before = Some(sample.decode);
+        }
+        let at = time.checked_div(segment).unwrap_or(0);
+        if sample.key && time > 0 && !writer.is_empty() && at > timing.index {
+            writer.cut((time, decode))?;
+        }
+        if sample.key {
+            timing.index = timing.index.max(at);
+        }
+        let data = reader.data();
+        writer.add((time, decode), sample.key, |out| out.extend_from_slice(data))?;
+        progress.at(time, timescale);
+    }
+    timing.ends = timing.start.saturating_add(reader.end());
+    Ok(())
+}
+
+/// What the index has to say of each segment, from the boxes of the encoded tracks alone: the index comes before the segments,
 /// and outputs are only appended to. What is then written is held against it.
 fn references(
-    plan: &PackageTrack,
+    parts: &[(u32, i64)],
+    whole: bool,
     inputs: &Inputs,
     track: &Track,
     segment: i64,
 ) -> Result<(Vec<Reference>, i64), Failure> {
-    let found = fragments::all(&mut inputs.get(plan.input)?.small_reads())?;
-    let found = found.ok_or_else(|| rejected(plan.input, "its fragments cannot be read".into()))?;
-    let mut out: Vec<(i64, u64, u64)> = Vec::with_capacity(found.len());
-    let (mut index, mut end) = (0i64, 0i64);
-    for fragment in found {
-        end = end.max(fragment.end.saturating_sub(i64::from(track.lead())));
-        let start = fragment.start.saturating_sub(i64::from(track.lead()));
-        let at = start.checked_div(segment).unwrap_or(0);
-        match out.last_mut() {
-            // What does not begin a segment goes to the one before.
-            Some((_, samples, payload)) if start <= 0 || at <= index => {
-                *samples = samples.saturating_add(fragment.samples);
-                *payload = payload.saturating_add(fragment.payload);
-            }
-            _ => {
-                index = index.max(at);
-                out.push((start, fragment.samples, fragment.payload));
+    let mut out: Vec<(i64, u64, u64)> = Vec::new();
+    let (mut index, mut end) =
+        (parts.first().map_or(0, |(_, at)| at.checked_div(segment).unwrap_or(0)), 0i64);
+    for (input, base) in parts {
+        let found = fragments::all(&mut inputs.get(*input)?.small_reads())?;
+        let found = found.ok_or_else(|| rejected(*input, "its fragments cannot be read".into()))?;
+        // The header of a chunk's own track may say another lead than that of the track that it becomes a part of.
+        let own = found.first().map_or(0, |f| f.start);
+        let lead = if whole { i64::from(track.lead()) } else { own };
+        for fragment in found {
+            end = end.max(fragment.end.saturating_sub(lead).saturating_add(*base));
+            let start = fragment.start.saturating_sub(lead).saturating_add(*base);
+            let at = start.checked_div(segment).unwrap_or(0);
+            match out.last_mut() {
+                // What does not begin a segment goes to the one before.
+                Some((_, samples, payload)) if start <= 0 || at <= index => {
+                    *samples = samples.saturating_add(fragment.samples);
+                    *payload = payload.saturating_add(fragment.payload);
+                }
+                _ => {
+                    index = index.max(at);
+                    out.push((start, fragment.samples, fragment.payload));
+                }
             }
         }
     }

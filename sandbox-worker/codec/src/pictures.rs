@@ -10,6 +10,7 @@ use crate::ff::packet::Packet;
 use crate::ff::{AvError, log, rescale};
 use crate::rung::Work;
 use mpegflow_protocol::failure::{Failure, FailureCode};
+use mpegflow_protocol::task::{Chunk, Cut};
 use std::sync::mpsc::SyncSender;
 
 /// See the module.
@@ -30,6 +31,34 @@ pub(crate) struct Pictures {
     tally: Tally,
     /// There where interlaced frames are made progressive.
     deinterlacer: Option<Deinterlacer>,
+    /// Only this part of the video is made.
+    part: Option<Part>,
+}
+
+/// A part of a video, in ticks from the timeline's start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    /// Where the part before ended.
+    pub(crate) from: Option<Cut>,
+    /// It ends before the first frame at or after this.
+    pub(crate) until: Option<i64>,
+    /// The first frame has come.
+    began: bool,
+    /// Where it ended.
+    pub(crate) cut: Option<Cut>,
+}
+
+impl Part {
+    pub(crate) fn new(chunk: &Chunk) -> Self {
+        let ticks =
+            |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(i64::from(VIDEO_SCALE) / 1_000);
+        Self { from: chunk.from, until: chunk.until_ms.map(ticks), began: false, cut: None }
+    }
+
+    /// When its first frame is shown.
+    pub(crate) fn start(&self) -> i64 {
+        self.from.map_or(0, |cut| cut.time)
+    }
 }
 
 /// The rungs or renditions are gone; their own failure says why.
@@ -41,6 +70,8 @@ pub(crate) enum Stop {
     Gone,
     /// A failure of its own.
     Failed(Failure),
+    /// The part that was asked for is done.
+    Cut,
 }
 
 impl From<Gone> for Stop {
@@ -60,6 +91,7 @@ impl Pictures {
     ///
     /// # Errors
     /// Out of memory.
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that a stream of pictures needs")]
     pub(crate) fn new(
         stream: usize,
         time_base: (i32, i32),
@@ -68,6 +100,7 @@ impl Pictures {
         clock: Clock,
         senders: Vec<SyncSender<Work>>,
         deinterlace: bool,
+        part: Option<Part>,
     ) -> Result<Self, Failure> {
         Ok(Self {
             stream,
@@ -81,6 +114,7 @@ impl Pictures {
             dropped: 0,
             tally: Tally::default(),
             deinterlacer: deinterlace.then(Deinterlacer::default),
+            part,
         })
     }
 
@@ -98,6 +132,36 @@ impl Pictures {
     /// Whether there was a frame.
     pub(crate) fn has_frames(&self) -> bool {
         self.tally.decoded > 0
+    }
+
+    /// When the first frame that is handed on is shown.
+    pub(crate) fn starts_at(&self) -> i64 {
+        self.part.map_or(0, |part| part.start())
+    }
+
+    /// When the last frame that was handed on ends.
+    pub(crate) fn ends_at(&self) -> i64 {
+        self.part.and_then(|part| part.cut).map_or_else(|| self.clock.end(), |cut| cut.time)
+    }
+
+    /// Where the part that was asked for ended, if the input did not end first.
+    pub(crate) fn cut(&self) -> Option<Cut> {
+        self.part.and_then(|part| part.cut)
+    }
+
+    /// Whether a frame that the source shows at `time` belongs to the part before this one: what is decoded first is only there for
+    /// what refers to it. The first frame that does not has to be the one that the part before ended at.
+    fn is_before_part(&mut self, time: Option<i64>) -> Result<bool, Failure> {
+        let Some(Part { from: Some(from), began, .. }) = &mut self.part else { return Ok(false) };
+        if *began {
+            return Ok(false);
+        }
+        match time.map(|time| time.saturating_add(from.offset)) {
+            Some(time) if time == from.time => *began = true,
+            Some(time) if time > from.time => return Err(cannot_be_cut()),
+            _ => return Ok(true),
+        }
+        Ok(false)
     }
 
     /// Decodes a packet, or flushes, and hands on what comes out.
@@ -165,15 +229,28 @@ impl Pictures {
 
     /// Gives a frame its place on the timeline and hands it to every rung.
     fn place(&mut self, frame: &Frame) -> Result<(), Stop> {
-        let to_ticks = |t: i64| rescale(t, self.time_base, (1, VIDEO_SCALE));
+        let base = self.time_base;
+        let to_ticks = |t: i64| rescale(t, base, (1, VIDEO_SCALE));
         let time = frame.best_time().map(|t| to_ticks(t).saturating_sub(self.start));
+        if self.is_before_part(time)? {
+            return Ok(());
+        }
+        let before = self.part.and_then(|part| part.until).map(|until| (until, self.clock.clone()));
         match self.clock.place(time, to_ticks(frame.duration())) {
+            Verdict::Keep { time, .. } if before.as_ref().is_some_and(|(until, _)| time >= *until) => {
+                if let (Some(part), Some((_, clock))) = (self.part.as_mut(), before) {
+                    part.cut = Some(clock.cut(time));
+                }
+                return Err(Stop::Cut);
+            }
             Verdict::Drop => self.dropped = self.dropped.saturating_add(1),
             Verdict::Keep { time, key } => {
                 if rescale(time, (1, VIDEO_SCALE), (1, 1_000)) > caps::MAX_DURATION_MS {
                     let code = FailureCode::DurationTooLong;
                     return Err(Failure::new(code, code.help()).into());
                 }
+                // A chunk's own times start at zero, as every track's do.
+                let time = time.saturating_sub(self.starts_at());
                 for sender in &self.senders {
                     let frame = frame.share().map_err(memory)?;
                     sender.send(Work::Frame { frame, time, key }).map_err(|_| Gone)?;
@@ -182,6 +259,14 @@ impl Pictures {
         }
         Ok(())
     }
+}
+
+/// The failure for an input in which the place between two chunks is not found again.
+pub(crate) fn cannot_be_cut() -> Failure {
+    Failure::new(
+        FailureCode::InputCorrupt,
+        "the times of the input do not let it be cut into chunks; submit it without output.early",
+    )
 }
 
 fn memory(error: AvError) -> Failure {

@@ -2,6 +2,7 @@
 //! Pure.
 
 use crate::track::Segment;
+use mpegflow_protocol::text::language_tag;
 use std::fmt::Write;
 
 /// One track as the playlists need it.
@@ -191,44 +192,6 @@ pub(crate) fn is_plain_uri(uri: &str) -> bool {
         && uri.len() <= 128
         && !uri.starts_with('.')
         && uri.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-/// RFC 5646 wants the two-letter code where there is one; MP4 and Matroska store three letters.
-pub(crate) fn language_tag(iso639_2: &str) -> Option<&str> {
-    const SHORT: [(&str, &str); 30] = [
-        ("eng", "en"),
-        ("deu", "de"),
-        ("ger", "de"),
-        ("fra", "fr"),
-        ("fre", "fr"),
-        ("spa", "es"),
-        ("ita", "it"),
-        ("por", "pt"),
-        ("nld", "nl"),
-        ("dut", "nl"),
-        ("rus", "ru"),
-        ("ukr", "uk"),
-        ("pol", "pl"),
-        ("ces", "cs"),
-        ("cze", "cs"),
-        ("tur", "tr"),
-        ("ara", "ar"),
-        ("heb", "he"),
-        ("hin", "hi"),
-        ("jpn", "ja"),
-        ("kor", "ko"),
-        ("zho", "zh"),
-        ("chi", "zh"),
-        ("swe", "sv"),
-        ("dan", "da"),
-        ("nor", "no"),
-        ("fin", "fi"),
-        ("ell", "el"),
-        ("gre", "el"),
-        ("ron", "ro"),
-    ];
-    let plain = iso639_2.len() == 3 && iso639_2.bytes().all(|b| b.is_ascii_lowercase()) && iso639_2 != "und";
-    plain.then(|| SHORT.iter().find(|(long, _)| *long == iso639_2).map_or(iso639_2, |(_, short)| short))
 }
 
 fn rounded(value: u64, by: u64) -> u64 {

@@ -27,6 +27,13 @@ pub(crate) enum Work {
     End(i64),
 }
 
+/// What a rung made.
+pub(crate) struct Made {
+    pub(crate) track: EncodedTrack,
+    /// Ticks from the first decoding time to the first picture's.
+    pub(crate) lead: u32,
+}
+
 /// What all rungs share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shared {
@@ -47,7 +54,7 @@ pub(crate) fn run(
     shared: Shared,
     output: Output,
     work: &Receiver<Work>,
-) -> Result<EncodedTrack, Failure> {
+) -> Result<Made, Failure> {
     let Some(Work::Frame { frame, time, key }) = work.recv().ok() else {
         return Err(Failure::new(FailureCode::NoFrames, FailureCode::NoFrames.help()));
     };
@@ -74,6 +81,7 @@ struct Encoding {
     header: Option<(Track, Output)>,
     writer: Option<TrackWriter>,
     frames: u64,
+    lead: u32,
 }
 
 impl Encoding {
@@ -112,6 +120,7 @@ impl Encoding {
             header: Some((track, output)),
             writer: None,
             frames: 0,
+            lead: 0,
         })
     }
 
@@ -158,6 +167,7 @@ impl Encoding {
             if let Some((mut track, output)) = self.header.take() {
                 if let Track::Video { delay, .. } = &mut track {
                     *delay = u32::try_from(time.saturating_sub(decode)).unwrap_or(0);
+                    self.lead = *delay;
                 }
                 self.writer = Some(TrackWriter::new(track, VIDEO_SCALE.unsigned_abs(), output)?);
             }
@@ -174,7 +184,7 @@ impl Encoding {
         Ok(())
     }
 
-    fn finish(mut self, end: i64) -> Result<EncodedTrack, Failure> {
+    fn finish(mut self, end: i64) -> Result<Made, Failure> {
         self.flush()?;
         let Some(writer) = self.writer.as_mut() else {
             return Err(Failure::new(FailureCode::NoFrames, FailureCode::NoFrames.help()));
@@ -183,13 +193,14 @@ impl Encoding {
         let ticks = u64::try_from(end).unwrap_or(0);
         // 90 ticks are a millisecond.
         let duration_ms = ticks / 90;
-        Ok(EncodedTrack {
+        let track = EncodedTrack {
             output: self.number,
             units: self.frames,
             duration_ms,
             bytes: writer.written(),
             copied: false,
-        })
+        };
+        Ok(Made { track, lead: self.lead })
     }
 }
 

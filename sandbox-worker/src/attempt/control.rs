@@ -311,6 +311,7 @@ mod tests {
             manifests: None,
             file: None,
             stills: vec![],
+            list: false,
         });
         let rejected = || Failure::new(FailureCode::OutputRejected, "why");
         assert_eq!(claimable(rejected(), &check), Ok(rejected()));

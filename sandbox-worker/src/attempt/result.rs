@@ -25,7 +25,10 @@ pub fn checked(
             probe.media = probe.media.bounded(inputs.first().copied().unwrap_or(0))?;
             Ok(TaskResult::Probe(probe))
         }
-        (TaskResult::Encode(encode), TaskSpec::Encode(_)) => {
+        (TaskResult::Encode(encode), TaskSpec::Encode(task)) => {
+            if encode.chunk.is_some() != task.chunk.is_some() {
+                return lie("a chunk of what is whole, or the other way round".into());
+            }
             if encode.tracks.len() != outputs.len() {
                 return lie(format!("{} tracks for {} outputs", encode.tracks.len(), outputs.len()));
             }
@@ -70,6 +73,12 @@ pub fn checked(
             let whole = check.tracks.len() == planned;
             if check.tracks.len() > planned || (check.problems.is_empty() && !whole) {
                 return lie(format!("{} tracks of {planned}", check.tracks.len()));
+            }
+            for listed in check.tracks.iter().filter_map(|t| t.listed.as_ref()) {
+                let known = task.list && listed.segments.len() <= MAX_SEGMENTS;
+                if !known || !text::is_label(&listed.codecs, 64) {
+                    return lie("a list of segments that nobody asked for, or that is none".into());
+                }
             }
             for problem in &mut check.problems {
                 *problem = text::clean(problem, MAX_PROBLEM_CHARS);
@@ -116,6 +125,8 @@ mod tests {
             audio: vec![],
             expected_duration_ms: None,
             partial: false,
+            timeline: None,
+            chunk: None,
         });
         let digest = |size| OutputDigest { size, parts: 1, digest: String::new() };
         let outputs = [digest(10), digest(20)];
@@ -136,6 +147,7 @@ mod tests {
             manifests: None,
             file: None,
             stills: vec![],
+            list: false,
         });
         let check = |problems: Vec<String>| {
             checked(TaskResult::Check(CheckResult { problems, tracks: vec![] }), &spec, &[], &[])

@@ -80,6 +80,8 @@ impl MemoryBroker {
                 audio: vec![],
                 expected_duration_ms: None,
                 partial: false,
+                timeline: None,
+                chunk: None,
             }),
             inputs: state
                 .inputs

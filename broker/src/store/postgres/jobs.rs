@@ -3,7 +3,7 @@
 use super::conn::{Conn, Connector};
 use super::{PostgresStore, chain, sql, uploads};
 use crate::model::{JobRecord, JobView, ManifestEntry, Stage, StoredEvent, TaskRecord, Time, Tries};
-use crate::store::row::{self, Cells, json, ordinal, plan_json, signed, word};
+use crate::store::row::{self, Cells, json, kind, ordinal, plan_json, signed, word};
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::ids::{JobId, TenantId};
@@ -65,8 +65,8 @@ pub(super) async fn submit(
         .bind(now.0)
         .bind(json(&Stage::default()))
         .bind(new.task_id.to_string())
-        .bind(new.task.kind.as_str())
-        .bind(ordinal(new.task.kind))
+        .bind(kind(&new.task))
+        .bind(ordinal(&new.task))
         .bind(plan_json(&new.task))
         .bind(signed(new.task.wall_ms))
         .bind(json(&Tries::default()))

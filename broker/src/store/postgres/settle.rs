@@ -7,7 +7,7 @@ use super::{PostgresStore, sql};
 use crate::model::{Claim, ManifestEntry, ReadyTask, TaskRecord, Tries};
 use crate::queue::RunningTask;
 use crate::state::{self, Decision, JobMove, Snapshot, TaskMove};
-use crate::store::row::{Cells, json, ordinal, plan_json, signed, word};
+use crate::store::row::{Cells, json, kind, ordinal, plan_json, signed, word};
 use crate::store::{Decide, End, Known, LeaseIs, Outcome, Settled, StoreError};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::ids::AttemptId;
@@ -50,13 +50,15 @@ pub(super) async fn settle(
 fn outcome(end: &End<'_>, snapshot: &Snapshot, decision: Decision) -> Outcome {
     let (job, tenant, pool) = (snapshot.job.id, snapshot.job.tenant, snapshot.job.pool.clone());
     let ready = match (&decision.job, &decision.task) {
-        (JobMove::Next { .. }, _) => Some((end.next_task, end.now)),
-        (_, TaskMove::Retry { not_before, .. }) => Some((snapshot.task.id, *not_before)),
+        (JobMove::Next { task, .. }, _) => Some((end.next_task, end.now, &**task)),
+        (_, TaskMove::Retry { not_before, .. }) => Some((snapshot.task.id, *not_before, &snapshot.task.plan)),
         _ => None,
     };
-    let priority = snapshot.job.spec.priority.0;
     let ended = RunningTask { task: snapshot.task.id, tenant, pool: pool.clone() };
-    let ready = ready.map(|(task, not_before)| ReadyTask { task, tenant, pool, priority, not_before });
+    let ready = ready.map(|(task, not_before, plan)| {
+        let priority = plan.priority(snapshot.job.spec.priority).0;
+        ReadyTask { task, tenant, pool, priority, not_before }
+    });
     let state = decision.job_state(snapshot.job.state);
     Outcome { ended, job, tenant, state, ready, decision }
 }
@@ -100,7 +102,7 @@ pub(super) struct Change {
 #[derive(Debug)]
 struct Next {
     id: String,
-    kind: &'static str,
+    kind: String,
     ordinal: i64,
     plan: String,
     wall_ms: i64,
@@ -149,12 +151,14 @@ fn change(store: &PostgresStore, end: &End<'_>, known: &Known, decision: &Decisi
         quarantined,
         next: next.map(|task| Next {
             id: end.next_task.to_string(),
-            kind: task.kind.as_str(),
-            ordinal: ordinal(task.kind),
+            kind: kind(task),
+            ordinal: ordinal(task),
             plan: plan_json(task),
             wall_ms: signed(task.wall_ms),
         }),
-        priority: i64::from(snapshot.job.spec.priority.0),
+        priority: i64::from(
+            next.map_or(snapshot.job.spec.priority, |n| n.priority(snapshot.job.spec.priority)).0,
+        ),
         manifest: manifest.to_vec(),
         events: told(decision, before, after),
     }
@@ -222,7 +226,7 @@ impl Statement for Ends {
             .bind(of(asks, |a| a.stage.as_str()))
             .bind(of(asks, |a| a.quarantined))
             .bind(next(asks, |n| n.id.as_str()))
-            .bind(next(asks, |n| n.kind))
+            .bind(next(asks, |n| n.kind.as_str()))
             .bind(next(asks, |n| n.ordinal))
             .bind(next(asks, |n| n.plan.as_str()))
             .bind(next(asks, |n| n.wall_ms))

@@ -3,7 +3,7 @@
 use super::{SqliteStore, Tx, uploads};
 use crate::model::{JobRecord, JobView, NewTask, Stage, StoredEvent, TaskRecord, Time, Tries};
 use crate::state;
-use crate::store::row::{self, Cells, json, ordinal, plan_json, signed, word};
+use crate::store::row::{self, Cells, json, kind, ordinal, plan_json, signed, word};
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::failure::Failure;
@@ -105,8 +105,8 @@ pub(super) async fn add_task(
     .bind(job.to_string())
     .bind(tenant.to_string())
     .bind(pool.as_str())
-    .bind(task.kind.as_str())
-    .bind(ordinal(task.kind))
+    .bind(kind(task))
+    .bind(ordinal(task))
     .bind(plan_json(task))
     .bind(json(&Tries::default()))
     .bind(now.0)

@@ -46,7 +46,14 @@ pub(super) async fn settle(
 
     let ended = RunningTask { task: task_id, tenant, pool: pool.clone() };
     end_attempt(&mut tx, claim, evidence, &decision, now).await?;
-    let mut ready = move_task(&mut tx, &ended, snapshot.job.spec.priority.0, claim, &decision).await?;
+    let mut ready = move_task(
+        &mut tx,
+        &ended,
+        snapshot.task.plan.priority(snapshot.job.spec.priority).0,
+        claim,
+        &decision,
+    )
+    .await?;
     if let Some(next) = move_job(&mut tx, &snapshot, &decision, &pool, next_task, now).await? {
         ready = Some(next);
     }
@@ -154,12 +161,13 @@ async fn move_job(
             if let Some(media) = media {
                 set_media(tx, job.id, media).await?;
             }
-            jobs::add_task(tx, next_task, job.id, job.tenant, pool, task, job.spec.priority, now).await?;
+            let priority = task.priority(job.spec.priority);
+            jobs::add_task(tx, next_task, job.id, job.tenant, pool, task, priority, now).await?;
             ready = Some(ReadyTask {
                 task: next_task,
                 tenant: job.tenant,
                 pool: pool.clone(),
-                priority: job.spec.priority.0,
+                priority: priority.0,
                 not_before: now,
             });
             return Ok(ready);

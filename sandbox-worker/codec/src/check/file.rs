@@ -21,7 +21,7 @@ const DURATION_TOLERANCE_MS: u64 = 50;
 /// Packets of sound that are decoded from each place.
 const SOUND_PACKETS: u64 = 50;
 
-const NOTHING: CheckedTrack = CheckedTrack { packets: 0, frames_decoded: 0, duration_ms: 0 };
+const NOTHING: CheckedTrack = CheckedTrack { packets: 0, frames_decoded: 0, duration_ms: 0, listed: None };
 /// Bytes of an index: 24 hours at 60 frames a second, and sound.
 const MAX_INDEX: u64 = 256 << 20;
 
@@ -329,6 +329,7 @@ impl<'a> Lane<'a> {
             packets: self.packets,
             frames_decoded: self.frames,
             duration_ms: u64::try_from(ms).unwrap_or(0),
+            listed: None,
         }
     }
 

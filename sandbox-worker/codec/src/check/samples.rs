@@ -2,6 +2,7 @@
 
 use super::Problems;
 use crate::bitstream::{self, SampleKind};
+use crate::clock::VIDEO_SCALE;
 use crate::ff::decoder::Decoder;
 use crate::ff::demux::{Demuxer, Kind, Stream};
 use crate::ff::frame::Frame;
@@ -34,6 +35,7 @@ pub(super) struct Counted {
 /// Only where it could not be read.
 pub(super) fn check(
     track: &CheckTrack,
+    segment_ms: u32,
     list: &Media,
     inputs: &Inputs,
     problems: &mut Problems,
@@ -67,7 +69,7 @@ pub(super) fn check(
         problems.add(name, "its last fragment cannot be read");
         return Ok(counted);
     };
-    let mut reader = Reader::new(track, list, &stream, tail)?;
+    let mut reader = Reader::new(track, segment_ms, list, &stream, tail)?;
     let mut packet = Packet::new().map_err(|e| Failure::new(FailureCode::OutOfMemory, e.to_string()))?;
     loop {
         match demuxer.read(&mut packet) {
@@ -93,7 +95,8 @@ pub(super) fn check(
     }
     counted.packets = reader.packets;
     counted.frames = reader.frames_decoded;
-    counted.duration_ms = u64::try_from(rescale(reader.end, reader.base, (1, 1_000))).unwrap_or(0);
+    let lasts = reader.end.saturating_sub(reader.start);
+    counted.duration_ms = u64::try_from(rescale(lasts, reader.base, (1, 1_000))).unwrap_or(0);
     Ok(counted)
 }
 
@@ -136,6 +139,12 @@ pub(super) fn decoder(expect: &ExpectTrack, demuxer: &Demuxer, stream: usize) ->
 }
 
 struct Reader<'a> {
+    /// When the first sample has to be shown.
+    start: i64,
+    /// When the last one has to end, where that is known.
+    must_end: Option<i64>,
+    /// Ticks of a segment, where every frame has to be in the one that its time says.
+    grid: Option<i64>,
     expect: &'a ExpectTrack,
     codec: Option<VideoCodec>,
     list: &'a Media,
@@ -163,7 +172,14 @@ struct Sampled {
 }
 
 impl<'a> Reader<'a> {
-    fn new(track: &'a CheckTrack, list: &'a Media, stream: &Stream, tail: i64) -> Result<Self, Failure> {
+    fn new(
+        track: &'a CheckTrack,
+        segment_ms: u32,
+        list: &'a Media,
+        stream: &Stream,
+        tail: i64,
+    ) -> Result<Self, Failure> {
+        let ticks = |t: i64| rescale(t, (1, VIDEO_SCALE), stream.time_base);
         let (codec, size) = match track.expect {
             ExpectTrack::Video { codec, width, height, .. } => {
                 (Some(codec), Some((i32::try_from(width).unwrap_or(0), i32::try_from(height).unwrap_or(0))))
@@ -171,6 +187,9 @@ impl<'a> Reader<'a> {
             ExpectTrack::Audio { .. } => (None, None),
         };
         Ok(Self {
+            start: track.chunk.map_or(0, |chunk| ticks(chunk.start)),
+            must_end: track.chunk.map(|chunk| ticks(chunk.end)),
+            grid: track.chunk.map(|_| rescale(i64::from(segment_ms), (1, 1_000), stream.time_base).max(1)),
             expect: &track.expect,
             codec,
             list,
@@ -205,6 +224,11 @@ impl<'a> Reader<'a> {
         {
             return Err(format!("sample {number} is not {}", codec.as_str()));
         }
+        if let Some(grid) = self.grid
+            && pts.checked_div(grid) != self.segment_start.checked_div(grid)
+        {
+            return Err(format!("sample {number} is not in the segment that its time says"));
+        }
         self.packets = self.packets.saturating_add(1);
         self.end = self.end.max(pts);
         self.decode(Some(packet))
@@ -217,9 +241,14 @@ impl<'a> Reader<'a> {
         }
         // What is decoded before zero (priming) is not shown.
         let start = pts.max(0);
+        if let (Some(grid), Some(_)) = (self.grid, self.segment)
+            && start.checked_div(grid) <= self.segment_start.checked_div(grid)
+        {
+            return Err(format!("segment {index} starts where none does"));
+        }
         if self.segment.is_some() {
             self.close(start)?;
-        } else if start != 0 || self.size.is_some_and(|_| pts != 0) {
+        } else if start != self.start || self.size.is_some_and(|_| pts != self.start) {
             return Err(format!("it starts at {pts}"));
         }
         let is_key = match self.codec {
@@ -297,6 +326,9 @@ impl<'a> Reader<'a> {
         self.end = self.end.saturating_sub(1);
         self.close(end)?;
         self.end = end;
+        if let Some(must) = self.must_end.filter(|must| *must != end) {
+            return Err(format!("it ends at {end} instead of {must}"));
+        }
         if last.saturating_add(1) != self.list.segments.len() {
             return Err(format!(
                 "{} segments are listed, {} are there",

@@ -7,10 +7,15 @@ use crate::hls::{self, Media};
 use crate::input::Input;
 use crate::source::{self, Inputs};
 use mpegflow_protocol::failure::Failure;
-use mpegflow_protocol::task::{CheckTrack, CheckedTrack, ExpectTrack};
+use mpegflow_protocol::task::{
+    CheckChunk, CheckTrack, CheckedTrack, ExpectTrack, ListedSegment, ListedTrack,
+};
 
 /// Milliseconds by which a track may differ from what the encode counted.
 const DURATION_TOLERANCE_MS: u64 = 50;
+
+/// Bytes of a header: that of a video with its configuration has about a thousand.
+const MAX_HEADER: usize = 1 << 20;
 
 /// What was found in a track.
 pub(super) struct Found {
@@ -29,14 +34,14 @@ pub(super) struct Found {
 /// Only where it could not be read.
 pub(super) fn check(
     track: &CheckTrack,
-    segment_ms: u32,
+    (segment_ms, listed): (u32, bool),
     inputs: &Inputs,
     problems: &mut Problems,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Found, Failure> {
     let name = track.media_uri.as_str();
     let mut found = Found {
-        counted: CheckedTrack { packets: 0, frames_decoded: 0, duration_ms: 0 },
+        counted: CheckedTrack { packets: 0, frames_decoded: 0, duration_ms: 0, listed: None },
         codecs: None,
         header: (0, 0),
         largest_rate: 0,
@@ -52,9 +57,18 @@ pub(super) fn check(
     let before = problems.0.len();
     let len = media.len();
     let mut media = media.small_reads();
-    match index(&list, &mut media)? {
-        Ok(bytes) => found.header = (list.map_bytes, bytes),
-        Err(what) => problems.add(name, what),
+    match &track.chunk {
+        // The index is the whole track's, and this is only a part of it.
+        Some(chunk) => {
+            found.header = (list.map_bytes, 0);
+            if let Err(what) = same_header(chunk, &list, &mut media, inputs)? {
+                problems.add(name, what);
+            }
+        }
+        None => match index(&list, &mut media)? {
+            Ok(bytes) => found.header = (list.map_bytes, bytes),
+            Err(what) => problems.add(name, what),
+        },
     }
     playlist(track, segment_ms, &list, found.header.1, len, problems);
     if problems.0.len() == before {
@@ -66,8 +80,14 @@ pub(super) fn check(
     }
     found.largest_rate = largest_rate(&list);
     let Counted { packets, frames, duration_ms, codecs } =
-        samples::check(track, &list, inputs, problems, progress)?;
-    found.counted = CheckedTrack { packets, frames_decoded: frames, duration_ms };
+        samples::check(track, segment_ms, &list, inputs, problems, progress)?;
+    let listed = codecs.clone().filter(|_| listed).map(|codecs| ListedTrack {
+        header: list.map_bytes,
+        first: list.map_bytes.saturating_add(found.header.1),
+        codecs,
+        segments: list.segments.iter().map(|s| ListedSegment { micros: s.micros, bytes: s.bytes }).collect(),
+    });
+    found.counted = CheckedTrack { packets, frames_decoded: frames, duration_ms, listed };
     found.codecs = codecs;
     let planned = track.expect.duration_ms();
     if duration_ms.abs_diff(planned) > DURATION_TOLERANCE_MS {
@@ -150,6 +170,25 @@ fn index(list: &Media, media: &mut Input) -> Result<Result<u64, String>, Failure
         }
     }
     Ok(Ok(size))
+}
+
+/// A chunk's header has to be that of the first one, which a player keeps for all.
+fn same_header(
+    chunk: &CheckChunk,
+    list: &Media,
+    media: &mut Input,
+    inputs: &Inputs,
+) -> Result<Result<(), String>, Failure> {
+    let Some(like) = chunk.like else { return Ok(Ok(())) };
+    let mut first = inputs.get(like)?.small_reads();
+    let len = usize::try_from(list.map_bytes).ok().filter(|len| *len <= MAX_HEADER);
+    let Some(len) = len else { return Ok(Err("its header is too long".into())) };
+    let (own, other) = (read(media, 0, len)?, read(&mut first, 0, len)?);
+    Ok(if own.is_ok() && own == other {
+        Ok(())
+    } else {
+        Err("its header is not that of the first chunk".into())
+    })
 }
 
 /// Reads bytes that must be there.

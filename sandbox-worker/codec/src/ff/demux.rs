@@ -229,6 +229,18 @@ impl Demuxer {
         }
     }
 
+    /// Goes to the last key frame of a stream that is at or before `time`, in its time base; to the beginning where there is none.
+    ///
+    /// # Errors
+    /// FFmpeg's: the container cannot do that.
+    pub(crate) fn seek(&mut self, stream: usize, time: i64) -> Result<(), AvError> {
+        let index = c_int::try_from(stream).map_err(|_| AvError::INVALID_ARGUMENT)?;
+        // SAFETY: the context is alive; FFmpeg checks the index and takes any time.
+        let sought =
+            unsafe { ffi::av_seek_frame(self.context, index, time, ffi::AVSEEK_FLAG_BACKWARD as c_int) };
+        AvError::check(sought).map(drop).map_err(|e| blamed(e, self.read_failed()))
+    }
+
     /// Whether reading failed underneath rather than the data being wrong.
     pub(crate) fn read_failed(&self) -> bool {
         self.reader.failed()

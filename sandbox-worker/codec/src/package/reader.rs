@@ -126,6 +126,11 @@ impl Reader {
         Ok(Some(Read { time, decode, key }))
     }
 
+    /// The failure for a track that is not what was planned.
+    pub(super) fn refuse(&self, what: String) -> Failure {
+        rejected(self.input, what)
+    }
+
     /// Bytes of the sample that was read last.
     pub(super) fn data(&self) -> &[u8] {
         self.packet.data()
@@ -146,18 +151,32 @@ impl Reader {
     /// # Errors
     /// [`FailureCode::OutputRejected`].
     pub(super) fn judge(&self, expect: &ExpectTrack) -> Result<(), Failure> {
-        let ticks = u64::try_from(self.end()).unwrap_or(0);
-        let ms = ticks.saturating_mul(1_000).checked_div(u64::from(self.facts.timescale)).unwrap_or(0);
-        let planned = expect.duration_ms();
-        if ms.abs_diff(planned) > DURATION_TOLERANCE_MS {
-            return Err(rejected(self.input, format!("it lasts {ms} ms instead of {planned}")));
+        judge(self.input, expect, self.count, self.end(), self.facts.timescale)
+    }
+}
+
+/// Holds what a track has in all, `count` samples over so many ticks, against the plan.
+///
+/// # Errors
+/// [`FailureCode::OutputRejected`].
+pub(super) fn judge(
+    input: u32,
+    expect: &ExpectTrack,
+    count: u64,
+    ticks: i64,
+    timescale: u32,
+) -> Result<(), Failure> {
+    let ticks = u64::try_from(ticks).unwrap_or(0);
+    let ms = ticks.saturating_mul(1_000).checked_div(u64::from(timescale)).unwrap_or(0);
+    let planned = expect.duration_ms();
+    if ms.abs_diff(planned) > DURATION_TOLERANCE_MS {
+        return Err(rejected(input, format!("it lasts {ms} ms instead of {planned}")));
+    }
+    match expect {
+        ExpectTrack::Video { frames, .. } if *frames != count => {
+            Err(rejected(input, format!("it has {count} frames instead of {frames}")))
         }
-        match expect {
-            ExpectTrack::Video { frames, .. } if *frames != self.count => {
-                Err(rejected(self.input, format!("it has {} frames instead of {frames}", self.count)))
-            }
-            _ => Ok(()),
-        }
+        _ => Ok(()),
     }
 }
 

@@ -235,6 +235,7 @@ fn stills() -> (mpegflow_protocol::task::EncodeTask, PackageTask, CheckTask) {
         manifests: None,
         file: None,
         stills: stills.collect(),
+        list: false,
     };
     (plans::encode(Some(video), vec![]), package, check)
 }

@@ -14,6 +14,7 @@ mod plans;
 mod supervisor;
 
 mod bans;
+mod chunks;
 mod copies;
 mod damage;
 mod encodes;

@@ -51,6 +51,8 @@ pub fn encode(video: Option<VideoEncode>, audio: Vec<AudioEncode>) -> EncodeTask
         audio,
         expected_duration_ms: Some(4_000),
         partial: false,
+        timeline: None,
+        chunk: None,
     }
 }
 
@@ -100,6 +102,8 @@ pub fn packaging(task: &EncodeTask, result: &EncodeResult, source_duration_ms: O
             playlist_uri: playlist_uri.clone(),
             expect: expect.clone(),
             language: Some("eng".into()),
+            chunk: None,
+            joined: Vec::new(),
         });
         names.extend([playlist_uri.clone(), media_uri.clone()]);
         check.push(CheckTrack {
@@ -108,6 +112,7 @@ pub fn packaging(task: &EncodeTask, result: &EncodeResult, source_duration_ms: O
             media_uri,
             playlist_uri,
             expect,
+            chunk: None,
         });
     }
     Packaging {
@@ -125,6 +130,7 @@ pub fn packaging(task: &EncodeTask, result: &EncodeResult, source_duration_ms: O
             manifests: Some(Manifests { hls: 0, dash: 1 }),
             file: None,
             stills: vec![],
+            list: false,
         },
         names,
     }
