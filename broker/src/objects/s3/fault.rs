@@ -24,9 +24,15 @@ pub(super) enum Fault {
     /// The answer is not one to the question.
     #[error("storage answered something else: {0}")]
     Strange(&'static str),
+    /// The object is another version than the one that was asked for.
+    #[error("storage has another version of the object")]
+    Version,
     /// There are no credentials to sign with.
     #[error("there are no credentials")]
     Credentials(#[source] io::Error),
+    /// The role that the credentials are for cannot be assumed.
+    #[error("the role cannot be assumed: {0}")]
+    Role(String),
     /// A request could not be made.
     #[error("the request cannot be made")]
     Request,
@@ -67,6 +73,12 @@ impl Fault {
         }
     }
 
+    /// Whether it says that the session is over or not known, so that another one may do.
+    pub(super) fn is_of_session(&self) -> bool {
+        matches!(self, Self::Answer { status: 400 | 401 | 403, code }
+            if matches!(code.as_str(), "ExpiredToken" | "InvalidToken" | "InvalidTokenId" | "InvalidAccessKeyId" | "TokenRefreshRequired"))
+    }
+
     /// Whether it says that the object or the multipart upload is not there.
     pub(super) const fn is_missing(&self) -> bool {
         matches!(self, Self::Answer { status: 404, .. })
@@ -76,6 +88,7 @@ impl Fault {
     pub(super) fn during(self, step: &'static str) -> ObjectError {
         match self {
             Self::Answer { status: 404, code } if code != "NoSuchBucket" => ObjectError::Missing,
+            Self::Answer { status: 412, .. } | Self::Version => ObjectError::Changed,
             Self::Answer { status: 416, .. } | Self::Length => ObjectError::Length,
             Self::Answer { status: 507, .. } => ObjectError::Full,
             Self::Answer { code, .. }
