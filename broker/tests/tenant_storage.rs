@@ -275,11 +275,10 @@ async fn a_session_of_a_role_gets_at_the_tenants_prefix_and_at_nothing_else() {
     let content = pattern(0, 2 * PART_SIZE + 5);
     let input = upload(&client, &content).await;
     let worker = world.worker().await;
-    for job in
-        [client.call("POST", "/v1/jobs", spec(&input)).await.json(), submit_stored(&client, "film.mov").await]
-    {
-        let job: Job = job;
-        assert_eq!(worker.run().await, 4);
+    let of_upload: Job = client.call("POST", "/v1/jobs", spec(&input)).await.json();
+    let of_object = submit_stored(&client, "film.mov").await;
+    assert_eq!(worker.run().await, 8);
+    for job in [of_upload, of_object] {
         assert_eq!(show(&client, &job).await.state, JobState::Succeeded);
     }
     let forms = sts.forms();
@@ -720,7 +719,7 @@ async fn the_program_sets_shows_tries_and_clears_a_tenants_storage() {
             .arg("--data")
             .arg(dir.path().join("data"))
             .args(["--tenant-storage-secrets", server.dir.path().to_str().unwrap()])
-            .args(["--tenant-storage-allow-http", "true"])
+            .arg("--tenant-storage-allow-http")
             .args(args)
             .stdin(Stdio::null())
             .output()

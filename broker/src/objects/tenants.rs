@@ -244,7 +244,8 @@ impl Objects for TenantObjects {
         let some: Vec<TenantId> = {
             let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
             // Another part of them each time, where they are many.
-            let from = usize::from(uuid::Uuid::new_v4().as_fields().1).checked_rem(trouble.len()).unwrap_or(0);
+            let from =
+                usize::from(uuid::Uuid::new_v4().as_fields().1).checked_rem(trouble.len()).unwrap_or(0);
             trouble.keys().cycle().skip(from).take(LOOKS.min(trouble.len())).copied().collect()
         };
         let looks = some.into_iter().map(|tenant| async move {
