@@ -10,6 +10,8 @@ use crate::http::{control, metrics, public, serve, worker};
 use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
 use crate::objects::measured::Measured;
+use crate::objects::own::Setup;
+use crate::objects::tenants::TenantObjects;
 use crate::objects::{ObjectError, Objects};
 use crate::oidc::{Oidc, OidcConfig};
 use crate::plan::Settings;
@@ -99,6 +101,8 @@ pub struct Config {
     pub extra_routes: Option<Router>,
     /// Other storage than the local folder.
     pub objects: Option<Arc<dyn Objects>>,
+    /// What tenants' own storage may be.
+    pub tenant_storage: Setup,
     /// PostgreSQL, in place of a file in the data folder.
     pub database: Option<DatabaseConfig>,
     /// Redis, in place of an index in this process.
@@ -131,8 +135,10 @@ impl Config {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let data_dir: PathBuf = data_dir.into();
+        let tenant_storage = Setup { spool_dir: data_dir.join("spool"), ..Setup::default() };
         Self {
-            data_dir: data_dir.into(),
+            data_dir,
             public: loopback,
             worker: loopback,
             metrics: None,
@@ -150,6 +156,7 @@ impl Config {
             origins: Origins::default(),
             extra_routes: None,
             objects: None,
+            tenant_storage,
             database: None,
             redis: None,
             identity: None,
@@ -209,6 +216,9 @@ pub enum StartError {
     /// The certificate authorities for webhooks cannot be read.
     #[error("cannot read the certificate authorities for webhooks")]
     Webhooks(#[source] io::Error),
+    /// The certificate authorities for tenants' own storage cannot be read.
+    #[error("cannot read the certificate authorities for tenants' own storage")]
+    TenantStorage(#[source] io::Error),
     /// Storage cannot be used.
     #[error("cannot use the objects' folder")]
     Objects(#[from] ObjectError),
@@ -276,10 +286,13 @@ impl Opened {
                 (Arc::new(store), clock)
             }
         };
-        let objects: Arc<dyn Objects> = match &config.objects {
+        let shared: Arc<dyn Objects> = match &config.objects {
             Some(objects) => Arc::clone(objects),
             None => Arc::new(LocalObjects::open(dir.join("objects")).await?),
         };
+        let storage = Arc::new(config.tenant_storage.clone());
+        let objects = TenantObjects::new(shared, Arc::clone(&store), Arc::clone(&storage));
+        let objects = objects.map_err(StartError::TenantStorage)?;
         let queue: Arc<dyn Queue> = match &config.redis {
             None => Arc::new(MemoryQueue::default()),
             Some(redis) => {
@@ -291,7 +304,7 @@ impl Opened {
         let engine = Engine::new(Parts {
             store,
             queue,
-            objects: Arc::new(Measured::new(objects, Arc::clone(&meters))),
+            objects: Arc::new(Measured::new(Arc::new(objects), Arc::clone(&meters))),
             clock,
             capabilities: Capabilities::new(&key),
             settings: Settings {
@@ -305,6 +318,7 @@ impl Opened {
             rate: config.rate,
             webhook_secrets: Secrets::new(&key),
             webhook_policy: config.webhooks.clone(),
+            storage,
         });
         let engine = Arc::new(match &config.oidc {
             None => engine,
@@ -466,7 +480,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     if let Some((keeper, interval)) = keeper {
         tasks.spawn(checkpoints(Arc::clone(&engine), keeper, interval, stop.clone()));
     }
-    tasks.spawn(housekeeping(engine, config.redis.is_some(), config.retention, stop.clone()));
+    tasks.spawn(sweeping(Arc::clone(&engine), config.retention, stop.clone()));
+    tasks.spawn(housekeeping(engine, config.redis.is_some(), stop.clone()));
     Ok(Running {
         opened,
         public: public_address,
@@ -667,20 +682,11 @@ async fn sign(engine: &Engine, keeper: &mut Option<Keeper>) -> Result<(), String
 }
 
 /// What each broker does for itself, and what only the one that leads does for all.
-async fn housekeeping(
-    engine: Arc<Engine>,
-    shared_index: bool,
-    retention: Option<Duration>,
-    stop: CancellationToken,
-) {
+async fn housekeeping(engine: Arc<Engine>, shared_index: bool, stop: CancellationToken) {
     let mut leader = Leadership::new("housekeeping");
     let mut tick = tokio::time::interval(TICK);
-    let mut sweep = tokio::time::interval(SWEEP);
-    let mut retain = tokio::time::interval(RETAIN);
     let mut reconcile = Instant::now();
-    for timer in [&mut tick, &mut sweep, &mut retain] {
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    }
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ticks = 0_u32;
     loop {
         let (what, result) = tokio::select! {
@@ -701,8 +707,6 @@ async fn housekeeping(
                 reconcile = after(RECONCILE.max(began.elapsed().saturating_mul(20)));
                 ("reconcile the queue", result)
             }
-            _ = sweep.tick() => ("sweep", sweep_all(&engine, &leader).await),
-            _ = retain.tick() => ("delete what is not kept any more", retain_all(&engine, &leader, retention).await),
             () = stop.cancelled() => {
                 leader.resign(&engine).await;
                 return;
@@ -714,6 +718,44 @@ async fn housekeeping(
     }
 }
 
+/// What waits for storage, and so for any tenant's own: beside the rest, which must not. One broker does it for all.
+async fn sweeping(engine: Arc<Engine>, retention: Option<Duration>, stop: CancellationToken) {
+    let mut leader = Leadership::new("sweeping");
+    let mut stand = tokio::time::interval(TICK.saturating_mul(STAND_EVERY));
+    let (mut sweep, mut retain) = (tokio::time::interval(SWEEP), tokio::time::interval(RETAIN));
+    for timer in [&mut stand, &mut sweep, &mut retain] {
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    }
+    loop {
+        // First the lead, which comes with the first sweep of all.
+        let work = async {
+            tokio::select! {
+                biased;
+                _ = stand.tick() => ("lead the sweeps", stand_for_sweeps(&engine, &mut leader).await),
+                _ = sweep.tick() => ("sweep", sweep_all(&engine, &leader).await),
+                _ = retain.tick() => ("delete what is not kept any more", retain_all(&engine, &leader, retention).await),
+            }
+        };
+        let done = tokio::select! { done = work => Some(done), () = stop.cancelled() => None };
+        let Some((what, result)) = done else {
+            leader.resign(&engine).await;
+            return;
+        };
+        if let Err(e) = result {
+            tracing::error!(error = %e, "cannot {what}");
+        }
+    }
+}
+
+async fn stand_for_sweeps(engine: &Engine, leader: &mut Leadership) -> Result<(), StoreError> {
+    if leader.stand(engine).await? {
+        // What a crash left over.
+        let swept = engine.sweep_orphans().await?;
+        tracing::debug!(?swept, "orphans");
+    }
+    Ok(())
+}
+
 fn after(time: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(time).unwrap_or(now)
@@ -721,10 +763,8 @@ fn after(time: Duration) -> Instant {
 
 async fn stand(engine: &Engine, leader: &mut Leadership, reconcile: &mut Instant) -> Result<(), StoreError> {
     if leader.stand(engine).await? {
-        // What the one before did not get to do, and what a crash left over.
+        // What the one before did not get to do.
         *reconcile = Instant::now();
-        let swept = engine.sweep_orphans().await?;
-        tracing::debug!(?swept, "orphans");
     }
     engine.hear_of_ends().await
 }

@@ -59,6 +59,9 @@ enum Command {
     /// What a tenant may do and have, where that is not what all may.
     #[command(subcommand)]
     Limits(Limits),
+    /// Tenants' own storage, in place of the broker's.
+    #[command(subcommand)]
+    Storage(commands::storage::Storage),
     /// Join tokens of workers.
     #[command(subcommand)]
     JoinToken(JoinToken),
@@ -324,6 +327,12 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
         Command::ApiKey(command) => {
             let opened = Opened::open(&config).await?;
             let done = commands::keys::run(command, opened.engine()).await;
+            opened.close().await;
+            done
+        }
+        Command::Storage(command) => {
+            let opened = Opened::open(&config).await?;
+            let done = commands::storage::run(command, opened.engine()).await;
             opened.close().await;
             done
         }

@@ -7,6 +7,7 @@ use mpegflow_protocol::failure::Failure;
 use mpegflow_protocol::ids::{AttemptId, JobId, PoolName, TaskId, TenantId, UploadId, WorkerId};
 use mpegflow_protocol::job::{JobSpec, Priority};
 use mpegflow_protocol::media::MediaInfo;
+use mpegflow_protocol::path::StoredKey;
 use mpegflow_protocol::task::{TaskResult, TaskSpec};
 use mpegflow_protocol::worker::{OutputDigest, OutputSlot};
 use serde::{Deserialize, Serialize};
@@ -107,7 +108,7 @@ impl Step {
 }
 
 /// What lies behind an input's position. Never leaves the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InputSource {
     /// An upload of the tenant.
@@ -128,6 +129,15 @@ pub enum InputSource {
         /// Its length in bytes.
         size: u64,
     },
+    /// An object of the tenant's own storage, as it was when the job came.
+    Stored {
+        /// Its key below the tenant's prefix.
+        key: StoredKey,
+        /// What tells it from any other that may come to have the key.
+        version: String,
+        /// Its length in bytes.
+        size: u64,
+    },
     /// What an earlier attempt of the same job made.
     Output {
         /// The attempt.
@@ -143,7 +153,10 @@ impl InputSource {
     /// Length in bytes.
     pub const fn size(&self) -> u64 {
         match self {
-            Self::Upload { size, .. } | Self::Object { size, .. } | Self::Output { size, .. } => *size,
+            Self::Upload { size, .. }
+            | Self::Object { size, .. }
+            | Self::Stored { size, .. }
+            | Self::Output { size, .. } => *size,
         }
     }
 }

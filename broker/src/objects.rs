@@ -2,23 +2,28 @@
 
 pub mod local;
 pub mod measured;
+pub mod own;
 pub mod s3;
+pub mod tenants;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
+use mpegflow_protocol::path::StoredKey;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
 
 /// Names one object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Key {
     /// An upload.
     Upload(TenantId, UploadId),
     /// An output of an attempt. Another attempt at the same task has another key, so a late one can spoil nothing.
     Output(TenantId, JobId, AttemptId, u32),
+    /// What the tenant has put into storage of its own. It is read and never written, and only there.
+    Stored(TenantId, StoredKey),
 }
 
 impl Key {
@@ -29,7 +34,22 @@ impl Key {
             Self::Output(tenant, job, attempt, output) => {
                 PathBuf::from(format!("{tenant}/jobs/{job}/{attempt}/{output}"))
             }
+            Self::Stored(_, key) => PathBuf::from(key.as_str()),
         }
+    }
+}
+
+impl Key {
+    /// Whose it is.
+    pub const fn tenant(&self) -> TenantId {
+        match self {
+            Self::Upload(tenant, _) | Self::Output(tenant, ..) | Self::Stored(tenant, _) => *tenant,
+        }
+    }
+
+    /// Whether the broker made it.
+    pub const fn is_ours(&self) -> bool {
+        !matches!(self, Self::Stored(..))
     }
 }
 
@@ -67,6 +87,17 @@ pub enum ObjectError {
     /// The body does not have the digest it was said to have.
     #[error("the body does not have the digest it was said to have")]
     Digest,
+    /// It is another version than the one that is wanted.
+    #[error("the object is another version than the one that is wanted")]
+    Changed,
+    /// The tenant's own storage failed.
+    #[error("the tenant's own bucket `{bucket}` does not do its part: {reason}")]
+    Own {
+        /// The bucket.
+        bucket: String,
+        /// What happened, without a URL, a key or an address.
+        reason: String,
+    },
     /// Storage failed.
     #[error("cannot {step}")]
     Io {
@@ -75,6 +106,15 @@ pub enum ObjectError {
         /// What happened.
         source: std::io::Error,
     },
+}
+
+/// An object that was looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its length in bytes.
+    pub size: u64,
+    /// What tells it from any other that may come to have its key.
+    pub version: String,
 }
 
 /// What [`Objects::append`] wrote.
@@ -144,6 +184,18 @@ pub trait Objects: Send + Sync + 'static {
         let _ = version;
         self.read(key, range).await
     }
+    /// Looks up what a tenant has put into its own storage ([`Key::Stored`]); elsewhere there is none.
+    async fn look_up(&self, key: &Key) -> Result<Found, ObjectError> {
+        let _ = key;
+        Err(ObjectError::Missing)
+    }
+    /// Why the tenant's own storage does not do its part, where that was so a moment ago.
+    fn trouble(&self, tenant: TenantId) -> Option<String> {
+        let _ = tenant;
+        None
+    }
+    /// Looks whether tenants' own storage that was in trouble is in order again.
+    async fn look_at_trouble(&self) {}
     /// Removes an upload; one that is not there is removed.
     async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError>;
     /// Removes all that an attempt wrote, finished or not.

@@ -305,7 +305,7 @@ fn judge(
             // What was probed is what is encoded, wherever it lies.
             if let Some(probed) = snapshot.task.plan.inputs.first() {
                 let uploads = |input: &&mut InputSource| matches!(input, InputSource::Upload { .. });
-                task.inputs.iter_mut().filter(uploads).for_each(|input| *input = *probed);
+                task.inputs.iter_mut().filter(uploads).for_each(|input| *input = probed.clone());
             }
             Ok(JobMove::Next { task: Box::new(task), media: Some(Box::new(media)) })
         }

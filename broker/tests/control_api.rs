@@ -14,7 +14,7 @@ mod vouched;
 use common::{show, submit};
 use mpegflow_broker::http::control::ROUTES;
 use mpegflow_protocol::api::WaitingReason;
-use mpegflow_protocol::control::{Cordon, Enroll, Forget, Tenant, Verdict};
+use mpegflow_protocol::control::{Cordon, Enroll, Forget, Storage, Tenant, Verdict};
 use mpegflow_protocol::ids::TenantId;
 use mpegflow_protocol::worker::LeaseReply;
 use std::time::Duration;
@@ -95,6 +95,7 @@ async fn what_is_pushed_may_be_pushed_again_and_an_older_generation_changes_noth
         unfinished_jobs: Some(1),
         running_tasks: None,
         upload_bytes: None,
+        storage: None,
     };
     let id = TenantId::from_u128(7);
     let path = format!("/control/v1/tenants/{id}");
@@ -254,4 +255,70 @@ async fn a_pod_whose_tenant_has_nothing_while_others_do_is_to_be_replaced_and_ne
     assert!(matches!(worker.ask(300).await, LeaseReply::Retire {}));
     let fresh = pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap();
     fresh.lease().await;
+}
+
+#[tokio::test]
+async fn a_tenants_storage_is_what_its_resource_says_and_never_another_ones() {
+    let world = world(|config| config.tenant_storage.secrets = Some(config.data_dir.clone())).await;
+    let operator = operator(&world).await;
+    let storage = |prefix: &str| Storage {
+        bucket: "films".into(),
+        prefix: prefix.into(),
+        endpoint: Some("https://s3.example".into()),
+        region: None,
+        path_style: true,
+        role_arn: None,
+        secret: Some("acme".into()),
+    };
+    let tenant = |name: &str, generation: u64, storage: Option<Storage>| Tenant {
+        name: name.into(),
+        uid: name.into(),
+        observed_generation: generation,
+        weight: 100,
+        unfinished_jobs: None,
+        running_tasks: None,
+        upload_bytes: None,
+        storage,
+    };
+    let path = |n: u128| format!("/control/v1/tenants/{}", TenantId::from_u128(n));
+    let store = world.broker().engine().store();
+    let here = async |n: u128| store.storage_of(TenantId::from_u128(n)).await.unwrap().map(|s| s.raw());
+    assert_eq!(put(&operator, &path(1), &tenant("acme", 1, Some(storage("acme/")))).await.0, 204);
+    let expected = Storage { region: Some("us-east-1".into()), ..storage("acme/") };
+    assert_eq!(here(1).await, Some(expected.clone()));
+    let arn = "arn:aws:iam::123456789012:role/r";
+    for (bad, part) in [
+        (Storage { secret: Some("../acme".into()), ..storage("b/") }, "secret's name"),
+        (Storage { secret: None, ..storage("b/") }, "exactly one"),
+        (Storage { role_arn: Some(arn.into()), ..storage("b/") }, "exactly one"),
+        (Storage { role_arn: Some(arn.into()), secret: None, ..storage("b/") }, "tenant_storage.credentials"),
+        (Storage { endpoint: Some("http://s3.example".into()), ..storage("b/") }, "https://"),
+        (Storage { endpoint: Some("https://u@s3.example/x".into()), ..storage("b/") }, "endpoint"),
+        (storage("b"), "prefix"),
+        (storage("../b/"), "prefix"),
+        (Storage { bucket: "a/b".into(), ..storage("b/") }, "bucket"),
+    ] {
+        let (status, text) = put(&operator, &path(2), &tenant("other", 1, Some(bad.clone()))).await;
+        assert!(status == 422 && text.contains("\"storage\"") && text.contains(part), "{bad:?}: {text}");
+    }
+    for theirs in ["", "acme/", "acme/deep/"] {
+        let (status, text) = put(&operator, &path(2), &tenant("other", 1, Some(storage(theirs)))).await;
+        assert!(status == 409 && text.contains("acme"), "{theirs}: {text}");
+        assert!(store.tenant_named("other").await.unwrap().is_none(), "nothing of it is there");
+    }
+    assert_eq!(put(&operator, &path(2), &tenant("other", 1, Some(storage("other/")))).await.0, 204);
+    // What lies there does not move; how the broker gets in may change, and what has nothing may go.
+    let client = world.tenant("acme").await;
+    let announced = client.call("POST", "/v1/uploads", r#"{"size":1}"#).await;
+    assert_eq!(announced.status, 201, "{}", announced.text());
+    for elsewhere in [None, Some(storage("acme/deep/"))] {
+        let (status, text) = put(&operator, &path(1), &tenant("acme", 2, elsewhere)).await;
+        assert!(status == 409 && text.contains("uploads or jobs"), "{text}");
+        assert_eq!(here(1).await, Some(expected.clone()));
+    }
+    let rotated = Storage { secret: Some("acme-2".into()), ..storage("acme/") };
+    assert_eq!(put(&operator, &path(1), &tenant("acme", 2, Some(rotated))).await.0, 204);
+    assert_eq!(here(1).await.unwrap().secret.as_deref(), Some("acme-2"));
+    assert_eq!(put(&operator, &path(2), &tenant("other", 2, None)).await.0, 204);
+    assert_eq!(here(2).await, None);
 }

@@ -228,7 +228,7 @@ async fn a_part_is_recorded_once_and_never_after_the_end() {
         .await;
         assert!(count(&recorded, &Some(Recorded::Done)) <= 1, "{recorded:?}");
     }
-    stores[0].garbage(1).await.unwrap();
+    stores[0].garbage(&[], 1).await.unwrap();
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM parts")
         .fetch_one(&mut database.connect().await)
         .await
@@ -262,7 +262,7 @@ async fn an_end_waits_for_the_part_that_is_being_recorded() {
     assert_eq!(recording.await.unwrap(), Recorded::Done);
     assert!(matches!(ending.await.unwrap(), Settled::Done(_)));
     // The statement that ended it began before the part was there; the sweep sees it.
-    store.garbage(1).await.unwrap();
+    store.garbage(&[], 1).await.unwrap();
     assert_eq!(store.parts(claim.attempt, 0).await.unwrap(), []);
 }
 

@@ -357,7 +357,7 @@ async fn an_upload_goes_on_from_what_was_safe_when_the_server_was_killed() {
         let key = Key::Upload(TENANT, UPLOAD);
         let (feed, mut slow) = fed();
         let sending = {
-            let objects = objects.clone();
+            let (objects, key) = (objects.clone(), key.clone());
             tokio::spawn(async move { objects.append(&key, 0, &mut slow, u64::MAX, size).await })
         };
         let mut chunks = content.chunks(1 << 20);

@@ -346,16 +346,21 @@ pub(crate) struct Download {
 /// See [`Command::Jobs`].
 #[derive(Debug, Subcommand)]
 pub(crate) enum Jobs {
-    /// Submit a job for an upload or a file
+    /// Submit a job for an upload, a file or an object of your own storage
     #[command(after_help = "Examples:
   mpegflow jobs submit in.mp4 --watch
   mpegflow jobs submit upl_0192f0c1a2b37c4d8e9f001122334455 --preset web --max-height 720
   mpegflow jobs submit in.mp4 --spec job.json
+  mpegflow jobs submit --from-storage incoming/film.mov --watch
   mpegflow jobs submit in.mp4 --dry-run --watch
   mpegflow jobs submit in.mp4 --max-output-minutes 120")]
     Submit {
         /// An upload's id, or a file that is uploaded first
-        input: String,
+        #[arg(required_unless_present = "from_storage", conflicts_with = "from_storage")]
+        input: Option<String>,
+        /// An object of the tenant's own storage, by its key below the tenant's prefix, in place of an upload
+        #[arg(long, value_name = "KEY")]
+        from_storage: Option<String>,
         #[command(flatten)]
         job: JobOptions,
         /// Only look at the input and say what the job would cost; nothing is encoded

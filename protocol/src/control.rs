@@ -56,6 +56,35 @@ pub struct Tenant {
     /// Bytes of all its uploads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload_bytes: Option<u64>,
+    /// Where its objects lie; where the broker's own do, where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+}
+
+/// Where a tenant's objects lie, and how the broker gets in: exactly one of `role_arn` and `secret`. No secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    /// The bucket.
+    pub bucket: String,
+    /// What every name begins with; empty, or with a slash at its end.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// The endpoint; Amazon's for the region where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The region; `us-east-1` where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Whether the bucket is in the path of URLs, and not in the host's name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub path_style: bool,
+    /// The role that the broker assumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<String>,
+    /// Name of the credentials among the secrets of the broker's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// A pool, as its resource says.

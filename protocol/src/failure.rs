@@ -105,6 +105,8 @@ codes! {
     StorageError "storage_error" Storage;
     /// The input changed while it was read.
     InputChanged "input_changed" Storage;
+    /// The tenant's own storage refused, did not answer or is not there; the message names the bucket. Whoever runs the broker has to look at bucket, role or secret; the job is retried for a while.
+    TenantStorage "tenant_storage" Storage;
     /// The broker could not do its part.
     BrokerError "broker_error" Broker;
     /// A lock could not be applied, or was not seen to hold, so no media was read. Run `mpegflow doctor`.

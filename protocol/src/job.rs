@@ -70,6 +70,9 @@ pub enum InputRef {
     /// An object of the same tenant, which an earlier job made: `job_…/video.mp4`, or the path that it was given, such as
     /// `films/a-7/video.mp4`.
     Object(String),
+    /// An object of the tenant's own storage, by its key below the tenant's prefix there: `incoming/film.mov`. It is read as it is when
+    /// the job comes; a job whose object is replaced afterwards fails.
+    Storage(String),
 }
 
 /// A job's place among its tenant's: 9 goes first, 0 last. It takes nothing from another tenant.
@@ -294,6 +297,11 @@ impl JobSpec {
                 "input.object",
                 "it is no path of an object: names of letters, digits, `.`, `-` and `_`, with slashes between them".into(),
             );
+        }
+        if let InputRef::Storage(key) = &spec.input
+            && let Err(bad) = key.parse::<crate::path::StoredKey>()
+        {
+            return wrong("input.storage", bad.to_string());
         }
         if !crate::text::is_label(&spec.preset, 64) {
             return wrong("preset", "a preset's name has 1 to 64 printable characters".into());

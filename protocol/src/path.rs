@@ -3,6 +3,7 @@
 
 use crate::ids::JobId;
 use crate::parse::ParseError;
+use serde::{Deserialize, Serialize};
 
 /// Characters of a path.
 pub const MAX_PATH: usize = 512;
@@ -24,6 +25,79 @@ pub fn split(path: &str) -> Option<(&str, &str)> {
         return None;
     }
     path.rsplit_once('/')
+}
+
+/// Characters of a [`StoredKey`]. With the longest prefix it is shorter than the 1,024 bytes that S3 takes.
+pub const MAX_KEY: usize = 700;
+
+/// The key of an object in a tenant's own storage, below the tenant's prefix. It can only be parsed, so that there is none that leads
+/// elsewhere: no step is empty or made of dots, nothing is absolute or encoded, every character has one form, and what the broker keeps
+/// for itself (below the tenant's id) is nobody's input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StoredKey(String);
+
+/// Why a text is no [`StoredKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadKey {
+    /// Too short or too long.
+    #[error("a key has 1 to {MAX_KEY} characters")]
+    Length,
+    /// A character that it may not have.
+    #[error(
+        "a key has letters and digits of ASCII, spaces and -_.!~'()@,=+&/ in it, and nothing else; give the object such a name, or upload it"
+    )]
+    Character,
+    /// A step that is none.
+    #[error(
+        "a key does not begin or end with a slash, and none of its steps is empty or made of dots: it is read from the tenant's prefix on"
+    )]
+    Step,
+    /// It is the broker's.
+    #[error("what begins with `tnt_` is the broker's own, and no input")]
+    Reserved,
+}
+
+impl StoredKey {
+    /// The key itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for StoredKey {
+    type Err = BadKey;
+
+    fn from_str(text: &str) -> Result<Self, BadKey> {
+        if text.is_empty() || text.len() > MAX_KEY {
+            return Err(BadKey::Length);
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b" -_.!~'()@,=+&/".contains(&b);
+        if !text.bytes().all(plain) {
+            return Err(BadKey::Character);
+        }
+        if text.split('/').any(|step| step.bytes().all(|b| b == b'.')) {
+            return Err(BadKey::Step);
+        }
+        if text.starts_with("tnt_") {
+            return Err(BadKey::Reserved);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for StoredKey {
+    type Error = BadKey;
+
+    fn try_from(text: String) -> Result<Self, BadKey> {
+        text.parse()
+    }
+}
+
+impl From<StoredKey> for String {
+    fn from(key: StoredKey) -> Self {
+        key.0
+    }
 }
 
 /// What a template's variables stand for.
@@ -131,6 +205,46 @@ mod tests {
             assert!(of("{external_id}/{name}", Some(id)).is_err(), "{id:?}");
         }
         assert!(of(&format!("{}/{{name}}", "a/".repeat(300)), None).is_err());
+    }
+
+    #[test]
+    fn a_key_of_a_stored_object_leads_nowhere_else() {
+        for good in ["a.mov", "in/2026 (1)/a+b,c=d&e'f!~@.mov", ".hidden/..a", &"a".repeat(MAX_KEY)] {
+            assert_eq!(good.parse::<StoredKey>().map(String::from), Ok(good.to_owned()));
+        }
+        for (bad, why) in [
+            ("", BadKey::Length),
+            (&*"a".repeat(MAX_KEY + 1), BadKey::Length),
+            ("/a", BadKey::Step),
+            ("a/", BadKey::Step),
+            ("a//b", BadKey::Step),
+            ("..", BadKey::Step),
+            ("../b", BadKey::Step),
+            ("a/../b", BadKey::Step),
+            ("a/./b", BadKey::Step),
+            ("a/.../b", BadKey::Step),
+            ("a%2fb", BadKey::Character),
+            ("%2e%2e/b", BadKey::Character),
+            ("a\\..\\b", BadKey::Character),
+            ("a\0b", BadKey::Character),
+            ("a\nb", BadKey::Character),
+            ("s3://bucket/b", BadKey::Character),
+            ("a?versionId=1", BadKey::Character),
+            ("a#b", BadKey::Character),
+            // A full-width full stop and slash, one dot leader, and one letter in its two forms.
+            ("\u{ff0e}\u{ff0e}\u{ff0f}b", BadKey::Character),
+            ("\u{2024}\u{2024}/b", BadKey::Character),
+            ("\u{e9}.mov", BadKey::Character),
+            ("e\u{301}.mov", BadKey::Character),
+            (
+                "tnt_0192f0c1a2b37c4d8e9f001122334455/uploads/upl_0192f0c1a2b37c4d8e9f001122334455",
+                BadKey::Reserved,
+            ),
+            ("tnt_/x", BadKey::Reserved),
+        ] {
+            assert_eq!(bad.parse::<StoredKey>(), Err(why), "{bad:?}");
+            assert!(serde_json::from_value::<StoredKey>(bad.into()).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -2,3 +2,4 @@
 
 pub(crate) mod audit;
 pub(crate) mod keys;
+pub(crate) mod storage;

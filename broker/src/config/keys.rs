@@ -222,6 +222,21 @@ keys! {
     /// Folder for parts of uploads on their way, at most 24 MiB for each upload that is being written; below the data folder where it is left out.
     s3_spool: PathBuf = "s3.spool", "s3-spool", "DIR", env "MPEGFLOW_S3_SPOOL";
 
+    /// Folder with the credentials of tenants' own storage: a file or a folder for each, of the name that the tenant's storage has as its
+    /// secret. A file is in the format of the AWS command line; a folder has the files `access-key-id` and `secret-access-key`, as
+    /// Kubernetes mounts a Secret. Read again whenever they change.
+    tenant_storage_secrets: PathBuf = "tenant_storage.secrets", "tenant-storage-secrets", "DIR", secret "credentials of tenants' own storage";
+    /// File with the credentials that roles of tenants' own storage are assumed with, as `s3.credentials`, which they are where it is
+    /// left out. Read again whenever it changes.
+    tenant_storage_credentials: PathBuf = "tenant_storage.credentials", "tenant-storage-credentials", "FILE", secret "what tenants' roles are assumed with";
+    /// Where roles are assumed (STS): `https://` and a host. Where it is left out, at the endpoint of the tenant's storage, or at Amazon's
+    /// STS of its region where that has none.
+    tenant_storage_sts_endpoint: String = "tenant_storage.sts_endpoint", "tenant-storage-sts-endpoint", "URL";
+    /// PEM file with the only certificate authorities to trust for tenants' own storage; the system's where it is left out.
+    tenant_storage_ca: PathBuf = "tenant_storage.ca", "tenant-storage-ca", "FILE";
+    /// Take endpoints without TLS for tenants' own storage: everybody between can then read what is in it.
+    tenant_storage_allow_http: bool = "tenant_storage.allow_http", "tenant-storage-allow-http", "BOOL", default "false";
+
     /// Issuer of OpenID Connect tokens that tenants may send in place of API keys, as `iss` spells it: `https://` and a host. No token is
     /// taken where it is left out.
     oidc_issuer: String = "oidc.issuer", "oidc-issuer", "URL";

@@ -9,7 +9,8 @@ use crate::embedded::{AuditConfig, Config};
 use crate::engine::{Quotas, Rate};
 use crate::enrol::Account;
 use crate::http::cors::Origins;
-use crate::objects::s3::{Encryption, S3Config, S3Objects};
+use crate::objects::own::Setup;
+use crate::objects::s3::{self, Connections, Encryption, S3Config, S3Objects};
 use crate::oidc::{Algorithm, Oidc, OidcConfig};
 use crate::plan::estimate::Caps;
 use crate::queue::redis::{RedisConfig, RedisUrlSource};
@@ -84,6 +85,8 @@ pub struct Resolved {
     pub redis_prefix: String,
     /// Where objects are kept.
     pub objects: Objects,
+    /// What tenants' own storage may be.
+    pub tenant_storage: Setup,
     /// What a tenant may have.
     pub quotas: Quotas,
     /// Whose tokens are taken beside API keys, and what each of them may do.
@@ -106,6 +109,7 @@ impl Resolved {
         let database = database(raw, problems);
         let redis = redis(raw, problems);
         let objects = objects(raw, problems);
+        let tenant_storage = tenant_storage(raw, objects.as_ref(), problems);
         let kubernetes = kubernetes(raw, problems);
         let oidc = oidc(raw, problems);
         let audit = audit(raw, database.is_some(), problems);
@@ -131,6 +135,7 @@ impl Resolved {
             redis,
             redis_prefix: raw.redis_prefix.get()?.0.clone(),
             objects: objects?,
+            tenant_storage: tenant_storage?,
             retention: raw
                 .retention_days
                 .get()
@@ -186,10 +191,24 @@ impl Resolved {
         if let Err(e) = Poster::new(self.webhooks.clone(), Arc::new(SystemResolver)) {
             problems.add("webhooks.ca", chain(&e));
         }
-        if let Objects::Bucket(s3) = &self.objects
-            && let Err(e) = S3Objects::look_at_files(s3)
+        if let Objects::Bucket(bucket) = &self.objects
+            && let Err(e) = S3Objects::look_at_files(bucket)
         {
             problems.add("s3", chain(&e));
+        }
+        let own = &self.tenant_storage;
+        if let Err(e) = Connections::open(own.ca_file.as_deref()) {
+            problems.add("tenant_storage.ca", chain(&e));
+        }
+        if let Some(dir) = &own.secrets
+            && let Err(e) = std::fs::read_dir(dir)
+        {
+            problems.add("tenant_storage.secrets", chain(&e));
+        }
+        if let Some(file) = &own.credentials_file
+            && let Err(e) = s3::look_at_credentials(file)
+        {
+            problems.add("tenant_storage.credentials", chain(&e));
         }
     }
 
@@ -214,6 +233,7 @@ impl Resolved {
         config.retention = self.retention;
         config.origins.clone_from(&self.origins);
         config.webhooks.clone_from(&self.webhooks);
+        config.tenant_storage.clone_from(&self.tenant_storage);
         config
     }
 }
@@ -443,6 +463,8 @@ fn objects(raw: &Raw, problems: &mut Problems) -> Option<Objects> {
         path_style: *raw.s3_path_style.get()?,
         prefix: raw.s3_prefix.get()?.clone(),
         credentials_file: credentials_file.clone(),
+        role: None,
+        tenant: None,
         ca_file: raw.s3_ca.get().cloned(),
         encryption,
         spool_dir: raw.s3_spool.get().cloned().or_else(|| raw.data.get().map(|data| below(data)))?,
@@ -451,6 +473,35 @@ fn objects(raw: &Raw, problems: &mut Problems) -> Option<Objects> {
         problems.add(place(&raw.s3_bucket), format!("s3: {e}"));
     }
     Some(Objects::Bucket(config))
+}
+
+fn tenant_storage(raw: &Raw, objects: Option<&Objects>, problems: &mut Problems) -> Option<Setup> {
+    let bucket = match objects? {
+        Objects::Bucket(config) => Some(config),
+        Objects::Folder => None,
+    };
+    let sts_endpoint = raw.tenant_storage_sts_endpoint.get().cloned();
+    let allow_http = *raw.tenant_storage_allow_http.get()?;
+    if let Some(url) = &sts_endpoint
+        && (!s3::is_endpoint(url) || !(allow_http || url.starts_with("https://")))
+    {
+        let text = "tenant_storage.sts_endpoint is not https:// and a host, with nothing after it";
+        problems.add(place(&raw.tenant_storage_sts_endpoint), text);
+    }
+    let below_data = || raw.data.get().map(|data| data.join("spool"));
+    Some(Setup {
+        secrets: raw.tenant_storage_secrets.get().cloned(),
+        credentials_file: raw
+            .tenant_storage_credentials
+            .get()
+            .cloned()
+            .or_else(|| bucket.map(|bucket| bucket.credentials_file.clone())),
+        sts_endpoint,
+        ca_file: raw.tenant_storage_ca.get().cloned(),
+        allow_http,
+        spool_dir: bucket.map(|bucket| bucket.spool_dir.clone()).or_else(below_data)?,
+        shared: bucket.map(|bucket| (bucket.bucket.clone(), bucket.prefix.clone())),
+    })
 }
 
 #[cfg(test)]
@@ -508,6 +559,11 @@ mod tests {
         }
         let error = resolve(&[("redis.url", "redis://h:6379")]).unwrap_err();
         assert!(error.contains("share a database"), "{error}");
+        let error = resolve(&[("tenant_storage.sts_endpoint", "http://sts.test")]).unwrap_err();
+        assert!(
+            error.contains("--tenant-storage-sts-endpoint: tenant_storage.sts_endpoint is not https://"),
+            "{error}"
+        );
         let error = resolve(&[("s3.bucket", "media")]).unwrap_err();
         assert!(error.contains("s3.bucket needs s3.credentials"), "{error}");
         let both = [("database.url", "postgres://u@localhost/d"), ("database.url_file", "/f")];

@@ -80,6 +80,7 @@ async fn tenants(store: &dyn Store) {
         generation: 2,
         weight: 300,
         limits: TenantLimits { running_tasks: Some(2), ..TenantLimits::default() },
+        storage: None,
     };
     assert_eq!(store.put_tenant(&tenant, T0).await.unwrap(), Pushed::Done);
     assert_eq!(store.put_tenant(&tenant, T0).await.unwrap(), Pushed::Done, "again");

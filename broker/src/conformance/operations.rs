@@ -2,12 +2,16 @@
 
 use super::store::{Made, lease_of, make, new_job, settle, submit};
 use crate::model::{AttemptState, Claim, TenantLimits, Time};
+use crate::objects::own::{Access, OwnStorage};
 use crate::plan::bans::Ban;
 use crate::secret::fresh_id;
 use crate::state::Ending;
+use crate::store::storage::StorageRefused;
 use crate::store::webhooks::{AttemptEnd, DeliveryRecord, Disabled, NewDelivery, Salt, WebhookRecord};
 use crate::store::{LeaseIs, Leased, NewJob, Once, Store, Submitted};
-use mpegflow_protocol::ids::{JobId, MessageId};
+use mpegflow_protocol::control;
+use mpegflow_protocol::failure::{Failure, FailureCode};
+use mpegflow_protocol::ids::{JobId, MessageId, UploadId};
 use mpegflow_protocol::webhook::{DeliveryState, MessageType};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,6 +30,83 @@ pub async fn all(store: Arc<dyn Store>) {
     fan_out(&store).await;
     claims(&store).await;
     attempts(&*store).await;
+    own_storage(&store).await;
+    quarantined_inputs(&*store).await;
+}
+
+/// A place of that prefix in one bucket.
+fn place(prefix: &str) -> OwnStorage {
+    OwnStorage::new(control::Storage {
+        bucket: "films".into(),
+        prefix: prefix.into(),
+        endpoint: None,
+        region: None,
+        path_style: false,
+        role_arn: None,
+        secret: Some("name".into()),
+    })
+    .unwrap()
+}
+
+async fn own_storage(store: &Arc<dyn Store>) {
+    let empty = store.ensure_tenant("own storage", fresh_id(), T0).await.unwrap();
+    let other = store.ensure_tenant("other own storage", fresh_id(), T0).await.unwrap();
+    let used = make(&**store, "own storage in use").await.tenant;
+    let set =
+        async |tenant, storage: Option<&OwnStorage>| store.set_storage(tenant, storage, false).await.unwrap();
+    assert_eq!(store.storage_of(empty).await.unwrap(), None);
+    assert_eq!(set(empty, Some(&place("a/"))).await, Ok(()));
+    assert_eq!(store.storage_of(empty).await.unwrap(), Some(place("a/")));
+    assert_eq!(store.storages().await.unwrap(), [(empty, place("a/"))]);
+    assert_eq!(set(fresh_id(), Some(&place("b/"))).await, Err(StorageRefused::NoTenant));
+    for theirs in ["", "a/", "a/b/"] {
+        let no = StorageRefused::Overlaps("own storage".into());
+        assert_eq!(set(other, Some(&place(theirs))).await, Err(no), "{theirs}");
+    }
+    assert_eq!(set(empty, Some(&place("c/"))).await, Ok(()), "there is nothing in the old place");
+    // What has objects keeps them where they are, and may be reached another way.
+    assert_eq!(set(used, Some(&place("a/"))).await, Err(StorageRefused::InUse));
+    assert_eq!(set(used, None).await, Ok(()), "it stays where it is");
+    assert_eq!(store.set_storage(used, Some(&place("a/")), true).await.unwrap(), Ok(()));
+    assert_eq!(set(used, None).await, Err(StorageRefused::InUse));
+    let role = Access::Role("arn:aws:iam::123456789012:role/r".into());
+    let rotated = OwnStorage { access: role, region: "eu-west-1".into(), ..place("a/") };
+    assert_eq!(set(used, Some(&rotated)).await, Ok(()));
+    assert_eq!(store.storage_of(used).await.unwrap(), Some(rotated));
+    // Of two that want the same place at once, one has it.
+    let mut wants = Vec::new();
+    for n in 0..8 {
+        let tenant = store.ensure_tenant(&format!("wants a place {n}"), fresh_id(), T0).await.unwrap();
+        let store = Arc::clone(store);
+        wants.push(tokio::spawn(async move {
+            store.set_storage(tenant, Some(&place("d/")), false).await.unwrap()
+        }));
+    }
+    let wants = futures_util::future::join_all(wants).await;
+    assert_eq!(wants.into_iter().filter(|set| set.as_ref().unwrap().is_ok()).count(), 1);
+    // A deleted tenant's stays until nothing is left there.
+    assert_eq!(store.delete_tenant("own storage", T0).await.unwrap(), Some(empty));
+    assert_eq!(store.storage_of(empty).await.unwrap(), Some(place("c/")));
+    assert!(store.finish_tenant(empty, T0).await.unwrap());
+    assert_eq!(store.storage_of(empty).await.unwrap(), None);
+    assert_eq!(set(other, Some(&place("c/"))).await, Ok(()), "the place is free");
+}
+
+async fn quarantined_inputs(store: &dyn Store) {
+    let made = make(store, "quarantined inputs").await;
+    let input = |version: u128| {
+        let upload = UploadId::from_u128(version);
+        NewJob { upload, object_size: Some(7), ..new_job(&made) }
+    };
+    let job = input(1);
+    assert_eq!(store.submit(&job, None, T0).await.unwrap(), Once::Done(Submitted::Created));
+    let Leased::Granted(live) = store.lease(&lease_of(job.task_id, made.worker, T0)).await.unwrap() else {
+        panic!()
+    };
+    let failure = Failure::new(FailureCode::LockViolation, "x");
+    settle(store, &live.claim, LeaseIs::Held, T0, &Ending::Failed { failure, evidence: None }).await;
+    assert_eq!(store.submit(&input(1), None, T0).await.unwrap(), Once::Done(Submitted::Quarantined));
+    assert_eq!(store.submit(&input(2), None, T0).await.unwrap(), Once::Done(Submitted::Created));
 }
 
 async fn limits(store: &dyn Store) {
@@ -91,7 +172,7 @@ async fn pins(store: &Arc<dyn Store>) {
         store.pin_input(&claim, 1, "of another input").await.unwrap().as_deref(),
         Some("of another input")
     );
-    store.garbage(1_000).await.unwrap();
+    store.garbage(&[], 1_000).await.unwrap();
     assert_eq!(store.pin_input(&claim, 0, "another").await.unwrap(), pinned, "kept while the attempt lives");
     for forged in [Claim { epoch: claim.epoch + 1, ..claim }, Claim { worker: fresh_id(), ..claim }] {
         assert_eq!(store.pin_input(&forged, 0, "forged").await.unwrap(), None);

@@ -361,7 +361,7 @@ async fn housekeeping(store: &dyn Store) {
     let made = make(store, "housekeeping").await;
     let (_, task) = submit(store, &made).await;
     let claim = lease(store, task, made.worker).await;
-    let listed = async || store.garbage(1_000).await.unwrap().iter().any(|g| g.attempt == claim.attempt);
+    let listed = async || store.garbage(&[], 1_000).await.unwrap().iter().any(|g| g.attempt == claim.attempt);
     assert!(!listed().await, "a live attempt keeps its files");
     assert!(store.keeps_files(claim.attempt).await.unwrap());
     settle(store, &claim, LeaseIs::Held, T0, &failed(FailureCode::InputCorrupt)).await;

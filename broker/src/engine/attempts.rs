@@ -2,7 +2,7 @@
 
 use super::live::Live;
 use super::{Counters, Engine, Notice};
-use crate::model::{Claim, LiveAttempt, Part, ReadyTask, Time, WorkerRecord};
+use crate::model::{Claim, InputSource, LiveAttempt, Part, ReadyTask, Time, WorkerRecord};
 use crate::objects::{Body, BodyError, Bytestream, Key, ObjectError, PartHead};
 use crate::plan::bans::Bans;
 use crate::plan::budget;
@@ -394,20 +394,24 @@ impl Engine {
         if range.end > total || range.start > range.end {
             return Err(CallError::Range(total));
         }
-        let key = match *source {
-            crate::model::InputSource::Upload { upload, .. } => Key::Upload(attempt.tenant, upload),
-            crate::model::InputSource::Object { job, attempt: made_by, output, .. } => {
-                Key::Output(attempt.tenant, job, made_by, output)
+        let key = match source {
+            InputSource::Upload { upload, .. } => Key::Upload(attempt.tenant, *upload),
+            InputSource::Object { job, attempt: made_by, output, .. } => {
+                Key::Output(attempt.tenant, *job, *made_by, *output)
             }
-            crate::model::InputSource::Output { attempt: made_by, output, .. } => {
-                Key::Output(attempt.tenant, attempt.job, made_by, output)
+            InputSource::Stored { key, .. } => Key::Stored(attempt.tenant, key.clone()),
+            InputSource::Output { attempt: made_by, output, .. } => {
+                Key::Output(attempt.tenant, attempt.job, *made_by, *output)
             }
         };
         // An empty input may never have had a file.
-        let bytes: Bytestream = if range.is_empty() {
-            Box::pin(futures_util::stream::empty())
-        } else {
-            self.read_pinned(&attempt, &live, input, &key, range.clone()).await?
+        let bytes: Bytestream = match source {
+            _ if range.is_empty() => Box::pin(futures_util::stream::empty()),
+            // The version that the job came with is the only one, for all its attempts.
+            InputSource::Stored { version, .. } => {
+                self.objects.read_version(&key, range.clone(), version).await.map_err(CallError::Objects)?
+            }
+            _ => self.read_pinned(&attempt, &live, input, &key, range.clone()).await?,
         };
         Counters::add(&self.counters.bytes_to_workers, range.end.saturating_sub(range.start));
         let bytes =

@@ -1,9 +1,10 @@
 //! Pools of a cluster, their workers, and whether they may have work. What decides is looked at once a second for all workers
 //! together; what must not be late by a second (a cordon, a closed pool) is asked again by the lease itself.
 
-use super::{CallError, Engine};
+use super::{CallError, Engine, StorageError};
 use crate::enrol::{self, Account, Pod};
 use crate::model::{Time, WorkerRecord};
+use crate::objects::own::OwnStorage;
 use crate::store::StoreError;
 use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict};
 use mpegflow_protocol::control;
@@ -214,9 +215,10 @@ impl Engine {
     /// Makes a tenant the copy of its resource.
     ///
     /// # Errors
-    /// The store failed.
-    pub async fn push_tenant(&self, tenant: &PushedTenant) -> Result<Pushed, StoreError> {
-        self.store.put_tenant(tenant, self.now()).await
+    /// Its storage cannot be one, or the store failed.
+    pub async fn push_tenant(&self, id: TenantId, tenant: control::Tenant) -> Result<Pushed, StorageError> {
+        let storage = tenant.storage.clone().map(|raw| self.checked_storage(raw)).transpose()?;
+        Ok(self.store.put_tenant(&pushed_tenant(id, tenant, storage), self.now()).await?)
     }
 
     /// What is seen of every pool that was pushed.
@@ -269,8 +271,7 @@ impl Engine {
     }
 }
 
-/// The limits of a tenant that are pushed.
-pub fn pushed_tenant(id: TenantId, tenant: control::Tenant) -> PushedTenant {
+fn pushed_tenant(id: TenantId, tenant: control::Tenant, storage: Option<OwnStorage>) -> PushedTenant {
     let limits = crate::model::TenantLimits {
         unfinished_jobs: tenant.unfinished_jobs,
         running_tasks: tenant.running_tasks,
@@ -284,6 +285,7 @@ pub fn pushed_tenant(id: TenantId, tenant: control::Tenant) -> PushedTenant {
         generation: tenant.observed_generation,
         weight: tenant.weight,
         limits,
+        storage,
     }
 }
 

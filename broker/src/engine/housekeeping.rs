@@ -3,8 +3,8 @@
 use super::{CallError, Engine};
 use crate::model::{Time, UploadRecord};
 use crate::state::Ending;
-use crate::store::{LeaseIs, StoreError};
-use mpegflow_protocol::ids::{AttemptId, UploadId};
+use crate::store::{Garbage, LeaseIs, StoreError};
+use mpegflow_protocol::ids::{AttemptId, TenantId, UploadId};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -23,6 +23,11 @@ const LOGS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Notes of the outbox that are relayed at once.
 const NOTES: u32 = 1_000;
+
+/// Attempts whose files are removed in one go.
+const GARBAGE: u32 = 1_000;
+/// Tenants that a sweep leaves out at most before it gives up until the next.
+const MOST_LEFT_OUT: usize = 1_000;
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -114,18 +119,7 @@ impl Engine {
     /// # Errors
     /// The store failed. Storage that fails is tried again at the next sweep.
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
-        let mut swept = Swept::default();
-        for garbage in self.store.garbage(1_000).await? {
-            match self.objects.remove_attempt(garbage.tenant, garbage.job, garbage.attempt).await {
-                Ok(()) => {
-                    self.store.swept(garbage.attempt).await?;
-                    swept.attempts = swept.attempts.saturating_add(1);
-                }
-                Err(e) => {
-                    tracing::warn!(error = %e, attempt = %garbage.attempt, "cannot remove an attempt's files")
-                }
-            }
-        }
+        let mut swept = Swept { attempts: self.sweep_attempts().await?, ..Swept::default() };
         swept.jobs = self.purge().await?;
         let now = self.now();
         let idle = u64::try_from(IDLE_UPLOAD.as_millis()).unwrap_or(u64::MAX);
@@ -142,6 +136,35 @@ impl Engine {
         let old = u64::try_from(LOGS.as_millis()).unwrap_or(u64::MAX);
         self.store.forget_logs(now.minus_ms(old)).await?;
         Ok(swept)
+    }
+
+    async fn sweep_attempts(&self) -> Result<u64, StoreError> {
+        let mut swept = 0_u64;
+        // One whose own storage does not answer keeps nobody else's files from being removed.
+        let mut without: Vec<TenantId> = Vec::new();
+        loop {
+            let some = self.store.garbage(&without, GARBAGE).await?;
+            let all = some.len() < usize::try_from(GARBAGE).unwrap_or(usize::MAX);
+            let before = (swept, without.len());
+            for Garbage { tenant, job, attempt } in some {
+                if without.contains(&tenant) {
+                    continue;
+                }
+                match self.objects.remove_attempt(tenant, job, attempt).await {
+                    Ok(()) => {
+                        self.store.swept(attempt).await?;
+                        swept = swept.saturating_add(1);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, %attempt, "cannot remove an attempt's files");
+                        without.push(tenant);
+                    }
+                }
+            }
+            if all || before == (swept, without.len()) || without.len() >= MOST_LEFT_OUT {
+                return Ok(swept);
+            }
+        }
     }
 
     /// Removes files that no row knows: what a crash between a file and its row, or a deletion and its file, left over. A row is

@@ -2,24 +2,25 @@
 
 use super::{Engine, Notice, render};
 use crate::model::{InputSource, JobRecord, JobView, ManifestEntry};
-use crate::objects::{Bytestream, Key, ObjectError};
+use crate::objects::{Bytestream, Found, Key, ObjectError};
 use crate::plan::estimate::Exceeded;
 use crate::plan::graph;
 use crate::plan::playlists::{self, Playlist};
 use crate::plan::presets::{Contradiction, PresetName};
-use crate::secret::fresh_id;
+use crate::secret::{fresh_id, sha256};
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
 use mpegflow_protocol::api::{Job, JobPage, JobState, TaskState};
 use mpegflow_protocol::encoder::VideoCodec;
-use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
+use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId, UploadId};
 use mpegflow_protocol::job::{InputRef, JobSpec};
+use mpegflow_protocol::path::{self, BadKey, StoredKey};
 use mpegflow_protocol::task::TaskSpec;
-use mpegflow_protocol::{path, text, to_json};
+use mpegflow_protocol::{limits, text, to_json};
 use std::ops::Range;
 
-/// An object of a job.
+/// An object of a job, as it is served.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Found {
+pub enum Served {
     /// One that is stored.
     File(ManifestEntry),
     /// A playlist that is written for whoever asks.
@@ -46,11 +47,23 @@ pub enum SubmitError {
     /// The tenant has no such object.
     #[error("there is no such object")]
     NoObject,
+    /// The tenant has no storage of its own.
+    #[error("the tenant has no storage of its own")]
+    NoStorage,
+    /// The tenant's own storage has no such object.
+    #[error("the tenant's own storage has no such object")]
+    NoStored,
+    /// The key is none.
+    #[error("the key is none")]
+    Key(#[source] BadKey),
+    /// The object is longer than is accepted.
+    #[error("the object has {0} bytes")]
+    TooLarge(u64),
     /// The upload is not finished.
     #[error("the upload is not finished")]
     Unfinished,
-    /// The upload is quarantined.
-    #[error("the upload is quarantined")]
+    /// The input is quarantined.
+    #[error("the input is quarantined")]
     Quarantined,
     /// Another job has the path that the output was to have.
     #[error("job {0} has the path")]
@@ -135,18 +148,22 @@ impl Engine {
         let preset = PresetName::find(&spec.preset)
             .ok_or_else(|| SubmitError::UnknownPreset(text::clean(&spec.preset, 64)))?;
         preset.check(&spec).map_err(SubmitError::Contradiction)?;
-        let limits = self.limits(tenant).await?;
-        copying(&mut spec, preset, limits.copy)?;
+        let own = self.limits(tenant).await?;
+        copying(&mut spec, preset, own.copy)?;
         let now = self.now();
+        // No upload has the id that comes with an object: whatever asks for the job's upload finds none.
         let (upload, object) = match &spec.input {
             InputRef::Upload(upload) => (*upload, None),
-            // No upload has this id: whatever asks for the job's upload finds none.
             InputRef::Object(path) => (fresh_id(), Some(self.input_object(tenant, path).await?)),
+            InputRef::Storage(key) => {
+                let (id, object) = self.stored_object(tenant, key).await?;
+                (id, Some(object))
+            }
         };
         // The plan needs the size; the transaction looks at the upload again.
         let record = self.store.upload(tenant, upload).await?;
-        let size = object.or(record.as_ref().map(|u| InputSource::Upload { upload, size: u.size }));
-        let size = size.map_or(0, |source| source.size());
+        let object_size = object.as_ref().map(InputSource::size);
+        let size = object_size.or(record.as_ref().map(|u| u.size)).unwrap_or(0);
         if record.is_some_and(|u| u.received == u.size) {
             // Usually done already, by the call that brought the last byte.
             self.objects.finish_upload(tenant, upload, size).await.map_err(|e| match e {
@@ -183,14 +200,14 @@ impl Engine {
             None,
         ));
         let pool = PoolName::default();
-        let quotas = limits.quotas;
+        let quotas = own.quotas;
         let new = NewJob {
             id,
             tenant,
             spec,
             path: folder,
             upload,
-            object_size: object.map(|object| object.size()),
+            object_size,
             task_id: fresh_id(),
             task,
             pool: pool.clone(),
@@ -228,6 +245,30 @@ impl Engine {
         let found = view.objects.into_iter().find(|object| object.name == name);
         let found = found.ok_or(SubmitError::NoObject)?;
         Ok(InputSource::Object { job, attempt: found.attempt, output: found.output, size: found.size })
+    }
+
+    /// An object of the tenant's own storage as it is now, and the id that this version of it always has: what is known of it, a
+    /// quarantine too, holds for whichever job names it.
+    async fn stored_object(
+        &self,
+        tenant: TenantId,
+        key: &str,
+    ) -> Result<(UploadId, InputSource), SubmitError> {
+        let key: StoredKey = key.parse().map_err(SubmitError::Key)?;
+        if self.store.storage_of(tenant).await?.is_none() {
+            return Err(SubmitError::NoStorage);
+        }
+        let named = Key::Stored(tenant, key.clone());
+        let Found { size, version } = self.objects.look_up(&named).await.map_err(|e| match e {
+            ObjectError::Missing => SubmitError::NoStored,
+            e => SubmitError::Objects(e),
+        })?;
+        if size > limits::MAX_UPLOAD {
+            return Err(SubmitError::TooLarge(size));
+        }
+        let identity = format!("{tenant}\n{}\n{version}\n{size}", key.as_str());
+        let id = sha256(identity.as_bytes()).first_chunk().map_or(0, |id| u128::from_be_bytes(*id));
+        Ok((UploadId::from_u128(id), InputSource::Stored { key, version, size }))
     }
 
     /// A job of the tenant.
@@ -319,17 +360,17 @@ impl Engine {
     ///
     /// # Errors
     /// There is none.
-    pub async fn object(&self, tenant: TenantId, job: JobId, name: &str) -> Result<Found, JobError> {
+    pub async fn object(&self, tenant: TenantId, job: JobId, name: &str) -> Result<Served, JobError> {
         let view = self.store.job(tenant, job).await?.ok_or(JobError::NotFound)?;
         if let Some(entry) = view.objects.iter().find(|o| o.name == name) {
-            return Ok(Found::File(entry.clone()));
+            return Ok(Served::File(entry.clone()));
         }
         let playable = playlists::of(&view).ok_or(JobError::NotFound)?;
         if let Some(list) = playable.lists.into_iter().find(|list| list.name == name) {
             let lasting = view.job.state == JobState::Succeeded;
-            return Ok(Found::Playlist { list, lasting });
+            return Ok(Served::Playlist { list, lasting });
         }
-        playable.files.into_iter().find(|file| file.name == name).map(Found::File).ok_or(JobError::NotFound)
+        playable.files.into_iter().find(|file| file.name == name).map(Served::File).ok_or(JobError::NotFound)
     }
 
     /// The job of the tenant whose output is to be found in a folder.

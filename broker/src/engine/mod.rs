@@ -19,6 +19,7 @@ mod render;
 mod retention;
 mod settle;
 mod spend;
+mod storage;
 mod uploads;
 mod waiting;
 mod webhooks;
@@ -29,7 +30,7 @@ pub use bans::Used;
 pub use cluster::PodRefused;
 pub use dispatch::Repaired;
 pub use housekeeping::{Swept, expires};
-pub use jobs::{Found, JobError, SubmitError};
+pub use jobs::{JobError, Served, SubmitError};
 pub use keys::{Caller, CallerError, NewKey, RotateError, TokenError, Tokens};
 pub use leader::Leadership;
 pub use limits::Limits;
@@ -38,12 +39,14 @@ pub use meters::Meters;
 pub use presence::{Connected, Presence};
 pub use rate::{Rate, Throttle};
 pub use retention::Retained;
+pub use storage::StorageError;
 pub use uploads::{Checksum, ChecksumAlgorithm, UploadError, Writes};
 pub use webhooks::WebhookError;
 
 use crate::capability::Capabilities;
 use crate::model::{Clock, StoredEvent, Time};
 use crate::objects::Objects;
+use crate::objects::own::Setup;
 use crate::plan::Settings;
 use crate::plan::estimate::Caps;
 use crate::queue::Queue;
@@ -112,6 +115,8 @@ pub struct Parts {
     pub webhook_secrets: crate::webhooks::secret::Secrets,
     /// Where webhooks may be.
     pub webhook_policy: crate::webhooks::Policy,
+    /// What tenants' own storage may be.
+    pub storage: Arc<Setup>,
 }
 
 /// Counters for the metrics.
@@ -166,6 +171,7 @@ pub struct Engine {
     webhook_secrets: crate::webhooks::secret::Secrets,
     webhook_policy: crate::webhooks::Policy,
     webhook_counts: crate::webhooks::sender::Counts,
+    storage: Arc<Setup>,
     /// What verifies tokens, and what each of them may do.
     tokens: Option<(Arc<dyn Tokens>, Scopes)>,
 }
@@ -204,6 +210,7 @@ impl Engine {
             webhook_secrets: parts.webhook_secrets,
             webhook_policy: parts.webhook_policy,
             webhook_counts: crate::webhooks::sender::Counts::default(),
+            storage: parts.storage,
             tokens: None,
         }
     }

@@ -9,6 +9,7 @@ use crate::secret::{self, fresh_id};
 use crate::state::{self, Ending, JobMove, TaskMove};
 use crate::store::{Closing, End, Known, LeaseIs, Outcome, Settled};
 use mpegflow_protocol::evidence::Evidence;
+use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::task::TaskResult;
 use mpegflow_protocol::worker::{Complete, Fail, OutputDigest};
 use mpegflow_protocol::{limits, text};
@@ -98,9 +99,25 @@ impl Engine {
     /// The lease is over.
     pub async fn fail(&self, grant: Granted, fail: Fail) -> Result<(), CallError> {
         let evidence = fail.evidence.map(clean_evidence);
-        let ending =
-            Ending::Failed { failure: fail.failure.cleaned(), evidence: evidence.clone().map(Box::new) };
+        let failure = self.of_own_storage(&grant.0, fail.failure.cleaned()).await?;
+        let ending = Ending::Failed { failure, evidence: evidence.clone().map(Box::new) };
         self.settle(&grant.0, evidence.as_ref(), LeaseIs::Held, &ending).await.map(drop)
+    }
+
+    /// What a worker reports of storage, for the tenant of an attempt: a worker is not told whose storage it is, nor what it said.
+    async fn of_own_storage(&self, claim: &Claim, failure: Failure) -> Result<Failure, CallError> {
+        if failure.code != FailureCode::StorageError {
+            return Ok(failure);
+        }
+        let tenant = match self.live.get(claim) {
+            Some(live) => live.tenant,
+            None => self.store.live_attempt(claim).await?.ok_or(CallError::LeaseLost)?.tenant,
+        };
+        let Some(own) = self.store.storage_of(tenant).await? else { return Ok(failure) };
+        let message = self.objects.trouble(tenant).unwrap_or_else(|| {
+            format!("the tenant's own bucket `{}` could not be read or written", own.bucket)
+        });
+        Ok(Failure::new(FailureCode::TenantStorage, message))
     }
 
     /// Gives an attempt back, uncounted.

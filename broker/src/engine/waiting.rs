@@ -96,8 +96,9 @@ impl Engine {
 
     /// Looks whether storage answers: a request, so every few seconds is enough.
     pub async fn look_at_storage(&self) {
-        let answers = matches!(tokio::time::timeout(PATIENCE, self.objects.ping()).await, Ok(Ok(())));
-        self.lookout.change(|around| around.storage = answers);
+        let ping = tokio::time::timeout(PATIENCE, self.objects.ping());
+        let (answers, ()) = tokio::join!(ping, self.objects.look_at_trouble());
+        self.lookout.change(|around| around.storage = matches!(answers, Ok(Ok(()))));
     }
 
     /// Why the job waits, where it does.
@@ -109,15 +110,26 @@ impl Engine {
         }
         let task = view.tasks.iter().find(|task| task.state == TaskState::Ready)?;
         let gate = self.gate(&view.job.pool);
-        Some(why(task, (&view.job.pool, gate.as_deref()), full, &self.lookout.around(), self.now()))
+        let own = self.objects.trouble(view.job.tenant);
+        let of_tenant = OfTenant { full, trouble: own.as_deref() };
+        Some(why(task, (&view.job.pool, gate.as_deref()), of_tenant, &self.lookout.around(), self.now()))
     }
+}
+
+/// What a job may wait for because it is its tenant's.
+#[derive(Clone, Copy)]
+struct OfTenant<'a> {
+    /// It has as many tasks running as it may.
+    full: bool,
+    /// Its own storage does not do its part.
+    trouble: Option<&'a str>,
 }
 
 /// The first reason that holds.
 fn why(
     task: &TaskRecord,
     (pool, gate): (&PoolName, Option<&str>),
-    full: bool,
+    of_tenant: OfTenant<'_>,
     around: &Around,
     now: Time,
 ) -> Waiting {
@@ -134,7 +146,16 @@ fn why(
         let message = "The tenant has as many tasks running as it may. It starts when one of them has ended.";
         waiting(WaitingReason::Quota, message.into())
     };
-    broken(around).or_else(|| full.then(quota)).unwrap_or_else(|| of_pool(pool, around, gate))
+    let own = || {
+        let message = of_tenant.trouble.map(|trouble| {
+            format!("Storage does not do its part: {trouble}. The broker's operator has to look. The job is tried all the same.")
+        });
+        message.map(|message| waiting(WaitingReason::StorageDown, message))
+    };
+    broken(around)
+        .or_else(own)
+        .or_else(|| of_tenant.full.then(quota))
+        .unwrap_or_else(|| of_pool(pool, around, gate))
 }
 
 fn waiting(reason: WaitingReason, message: String) -> Waiting {
@@ -238,10 +259,15 @@ mod tests {
             (task(NOW), well, WaitingReason::Starting, "free"),
         ] {
             let gate = (expected == WaitingReason::Gate).then_some("on node n1: the API server answers");
-            let waiting = why(&task, (&pool, gate), expected == WaitingReason::Quota, &around, NOW);
+            let of_tenant = OfTenant { full: expected == WaitingReason::Quota, trouble: None };
+            let waiting = why(&task, (&pool, gate), of_tenant, &around, NOW);
             assert_eq!(waiting.reason, expected);
             assert!(waiting.message.contains(part), "{}", waiting.message);
             assert_eq!(waiting.until.is_some(), expected == WaitingReason::RetryLater);
         }
+        let own = OfTenant { full: true, trouble: Some("the tenant's own bucket `films` is not there") };
+        let waiting = why(&task(NOW), (&pool, None), own, &Around::default(), NOW);
+        assert_eq!(waiting.reason, WaitingReason::StorageDown);
+        assert!(waiting.message.contains("`films`"), "{}", waiting.message);
     }
 }

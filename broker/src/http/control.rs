@@ -5,7 +5,7 @@ use super::problem::{Kind, Problem};
 use super::serve::TlsPeer;
 use super::worker::refused_token;
 use crate::ca::{Ca, CaError, WORKER_CERTIFICATE, Who};
-use crate::engine::{Engine, cluster};
+use crate::engine::{Engine, StorageError};
 use crate::enrol::{self, Account, Enrolment};
 use crate::queue::MAX_WEIGHT;
 use crate::store::identity::{PoolRecord, Pushed, Verdict};
@@ -81,6 +81,7 @@ fn pushed(what: Pushed) -> Result<StatusCode, Problem> {
             Err(Problem::new(Kind::Conflict).detail(format!("generation {here} is here already")))
         }
         Pushed::Taken(by) => Err(Problem::new(Kind::Conflict).detail(format!("this is taken by {by}"))),
+        Pushed::Storage(no) => Err(Problem::new(Kind::Conflict).field("storage").detail(format!("{no}."))),
         Pushed::Missing(field) => Err(Problem::new(Kind::InvalidField)
             .field(field)
             .detail(format!("the {field} was not pushed yet"))),
@@ -121,7 +122,17 @@ async fn put_tenant(
     if !(1..=MAX_WEIGHT).contains(&tenant.weight) {
         return Err(Problem::new(Kind::InvalidField).field("weight"));
     }
-    pushed(app.engine.push_tenant(&cluster::pushed_tenant(id, tenant)).await?)
+    match app.engine.push_tenant(id, tenant).await {
+        Ok(done) => pushed(done),
+        Err(StorageError::Bad(bad)) => {
+            Err(Problem::new(Kind::InvalidField).field("storage").detail(format!("{bad}.")))
+        }
+        Err(StorageError::Store(e)) => Err(e.into()),
+        Err(error) => {
+            tracing::error!(%error, "a tenant's storage was not set");
+            Err(Problem::new(Kind::Internal))
+        }
+    }
 }
 
 async fn put_pool(

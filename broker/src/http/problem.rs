@@ -32,6 +32,12 @@ pub enum Kind {
     UnknownUpload,
     /// There is no such object.
     UnknownObject,
+    /// The tenant has no storage of its own.
+    NoStorage,
+    /// The tenant's own storage does not do its part.
+    TenantStorage,
+    /// The input is another one than it was.
+    InputChanged,
     /// The upload is not finished.
     UploadUnfinished,
     /// The upload is quarantined.
@@ -96,6 +102,9 @@ impl Kind {
             Self::UnknownPreset => ("unknown_preset", 422, "There is no such preset"),
             Self::UnknownUpload => ("unknown_upload", 422, "There is no such upload"),
             Self::UnknownObject => ("unknown_object", 422, "There is no such object"),
+            Self::NoStorage => ("no_storage", 422, "The tenant has no storage of its own"),
+            Self::TenantStorage => ("tenant_storage", 503, "The tenant's storage does not do its part"),
+            Self::InputChanged => ("input_changed", 412, "The input is another one than it was"),
             Self::UploadUnfinished => ("upload_unfinished", 409, "The upload is not finished"),
             Self::InputQuarantined => ("input_quarantined", 409, "The upload is quarantined"),
             Self::OffsetMismatch => ("offset_mismatch", 409, "The upload has got elsewhere"),
@@ -165,11 +174,27 @@ impl Problem {
         self
     }
 
+    /// What a tenant learns of storage: of its own, what that said.
+    fn tenants_storage(error: &ObjectError) -> Self {
+        match error {
+            ObjectError::Own { bucket, reason } => {
+                tracing::warn!(bucket, reason, "a tenant's own storage does not do its part");
+                Self::new(Kind::TenantStorage)
+                    .detail(format!("The bucket `{bucket}`: {reason}. Whoever runs the broker has to look at bucket, role or secret. What was acknowledged is kept."))
+                    .header(header::RETRY_AFTER, "30")
+            }
+            error => Self::storage(error),
+        }
+    }
+
     /// A failure of the broker itself: the chain goes to the log, the client learns only that it happened.
     /// Storage that fails may work again soon; an object that is not what it has to be will not.
     fn storage(error: &ObjectError) -> Self {
+        if matches!(error, ObjectError::Changed) {
+            return Self::new(Kind::InputChanged);
+        }
         let internal = Self::internal(error);
-        if !matches!(error, ObjectError::Io { .. }) {
+        if !matches!(error, ObjectError::Io { .. } | ObjectError::Own { .. }) {
             return internal;
         }
         Self::new(Kind::NotReady)
@@ -278,7 +303,7 @@ impl From<UploadError> for Problem {
                 "The body broke off. What was acknowledged is kept; ask for the offset and go on from there.",
             ),
             UploadError::Full => full(),
-            UploadError::Objects(e) => Self::storage(&e),
+            UploadError::Objects(e) => Self::tenants_storage(&e),
             UploadError::Store(e) => e.into(),
         }
     }
@@ -317,9 +342,19 @@ impl From<SubmitError> for Problem {
             SubmitError::Unfinished => Self::new(Kind::UploadUnfinished)
                 .detail("Send the rest of the upload first.")
                 .field("input.upload"),
+            SubmitError::NoStorage => Self::new(Kind::NoStorage)
+                .detail("Upload the file, or have whoever runs the broker give this tenant storage of its own.")
+                .field("input.storage"),
+            SubmitError::NoStored => {
+                Self::new(Kind::UnknownObject).detail("There is no such object in the tenant's storage.").field("input.storage")
+            }
+            SubmitError::Key(bad) => Self::new(Kind::InvalidField).detail(format!("{bad}.")).field("input.storage"),
+            SubmitError::TooLarge(size) => Self::new(Kind::TooLarge)
+                .detail(format!("The object has {size} bytes; at most {} are accepted.", mpegflow_protocol::limits::MAX_UPLOAD))
+                .field("input.storage"),
             SubmitError::Quarantined => Self::new(Kind::InputQuarantined)
-                .detail("An earlier job on this upload broke a lock or the codec's protocol; it is not decoded again.")
-                .field("input.upload"),
+                .detail("An earlier job on this input broke a lock or the codec's protocol; it is not decoded again.")
+                .field("input"),
             SubmitError::Path(e) => e.into(),
             SubmitError::PathTaken(job) => Self::new(Kind::PathTaken)
                 .detail(format!("The output of {job} is there. Use another path, such as one with {{job}} in it."))
@@ -336,7 +371,7 @@ impl From<SubmitError> for Problem {
                 .header(header::RETRY_AFTER, next_day_s.to_string()),
             SubmitError::KeyReused => key_reused(),
             SubmitError::Objects(ObjectError::Full) => full(),
-            SubmitError::Objects(e) => Self::storage(&e),
+            SubmitError::Objects(e) => Self::tenants_storage(&e),
             SubmitError::Store(e) => e.into(),
         }
     }
@@ -351,7 +386,7 @@ impl From<JobError> for Problem {
             JobError::Active => Self::new(Kind::JobActive)
                 .detail("The job has not ended. Cancel it and wait for its end, then delete it."),
             JobError::KeyReused => key_reused(),
-            JobError::Objects(e) => Self::storage(&e),
+            JobError::Objects(e) => Self::tenants_storage(&e),
             JobError::Store(e) => e.into(),
         }
     }

@@ -4,7 +4,7 @@ use super::openapi;
 use super::problem::{Kind, Problem};
 use super::range::{self, Wanted};
 use super::{auth, body, cors, sse, tus};
-use crate::engine::{Engine, Found};
+use crate::engine::{Engine, Served};
 use crate::model::ManifestEntry;
 use crate::plan::playlists::{self, Playlist};
 use crate::plan::presets::PresetName;
@@ -371,12 +371,12 @@ async fn send_object(
     head: axum::http::request::Parts,
 ) -> Answer {
     let entry = match app.engine.object(tenant, job, name).await? {
-        Found::File(entry) => {
+        Served::File(entry) => {
             Stored { size: entry.size, digest: entry.digest.clone(), from: Source::File(entry) }
         }
         // It is another one the next time that somebody asks.
-        Found::Playlist { list, lasting: false } => return Ok(growing(&head.method, list)),
-        Found::Playlist { list, lasting: true } => Stored {
+        Served::Playlist { list, lasting: false } => return Ok(growing(&head.method, list)),
+        Served::Playlist { list, lasting: true } => Stored {
             size: u64::try_from(list.text.len()).unwrap_or(u64::MAX),
             digest: list.digest(),
             from: Source::Text(list.text),

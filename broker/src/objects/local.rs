@@ -31,8 +31,13 @@ impl LocalObjects {
         Ok(Self { root })
     }
 
+    /// Where an object is. What a tenant names is nowhere here.
+    fn place(&self, key: &Key) -> Result<PathBuf, ObjectError> {
+        if key.is_ours() { Ok(self.root.join(key.path())) } else { Err(ObjectError::Missing) }
+    }
+
     async fn writable(&self, key: &Key) -> Result<File, ObjectError> {
-        let path = self.root.join(key.path());
+        let path = self.place(key)?;
         if let Some(dir) = path.parent() {
             make_dir(dir).await?;
         }
@@ -45,7 +50,7 @@ impl LocalObjects {
         let file = if size == 0 {
             self.writable(key).await?
         } else {
-            let open = File::options().write(true).open(self.root.join(key.path())).await;
+            let open = File::options().write(true).open(self.place(key)?).await;
             open.map_err(|e| failed("open an object", e))?
         };
         let len = file.metadata().await.map_err(|e| failed("look at an object", e))?.len();
@@ -57,7 +62,7 @@ impl LocalObjects {
         }
         file.sync_all().await.map_err(|e| failed("sync an object", e))?;
         // The name has to survive a power cut as well as the bytes do.
-        let path = self.root.join(key.path());
+        let path = self.place(key)?;
         for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)) {
             let dir = File::open(dir).await.map_err(|e| failed("open a folder", e))?;
             dir.sync_all().await.map_err(|e| failed("sync a folder", e))?;
@@ -146,7 +151,7 @@ impl Objects for LocalObjects {
     }
 
     async fn read(&self, key: &Key, range: Range<u64>) -> Result<Bytestream, ObjectError> {
-        let open = File::open(self.root.join(key.path())).await;
+        let open = File::open(self.place(key)?).await;
         let mut file = open.map_err(|e| failed("open an object", e))?;
         let len = file.metadata().await.map_err(|e| failed("look at an object", e))?.len();
         if len < range.end {

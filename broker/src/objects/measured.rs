@@ -1,6 +1,6 @@
 //! Storage that is measured: every operation's time, by whatever adapter is inside.
 
-use super::{Appended, Body, Bytestream, Key, ObjectError, Objects, PartHead};
+use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, PartHead};
 use crate::engine::Meters;
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
@@ -72,6 +72,18 @@ impl Objects for Measured {
         version: &str,
     ) -> Result<Bytestream, ObjectError> {
         self.measure("read", self.inner.read_version(key, range, version)).await
+    }
+
+    async fn look_up(&self, key: &Key) -> Result<Found, ObjectError> {
+        self.measure("look_up", self.inner.look_up(key)).await
+    }
+
+    fn trouble(&self, tenant: TenantId) -> Option<String> {
+        self.inner.trouble(tenant)
+    }
+
+    async fn look_at_trouble(&self) {
+        self.inner.look_at_trouble().await;
     }
 
     async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError> {

@@ -2,8 +2,10 @@
 //! decides by.
 
 use super::StoreError;
+use super::storage::StorageRefused;
 use crate::enrol::Account;
 use crate::model::{TenantLimits, Time};
+use crate::objects::own::OwnStorage;
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{PoolName, TenantId, WorkerId};
 
@@ -51,6 +53,8 @@ pub enum Pushed {
     Taken(String),
     /// What it refers to is not here.
     Missing(&'static str),
+    /// Its storage cannot be that.
+    Storage(StorageRefused),
 }
 
 /// A tenant as the operator pushes it.
@@ -68,6 +72,8 @@ pub struct PushedTenant {
     pub weight: u32,
     /// What it may have.
     pub limits: TenantLimits,
+    /// Where its objects lie; with those of all where there is none.
+    pub storage: Option<OwnStorage>,
 }
 
 /// A pod that asks for an identity.

@@ -7,6 +7,7 @@ pub mod postgres;
 pub mod retention;
 mod row;
 pub mod sqlite;
+pub mod storage;
 pub mod webhooks;
 
 use crate::model::{
@@ -319,6 +320,7 @@ pub trait Store:
     identity::Identities
     + operations::Operations
     + retention::Retention
+    + storage::Storages
     + webhooks::Webhooks
     + Send
     + Sync
@@ -488,8 +490,9 @@ pub trait Store:
 
     // --- housekeeping
 
-    /// Attempts whose files nothing needs: their job ended and they are not in its manifest, or they failed.
-    async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, StoreError>;
+    /// Attempts whose files nothing needs: their job ended and they are not in its manifest, or they failed. None of the
+    /// tenants in `without`.
+    async fn garbage(&self, without: &[TenantId], limit: u32) -> Result<Vec<Garbage>, StoreError>;
     /// Notes that an attempt's files are gone.
     async fn swept(&self, attempt: AttemptId) -> Result<(), StoreError>;
     /// Notes that an attempt that has ended may have files again: a write was under way while they were swept.

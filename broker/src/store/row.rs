@@ -6,14 +6,17 @@ use crate::model::{
     AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Part, Stage, Step, StoredEvent, TaskKind,
     TaskRecord, Time, UploadRecord, WorkerRecord,
 };
+use crate::objects::own::OwnStorage;
 use crate::plan::bans::Ban;
 use crate::scopes::Scopes;
 use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict, WorkerSeen};
 use crate::store::operations::{ApiKeyShown, AttemptLog, EndedJob};
+use crate::store::storage::Neighbour;
 use crate::store::webhooks::{DeliveryRecord, Disabled, WebhookRecord};
 use crate::store::{ApiKeyRecord, StoreError};
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
+use mpegflow_protocol::control;
 use mpegflow_protocol::ids::{Id, Kind, PoolName};
 use mpegflow_protocol::task::TaskSpec;
 use mpegflow_protocol::worker::OutputSlot;
@@ -203,6 +206,20 @@ pub(super) fn tenant_conflict(row: &impl Columns, new: &PushedTenant) -> Result<
         0
     };
     Ok((generation > new.generation).then_some(Pushed::Stale(generation)))
+}
+
+/// A tenant's own storage, where it has some.
+pub(super) fn own_storage(row: &impl Columns) -> Result<Option<OwnStorage>, StoreError> {
+    let cells = Cells::of("tenants", row);
+    let raw: Option<control::Storage> = cells.json_or_null("storage")?;
+    raw.map(|raw| OwnStorage::new(raw).map_err(|e| cells.bad("storage", &e))).transpose()
+}
+
+/// A tenant that has storage of its own.
+pub(super) fn neighbour(row: &impl Columns) -> Result<Neighbour, StoreError> {
+    let cells = Cells::of("tenants", row);
+    let storage = cells.there("storage", own_storage(row)?)?;
+    Ok(Neighbour { id: cells.id("id")?, name: cells.text("name")?.to_owned(), storage })
 }
 
 /// Why a pod cannot have the identity of a row, where it cannot.

@@ -20,6 +20,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub const BUCKET: &str = "media";
+/// Another bucket: a tenant's own.
+pub const OWN: &str = "films";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -77,7 +79,9 @@ impl Server {
     fn start_as(kind: Kind, tls: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // A bucket is a folder, to both of them.
-        std::fs::create_dir_all(dir.path().join("data").join(BUCKET)).unwrap();
+        for bucket in [BUCKET, OWN] {
+            std::fs::create_dir_all(dir.path().join("data").join(bucket)).unwrap();
+        }
         let secret = || uuid::Uuid::new_v4().simple().to_string();
         let (user, password) = (secret()[..20].to_owned(), secret());
         let mut server = Self { kind, dir, address: free(), ca: None, user, password, child: None };
@@ -229,6 +233,8 @@ impl Server {
             path_style: true,
             prefix: "mpegflow/".into(),
             credentials_file: self.dir.path().join("credentials"),
+            role: None,
+            tenant: None,
             ca_file: self.ca.clone(),
             encryption: Encryption::Bucket,
             spool_dir: self.dir.path().join("spool"),
@@ -241,6 +247,11 @@ impl Server {
 
     /// Files that the server keeps for objects and open multipart uploads, without its own bookkeeping.
     pub fn kept(&self) -> Vec<PathBuf> {
+        self.kept_in(BUCKET)
+    }
+
+    /// The same of any bucket.
+    pub fn kept_in(&self, bucket: &str) -> Vec<PathBuf> {
         fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                 let path = entry.path();
@@ -249,7 +260,7 @@ impl Server {
         }
         let mut found = Vec::new();
         let data = self.dir.path().join("data");
-        walk(&data.join(BUCKET), &mut found);
+        walk(&data.join(bucket), &mut found);
         walk(&data.join(".minio.sys/multipart"), &mut found);
         found
     }

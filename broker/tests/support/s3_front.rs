@@ -67,6 +67,8 @@ impl Seen {
 #[derive(Default)]
 struct State {
     seen: Vec<Seen>,
+    /// Forms that were posted, with their answers: what STS is asked.
+    forms: Vec<(String, String)>,
     faults: Vec<(Applies, Fault, u32)>,
 }
 
@@ -120,6 +122,11 @@ impl Front {
         std::mem::take(&mut self.state.lock().unwrap().seen)
     }
 
+    /// Forms that were posted since this was last asked, with their answers.
+    pub fn forms(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.state.lock().unwrap().forms)
+    }
+
     /// Faults that no request met.
     pub fn unmet(&self) -> usize {
         self.state.lock().unwrap().faults.len()
@@ -167,6 +174,16 @@ async fn serve(
     let (mut head, body) = request.into_parts();
     let uri = format!("http://{server}{}", head.uri.path_and_query().unwrap());
     head.uri = uri.parse()?;
+    if head.method == Method::POST && head.uri.path() == "/" {
+        let form = body.collect().await?.to_bytes();
+        let sent = Full::new(form.clone()).map_err(|never| match never {}).boxed_unsync();
+        let (head, body) = client.request(Request::from_parts(head, sent)).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        state.lock().unwrap().forms.push((text(&form), text(&body)));
+        let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+        return Ok(Response::from_parts(head, body));
+    }
     let flip = matches!(fault, Some(Fault::FlipRequest));
     let answer = client.request(Request::from_parts(head, sent_on(body, flip))).await?;
     let (mut head, body) = answer.into_parts();

@@ -71,6 +71,37 @@ fn every_pod_is_restricted() {
 }
 
 #[test]
+fn the_credentials_of_tenants_storage_are_mounted_into_the_broker_and_their_addresses_admitted() {
+    let tenants = r#"objects.tenants={"secrets":["acme","news.room"],"caConfigMap":"ca","addresses":[{"cidr":"10.9.0.0/16","port":443}]}"#;
+    for helm in Helm::ALL {
+        let chart = chart_folder().join("mpegflow");
+        let rendered = helm.template(&chart, &[&values_file("production")], &[tenants]).unwrap();
+        let broker = |(_, pod): &(String, Value)| {
+            let container = &pod["containers"][0];
+            let args = container["args"].to_string();
+            args.contains("--tenant-storage-secrets=/run/secrets/tenants")
+                && args.contains("--tenant-storage-ca=/etc/mpegflow/tenants/ca.pem")
+                && ["acme", "news.room"].iter().all(|name| {
+                    let mounts = container["volumeMounts"].as_array().unwrap();
+                    let volumes = pod["volumes"].as_array().unwrap();
+                    let path = format!("/run/secrets/tenants/{name}");
+                    let mount =
+                        mounts.iter().find(|m| m["mountPath"] == path.as_str() && m["readOnly"] == true);
+                    mount.is_some_and(|m| {
+                        volumes.iter().any(|v| v["name"] == m["name"] && v["secret"]["secretName"] == *name)
+                    })
+                })
+        };
+        assert_eq!(pods(&rendered.objects).iter().filter(|pod| broker(pod)).count(), 1, "{helm:?}");
+        assert_eq!(rendered.text.matches("10.9.0.0/16").count(), 1, "{helm:?}: of the broker alone");
+        for elsewhere in [r#"["../x"]"#, r#"["a/b"]"#, r#"["a","a"]"#] {
+            let bad = format!(r#"objects.tenants={{"secrets":{elsewhere}}}"#);
+            assert!(helm.template(&chart, &[&values_file("production")], &[&bad]).is_err(), "{elsewhere}");
+        }
+    }
+}
+
+#[test]
 fn no_secret_is_rendered_and_none_is_an_argument_or_a_variable() {
     for name in VALUES {
         let rendered = Helm::V4.install(&values_file(name));

@@ -8,6 +8,7 @@ use crate::summary;
 use crate::ui::{Tone, Ui, progress_text, stage};
 use mpegflow_protocol::api::{Job, JobLogs, JobState, Waiting};
 use mpegflow_protocol::ids::{JobId, UploadId};
+use mpegflow_protocol::job::InputRef;
 use mpegflow_protocol::text::clean;
 use std::path::PathBuf;
 
@@ -17,20 +18,24 @@ const PAGE: u16 = 100;
 /// Runs the command.
 pub(crate) async fn run(args: Jobs, ui: Ui) -> Result<(), Failed> {
     match args {
-        Jobs::Submit { input, job, dry_run, watch: stay, connection } => {
+        Jobs::Submit { input, from_storage, job, dry_run, watch: stay, connection } => {
             let template = JobTemplate::new(&job)?;
             let client = Client::from_connection(&connection)?;
-            let (upload, file) = match input.parse::<UploadId>() {
+            let given = input.unwrap_or_default();
+            let (input, file) = match (from_storage, given.parse::<UploadId>()) {
+                (Some(key), _) => (InputRef::Storage(key.clone()), Some(PathBuf::from(key))),
                 // Only for the label: should there be no such upload, the submission says so.
-                Ok(id) => {
-                    (id, client.upload(id).await.ok().and_then(|upload| upload.name).map(PathBuf::from))
+                (None, Ok(id)) => {
+                    let name = client.upload(id).await.ok().and_then(|upload| upload.name);
+                    (InputRef::Upload(id), name.map(PathBuf::from))
                 }
-                Err(_) => {
-                    let file = PathBuf::from(&input);
-                    (send(&client, &UploadSource::open(&file)?, ui, None).await?.id, Some(file))
+                (None, Err(_)) => {
+                    let file = PathBuf::from(&given);
+                    let upload = send(&client, &UploadSource::open(&file)?, ui, None).await?;
+                    (InputRef::Upload(upload.id), Some(file))
                 }
             };
-            let mut spec = template.for_upload(upload, file.as_deref())?;
+            let mut spec = template.for_input(input, file.as_deref())?;
             spec.dry_run |= dry_run;
             let job = client.submit(&spec).await?;
             if stay {

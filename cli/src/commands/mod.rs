@@ -57,10 +57,15 @@ impl JobTemplate {
 
     /// The job spec for an upload, labelled with the file's name where that is known.
     pub(crate) fn for_upload(&self, upload: UploadId, file: Option<&Path>) -> Result<JobSpec, Failed> {
+        self.for_input(InputRef::Upload(upload), file)
+    }
+
+    /// The job spec for any input, labelled with its name where that is known.
+    pub(crate) fn for_input(&self, input: InputRef, file: Option<&Path>) -> Result<JobSpec, Failed> {
         let bytes = match self {
             Self::Options(options) => mpegflow_protocol::to_json(&JobSpec {
                 version: 1,
-                input: InputRef::Upload(upload),
+                input,
                 preset: options.preset.clone().unwrap_or_else(|| "web".into()),
                 decoders: if options.legacy_decoders { DecoderSet::Legacy } else { DecoderSet::Core },
                 video: VideoOptions { max_height: options.max_height, ..VideoOptions::default() },
@@ -80,7 +85,7 @@ impl JobTemplate {
             }),
             Self::Spec(spec) => {
                 let mut spec = spec.clone();
-                spec.insert("input".into(), serde_json::json!({ "upload": upload }));
+                spec.insert("input".into(), serde_json::json!(input));
                 mpegflow_protocol::to_json(&spec)
             }
         };
@@ -204,6 +209,25 @@ mod tests {
             (spec.input, spec.external_id.as_deref()),
             (InputRef::Upload(UploadId::from_u128(5)), Some("a-7"))
         );
+    }
+
+    #[test]
+    fn an_object_of_the_tenants_own_storage_is_named_by_a_key_that_leads_nowhere_else() {
+        let templates = || {
+            let spec = spec_file(r#"{"version":1,"preset":"web"}"#).unwrap();
+            [JobTemplate::new(&JobOptions::default()).unwrap(), spec]
+        };
+        for template in templates() {
+            let input = InputRef::Storage("in/film.mov".into());
+            let spec = template.for_input(input.clone(), Some(Path::new("in/film.mov"))).unwrap();
+            assert_eq!(spec.input, input);
+            for bad in ["../film.mov", "/film.mov", "in/%2e%2e/film.mov", ""] {
+                let Err(failed) = template.for_input(InputRef::Storage(bad.into()), None) else {
+                    panic!("{bad} was taken")
+                };
+                assert!(failed.what.contains("input.storage"), "{bad}: {}", failed.what);
+            }
+        }
     }
 
     #[test]

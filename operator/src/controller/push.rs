@@ -96,6 +96,15 @@ pub(super) async fn tenant(tenant: &Tenant, context: &Context) -> Result<(), Con
         unfinished_jobs: quotas.queued,
         running_tasks: quotas.running,
         upload_bytes: quotas.bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        storage: tenant.spec.storage.clone().map(|storage| control::Storage {
+            bucket: storage.bucket,
+            prefix: storage.prefix.unwrap_or_default(),
+            endpoint: storage.endpoint,
+            region: storage.region,
+            path_style: storage.path_style.unwrap_or_default(),
+            role_arn: storage.role_arn,
+            secret: storage.secret.map(|secret| secret.name),
+        }),
     };
     broker.put_tenant(&tenant.spec.id, &copy).await
 }

@@ -101,9 +101,9 @@ pub struct ObjectStore {
     /// Name of the bucket.
     #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][-a-z0-9.]*[a-z0-9]$"))]
     pub bucket: String,
-    /// Where in the bucket; ends with a slash.
+    /// Where in the bucket; ends with a slash. No other tenant's may begin with it, nor it with another's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 512), regex(pattern = r"^[A-Za-z0-9][-A-Za-z0-9_./]*$"))]
+    #[schemars(length(min = 2, max = 200), regex(pattern = r"^[A-Za-z0-9][-A-Za-z0-9_./]*$"))]
     pub prefix: Option<String>,
     /// Another S3 than AWS's: `https://host` or `https://host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,14 +113,18 @@ pub struct ObjectStore {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
     pub region: Option<String>,
-    /// The role that the broker assumes.
+    /// Whether the bucket is in the path of URLs, and not in the host's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_style: Option<bool>,
+    /// The role that the broker assumes. Its trust policy has to demand the tenant's id, `spec.id`, as `sts:ExternalId`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 2048),
         regex(pattern = r"^arn:[a-z-]+:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$")
     )]
     pub role_arn: Option<String>,
-    /// A Secret in the broker's namespace with the keys `access-key-id` and `secret-access-key`.
+    /// A Secret in the broker's namespace with the keys `access-key-id` and `secret-access-key`, mounted into the broker below
+    /// `tenant_storage.secrets` of its configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretReference>,
 }

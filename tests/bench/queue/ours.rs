@@ -115,6 +115,7 @@ impl Ours {
             rate: Rate::default(),
             webhook_secrets: Secrets::new(&[7; 32]),
             webhook_policy: Policy::default(),
+            storage: Arc::default(),
         }));
         let busy = engine.ensure_tenant("bench").await.unwrap();
         let model = (JobId::from_u128(0), TaskId::from_u128(0));

@@ -2,9 +2,9 @@
 //! are used at once, for one request, and never leave this module.
 
 use super::config::{Encryption, S3Config};
-use super::credentials::FileCredentials;
 use super::fault::Fault;
 use super::limits::{CONTROL, HEAD, PAUSE, SIGNED, TRIES, allowance};
+use super::signer::Signer;
 use super::wire::{Outgoing, Wire};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
@@ -51,7 +51,7 @@ pub(super) enum Target<'a> {
 pub(super) struct Bucket {
     pub(super) sdk: Client,
     wire: Wire,
-    credentials: Arc<FileCredentials>,
+    signer: Arc<Signer>,
     pub(super) name: String,
     encryption: Encryption,
 }
@@ -84,18 +84,16 @@ where
 }
 
 impl Bucket {
-    pub(super) fn open(config: &S3Config) -> std::io::Result<Self> {
-        let wire = Wire::open(config.ca_file.as_deref())?;
-        let credentials = Arc::new(FileCredentials::new(config.credentials_file.clone()));
-        credentials.current()?;
+    pub(super) fn open(config: &S3Config, wire: Wire) -> std::io::Result<Self> {
+        let signer = Arc::new(Signer::open(config, &wire)?);
         let mut builder = aws_sdk_s3::Config::builder()
             // Pinned: a later version's defaults change what goes over the wire.
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(config.region.clone()))
             .force_path_style(config.path_style)
             .http_client(wire.clone())
-            .credentials_provider(Shared(Arc::clone(&credentials)))
-            // The file is looked at for each signature; what it says last is kept there.
+            .credentials_provider(Shared(Arc::clone(&signer)))
+            // The signer is asked for each signature; what it has is kept there.
             .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -109,7 +107,7 @@ impl Bucket {
         Ok(Self {
             sdk: Client::from_conf(builder.build()),
             wire,
-            credentials,
+            signer,
             name: config.bucket.clone(),
             encryption: config.encryption.clone(),
         })
@@ -124,9 +122,18 @@ impl Bucket {
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
-        self.credentials.current().map_err(Fault::Credentials)?;
+        // The SDK asks the signer as well; asked first, it says what it lacks.
+        self.signer.current().await?;
         let done = tokio::time::timeout(within, call.with_subscriber(Dispatch::none())).await;
-        done.map_err(|_| Fault::Timeout)?.map_err(fault)
+        done.map_err(|_| Fault::Timeout)?.map_err(|e| self.judged(fault(e)))
+    }
+
+    /// A session that storage does not take any more is not used again.
+    fn judged(&self, fault: Fault) -> Fault {
+        if fault.is_of_session() {
+            self.signer.forget();
+        }
+        fault
     }
 
     async fn signed<E: ProvideErrorMetadata + Error + Send + Sync + 'static>(
@@ -176,7 +183,7 @@ impl Bucket {
                 self.signed(put.presigned(ttl), body).await?
             }
         };
-        let answer = self.wire.send(request, allowance(size)).await?;
+        let answer = self.wire.send(request, allowance(size)).await.map_err(|fault| self.judged(fault))?;
         let said = answer.headers().get("x-amz-checksum-sha256");
         if said.is_some_and(|said| said.as_bytes() != digest.as_bytes()) {
             return Err(Fault::Digest);
@@ -201,7 +208,7 @@ impl Bucket {
             .range(format!("bytes={}-{last}", range.start));
         let request =
             self.signed(get.set_if_match(tag.map(str::to_owned)).presigned(ttl), super::wire::empty());
-        let answer = self.wire.send(request.await?, HEAD).await?;
+        let answer = self.wire.send(request.await?, HEAD).await.map_err(|fault| self.judged(fault))?;
         if answer.status() != StatusCode::PARTIAL_CONTENT {
             return Err(Fault::Strange("not the range that was asked for"));
         }
@@ -222,7 +229,7 @@ impl Bucket {
         }
         let found = text(ETAG).ok_or(Fault::Strange("no ETag"))?.to_owned();
         if tag.is_some_and(|tag| tag != found) {
-            return Err(Fault::Strange("another version of the object"));
+            return Err(Fault::Version);
         }
         Ok((answer, found))
     }
@@ -230,14 +237,17 @@ impl Bucket {
 
 /// One provider for the SDK and for us.
 #[derive(Debug)]
-struct Shared(Arc<FileCredentials>);
+struct Shared(Arc<Signer>);
 
 impl aws_sdk_s3::config::ProvideCredentials for Shared {
     fn provide_credentials<'a>(&'a self) -> aws_credential_types::provider::future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        self.0.provide_credentials()
+        use aws_credential_types::provider::{error::CredentialsError, future};
+        future::ProvideCredentials::new(async {
+            self.0.current().await.map_err(CredentialsError::provider_error)
+        })
     }
 }
 
@@ -283,11 +293,13 @@ mod tests {
             path_style,
             prefix: String::new(),
             credentials_file,
+            role: None,
+            tenant: None,
             ca_file: None,
             encryption: Encryption::Bucket,
             spool_dir: dir.path().join("spool"),
         };
-        let bucket = Bucket::open(&config).unwrap();
+        let bucket = Bucket::open(&config, Wire::open(None).unwrap()).unwrap();
         let get = bucket.sdk.get_object().bucket(&bucket.name).key("p/tnt_1/uploads/upl_1");
         let ttl = PresigningConfig::expires_in(SIGNED).unwrap();
         let request = bucket.signed(get.presigned(ttl), crate::objects::s3::wire::empty()).await.unwrap();

@@ -1,6 +1,8 @@
 //! What the adapter has to know.
 
+use mpegflow_protocol::ids::TenantId;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How storage encrypts what it keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -12,6 +14,22 @@ pub enum Encryption {
     S3,
     /// SSE-KMS: a key of the key service, its default one where none is named.
     Kms(Option<String>),
+}
+
+/// A role that is assumed to get at a bucket: by sessions that may do what the broker does to objects there, below the prefix, and
+/// nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Its ARN.
+    pub arn: String,
+    /// What its owner has put into its trust policy, so that nobody else's work leads to it.
+    pub external_id: String,
+    /// The session's name, as the owner's audit log shows it.
+    pub session: String,
+    /// Where STS is; Amazon's of the region where it is left out.
+    pub endpoint: Option<String>,
+    /// How long a session lives.
+    pub life: Duration,
 }
 
 /// Which bucket, and how to get there. Secrets are in files; their names are here.
@@ -27,8 +45,13 @@ pub struct S3Config {
     pub path_style: bool,
     /// What every object's name starts with; after it comes the tenant's id.
     pub prefix: String,
-    /// File with the credentials, in the format of the AWS command line. Read again when it changes.
+    /// File with the credentials, in the format of the AWS command line, or folder with the files `access-key-id`,
+    /// `secret-access-key` and, if there is one, `session-token`. Read again when it changes.
     pub credentials_file: PathBuf,
+    /// The role that these credentials assume; without it they are the bucket's.
+    pub role: Option<Role>,
+    /// The only tenant whose objects are there; without it there may be all tenants'.
+    pub tenant: Option<TenantId>,
     /// PEM file with the only certificate authorities that are trusted; the system's where it is left out.
     pub ca_file: Option<PathBuf>,
     /// How storage encrypts.
@@ -49,6 +72,9 @@ pub enum ConfigError {
     /// The endpoint is no URL of a host.
     #[error("the endpoint is not http:// or https:// and a host, with nothing after it")]
     Endpoint,
+    /// The role's ARN cannot be one.
+    #[error("a role's ARN is like arn:aws:iam::123456789012:role/name")]
+    Role,
     /// The prefix cannot be one.
     #[error(
         "the prefix has at most 200 letters, digits and -._/ in it, no empty step and no dots alone, and ends with a slash"
@@ -73,14 +99,14 @@ impl S3Config {
         if !(1..=64).contains(&self.region.len()) || !self.region.bytes().all(region) {
             return Err(ConfigError::Region);
         }
-        if let Some(endpoint) = &self.endpoint {
-            let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
-            let good =
-                |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']' | b'_');
-            // No user, path or query: requests would be signed for another place than they go to.
-            if !host.is_some_and(|host| !host.is_empty() && host.bytes().all(good)) {
+        let endpoints = [self.endpoint.as_ref(), self.role.as_ref().and_then(|role| role.endpoint.as_ref())];
+        for endpoint in endpoints.into_iter().flatten() {
+            if !is_endpoint(endpoint) {
                 return Err(ConfigError::Endpoint);
             }
+        }
+        if self.role.as_ref().is_some_and(|role| !is_role(&role.arn)) {
+            return Err(ConfigError::Role);
         }
         let step = |step: &str| {
             !step.is_empty()
@@ -95,6 +121,30 @@ impl S3Config {
     }
 }
 
+/// Whether a text is `http://` or `https://` and a host. No user, path or query: requests would be signed for another place than they
+/// go to.
+pub fn is_endpoint(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']' | b'_');
+    host.is_some_and(|host| !host.is_empty() && host.bytes().all(good))
+}
+
+/// Whether a text is the ARN of a role.
+fn is_role(arn: &str) -> bool {
+    let mut fields = arn.splitn(6, ':');
+    let mut next = || fields.next().unwrap_or_default();
+    let (start, partition, service, region, account, resource) =
+        (next(), next(), next(), next(), next(), next());
+    let name = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@_/-".contains(&b);
+    arn.len() <= 2_048
+        && (start, service, region) == ("arn", "iam", "")
+        && !partition.is_empty()
+        && partition.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+        && account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && resource.strip_prefix("role/").is_some_and(|role| !role.is_empty() && role.bytes().all(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +157,8 @@ mod tests {
             path_style: false,
             prefix: String::new(),
             credentials_file: "c".into(),
+            role: None,
+            tenant: None,
             ca_file: None,
             encryption: Encryption::Bucket,
             spool_dir: "s".into(),
@@ -141,5 +193,29 @@ mod tests {
             assert_eq!(with(prefix, good), Ok(()), "{good}");
         }
         assert_eq!(with(|c, text| c.region = text.into(), "eu west"), Err(ConfigError::Region));
+        let role: fn(&mut S3Config, &str) = |c, text| {
+            c.role = Some(Role {
+                arn: text.into(),
+                external_id: "e".into(),
+                session: "s".into(),
+                endpoint: None,
+                life: Duration::from_secs(900),
+            });
+        };
+        for bad in [
+            "",
+            "role/a",
+            "arn:aws:iam::123456789012:user/a",
+            "arn:aws:iam::12345678901:role/a",
+            "arn:aws:iam::123456789012:role/",
+            "arn:aws:iam::123456789012:role/a&Action=x",
+            "arn:aws:sts::123456789012:role/a",
+            "arn:aws:iam:x:123456789012:role/a",
+        ] {
+            assert_eq!(with(role, bad), Err(ConfigError::Role), "{bad}");
+        }
+        for good in ["arn:aws:iam::123456789012:role/a", "arn:aws-cn:iam::123456789012:role/path/to/a_b+c"] {
+            assert_eq!(with(role, good), Ok(()), "{good}");
+        }
     }
 }

@@ -1,20 +1,24 @@
 //! Credentials from a file, in the format of the AWS command line: `aws_access_key_id`, `aws_secret_access_key` and
 //! `aws_session_token` lines, of the section `[default]` or of none. The file is looked at before each signature and read
-//! again when it has changed, so that rotating it needs no restart. One file, so that there is no moment between two.
+//! again when it has changed, so that rotating it needs no restart. One file, so that there is no moment between two; or a folder, as
+//! Kubernetes mounts a Secret: its files change all at once, with the link that they are behind.
 
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, future};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// No credentials file is longer, in bytes.
 const MAX_FILE: u64 = 64 << 10;
 
-/// What changes when a file does: device, inode, length, time of change.
-type Stamp = (u64, u64, u64, i64, i64);
+/// The files of a folder.
+const KEY_ID: &str = "access-key-id";
+const KEY: &str = "secret-access-key";
+const TOKEN: &str = "session-token";
+
+/// What changes when a file does: device, inode, length, time of change. Of each that is read.
+type Stamp = Vec<(u64, u64, u64, i64, i64)>;
 
 /// A credentials file.
 pub(super) struct FileCredentials {
@@ -54,24 +58,58 @@ impl FileCredentials {
 
     fn look(&self, last: Option<&(Stamp, Credentials)>) -> io::Result<(Stamp, Credentials)> {
         let meta = std::fs::metadata(&self.path)?;
-        let stamp = (meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec());
+        // All files of a mounted Secret are read behind one turn of its link.
+        let folder = match meta.is_dir() {
+            true => std::fs::canonicalize(self.path.join(KEY_ID))?.parent().map(Path::to_owned),
+            false => None,
+        };
+        let Some(folder) = folder else {
+            let stamp = vec![stamp(&meta)];
+            return match last.filter(|(known, _)| *known == stamp) {
+                Some((_, credentials)) => Ok((stamp, credentials.clone())),
+                None => Ok((stamp, parse(&text(&self.path, &meta)?)?)),
+            };
+        };
+        let mut found = Vec::with_capacity(3);
+        for name in [KEY_ID, KEY, TOKEN] {
+            let path = folder.join(name);
+            match std::fs::metadata(&path) {
+                Ok(meta) => found.push((path, meta)),
+                Err(e) if name == TOKEN && e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let stamp: Stamp = found.iter().map(|(_, meta)| stamp(meta)).collect();
         if let Some((_, credentials)) = last.filter(|(known, _)| *known == stamp) {
             return Ok((stamp, credentials.clone()));
         }
-        if meta.len() > MAX_FILE {
-            return Err(io::Error::other("the credentials file is too long"));
+        let mut values = Vec::with_capacity(3);
+        for (path, meta) in &found {
+            let value = text(path, meta)?.trim().to_owned();
+            if value.is_empty() || value.chars().any(char::is_control) {
+                return Err(io::Error::other("a file of the credentials is empty or has more than one line"));
+            }
+            values.push(value);
         }
-        Ok((stamp, parse(&std::fs::read_to_string(&self.path)?)?))
+        let mut values = values.into_iter();
+        match (values.next(), values.next(), values.next()) {
+            (Some(id), Some(secret), token) => {
+                Ok((stamp, Credentials::new(id, secret, token, None, "folder")))
+            }
+            _ => Err(io::Error::other("the folder has no credentials")),
+        }
     }
 }
 
-impl ProvideCredentials for FileCredentials {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::ready(self.current().map_err(CredentialsError::provider_error))
+fn stamp(meta: &std::fs::Metadata) -> (u64, u64, u64, i64, i64) {
+    (meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec())
+}
+
+fn text(path: &Path, meta: &std::fs::Metadata) -> io::Result<String> {
+    if meta.len() > MAX_FILE {
+        return Err(io::Error::other("the credentials file is too long"));
     }
+    std::fs::read_to_string(path)
 }
 
 fn parse(text: &str) -> io::Result<Credentials> {
@@ -144,5 +182,31 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert_eq!(credentials.current().unwrap().access_key_id(), "c");
         assert_eq!(format!("{credentials:?}"), "FileCredentials(…)");
+    }
+
+    #[test]
+    fn a_mounted_secret_is_read_all_at_once_and_again_when_its_link_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("newsroom");
+        std::fs::create_dir(&secret).unwrap();
+        let turn = |to: &str, files: &[(&str, &str)]| {
+            std::fs::create_dir(secret.join(to)).unwrap();
+            for (name, value) in files {
+                std::fs::write(secret.join(to).join(name), value).unwrap();
+            }
+            std::os::unix::fs::symlink(to, secret.join("..new")).unwrap();
+            std::fs::rename(secret.join("..new"), secret.join("..data")).unwrap();
+        };
+        for name in [KEY_ID, KEY, TOKEN] {
+            std::os::unix::fs::symlink(format!("..data/{name}"), secret.join(name)).unwrap();
+        }
+        let credentials = FileCredentials::new(secret.clone());
+        assert!(credentials.current().is_err());
+        turn("..1", &[(KEY_ID, "a\n"), (KEY, "b")]);
+        assert_eq!(ids(&credentials.current().unwrap()), ("a", "b", None));
+        turn("..2", &[(KEY_ID, "c"), (KEY, "d"), (TOKEN, "t")]);
+        assert_eq!(ids(&credentials.current().unwrap()), ("c", "d", Some("t")));
+        turn("..3", &[(KEY_ID, "e"), (KEY, "two\nlines")]);
+        assert_eq!(ids(&credentials.current().unwrap()), ("c", "d", Some("t")), "what was good still holds");
     }
 }

@@ -24,9 +24,15 @@ pub(super) enum Fault {
     /// The answer is not one to the question.
     #[error("storage answered something else: {0}")]
     Strange(&'static str),
+    /// The object is another version than the one that was asked for.
+    #[error("storage has another version of the object")]
+    Version,
     /// There are no credentials to sign with.
     #[error("there are no credentials")]
     Credentials(#[source] io::Error),
+    /// The role that the credentials are for cannot be assumed.
+    #[error("the role cannot be assumed: {0}")]
+    Role(String),
     /// A request could not be made.
     #[error("the request cannot be made")]
     Request,
@@ -53,10 +59,11 @@ impl Fault {
         match self {
             Self::Connection(_) | Self::Timeout => true,
             // Credentials may just have been rotated, and the next request reads them again; or bits changed on the way.
-            Self::Answer { status: 400 | 403, code } => matches!(
+            Self::Answer { status: 400 | 403 | 404, code } => matches!(
                 code.as_str(),
                 "ExpiredToken"
                     | "InvalidAccessKeyId"
+                    | "XAdminUserNotFound"
                     | "RequestTimeout"
                     | "TokenRefreshRequired"
                     | "BadDigest"
@@ -67,15 +74,22 @@ impl Fault {
         }
     }
 
+    /// Whether it says that the session is over or not known, so that another one may do.
+    pub(super) fn is_of_session(&self) -> bool {
+        matches!(self, Self::Answer { status: 400 | 401 | 403, code }
+            if matches!(code.as_str(), "ExpiredToken" | "InvalidToken" | "InvalidTokenId" | "InvalidAccessKeyId" | "TokenRefreshRequired"))
+    }
+
     /// Whether it says that the object or the multipart upload is not there.
-    pub(super) const fn is_missing(&self) -> bool {
-        matches!(self, Self::Answer { status: 404, .. })
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Answer { status: 404, code } if is_absence(code) || code == "NoSuchBucket")
     }
 
     /// As the trait says it; `step` is what was being done.
     pub(super) fn during(self, step: &'static str) -> ObjectError {
         match self {
-            Self::Answer { status: 404, code } if code != "NoSuchBucket" => ObjectError::Missing,
+            Self::Answer { status: 404, code } if is_absence(&code) => ObjectError::Missing,
+            Self::Answer { status: 412, .. } | Self::Version => ObjectError::Changed,
             Self::Answer { status: 416, .. } | Self::Length => ObjectError::Length,
             Self::Answer { status: 507, .. } => ObjectError::Full,
             Self::Answer { code, .. }
@@ -102,6 +116,12 @@ impl Fault {
     }
 }
 
+/// Whether a code that comes with 404 is of what was asked for. An answer to HEAD has none; versitygw says 404 as well to whom it does
+/// not know.
+fn is_absence(code: &str) -> bool {
+    matches!(code, "" | "NotFound" | "NoSuchKey" | "NoSuchUpload" | "NoSuchVersion")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +138,13 @@ mod tests {
     fn a_full_bucket_is_full_and_a_missing_one_is_not_a_missing_object() {
         assert!(matches!(Fault::answer(507, "InsufficientStorage").during("x"), ObjectError::Full));
         assert!(matches!(Fault::answer(404, "NoSuchKey").during("x"), ObjectError::Missing));
-        assert!(matches!(Fault::answer(404, "NoSuchBucket").during("x"), ObjectError::Io { .. }));
+        for code in ["NoSuchBucket", "XAdminUserNotFound"] {
+            assert!(matches!(Fault::answer(404, code).during("x"), ObjectError::Io { .. }), "{code}");
+        }
+        assert!(
+            !Fault::answer(404, "XAdminUserNotFound").is_missing(),
+            "nothing is removed by whom nobody knows"
+        );
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert!(matches!(Fault::Spool(full).during("x"), ObjectError::Full));
     }

@@ -14,6 +14,14 @@ pub(super) const HEAD: Duration = Duration::from_secs(30);
 pub(super) const IDLE: Duration = Duration::from_secs(15);
 /// How long a signature holds. It is looked at when a request starts, so a long transfer outlives it.
 pub(super) const SIGNED: Duration = Duration::from_secs(300);
+/// A session of a role is replaced when this much of its life is left, or a quarter of it where that is less.
+pub(super) const RENEW: Duration = Duration::from_secs(300);
+/// Whoever renews a session waits no longer than this: the one that is there is good.
+pub(super) const RENEW_WITHIN: Duration = Duration::from_secs(5);
+/// STS that refused is not asked again for this long.
+pub(super) const ROLE_PAUSE: Duration = Duration::from_secs(2);
+/// A session with less than this left is not used any more: requests that it signs have to arrive.
+pub(super) const ROLE_LAST: Duration = Duration::from_secs(15);
 /// A body that comes more slowly than this on the whole is given up, in bytes a second.
 const SLOWEST: u64 = 32 << 10;
 /// A control call's answer, in bytes.

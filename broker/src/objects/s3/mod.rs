@@ -52,12 +52,14 @@ mod limits;
 mod multipart;
 mod names;
 mod outgoing;
+mod role;
+mod signer;
 mod spool;
 mod wire;
 
-pub use config::{ConfigError, Encryption, S3Config};
+pub use config::{ConfigError, Encryption, Role, S3Config, is_endpoint};
 
-use crate::objects::{Appended, Body, Bytestream, Key, ObjectError, Objects, PartHead};
+use crate::objects::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, PartHead};
 use crate::secret::sha256;
 use append::Append;
 use async_trait::async_trait;
@@ -114,6 +116,28 @@ impl std::fmt::Debug for S3Objects {
     }
 }
 
+/// Reads a file of credentials: whether it holds some.
+///
+/// # Errors
+/// It does not, or cannot be read.
+pub fn look_at_credentials(file: &std::path::Path) -> io::Result<()> {
+    credentials::FileCredentials::new(file.to_owned()).current().map(drop)
+}
+
+/// Connections to storage, which several buckets may go by.
+#[derive(Debug, Clone)]
+pub struct Connections(wire::Wire);
+
+impl Connections {
+    /// Trusting the authorities of a PEM file, or the system's where there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or there are none.
+    pub fn open(ca_file: Option<&std::path::Path>) -> io::Result<Self> {
+        wire::Wire::open(ca_file).map(Self)
+    }
+}
+
 struct Inner {
     bucket: Arc<Bucket>,
     names: Names,
@@ -130,10 +154,19 @@ impl S3Objects {
     /// The configuration is wrong, or a file that it names cannot be read.
     pub fn open(config: &S3Config) -> Result<Self, OpenError> {
         config.check()?;
+        Self::open_over(config, Connections::open(config.ca_file.as_deref()).map_err(OpenError::Files)?)
+    }
+
+    /// The same by connections that are there; they trust whom they trust.
+    ///
+    /// # Errors
+    /// The configuration is wrong, or a file that it names cannot be read.
+    pub fn open_over(config: &S3Config, connections: Connections) -> Result<Self, OpenError> {
+        config.check()?;
         Ok(Self {
             inner: Arc::new(Inner {
-                bucket: Arc::new(Bucket::open(config).map_err(OpenError::Files)?),
-                names: Names::new(config.prefix.clone()),
+                bucket: Arc::new(Bucket::open(config, connections.0).map_err(OpenError::Files)?),
+                names: Names::new(config.prefix.clone(), config.tenant),
                 multiparts: Multiparts::new(),
                 spool: Spool::open(config.spool_dir.clone()).map_err(OpenError::Spool)?,
                 versions: Mutex::new(Bounded::new(limits::REMEMBERED)),
@@ -149,7 +182,8 @@ impl S3Objects {
     /// One cannot be read, or does not hold what it should.
     pub fn look_at_files(config: &S3Config) -> Result<(), OpenError> {
         config.check()?;
-        Bucket::open(config).map(drop).map_err(OpenError::Files)
+        let connections = Connections::open(config.ca_file.as_deref()).map_err(OpenError::Files)?;
+        Bucket::open(config, connections.0).map(drop).map_err(OpenError::Files)
     }
 
     /// Writes a small object, looks at it and removes it: whether the credentials may do what they have to, storage gives the
@@ -214,7 +248,7 @@ impl Inner {
     /// Everything of ours, by whose it is.
     async fn owners(&self) -> Result<BTreeSet<Owner>, Fault> {
         let mut found = BTreeSet::new();
-        self.bucket.list(self.names.root(), |name, _| found.extend(self.names.owner(name))).await?;
+        self.bucket.list(&self.names.listed(), |name, _| found.extend(self.names.owner(name))).await?;
         Ok(found)
     }
 
@@ -395,6 +429,20 @@ fn covering(mut held: Vec<Held>, size: u64) -> Result<Vec<Held>, Fault> {
     Ok(held)
 }
 
+impl S3Objects {
+    /// Name of an object that the broker made, in the place of whom it is made for.
+    fn ours(&self, key: &Key) -> Result<String, ObjectError> {
+        if key.is_ours() { self.name(key) } else { Err(ObjectError::Missing) }
+    }
+
+    /// Name of any object of whoever this place is for. What a tenant names is looked for in the tenant's own place and in no other.
+    fn name(&self, key: &Key) -> Result<String, ObjectError> {
+        let (names, tenant) = (&self.inner.names, key.tenant());
+        let is_here = names.tenant().map_or(key.is_ours(), |only| only == tenant);
+        if is_here { Ok(names.object(key)) } else { Err(ObjectError::Missing) }
+    }
+}
+
 #[async_trait]
 impl Objects for S3Objects {
     async fn append(
@@ -405,21 +453,21 @@ impl Objects for S3Objects {
         some: u64,
         most: u64,
     ) -> Result<Appended, ObjectError> {
-        let append = Append::at(&self.inner, self.inner.names.object(key), offset, most).await;
+        let append = Append::at(&self.inner, self.ours(key)?, offset, most).await;
         Ok(append.map_err(|fault| fault.during("go on with an upload"))?.take(body, some).await)
     }
 
     async fn finish_upload(&self, tenant: TenantId, upload: UploadId, size: u64) -> Result<(), ObjectError> {
-        let object = self.inner.names.object(&Key::Upload(tenant, upload));
+        let object = self.ours(&Key::Upload(tenant, upload))?;
         self.inner.finish_upload(&object, size).await.map_err(|fault| fault.during("finish an upload"))
     }
 
     async fn put_part(&self, key: &Key, head: &PartHead, body: Body) -> Result<(), ObjectError> {
-        self.inner.put_part(&self.inner.names.object(key), head, body).await
+        self.inner.put_part(&self.ours(key)?, head, body).await
     }
 
     async fn finish(&self, key: &Key, parts: &[PartHead]) -> Result<(), ObjectError> {
-        let object = self.inner.names.object(key);
+        let object = self.ours(key)?;
         self.inner.finish(&object, parts).await.map_err(|fault| fault.during("finish an object"))
     }
 
@@ -427,7 +475,7 @@ impl Objects for S3Objects {
         if range.is_empty() {
             return Ok(Box::pin(futures_util::stream::empty()));
         }
-        let object = self.inner.names.object(key);
+        let object = self.ours(key)?;
         let version = self.inner.version(&object);
         let reading = Reading::open(&self.inner.bucket, object.clone(), range, version.as_deref()).await;
         let reading = reading.map_err(|fault| fault.during("read an object"))?;
@@ -438,7 +486,7 @@ impl Objects for S3Objects {
     }
 
     async fn version(&self, key: &Key) -> Result<Option<String>, ObjectError> {
-        let object = self.inner.names.object(key);
+        let object = self.ours(key)?;
         if let Some(known) = self.inner.version(&object) {
             return Ok(Some(known));
         }
@@ -458,14 +506,27 @@ impl Objects for S3Objects {
         if range.is_empty() {
             return Ok(Box::pin(futures_util::stream::empty()));
         }
-        let object = self.inner.names.object(key);
+        let object = self.name(key)?;
         let reading = Reading::open(&self.inner.bucket, object, range, Some(version)).await;
         let reading = reading.map_err(|fault| fault.during("read an object"))?;
         Ok(Box::pin(reading.bytes().map(|chunk| chunk.map_err(io::Error::other))))
     }
 
+    async fn look_up(&self, key: &Key) -> Result<Found, ObjectError> {
+        const STEP: &str = "look an object up";
+        let (bucket, name) = (&self.inner.bucket, self.name(key)?);
+        match bucket.head(&name).await.map_err(|fault| fault.during(STEP))? {
+            Some(head) => Ok(Found { size: head.size, version: head.tag }),
+            None => {
+                // The answer has no body to say that it is the bucket that is missing.
+                bucket.ping(&self.inner.names.listed()).await.map_err(|fault| fault.during(STEP))?;
+                Err(ObjectError::Missing)
+            }
+        }
+    }
+
     async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError> {
-        let object = self.inner.names.object(&Key::Upload(tenant, upload));
+        let object = self.ours(&Key::Upload(tenant, upload))?;
         self.inner.remove(&object).await.map_err(|fault| fault.during("remove an upload"))
     }
 
@@ -475,6 +536,7 @@ impl Objects for S3Objects {
         job: JobId,
         attempt: AttemptId,
     ) -> Result<(), ObjectError> {
+        self.ours(&Key::Output(tenant, job, attempt, 0))?;
         let prefix = self.inner.names.attempt(tenant, job, attempt);
         self.inner.remove(&prefix).await.map_err(|fault| fault.during("remove an attempt's objects"))
     }
@@ -498,6 +560,10 @@ impl Objects for S3Objects {
     }
 
     async fn ping(&self) -> Result<(), ObjectError> {
-        self.inner.bucket.ping(self.inner.names.root()).await.map_err(|fault| fault.during("reach storage"))
+        self.inner
+            .bucket
+            .ping(&self.inner.names.listed())
+            .await
+            .map_err(|fault| fault.during("reach storage"))
     }
 }

@@ -20,12 +20,24 @@ pub(super) enum Owner {
 /// The names below one prefix.
 pub(super) struct Names {
     prefix: String,
+    /// The only tenant whose they are.
+    tenant: Option<TenantId>,
 }
 
 impl Names {
     /// `prefix` is empty or ends with a slash.
-    pub(super) const fn new(prefix: String) -> Self {
-        Self { prefix }
+    pub(super) const fn new(prefix: String, tenant: Option<TenantId>) -> Self {
+        Self { prefix, tenant }
+    }
+
+    /// The only tenant whose they are.
+    pub(super) const fn tenant(&self) -> Option<TenantId> {
+        self.tenant
+    }
+
+    /// The prefix of every name that is listed: what a tenant keeps in its own bucket besides is none of ours, and may be much.
+    pub(super) fn listed(&self) -> String {
+        self.tenant.map_or_else(|| self.prefix.clone(), |tenant| format!("{}{tenant}/", self.prefix))
     }
 
     /// The prefix of every name.
@@ -48,6 +60,9 @@ impl Names {
     pub(super) fn owner(&self, name: &str) -> Option<Owner> {
         let mut steps = name.strip_prefix(&self.prefix)?.split('/');
         let tenant = steps.next()?.parse().ok()?;
+        if self.tenant.is_some_and(|only| only != tenant) {
+            return None;
+        }
         match steps.next()? {
             "uploads" => {
                 let id = steps.next()?;
@@ -98,7 +113,7 @@ mod tests {
     fn every_name_says_whose_it_is() {
         let (tenant, job) = (TenantId::from_u128(1), JobId::from_u128(2));
         let (attempt, upload) = (AttemptId::from_u128(0xa0), UploadId::from_u128(4));
-        let names = Names::new("mpegflow/".into());
+        let names = Names::new("mpegflow/".into(), None);
         let object = names.object(&Key::Upload(tenant, upload));
         for name in [object.clone(), mark(&object), piece(&object, 0, 9)] {
             assert_eq!(names.owner(&name), Some(Owner::Upload(tenant, upload)), "{name}");
@@ -119,5 +134,9 @@ mod tests {
         {
             assert_eq!(names.owner(foreign), None, "{foreign}");
         }
+        let own = |tenant| Names::new("mpegflow/".into(), Some(tenant));
+        assert_eq!(own(tenant).owner(&output), Some(Owner::Attempt(tenant, job, attempt)));
+        assert_eq!(own(TenantId::from_u128(9)).owner(&output), None, "another tenant's");
+        assert!(output.starts_with(&own(tenant).listed()) && object.starts_with(&own(tenant).listed()));
     }
 }

@@ -1,6 +1,6 @@
 //! Pools of a cluster, pods and verdicts.
 
-use super::{PostgresStore, sql};
+use super::{PostgresStore, sql, storage};
 use crate::audit::chain;
 use crate::enrol::Account;
 use crate::model::Time;
@@ -97,6 +97,9 @@ impl Identities for PostgresStore {
             .bind(signed(tenant.generation))
             .execute(&mut *tx)
             .await?;
+        if let Err(no) = storage::put(self, &mut tx, tenant.id, tenant.storage.as_ref(), false).await? {
+            return Ok(Pushed::Storage(no));
+        }
         tx.done().await?;
         Ok(Pushed::Done)
     }

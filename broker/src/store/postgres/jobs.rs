@@ -26,7 +26,13 @@ pub(super) async fn submit(
         return Ok(seen);
     }
     let size = match new.object_size {
-        Some(size) => size,
+        Some(size) => {
+            let query = store.sql(sql::QUARANTINED_INPUT).bind(new.upload.to_string());
+            if query.fetch_optional(&mut *conn).await?.is_some() {
+                return Ok(Once::Done(Submitted::Quarantined));
+            }
+            size
+        }
         None => {
             let query = store.sql(sql::UPLOAD).bind(new.tenant.to_string()).bind(new.upload.to_string());
             let upload = query.fetch_optional(&mut *conn).await?;

@@ -25,6 +25,7 @@ mod replicas;
 mod retention;
 mod settle;
 mod sql;
+mod storage;
 mod sweep;
 mod tenants;
 mod together;
@@ -510,8 +511,8 @@ impl Store for PostgresStore {
         settle::settle(self, end, decide).await
     }
 
-    async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, StoreError> {
-        sweep::garbage(self, limit).await
+    async fn garbage(&self, without: &[TenantId], limit: u32) -> Result<Vec<Garbage>, StoreError> {
+        sweep::garbage(self, without, limit).await
     }
 
     async fn swept(&self, attempt: AttemptId) -> Result<(), StoreError> {

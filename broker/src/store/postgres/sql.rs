@@ -233,6 +233,11 @@ statements! {
             FROM done d WHERE j.id = d.job
         ), quarantined AS (
             UPDATE uploads u SET quarantined = TRUE FROM done d WHERE d.quarantined AND u.id = d.upload
+        ), quarantined_input AS (
+            INSERT INTO quarantined_inputs (input, tenant, at)
+            SELECT d.upload, d.tenant, d.now FROM done d
+            WHERE d.quarantined AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.id = d.upload)
+            ON CONFLICT (input) DO NOTHING
         ), manifest AS (
             INSERT INTO objects (job, name, position, attempt, output, size, parts, digest, content_type)
             SELECT d.job, o.name, o.position, o.attempt, o.output, o.size, o.parts, o.digest, o.content_type
@@ -256,6 +261,8 @@ statements! {
 
     /// 1 tenant.
     LOCK_TENANT = "SELECT id FROM tenants WHERE id = $1 FOR NO KEY UPDATE";
+    /// 1 input.
+    QUARANTINED_INPUT = "SELECT 1 AS quarantined FROM quarantined_inputs WHERE input = $1";
     /// 1 tenant, 2 key.
     SEEN = "SELECT request, answer FROM idempotency WHERE tenant = $1 AND key = $2";
     /// 1 tenant, 2 key, 3 request, 4 answer, 5 now.
@@ -421,6 +428,12 @@ statements! {
     /// 1 id, 2 weight, 3 limits, 4 uid, 5 generation.
     PUT_TENANT = "
         UPDATE tenants SET weight = $2, limits = $3, pushed_uid = $4, pushed_generation = $5 WHERE id = $1";
+    /// 1 tenant.
+    OWN_STORAGE = "SELECT storage FROM tenants WHERE id = $1";
+    OWN_STORAGES = "
+        SELECT id, name, storage FROM tenants WHERE storage IS NOT NULL AND erased_at IS NULL ORDER BY id";
+    /// 1 tenant, 2 storage.
+    SET_STORAGE = "UPDATE tenants SET storage = $2 WHERE id = $1";
     /// 1 pool.
     LOCK_ENROLMENT = "SELECT pg_advisory_xact_lock(7307202, hashtext($1))";
     /// 1 id.
@@ -470,11 +483,12 @@ statements! {
 
     // --- housekeeping
 
-    /// 1 most. What a succeeded attempt made is an input of later tasks until the job has ended.
+    /// 1 most, 2 tenants to leave out. What a succeeded attempt made is an input of later tasks until the job has ended.
     GARBAGE = "
         SELECT a.tenant, a.job, a.id FROM attempts a JOIN jobs j ON j.id = a.job
         WHERE a.state <> 'live' AND NOT a.swept AND NOT a.kept
             AND (a.state <> 'succeeded' OR j.state IN ('succeeded', 'failed', 'canceled'))
+            AND NOT a.tenant = ANY ($2::text[])
         LIMIT $1";
     /// An attempt that ended while a part was being recorded could not see that part to delete it. A part's attempt has a lease
     /// before the part is there, so what has none has ended.
@@ -704,8 +718,10 @@ statements! {
             DELETE FROM minutes WHERE tenant = $1
         ), answers AS (
             DELETE FROM idempotency WHERE tenant = $1
+        ), quarantined AS (
+            DELETE FROM quarantined_inputs WHERE tenant = $1
         )
-        UPDATE tenants SET erased_at = $2 WHERE id = $1 AND deleted_at IS NOT NULL AND erased_at IS NULL";
+        UPDATE tenants SET erased_at = $2, storage = NULL WHERE id = $1 AND deleted_at IS NOT NULL AND erased_at IS NULL";
 
     // --- spend
 

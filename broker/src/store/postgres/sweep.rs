@@ -4,13 +4,22 @@ use super::{PostgresStore, dispatch, sql};
 use crate::model::Time;
 use crate::store::row::{Cells, signed};
 use crate::store::{Garbage, Note, StoreError};
-use mpegflow_protocol::ids::AttemptId;
+use mpegflow_protocol::ids::{AttemptId, TenantId};
 
-pub(super) async fn garbage(store: &PostgresStore, limit: u32) -> Result<Vec<Garbage>, StoreError> {
+pub(super) async fn garbage(
+    store: &PostgresStore,
+    without: &[TenantId],
+    limit: u32,
+) -> Result<Vec<Garbage>, StoreError> {
     store.change(store.sql(sql::ORPHANED_PARTS)).await?;
     store.change(store.sql(sql::ORPHANED_PINS)).await?;
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::GARBAGE).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
+    let rows = store
+        .sql(sql::GARBAGE)
+        .bind(i64::from(limit))
+        .bind(without.iter().map(ToString::to_string).collect::<Vec<_>>())
+        .fetch_all(&mut *conn)
+        .await?;
     conn.done().await?;
     rows.iter()
         .map(|row| {

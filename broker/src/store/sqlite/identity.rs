@@ -1,6 +1,6 @@
 //! Pools of a cluster, pods and verdicts.
 
-use super::SqliteStore;
+use super::{SqliteStore, storage};
 use crate::enrol::Account;
 use crate::model::Time;
 use crate::store::StoreError;
@@ -113,6 +113,9 @@ impl Identities for SqliteStore {
         .bind(tenant.id.to_string())
         .execute(&mut *tx)
         .await?;
+        if let Err(no) = storage::put(&mut tx, tenant.id, tenant.storage.as_ref(), false).await? {
+            return Ok(Pushed::Storage(no));
+        }
         tx.commit().await?;
         Ok(Pushed::Done)
     }

@@ -35,7 +35,16 @@ pub(super) async fn submit(
         return Ok(seen);
     }
     let size = match new.object_size {
-        Some(size) => size,
+        Some(size) => {
+            let quarantined = sqlx::query("SELECT 1 FROM quarantined_inputs WHERE input = ?")
+                .bind(new.upload.to_string())
+                .fetch_optional(&mut *tx)
+                .await?;
+            if quarantined.is_some() {
+                return Ok(Once::Done(Submitted::Quarantined));
+            }
+            size
+        }
         None => {
             let upload = sqlx::query("SELECT * FROM uploads WHERE id = ? AND tenant = ?")
                 .bind(new.upload.to_string())

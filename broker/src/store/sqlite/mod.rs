@@ -6,6 +6,7 @@ mod jobs;
 mod operations;
 mod retention;
 mod settle;
+mod storage;
 mod sweep;
 mod tenants;
 mod uploads;
@@ -289,8 +290,8 @@ impl Store for SqliteStore {
         settle::settle(self, end, decide).await
     }
 
-    async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, StoreError> {
-        sweep::garbage(self, limit).await
+    async fn garbage(&self, without: &[TenantId], limit: u32) -> Result<Vec<Garbage>, StoreError> {
+        sweep::garbage(self, without, limit).await
     }
 
     async fn swept(&self, attempt: AttemptId) -> Result<(), StoreError> {

@@ -168,7 +168,7 @@ impl Retention for SqliteStore {
     async fn finish_tenant(&self, tenant: TenantId, now: Time) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
         let done = sqlx::query(
-            "UPDATE tenants SET erased_at = ?2 WHERE id = ?1 AND deleted_at IS NOT NULL
+            "UPDATE tenants SET erased_at = ?2, storage = NULL WHERE id = ?1 AND deleted_at IS NOT NULL
                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE tenant = ?1)
                 AND NOT EXISTS (SELECT 1 FROM uploads WHERE tenant = ?1)",
         )
@@ -179,8 +179,11 @@ impl Retention for SqliteStore {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        for statement in ["DELETE FROM minutes WHERE tenant = ?", "DELETE FROM idempotency WHERE tenant = ?"]
-        {
+        for statement in [
+            "DELETE FROM minutes WHERE tenant = ?",
+            "DELETE FROM idempotency WHERE tenant = ?",
+            "DELETE FROM quarantined_inputs WHERE tenant = ?",
+        ] {
             sqlx::query(statement).bind(tenant.to_string()).execute(&mut *tx).await?;
         }
         tx.commit().await?;

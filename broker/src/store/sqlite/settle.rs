@@ -180,10 +180,18 @@ async fn move_job(
         JobMove::Probed(media) => set_media(tx, job.id, media).await?,
         JobMove::Fail { quarantine, .. } => {
             if *quarantine {
-                sqlx::query("UPDATE uploads SET quarantined = 1 WHERE id = ?")
+                let upload = sqlx::query("UPDATE uploads SET quarantined = 1 WHERE id = ?")
                     .bind(job.upload.to_string())
                     .execute(&mut **tx)
                     .await?;
+                if upload.rows_affected() == 0 {
+                    sqlx::query("INSERT INTO quarantined_inputs (input, tenant, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                        .bind(job.upload.to_string())
+                        .bind(job.tenant.to_string())
+                        .bind(now.0)
+                        .execute(&mut **tx)
+                        .await?;
+                }
             }
         }
         JobMove::Cancel => {}

@@ -2,11 +2,15 @@
 
 use super::SqliteStore;
 use crate::model::Time;
-use crate::store::row::Cells;
+use crate::store::row::{Cells, json};
 use crate::store::{Garbage, StoreError};
-use mpegflow_protocol::ids::AttemptId;
+use mpegflow_protocol::ids::{AttemptId, TenantId};
 
-pub(super) async fn garbage(store: &SqliteStore, limit: u32) -> Result<Vec<Garbage>, StoreError> {
+pub(super) async fn garbage(
+    store: &SqliteStore,
+    without: &[TenantId],
+    limit: u32,
+) -> Result<Vec<Garbage>, StoreError> {
     sqlx::query("DELETE FROM pins WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = pins.attempt)")
         .execute(&store.writer)
         .await?;
@@ -15,9 +19,10 @@ pub(super) async fn garbage(store: &SqliteStore, limit: u32) -> Result<Vec<Garba
         "SELECT a.tenant, a.job, a.id FROM attempts a JOIN jobs j ON j.id = a.job
          WHERE a.swept = 0 AND a.state <> 'live'
            AND (a.state <> 'succeeded' OR j.state IN ('succeeded', 'failed', 'canceled'))
-           AND NOT EXISTS (SELECT 1 FROM objects o WHERE o.attempt = a.id)
+           AND NOT EXISTS (SELECT 1 FROM objects o WHERE o.attempt = a.id) AND a.tenant NOT IN (SELECT value FROM json_each(?))
          LIMIT ?",
     )
+    .bind(json(&without))
     .bind(limit)
     .fetch_all(&store.readers)
     .await?;
