@@ -422,11 +422,12 @@ fn package_rest(snapshot: &Snapshot, mut task: NewTask, settings: Settings) -> R
     if let Ok(sound) = package_of(&snapshot.tasks, Step::Sound) {
         let TaskSpec::Package(plan) = &sound.plan.spec else { return Err(broken("a package is none")) };
         for track in &plan.tracks {
-            let source = usize::try_from(track.input).ok().and_then(|n| sound.plan.inputs.get(n)).copied();
+            let source = usize::try_from(track.input).ok().and_then(|n| sound.plan.inputs.get(n)).cloned();
             let source = source.ok_or_else(|| broken("the sound's input is not known"))?;
+            let size = source.size();
             package.tracks.push(PackageTrack {
                 input: input(source),
-                media_output: push(&mut task.outputs, budget::packaged_bytes(source.size())),
+                media_output: push(&mut task.outputs, budget::packaged_bytes(size)),
                 playlist_output: push(&mut task.outputs, budget::PLAYLIST_BYTES),
                 ..track.clone()
             });
@@ -699,7 +700,7 @@ fn full(snapshot: &Snapshot, settings: Settings) -> Result<NewTask, Failure> {
     let media = job.media.as_ref().ok_or_else(|| broken("the input of this job is not known"))?;
     let mut task = graph::encode(&job.spec, media, job.upload, job.input_size, settings)?;
     let probe = snapshot.tasks.iter().find(|t| t.plan.kind == TaskKind::Probe);
-    let probed = probe.and_then(|t| t.plan.inputs.first()).copied();
+    let probed = probe.and_then(|t| t.plan.inputs.first()).cloned();
     task.inputs = vec![probed.ok_or_else(|| broken("the input of this job is not known"))?];
     Ok(task)
 }
