@@ -1,4 +1,5 @@
 //! The gate's decisions, on a clock of the test's own.
+#![allow(clippy::arithmetic_side_effects, reason = "tests")]
 
 use super::*;
 use crate::desired::{CANARY_LABEL, Target};
