@@ -56,10 +56,11 @@ pub(crate) fn made(job: &Job, wall: Option<Duration>) -> String {
     text
 }
 
-/// Whether a file is a chunk of a rung, such as `video-240p-03`.
+/// Whether a file is a chunk of a rung, such as `240p-03`.
 fn is_chunk(stem: &str) -> bool {
-    let split = stem.strip_prefix("video-").and_then(|rest| rest.rsplit_once('-'));
-    split.is_some_and(|(_, number)| number.len() == 2 && number.bytes().all(|b| b.is_ascii_digit()))
+    stem.rsplit_once('-').is_some_and(|(rung, number)| {
+        rung.ends_with('p') && number.len() == 2 && number.bytes().all(|b| b.is_ascii_digit())
+    })
 }
 
 /// What a job costs.
