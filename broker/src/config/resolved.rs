@@ -32,7 +32,7 @@ pub enum Objects {
     /// Below the data folder.
     Folder,
     /// In a bucket.
-    Bucket(S3Config),
+    Bucket(Box<S3Config>),
 }
 
 /// How pods enrol.
@@ -472,7 +472,7 @@ fn objects(raw: &Raw, problems: &mut Problems) -> Option<Objects> {
     if let Err(e) = config.check() {
         problems.add(place(&raw.s3_bucket), format!("s3: {e}"));
     }
-    Some(Objects::Bucket(config))
+    Some(Objects::Bucket(Box::new(config)))
 }
 
 fn tenant_storage(raw: &Raw, objects: Option<&Objects>, problems: &mut Problems) -> Option<Setup> {

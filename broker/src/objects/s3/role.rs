@@ -152,7 +152,7 @@ impl Sessions {
         // What was asked for is the most: a clock that is wrong must not make it longer.
         let life = Duration::try_from(left).unwrap_or_default().min(self.life);
         let at = |after: Duration| asked.checked_add(after).unwrap_or(asked);
-        let renew = life.saturating_sub(RENEW.min(life / 4));
+        let renew = life.saturating_sub(RENEW.min(life.checked_div(4).unwrap_or_default()));
         let credentials = Credentials::new(id, secret, Some(token), None, "role");
         Ok(Session { credentials, end: at(life), renew: at(renew) })
     }
@@ -287,7 +287,7 @@ mod tests {
                     let text = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
                     return (StatusCode::FORBIDDEN, text.to_owned());
                 }
-                let end = jiff::Timestamp::now() + Duration::from_secs(left);
+                let end = jiff::Timestamp::now().checked_add(Duration::from_secs(left)).unwrap();
                 let text = format!(
                     "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>id{n}</AccessKeyId>\
                      <SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken>\
