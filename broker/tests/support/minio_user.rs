@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses a part of it")]
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "test support"
@@ -12,21 +13,37 @@ use crate::signed::{root, send};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::pbkdf2;
 use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// Times that a user is made: while MinIO still loads what it keeps of users, it may forget a policy that it has just taken.
+const TRIES: u32 = 30;
 
 /// Adds a user that may do what the policy says.
 pub async fn add(server: &Server, id: &str, secret: &str, policy: &str) {
-    call(server, &format!("/minio/admin/v3/add-canned-policy?name={id}"), policy.as_bytes()).await;
     let user = format!(r#"{{"secretKey":"{secret}","status":"enabled"}}"#);
     let user = encrypted(&server.password, user.as_bytes());
-    call(server, &format!("/minio/admin/v3/add-user?accessKey={id}"), &user).await;
-    let path =
+    let attach =
         format!("/minio/admin/v3/set-user-or-group-policy?policyName={id}&userOrGroup={id}&isGroup=false");
-    call(server, &path, b"").await;
+    for last in (0..TRIES).rev() {
+        let made = async {
+            call(server, &format!("/minio/admin/v3/add-canned-policy?name={id}"), policy.as_bytes()).await?;
+            call(server, &format!("/minio/admin/v3/add-user?accessKey={id}"), &user).await?;
+            call(server, &attach, b"").await
+        };
+        match made.await {
+            Ok(()) => return,
+            Err(why) if last == 0 || !why.contains("XMinioAdminNoSuch") => panic!("{why}"),
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
 }
 
-async fn call(server: &Server, path: &str, body: &[u8]) {
+async fn call(server: &Server, path: &str, body: &[u8]) -> Result<(), String> {
     let answer = send(server, &root(server), "PUT", path, body).await;
-    assert!(answer.status.is_success(), "{path}: {} {}", answer.status, answer.text());
+    if answer.status.is_success() {
+        return Ok(());
+    }
+    Err(format!("{path}: {} {}", answer.status, answer.text()))
 }
 
 /// As its administration API reads it: salt, cipher, nonce, and one chunk of AES-256-GCM whose associated data says that it is the last.
