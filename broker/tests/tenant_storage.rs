@@ -377,19 +377,24 @@ async fn waits(client: &Client, job: &Job) -> Option<Waiting> {
     show(client, job).await.waiting
 }
 
+/// A broker whose shared bucket is on one server, and that has its tenants' secrets from the folder of the other.
+async fn world_over(shared: &Server, own: &Server) -> World {
+    let objects = Arc::new(shared.objects());
+    let secrets = own.dir.path().to_owned();
+    world_with(|config| {
+        config.objects = Some(objects);
+        (config.tenant_storage.secrets, config.tenant_storage.allow_http) = (Some(secrets), true);
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn storage_that_is_gone_fails_the_job_by_a_code_that_names_the_bucket_and_is_never_replaced_by_another()
 {
     for kind in Kind::ALL {
         let shared = Server::start(kind);
         let mut own = Server::start(kind);
-        let objects = Arc::new(shared.objects());
-        let secrets = own.dir.path().to_owned();
-        let world = world_with(|config| {
-            config.objects = Some(objects);
-            (config.tenant_storage.secrets, config.tenant_storage.allow_http) = (Some(secrets), true);
-        })
-        .await;
+        let world = world_over(&shared, &own).await;
         let id = give(&world, "own", films(&own, "in/")).await;
         let (client, worker) = (world.tenant("own").await, world.worker().await);
         let job = submit(&client, b"input").await;
@@ -487,13 +492,7 @@ async fn wrong_storage_is_told_by_name_and_a_job_that_waits_says_so_until_it_is_
 async fn a_job_that_waits_for_its_tenants_storage_says_so_until_that_is_back() {
     let shared = Server::start(Kind::Versitygw);
     let mut own = Server::start(Kind::Minio);
-    let objects = Arc::new(shared.objects());
-    let secrets = own.dir.path().to_owned();
-    let world = world_with(|config| {
-        config.objects = Some(objects);
-        (config.tenant_storage.secrets, config.tenant_storage.allow_http) = (Some(secrets), true);
-    })
-    .await;
+    let world = world_over(&shared, &own).await;
     give(&world, "own", films(&own, "in/")).await;
     let client = world.tenant("own").await;
     let job = submit(&client, b"input").await;

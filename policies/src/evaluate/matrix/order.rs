@@ -6,7 +6,6 @@ use crate::evaluate::core::{Core, Lowered};
 use crate::evaluate::endpoints::Shape;
 use crate::evaluate::stages::side;
 use crate::policy::Direction;
-use rustc_hash::FxHashMap;
 use std::ops::Range;
 
 /// An order of classes.
@@ -19,8 +18,8 @@ pub(super) struct Order {
     pub(super) positions: Vec<usize>,
     /// By position, how many pods are of the class.
     pub(super) pods: Vec<u64>,
-    /// By position, the group, and how many pods are of the class.
-    pub(super) behind: Vec<(u32, u64)>,
+    /// By position, the number of the group.
+    pub(super) group_of: Vec<u32>,
 }
 
 /// Classes whose side is the same towards everybody.
@@ -43,40 +42,32 @@ const AHEAD: usize = 32;
 
 impl Order {
     pub(super) fn new(core: &Core, direction: Direction, classes: &[Class]) -> Self {
-        let mut numbers: FxHashMap<Key, usize> = FxHashMap::default();
-        let mut members: Vec<(Key, Vec<usize>)> = Vec::new();
-        for (at, class) in classes.iter().enumerate() {
-            let key = key(core, direction, class.first);
-            let next = members.len();
-            let number = *numbers.entry(key.clone()).or_insert(next);
-            if number == next {
-                members.push((key, Vec::new()));
-            }
-            if let Some((_, members)) = members.get_mut(number) {
-                members.push(at);
-            }
-        }
         // Next to each other stand those that begin with the same steps, which are then taken once.
-        members.sort();
-        let (shared, kept) = shared(&members.iter().map(|(key, _)| key).collect::<Vec<_>>());
+        let mut keyed: Vec<(Key, usize)> =
+            classes.iter().enumerate().map(|(at, class)| (key(core, direction, class.first), at)).collect();
+        keyed.sort_unstable();
+        let groups: Vec<&[(Key, usize)]> = keyed.chunk_by(|(a, _), (b, _)| a == b).collect();
+        let keys: Vec<&Key> =
+            groups.iter().filter_map(|members| members.first()).map(|(key, _)| key).collect();
+        let (shared, kept) = shared(&keys);
         let mut order = Self {
             groups: Vec::new(),
             classes: Vec::new(),
             positions: vec![0; classes.len()],
             pods: Vec::new(),
-            behind: Vec::new(),
+            group_of: Vec::new(),
         };
-        for (((_, members), shared), kept) in members.into_iter().zip(shared).zip(kept) {
+        for ((members, shared), kept) in groups.into_iter().zip(shared).zip(kept) {
             let start = order.classes.len();
-            let Some(first) = members.first().and_then(|class| classes.get(*class)) else { continue };
-            for class in members {
-                if let Some(position) = order.positions.get_mut(class) {
+            let Some(first) = members.first().and_then(|(_, class)| classes.get(*class)) else { continue };
+            let number = u32::try_from(order.groups.len()).unwrap_or(u32::MAX);
+            for (_, class) in members {
+                if let Some(position) = order.positions.get_mut(*class) {
                     *position = order.classes.len();
                 }
-                order.classes.push(class);
-                let pods = classes.get(class).map_or(0, |class| class.pods);
-                order.pods.push(pods);
-                order.behind.push((u32::try_from(order.groups.len()).unwrap_or(u32::MAX), pods));
+                order.classes.push(*class);
+                order.pods.push(classes.get(*class).map_or(0, |class| class.pods));
+                order.group_of.push(number);
             }
             let members = start..order.classes.len();
             order.groups.push(Group { subject: first.first, members, shared, kept });

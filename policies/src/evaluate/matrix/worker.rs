@@ -264,7 +264,8 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
     fn met(&mut self, rows: &[u32], egress: &[AnswerId]) -> (u64, u64) {
         let (mut connected, mut unknown) = (0u64, 0u64);
         let mut unasked = Vec::new();
-        for (row, (group, pods)) in rows.iter().zip(&self.matrix.sources.behind) {
+        let sources = &self.matrix.sources;
+        for ((row, group), pods) in rows.iter().zip(&sources.group_of).zip(&sources.pods) {
             let out = egress.get(index(*group)).copied().unwrap_or_default();
             let kind = self.kinds.all.get(index(row.wrapping_add(out))).copied().unwrap_or(UNASKED);
             let of = |wanted: Kind| if kind == wanted as u8 { *pods } else { 0 };
