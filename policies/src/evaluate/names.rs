@@ -32,7 +32,7 @@ impl Evaluation<'_> {
         }
     }
 
-    /// One of its members, for a packet: the first address of an address set.
+    /// One of its members, for a packet.
     pub fn example(&self, id: EndpointId) -> String {
         match self.endpoint(id) {
             Some(Endpoint::External(set)) => match set.example() {

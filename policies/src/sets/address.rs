@@ -5,6 +5,28 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+/// Public addresses that everybody knows, the first choices for an example of addresses outside.
+const KNOWN: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111)),
+];
+
+/// Addresses that may be somebody's: neither "this network", loopback, multicast and reserved (RFC 6890) nor, of v6, what is below
+/// global unicast (RFC 4291, 2.4).
+fn unicast() -> AddressSet {
+    let v4 = |first: Ipv4Addr, last: Ipv4Addr| (u128::from(u32::from(first)), u128::from(u32::from(last)));
+    AddressSet::of_numbers(
+        vec![
+            v4(Ipv4Addr::new(1, 0, 0, 1), Ipv4Addr::new(126, 255, 255, 255)),
+            v4(Ipv4Addr::new(128, 0, 0, 1), Ipv4Addr::new(223, 255, 255, 255)),
+        ],
+        vec![(
+            u128::from(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1)),
+            u128::from(Ipv6Addr::new(0xfdff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff)),
+        )],
+    )
+}
+
 /// An IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
@@ -241,10 +263,16 @@ impl AddressSet {
         self.v4.intersects(&other.v4) || self.v6.intersects(&other.v6)
     }
 
-    /// A member, for a witness: the first of v4, else of v6.
+    /// A member, for a witness: of v4, else of v6. One that packets are really sent to, where there is one.
     pub fn example(&self) -> Option<IpAddr> {
-        let v4 = self.v4.first().and_then(|a| u32::try_from(a).ok()).map(|a| IpAddr::V4(Ipv4Addr::from(a)));
-        v4.or_else(|| self.v6.first().map(|a| IpAddr::V6(Ipv6Addr::from(a))))
+        let first = self.intersection(&unicast()).first().or_else(|| self.first())?;
+        let mut known = KNOWN.iter().filter(|known| Family::of(**known) == Family::of(first));
+        known.find(|known| self.contains(**known)).copied().or(Some(first))
+    }
+
+    /// The smallest address, v4 first.
+    fn first(&self) -> Option<IpAddr> {
+        self.ranges().next().map(|(first, _)| first)
     }
 
     /// The ranges, v4 first, ascending; both ends belong to it.
@@ -329,6 +357,21 @@ mod tests {
 
     fn cidr(text: &str) -> Cidr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_example_is_an_address_that_packets_are_sent_to_where_there_is_one() {
+        let example = |text: &str| AddressSet::block(cidr(text)).example().unwrap().to_string();
+        assert_eq!(AddressSet::full().example().unwrap().to_string(), "1.1.1.1");
+        assert_eq!(example("0.0.0.0/1"), "1.1.1.1");
+        assert_eq!(example("128.0.0.0/1"), "128.0.0.1");
+        assert_eq!(example("10.0.0.0/8"), "10.0.0.0");
+        assert_eq!(example("0.0.0.0/8"), "0.0.0.0");
+        assert_eq!(example("::/0"), "2606:4700:4700::1111");
+        assert_eq!(example("fe80::/10"), "fe80::");
+        assert_eq!(AddressSet::empty().example(), None);
+        let rest = AddressSet::family(Family::V4).difference(&AddressSet::one("1.1.1.1".parse().unwrap()));
+        assert_eq!(rest.example().unwrap().to_string(), "1.0.0.1");
     }
 
     #[test]

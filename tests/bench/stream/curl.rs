@@ -1,0 +1,126 @@
+//! The client: curl, the same for both ways. What it does is in a file, which it alone can read; nothing secret is in its arguments.
+
+use super::proxy::Proxy;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// One request.
+#[derive(Clone)]
+pub(crate) struct Transfer {
+    path: String,
+    headers: Vec<String>,
+    upload: Option<PathBuf>,
+}
+
+impl Transfer {
+    /// `path` with the query, if there is one.
+    pub(crate) fn get(path: &str) -> Self {
+        Self { path: path.into(), headers: Vec::new(), upload: None }
+    }
+
+    pub(crate) fn put(path: &str, file: &Path) -> Self {
+        Self { upload: Some(file.into()), ..Self::get(path) }
+    }
+
+    pub(crate) fn header(mut self, line: &str) -> Self {
+        self.headers.push(line.into());
+        self
+    }
+}
+
+/// Who the client is, and whom it trusts: files in PEM.
+pub(crate) struct Client {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) trusted: PathBuf,
+}
+
+/// Runs the transfers, so many at once, and panics unless each of them succeeds.
+pub(crate) fn run(proxy: &dyn Proxy, transfers: &[Transfer], client: &Client, at_once: usize) {
+    let file = config(proxy, transfers, client, None);
+    let out = command(file.path(), at_once).output().unwrap();
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "curl: {}: {errors}", out.status);
+}
+
+/// Many clients that read slowly, until it is dropped.
+pub(crate) struct Crowd {
+    children: Vec<Child>,
+    _files: Vec<tempfile::NamedTempFile>,
+}
+
+/// curl does not do more than this at once.
+const PROCESS: usize = 200;
+
+impl Crowd {
+    pub(crate) fn start(
+        proxy: &dyn Proxy,
+        transfers: &[Transfer],
+        client: &Client,
+        bytes_a_second: u64,
+    ) -> Self {
+        let (mut children, mut files) = (Vec::new(), Vec::new());
+        for some in transfers.chunks(PROCESS) {
+            let file = config(proxy, some, client, Some(bytes_a_second));
+            let child = command(file.path(), some.len()).stderr(Stdio::null()).stdout(Stdio::null()).spawn();
+            children.push(child.unwrap());
+            files.push(file);
+        }
+        Self { children, _files: files }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn command(config: &Path, at_once: usize) -> Command {
+    let mut command = Command::new("curl");
+    command.arg("--config").arg(config).stdin(Stdio::null());
+    // What is done one after the other goes over one connection.
+    if at_once > 1 {
+        command.args(["--parallel", "--parallel-immediate", "--parallel-max", &at_once.to_string()]);
+    }
+    command
+}
+
+fn config(
+    proxy: &dyn Proxy,
+    transfers: &[Transfer],
+    client: &Client,
+    bytes_a_second: Option<u64>,
+) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut text = String::new();
+    for (n, transfer) in transfers.iter().enumerate() {
+        if n > 0 {
+            text.push_str("next\n");
+        }
+        // curl waits for leave to send a large body unless it is told not to.
+        text.push_str(
+            "silent\nshow-error\nfail\nhttp1.1\ntlsv1.3\noutput = \"/dev/null\"\nheader = \"Expect:\"\n",
+        );
+        for (name, file) in [("cert", &client.certificate), ("key", &client.key), ("cacert", &client.trusted)]
+        {
+            writeln!(text, "{name} = \"{}\"", file.display()).unwrap();
+        }
+        if let Some(rate) = bytes_a_second {
+            writeln!(text, "limit-rate = {rate}").unwrap();
+        }
+        for header in &transfer.headers {
+            writeln!(text, "header = \"{header}\"").unwrap();
+        }
+        if let Some(upload) = &transfer.upload {
+            writeln!(text, "upload-file = \"{}\"", upload.display()).unwrap();
+        }
+        writeln!(text, "url = \"https://127.0.0.1:{}{}\"", proxy.port(), transfer.path).unwrap();
+    }
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
