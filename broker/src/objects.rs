@@ -59,6 +59,9 @@ pub enum BodyError {
     /// Nothing came for too long.
     #[error("nothing came for too long")]
     Idle,
+    /// Too little came for too long.
+    #[error("too little came for too long")]
+    Slow,
     /// The connection broke.
     #[error("the connection broke")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -322,3 +322,87 @@ async fn a_tenants_storage_is_what_its_resource_says_and_never_another_ones() {
     assert_eq!(put(&operator, &path(2), &tenant("other", 2, None)).await.0, 204);
     assert_eq!(here(2).await, None);
 }
+
+#[tokio::test]
+async fn a_job_goes_to_its_tenants_own_pool_or_to_a_shared_one_that_it_names_and_to_no_other_tenants() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    let id = TenantId::from_u128(7);
+    let tenant = Tenant {
+        name: "acme".into(),
+        uid: "t".into(),
+        observed_generation: 1,
+        weight: 100,
+        unfinished_jobs: None,
+        running_tasks: None,
+        upload_bytes: None,
+        storage: None,
+    };
+    assert_eq!(put(&operator, &format!("/control/v1/tenants/{id}"), &tenant).await.0, 204);
+    let push = async |name: &str, owner: Option<TenantId>, closed: bool| {
+        let mut pool = pool();
+        (pool.account, pool.uid) = (format!("{name}-worker"), format!("uid-{name}"));
+        (pool.tenant, pool.closed) = (owner, closed);
+        pool.observed_generation = if closed { 2 } else { 1 };
+        let (status, text) = put(&operator, &format!("/control/v1/pools/{name}"), &pool).await;
+        assert_eq!(status, 204, "{text}");
+    };
+    push("default", None, false).await;
+    push("acme-own", Some(id), false).await;
+    push("gpu-t4", None, false).await;
+    let (acme, stranger) = (world.tenant("acme").await, world.tenant("stranger").await);
+    let submit_to = async |client: &common::Client, pool: Option<&str>| {
+        let upload = common::upload(client, b"x").await;
+        let mut spec: serde_json::Value = serde_json::from_str(&common::spec(&upload)).unwrap();
+        if let Some(pool) = pool {
+            spec["pool"] = pool.into();
+        }
+        client.call("POST", "/v1/jobs", spec.to_string()).await
+    };
+    // A tenant names its own, a shared one, and one whose workers join by tokens.
+    world.join_file().await;
+    for pool in ["acme-own", "gpu-t4", "default"] {
+        let answer = submit_to(&acme, Some(pool)).await;
+        assert_eq!(answer.status, 201, "{pool}: {}", answer.text());
+    }
+    // What is another's is told as what is not there.
+    for pool in ["acme-own", "nowhere"] {
+        let answer = submit_to(&stranger, Some(pool)).await;
+        assert_eq!(answer.status, 422, "{pool}: {}", answer.text());
+        assert!(
+            answer.problem() == "invalid_field" && answer.text().contains(r#""field":"pool""#),
+            "{}",
+            answer.text()
+        );
+    }
+    let refused = |answer: common::Answer| answer.text().replace("acme-own", "nowhere");
+    assert_eq!(
+        refused(submit_to(&stranger, Some("acme-own")).await),
+        refused(submit_to(&stranger, Some("nowhere")).await)
+    );
+    for pool in ["", "Acme", "a/b", "../x"] {
+        assert_ne!(submit_to(&acme, Some(pool)).await.status, 201, "{pool:?}");
+    }
+
+    // Left out, it is the own pool, which is known a second after it was pushed at the latest; for others `default`.
+    let worker = pod(&world, "media/acme-own-worker", Uuid::new_v4(), "n1").await.unwrap();
+    assert!(matches!(worker.ask(5_000).await, LeaseReply::Lease(_)), "the one that was named");
+    common::eventually("the own pool is known", async || {
+        assert_eq!(submit_to(&acme, None).await.status, 201);
+        matches!(worker.ask(0).await, LeaseReply::Lease(_))
+    })
+    .await;
+    let gpu = pod(&world, "media/gpu-t4-worker", Uuid::new_v4(), "n3").await.unwrap();
+    assert!(matches!(gpu.ask(5_000).await, LeaseReply::Lease(_)), "the one that was named");
+    assert!(!matches!(gpu.ask(0).await, LeaseReply::Lease(_)), "and nothing else");
+    let shared = pod(&world, ACCOUNT, Uuid::new_v4(), "n2").await.unwrap();
+    while let LeaseReply::Lease(_) = shared.ask(0).await {}
+    assert_eq!(submit_to(&stranger, None).await.status, 201);
+    let fresh = pod(&world, ACCOUNT, Uuid::new_v4(), "n2").await.unwrap();
+    assert!(matches!(fresh.ask(5_000).await, LeaseReply::Lease(_)), "the stranger's, from `default`");
+
+    // A pool that is being deleted takes no more.
+    push("gpu-t4", None, true).await;
+    common::eventually("nobody can name it", async || submit_to(&acme, Some("gpu-t4")).await.status == 422)
+        .await;
+}

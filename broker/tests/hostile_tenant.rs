@@ -4,7 +4,11 @@
 mod common;
 
 use common::*;
+use http_body_util::BodyExt as _;
 use mpegflow_protocol::api::{Job, JobPage, Upload};
+use mpegflow_protocol::worker::LeaseReply;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
 async fn a_tenant_cannot_take_every_connection_with_event_streams() {
@@ -158,4 +162,97 @@ async fn progress_counts_the_frames_of_the_video_and_not_the_samples_of_the_soun
     assert_eq!(world.worker().await.run().await, 4);
     // The sound has 441,000 units.
     assert_eq!(show(&tenant, &job).await.progress.frames, 300);
+}
+
+/// Connections at a time, and in all: many times what a port takes.
+const SILENT: usize = 1_500;
+
+/// Opens connections that never say a word.
+async fn silence(address: std::net::SocketAddr, sockets: &mut Vec<tokio::net::TcpStream>) {
+    for _ in 0..SILENT {
+        let connect = tokio::net::TcpStream::connect(address);
+        sockets.push(tokio::time::timeout(Duration::from_secs(20), connect).await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_silent_connections_keep_nobody_out() {
+    // Both ends of each are this process's.
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    files.current = files.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, files).unwrap();
+    let world = world().await;
+    let tenant = world.tenant("a").await;
+    let worker = world.worker().await;
+    // What is under way stays, however long it takes: a poll and an open event stream.
+    let events = tenant.open("GET", "/v1/events", "").await;
+    assert_eq!(events.status(), 200);
+    let mut polling = Box::pin(worker.ask(15_000));
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut polling).await.is_err());
+
+    let mut sockets = Vec::new();
+    let (public, workers) = (world.broker().public_addr(), world.broker().worker_addr());
+    for _ in 0..2 {
+        silence(public, &mut sockets).await;
+        silence(workers, &mut sockets).await;
+        // Each by a connection of its own.
+        for _ in 0..20 {
+            let fresh =
+                tokio::time::timeout(Duration::from_secs(20), world.anonymous().get("/healthz")).await;
+            assert_eq!(fresh.expect("a health check is answered").status, 200);
+        }
+        let fresh = tokio::time::timeout(Duration::from_secs(20), world.worker()).await;
+        fresh.expect("a worker can join");
+    }
+    submit(&tenant, b"a clip").await;
+    let polled = tokio::time::timeout(Duration::from_secs(20), polling).await.expect("the poll is answered");
+    assert!(matches!(polled, LeaseReply::Lease(_)), "{polled:?}");
+    let mut events = events.into_body();
+    let said =
+        tokio::time::timeout(Duration::from_secs(20), events.frame()).await.expect("the stream goes on");
+    assert!(said.unwrap().is_ok());
+}
+
+/// A client's first bytes of HTTP/2 (RFC 9113, 3.4): the preface and an empty SETTINGS frame, and then streams that are opened and
+/// reset as fast as they can be (CVE-2023-44487).
+fn rapid_reset() -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for stream in (1..2_000u32).step_by(2) {
+        // HEADERS with END_STREAM and END_HEADERS: GET / by the static table of HPACK. Then RST_STREAM, CANCEL.
+        bytes.extend_from_slice(&[0, 0, 3, 1, 5]);
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes.extend_from_slice(&[0x82, 0x84, 0x86, 0, 0, 4, 3, 0]);
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes.extend_from_slice(&8u32.to_be_bytes());
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn nobody_speaks_http_2_here_so_there_are_no_resets_to_flood() {
+    let world = world().await;
+    let mut socket = tokio::net::TcpStream::connect(world.broker().public_addr()).await.unwrap();
+    // The port may close before all is sent.
+    let _ = socket.write_all(&rapid_reset()).await;
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut answer)).await;
+    let _ = read.expect("the connection is closed");
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{answer:?}");
+
+    // Over TLS it is not even agreed upon.
+    let join = world.join_file().await;
+    let mut config = tls(Some(&join.ca), None);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let socket = tokio::net::TcpStream::connect(world.broker().worker_addr()).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    if let Ok(mut stream) = connector.connect(name, socket).await {
+        assert_ne!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let _ = stream.write_all(&rapid_reset()).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+        let _ = read.expect("the connection is closed");
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{answer:?}");
+    }
+    assert_eq!(world.anonymous().get("/healthz").await.status, 200);
 }

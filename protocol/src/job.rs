@@ -1,6 +1,6 @@
 //! The job spec: what a tenant may ask for. Version 1.
 
-use crate::ids::{JobId, UploadId};
+use crate::ids::{JobId, PoolName, UploadId};
 use crate::limits;
 use crate::parse::{ParseError, from_json};
 use crate::path::Variables;
@@ -32,6 +32,10 @@ pub struct JobSpec {
     /// Which of the tenant's jobs go first.
     #[serde(default, skip_serializing_if = "Priority::is_default")]
     pub priority: Priority,
+    /// The worker pool that does the work: one of the tenant's own, or a shared one. Where it is left out, the tenant's own pool (of
+    /// several, the first by name), else `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
     /// Changes to the preset's sound.
     #[serde(default)]
     pub audio: AudioOptions,

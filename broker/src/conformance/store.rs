@@ -155,8 +155,11 @@ async fn tenants(store: &dyn Store) {
     store.add_join_token([1; 32], &pool, T0).await.unwrap();
     assert_eq!(store.join_token([1; 32]).await.unwrap(), Some(pool.clone()));
     assert_eq!(store.join_token([2; 32]).await.unwrap(), None);
+    let other: PoolName = "other".parse().unwrap();
+    assert!(store.has_join_token(&pool).await.unwrap() && !store.has_join_token(&other).await.unwrap());
     assert_eq!(store.revoke_join_tokens(&pool, T0).await.unwrap(), 1);
     assert_eq!(store.join_token([1; 32]).await.unwrap(), None);
+    assert!(!store.has_join_token(&pool).await.unwrap());
 }
 
 async fn uploads(store: &dyn Store) {

@@ -1,7 +1,7 @@
 //! Pools of a cluster, their workers, and whether they may have work. What decides is looked at once a second for all workers
 //! together; what must not be late by a second (a cordon, a closed pool) is asked again by the lease itself.
 
-use super::{CallError, Engine, StorageError};
+use super::{CallError, Engine, StorageError, SubmitError};
 use crate::enrol::{self, Account, Pod};
 use crate::model::{Time, WorkerRecord};
 use crate::objects::own::OwnStorage;
@@ -106,6 +106,20 @@ pub enum PodRefused {
     Store(#[from] StoreError),
 }
 
+/// Of the pools that were pushed, the one that a tenant's job goes to; pools come in the order of their names.
+fn choose(
+    pools: &mut dyn Iterator<Item = &PoolRecord>,
+    tenant: TenantId,
+    wanted: Option<&PoolName>,
+) -> Option<PoolName> {
+    let mut open = pools.filter(|pool| !pool.closed);
+    let chosen = match wanted {
+        Some(name) => open.find(|pool| pool.name == *name && pool.tenant.is_none_or(|owner| owner == tenant)),
+        None => open.find(|pool| pool.tenant == Some(tenant)),
+    };
+    chosen.map(|pool| pool.name.clone())
+}
+
 impl Engine {
     /// Looks at pools, verdicts and revocations: once a second.
     ///
@@ -156,6 +170,40 @@ impl Engine {
             self.store.retire_worker(worker.id, self.now()).await?;
         }
         Ok(())
+    }
+
+    /// The pool that does a tenant's job: the one that it names, where it is the tenant's own or shared; else its own, else `default`.
+    ///
+    /// # Errors
+    /// It names one that is not there, is another tenant's, or is being deleted: to a tenant these are the same.
+    pub(super) async fn pool_for(
+        &self,
+        tenant: TenantId,
+        wanted: Option<&PoolName>,
+    ) -> Result<PoolName, SubmitError> {
+        let seen = self.known();
+        let of = |pools: &mut dyn Iterator<Item = &PoolRecord>| choose(pools, tenant, wanted);
+        let chosen = match &seen {
+            Some(known) => of(&mut known.pools.values()),
+            None => None,
+        };
+        // What was pushed within the last second has not been looked at yet.
+        let chosen = match chosen {
+            None if seen.is_none() || wanted.is_some() => of(&mut self.store.pools().await?.iter()),
+            chosen => chosen,
+        };
+        match (chosen, wanted) {
+            (Some(pool), _) => Ok(pool),
+            (None, None) => Ok(PoolName::default()),
+            // Nobody pushes the pools of workers that join by tokens, or whose accounts the configuration names.
+            (None, Some(name)) => {
+                let is_known = seen.is_some_and(|known| known.pools.contains_key(name));
+                let is_there = *name == PoolName::default()
+                    || self.lookout.around().has_workers(name)
+                    || self.store.has_join_token(name).await?;
+                if !is_known && is_there { Ok(name.clone()) } else { Err(SubmitError::NoPool(name.clone())) }
+            }
+        }
     }
 
     /// Why nobody of the pool gets anything, where that is so.

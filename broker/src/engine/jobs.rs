@@ -41,6 +41,9 @@ pub enum SubmitError {
     /// A field does not go with the preset.
     #[error("a field does not go with the preset")]
     Contradiction(#[source] Contradiction),
+    /// There is no such pool for the tenant.
+    #[error("there is no pool `{0}`")]
+    NoPool(PoolName),
     /// The tenant has no such upload.
     #[error("there is no such upload")]
     NoUpload,
@@ -150,6 +153,7 @@ impl Engine {
         preset.check(&spec).map_err(SubmitError::Contradiction)?;
         let own = self.limits(tenant).await?;
         copying(&mut spec, preset, own.copy)?;
+        let pool = self.pool_for(tenant, spec.pool.as_ref()).await?;
         let now = self.now();
         // No upload has the id that comes with an object: whatever asks for the job's upload finds none.
         let (upload, object) = match &spec.input {
@@ -183,7 +187,7 @@ impl Engine {
             upload,
             input_size: size,
             spec: spec.clone(),
-            pool: PoolName::default(),
+            pool: pool.clone(),
             state: JobState::Queued,
             media: None,
             failure: None,
@@ -199,7 +203,6 @@ impl Engine {
             estimate,
             None,
         ));
-        let pool = PoolName::default();
         let quotas = own.quotas;
         let new = NewJob {
             id,

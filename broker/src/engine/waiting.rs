@@ -31,6 +31,11 @@ impl Around {
         self.depth.get(pool).copied().unwrap_or(0)
     }
 
+    /// Whether any broker has seen a worker of the pool lately.
+    pub(super) fn has_workers(&self, pool: &PoolName) -> bool {
+        self.pools.contains_key(pool)
+    }
+
     /// Workers of the pool that ask for a task now.
     pub(super) fn idle_of(&self, pool: &PoolName) -> u64 {
         self.pools.get(pool).map_or(0, |seen| seen.idle)

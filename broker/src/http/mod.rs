@@ -4,6 +4,7 @@ pub mod auth;
 pub mod body;
 pub mod control;
 pub mod cors;
+mod idle;
 pub mod metrics;
 pub mod openapi;
 pub mod problem;

@@ -337,6 +337,11 @@ impl From<SubmitError> for Problem {
                     .field("preset")
             }
             SubmitError::Contradiction(c) => Self::new(Kind::InvalidField).detail(c.to_string()).field(c.field),
+            SubmitError::NoPool(name) => Self::new(Kind::InvalidField)
+                .detail(format!(
+                    "There is no pool `{name}` for this tenant: none of its own, and no shared one that was made or has a worker. Leave the field out for the usual one."
+                ))
+                .field("pool"),
             SubmitError::NoUpload => Self::new(Kind::UnknownUpload).detail("There is no such upload.").field("input.upload"),
             SubmitError::NoObject => Self::new(Kind::UnknownObject).detail("There is no such object.").field("input.object"),
             SubmitError::Unfinished => Self::new(Kind::UploadUnfinished)

@@ -1,5 +1,6 @@
 //! Connections: accepted within a bound, read and written within time limits, drained at the end.
 
+use super::idle::{Busy, Idle, Place};
 use super::problem::{Kind, Problem};
 use crate::ca::{self, Peer};
 use crate::engine::Connected;
@@ -7,7 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse as _;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::future::Future as _;
@@ -18,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
@@ -28,7 +30,8 @@ use tower::ServiceExt as _;
 /// What connections are held to.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once; more wait in the kernel's backlog.
+    /// Connections at once. Who is new takes the place of who has been silent for the longest; where requests are under way on all,
+    /// it waits in the kernel's backlog.
     pub connections: usize,
     /// Time for a request's head, and for the next one on an idle connection.
     pub head: Duration,
@@ -54,6 +57,8 @@ impl Default for Limits {
 
 /// The handshake has to be done within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A silent connection that is told to go has gone within this time.
+const LEAVING: Duration = Duration::from_millis(100);
 /// A connection that was made just before the end has this long to send its first request.
 const FIRST: Duration = Duration::from_secs(1);
 /// hyper grows its read buffer to 400 KiB for each fast connection unless it is told otherwise.
@@ -85,9 +90,9 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let idle = Idle::default();
     let mut connections = JoinSet::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
@@ -102,9 +107,14 @@ pub async fn run(
             }
         };
         while connections.try_join_next().is_some() {}
-        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+        // At the end nobody waits for a place.
+        let slot = tokio::select! {
+            slot = room(&slots, &idle) => slot,
+            () = stop.cancelled() => None,
+        };
+        let (tls, router, stop, place) = (tls.clone(), router.clone(), stop.clone(), idle.enter());
         connections.spawn(async move {
-            connection(socket, tls, router, limits, stop).await;
+            connection(socket, tls, router, limits, stop, place).await;
             drop(slot);
         });
     }
@@ -114,13 +124,27 @@ pub async fn run(
         while let Ok((socket, _)) = listener.accept() {
             let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
             let Ok(socket) = socket else { continue };
-            let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
-            connections.spawn(async move { connection(socket, tls, router, limits, stop).await });
+            let (tls, router, stop, place) = (tls.clone(), router.clone(), stop.clone(), idle.enter());
+            connections.spawn(async move { connection(socket, tls, router, limits, stop, place).await });
         }
     }
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain, drained).await.is_err() {
         connections.shutdown().await;
+    }
+}
+
+/// Waits for room for one more connection, and has silent ones leave until there is some.
+async fn room(slots: &Arc<Semaphore>, idle: &Idle) -> Option<OwnedSemaphorePermit> {
+    loop {
+        if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+            return Some(slot);
+        }
+        // One that was told while its request came in leaves with its answer, and another has to be told.
+        idle.make_room();
+        if let Ok(slot) = tokio::time::timeout(LEAVING, Arc::clone(slots).acquire_owned()).await {
+            return slot.ok();
+        }
     }
 }
 
@@ -130,31 +154,45 @@ async fn connection(
     router: Router,
     limits: Limits,
     stop: CancellationToken,
+    place: Place,
 ) {
     let _ = socket.set_nodelay(true);
     let socket = Patient::new(socket, limits.write_stall);
-    let Some(tls) = tls else { return http(socket, TlsPeer::new(None), router, limits, stop).await };
+    let place = Arc::new(place);
+    let Some(tls) = tls else { return http(socket, TlsPeer::new(None), router, limits, stop, place).await };
     ask_now_and_then(&socket.socket);
-    match tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await {
+    let handshake = tokio::select! {
+        handshake = tokio::time::timeout(HANDSHAKE, tls.accept(socket)) => handshake,
+        () = place.told() => return,
+    };
+    match handshake {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let peer = certificates.and_then(<[_]>::first).and_then(ca::peer);
-            http(stream, TlsPeer::new(peer), router, limits, stop).await;
+            http(stream, TlsPeer::new(peer), router, limits, stop, place).await;
         }
         Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
-async fn http<S>(stream: S, peer: TlsPeer, router: Router, limits: Limits, stop: CancellationToken)
-where
+async fn http<S>(
+    stream: S,
+    peer: TlsPeer,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+    place: Arc<Place>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (since, age) = (Instant::now(), about(limits.age));
     let begun = CancellationToken::new();
     let begins = begun.clone();
+    let asked = Arc::clone(&place);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         begins.cancel();
+        let busy = asked.busy();
         let router = router.clone();
         request.extensions_mut().insert(peer.clone());
         async move {
@@ -164,7 +202,7 @@ where
                     .detail("The body's length has to be given once.")
                     .into_response();
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                return Ok(response);
+                return Ok(response.map(|body| Answer { body, _busy: busy }));
             }
             // hyper drops a Content-Length beside a Transfer-Encoding, so that what is left cannot be told from an honest
             // request; the connection of every chunked one ends with its answer, as RFC 9112 (6.1) demands for that case.
@@ -174,7 +212,7 @@ where
                 if chunked || since.elapsed() >= age {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                response
+                response.map(|body| Answer { body, _busy: busy })
             })
         }
     });
@@ -188,6 +226,11 @@ where
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = place.told() => {
+            // What no request is under way on is closed at once.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
         () = stop.cancelled() => {
             // hyper would close at once what no request has come on yet, but one may be on its way.
             let first = tokio::time::timeout(FIRST, begun.cancelled());
@@ -202,6 +245,32 @@ where
     };
     if let Err(e) = result {
         tracing::debug!(error = %e, "a connection ended");
+    }
+}
+
+/// An answer's body: as long as it is sent, its connection is not idle.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
     }
 }
 

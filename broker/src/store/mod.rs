@@ -354,6 +354,8 @@ pub trait Store:
     async fn add_join_token(&self, sha256: [u8; 32], pool: &PoolName, now: Time) -> Result<(), StoreError>;
     /// The pool a join token is for, unless it was revoked.
     async fn join_token(&self, sha256: [u8; 32]) -> Result<Option<PoolName>, StoreError>;
+    /// Whether a pool has a join token that was not revoked.
+    async fn has_join_token(&self, pool: &PoolName) -> Result<bool, StoreError>;
     /// Revokes every join token of a pool; how many there were.
     async fn revoke_join_tokens(&self, pool: &PoolName, now: Time) -> Result<u64, StoreError>;
     /// Adds a worker, bound to no tenant.

@@ -39,10 +39,6 @@ const BAD: &[(&str, &[&str])] = &[
     ("postgresql.existingSecret=\"\"", &["postgresql.existingSecret is empty", "makes no passwords"]),
     ("postgresql.enabled=false", &["database.url is empty", "postgres://USER@HOST"]),
     ("database={\"url\":\"postgres://u@db.example/d\"}", &["postgresql.enabled and database.url"]),
-    (
-        "pools=[{\"name\":\"a\",\"resources\":{\"cpu\":1,\"memory\":\"1Gi\",\"scratch\":\"1Gi\"}}]",
-        &["pools has a", "would wait for ever"],
-    ),
     ("broker.service.clusterIP=\"\"", &["broker.service.clusterIP is empty", "no DNS"]),
     ("objects.s3.bucket=\"media\"", &["objects.s3.existingSecret is empty"]),
     ("objects.s3={\"bucket\":\"media\",\"existingSecret\":\"s\"}", &["objects.s3.addresses is empty"]),

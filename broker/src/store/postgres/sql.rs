@@ -390,6 +390,8 @@ statements! {
     ADD_JOIN_TOKEN = "INSERT INTO join_tokens (sha256, pool, created_at) VALUES ($1, $2, $3)";
     /// 1 digest.
     JOIN_TOKEN = "SELECT pool FROM join_tokens WHERE sha256 = $1 AND revoked_at IS NULL";
+    /// 1 pool.
+    HAS_JOIN_TOKEN = "SELECT 1 FROM join_tokens WHERE pool = $1 AND revoked_at IS NULL LIMIT 1";
     /// 1 pool, 2 now.
     REVOKE_JOIN_TOKENS = "UPDATE join_tokens SET revoked_at = $2 WHERE pool = $1 AND revoked_at IS NULL";
     /// 1 id, 2 pool, 3 now, 4 expires.

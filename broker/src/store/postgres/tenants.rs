@@ -88,6 +88,13 @@ pub(super) async fn join_token(
     row.map(|row| Cells::of("join_tokens", &row).pool("pool")).transpose()
 }
 
+pub(super) async fn has_join_token(store: &PostgresStore, pool: &PoolName) -> Result<bool, StoreError> {
+    let mut conn = store.conn().await?;
+    let row = store.sql(sql::HAS_JOIN_TOKEN).bind(pool.as_str()).fetch_optional(&mut *conn).await?;
+    conn.done().await?;
+    Ok(row.is_some())
+}
+
 pub(super) async fn revoke_join_tokens(
     store: &PostgresStore,
     pool: &PoolName,

@@ -124,6 +124,10 @@ impl Store for SqliteStore {
         tenants::join_token(self, sha256).await
     }
 
+    async fn has_join_token(&self, pool: &PoolName) -> Result<bool, StoreError> {
+        tenants::has_join_token(self, pool).await
+    }
+
     async fn revoke_join_tokens(&self, pool: &PoolName, now: Time) -> Result<u64, StoreError> {
         tenants::revoke_join_tokens(self, pool, now).await
     }

@@ -114,6 +114,14 @@ pub(super) async fn join_token(
     row.map(|row| Cells::of("join_tokens", &row).pool("pool")).transpose()
 }
 
+pub(super) async fn has_join_token(store: &SqliteStore, pool: &PoolName) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM join_tokens WHERE pool = ? AND revoked_at IS NULL LIMIT 1")
+        .bind(pool.as_str())
+        .fetch_optional(&store.readers)
+        .await?;
+    Ok(row.is_some())
+}
+
 pub(super) async fn revoke_join_tokens(
     store: &SqliteStore,
     pool: &PoolName,
