@@ -3,7 +3,7 @@
 use crate::audit::keep::{KeepError, Keeper};
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
-use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError};
+use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError, Tracing};
 use crate::enrol::{Enrolment, PodTokens};
 use crate::http::cors::Origins;
 use crate::http::{control, metrics, public, serve, worker};
@@ -14,6 +14,7 @@ use crate::objects::own::Setup;
 use crate::objects::tenants::TenantObjects;
 use crate::objects::{ObjectError, Objects};
 use crate::oidc::{Oidc, OidcConfig};
+use crate::otlp::{self, OtlpConfig};
 use crate::plan::Settings;
 use crate::queue::redis::{RedisConfig, RedisQueue, RedisUrlError};
 use crate::queue::{MemoryQueue, Queue};
@@ -91,6 +92,8 @@ pub struct Config {
     pub rate: Rate,
     /// Whose tokens are taken beside API keys, and what each of them may do.
     pub oidc: Option<(OidcConfig, Scopes)>,
+    /// Where traces go; nowhere where there is none.
+    pub otlp: Option<OtlpConfig>,
     /// Where checkpoints of the audit log are kept; nowhere where there is none.
     pub audit: Option<AuditConfig>,
     /// How long a tenant's data is kept where its limits say nothing; for ever where there is none.
@@ -151,6 +154,7 @@ impl Config {
             quotas: Quotas::default(),
             rate: Rate::default(),
             oidc: None,
+            otlp: None,
             audit: None,
             retention: None,
             origins: Origins::default(),
@@ -210,6 +214,9 @@ pub enum StartError {
     /// The certificate authorities for the issuer of tokens cannot be read.
     #[error("cannot read the certificate authorities for the issuer of tokens")]
     Oidc(#[source] io::Error),
+    /// The certificate authorities for the collector of traces cannot be read.
+    #[error("cannot read the certificate authorities for the collector of traces")]
+    Otlp(#[source] io::Error),
     /// Checkpoints of the audit log cannot be kept.
     #[error("cannot keep checkpoints of the audit log")]
     Audit(#[from] KeepError),
@@ -247,6 +254,14 @@ pub enum AdminError {
 pub struct Opened {
     engine: Arc<Engine>,
     ca: Arc<Ca>,
+    export: Option<Export>,
+}
+
+/// What sends spans, once it runs.
+struct Export {
+    queue: Arc<otlp::queue::Queue>,
+    waiting: otlp::queue::Waiting,
+    sender: otlp::Sender,
 }
 
 impl std::fmt::Debug for Opened {
@@ -320,6 +335,15 @@ impl Opened {
             webhook_policy: config.webhooks.clone(),
             storage,
         });
+        let (engine, export) = match &config.otlp {
+            None => (engine, None),
+            Some(otlp) => {
+                let sender = otlp::Sender::new(otlp).map_err(StartError::Otlp)?;
+                let (queue, waiting) = otlp::queue::new();
+                let tracing = Tracing { spans: queue.clone(), share: otlp.share, incoming: otlp.incoming };
+                (engine.with_tracing(tracing), Some(Export { queue, waiting, sender }))
+            }
+        };
         let engine = Arc::new(match &config.oidc {
             None => engine,
             Some((oidc, scopes)) => {
@@ -327,7 +351,7 @@ impl Opened {
                 engine.with_tokens(Arc::new(tokens), *scopes)
             }
         });
-        Ok(Self { engine, ca })
+        Ok(Self { engine, ca, export })
     }
 
     /// What the broker does.
@@ -398,6 +422,9 @@ pub struct Running {
     control: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    /// What sends spans, and what ends it: after everything that makes some.
+    export: JoinSet<()>,
+    stop_export: CancellationToken,
     grace: Duration,
     _lock: std::fs::File,
 }
@@ -419,7 +446,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let dir = &config.data_dir;
     ca::make_private_dir(dir).map_err(|source| StartError::Data { path: dir.clone(), source })?;
     let lock = lock(dir)?;
-    let opened = Opened::open(&config).await?;
+    let mut opened = Opened::open(&config).await?;
     let engine = Arc::clone(&opened.engine);
     if config.redis.is_none() {
         // An index in this process is empty now; one that brokers share is the leader's to repair.
@@ -482,6 +509,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     tasks.spawn(sweeping(Arc::clone(&engine), config.retention, stop.clone()));
     tasks.spawn(housekeeping(engine, config.redis.is_some(), stop.clone()));
+    let (mut export, stop_export) = (JoinSet::new(), CancellationToken::new());
+    if let Some(Export { queue, waiting, sender }) = opened.export.take() {
+        let instance = opened.engine.name().to_owned();
+        export.spawn(otlp::queue::run(queue, waiting, sender, instance, stop_export.clone()));
+    }
     Ok(Running {
         opened,
         public: public_address,
@@ -490,6 +522,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         control: control_address,
         stop,
         tasks,
+        export,
+        stop_export,
         grace: config.grace,
         _lock: lock,
     })
@@ -551,6 +585,8 @@ impl Running {
         tokio::time::sleep(self.grace).await;
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+        self.stop_export.cancel();
+        while self.export.join_next().await.is_some() {}
         self.opened.close().await;
     }
 }

@@ -12,6 +12,7 @@
 //! | [`ca`], [`capability`] | who a worker is, and what it may do |
 //! | [`enrol`] | who a pod is, by its own token |
 //! | [`oidc`], [`scopes`] | who a tenant is by a token, and what a key or token may do |
+//! | [`trace`], [`otlp`] | what a span is; spans to a collector |
 //! | [`http`] | the public API, the worker API and the metrics on the wire |
 //! | [`embedded`] | all of it in one process |
 //! | [`webhooks`] | signed messages to tenants' servers |
@@ -30,10 +31,13 @@ pub mod http;
 pub mod model;
 pub mod objects;
 pub mod oidc;
+pub mod otlp;
 pub mod plan;
 pub mod queue;
 pub mod scopes;
 pub mod secret;
 pub mod state;
 pub mod store;
+pub mod trace;
+mod trust;
 pub mod webhooks;

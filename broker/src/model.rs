@@ -1,5 +1,6 @@
 //! The records that the domain and its adapters share. No HTTP, no SQL.
 
+use crate::trace::JobTrace;
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
 use mpegflow_protocol::evidence::Evidence;
@@ -262,6 +263,8 @@ pub struct JobRecord {
     pub created_at: Time,
     /// When it ended.
     pub finished_at: Option<Time>,
+    /// Where its spans belong.
+    pub trace: Option<JobTrace>,
 }
 
 /// A job with all that its tenant may see of it.
@@ -354,12 +357,23 @@ pub struct LiveAttempt {
     pub job: JobId,
     /// The job's state.
     pub job_state: JobState,
+    /// The pool that does it.
+    pub pool: PoolName,
+    /// Where its spans belong.
+    pub trace: Option<JobTrace>,
     /// The task.
     pub task: TaskRecord,
     /// When the lease is lost.
     pub deadline: Time,
     /// When the attempt ends whatever is renewed.
     pub hard_deadline: Time,
+}
+
+impl LiveAttempt {
+    /// When it began.
+    pub fn started_at(&self) -> Time {
+        self.hard_deadline.minus_ms(self.task.plan.wall_ms)
+    }
 }
 
 /// A part of an output as it was received.

@@ -420,6 +420,7 @@ mod tests {
             failure: None,
             created_at: NOW,
             finished_at: None,
+            trace: None,
         };
         Snapshot { job, tasks: vec![task.clone()], task, attempt: AttemptId::from_u128(1) }
     }

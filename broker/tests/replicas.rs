@@ -7,6 +7,8 @@
     reason = "tests"
 )]
 
+#[path = "support/collector.rs"]
+mod collector;
 mod common;
 #[path = "support/postgres.rs"]
 mod postgres;
@@ -84,11 +86,16 @@ impl Site {
     }
 
     async fn replica(&self, name: &str) -> Replica {
+        self.replica_with(name, &[]).await
+    }
+
+    async fn replica_with(&self, name: &str, options: &[&str]) -> Replica {
         let (public, worker) = (free(), free());
         let log = self.dir.path().join(format!("{name}.log"));
         let child = self
             .command(name)
             .args(["serve", "--lease", "3", "--connection-age", "2"])
+            .args(options)
             .args(["--listen", &public.to_string(), "--worker-listen", &worker.to_string()])
             .args(["--s3-bucket", s3::BUCKET, "--s3-path-style", "--s3-endpoint", &self.s3.endpoint()])
             .arg("--s3-credentials")
@@ -430,4 +437,52 @@ async fn eventually_long(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("not within 60 s: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_tell_of_one_trace_also_of_what_another_had_begun() {
+    let collector = collector::Collector::start();
+    let endpoint = collector.endpoint();
+    let site = Site::new().await;
+    let options = ["--otlp-endpoint", endpoint.as_str()];
+    let mut one = site.replica_with("one", &options).await;
+    let two = site.replica_with("two", &options).await;
+    let job = submit(&site.tenant(&one), b"a film").await;
+    let join = site.join_file(&one);
+    let worker = Worker::enroll(&join, one.worker).await;
+    let lost = lease(&worker).await;
+    assert!(lost.traced);
+    let has = |name: &str| collector.spans().iter().any(|s| s.name == name);
+    eventually("the first has told of the lease", async || has("lease") && has("POST /v1/jobs")).await;
+    one.kill();
+
+    // The other ends what the first had begun, and does the rest.
+    let worker = at(&worker, &join, &two);
+    let tenant = site.tenant(&two);
+    for _ in 0..4 {
+        let lease = lease(&worker).await;
+        let progress = TaskProgress::default();
+        assert!(lease.traced && worker.beat(&lease, progress).await.status == 200);
+        let answer = worker.finish(&lease).await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+    assert_eq!(show(&tenant, &job).await.state, JobState::Succeeded);
+    let id = job.id.to_string();
+    let spans = tokio::task::block_in_place(|| collector.of_job(&id));
+    let of = |name: &str| spans.iter().filter(|s| s.name == name).collect::<Vec<_>>();
+    let (root, whole) = (of("POST /v1/jobs")[0], of("job")[0]);
+    assert_eq!((&whole.parent, spans.iter().filter(|s| s.parent.is_empty()).count()), (&root.id, 1));
+    assert_ne!(root.instance, whole.instance, "one began it, the other ended it");
+    let probes = of("process probe");
+    assert_eq!(probes.len(), 2, "{spans:#?}");
+    let attempt = lost.attempt.to_string();
+    let gone = probes.iter().find(|s| s.attributes["mpegflow.attempt.id"] == attempt).unwrap();
+    assert_eq!(
+        (gone.error.as_deref(), gone.attributes["error.type"].as_str()),
+        (Some("worker_lost"), "worker_lost")
+    );
+    assert_eq!(gone.attributes["mpegflow.attempt.state"], "lost");
+    assert_eq!((&gone.parent, &gone.instance), (&whole.id, &whole.instance));
+    let begun: Vec<_> = spans.iter().filter(|s| s.parent == gone.id && s.instance == root.instance).collect();
+    assert_eq!(begun.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["queue", "lease"]);
 }

@@ -193,6 +193,8 @@ async fn after_the_lease_has_run_out_no_call_changes_anything() {
             "heartbeat" => serde_json::to_vec(&mpegflow_protocol::worker::Heartbeat {
                 progress: TaskProgress::default(),
                 log: vec![],
+                spans: mpegflow_protocol::telemetry::WorkerSpans::default(),
+                counts: mpegflow_protocol::telemetry::Counts::default(),
             })
             .unwrap(),
             _ => vec![],

@@ -7,7 +7,7 @@
 //! Control frames are `u32` length (little endian, of the payload), `u8` kind, payload (JSON). The order:
 //! supervisor → [`Prepare`]; codec locks itself → [`FromCodec::Locked`]; the supervisor looks from outside, then →
 //! [`ToCodec::Start`], and only from then on answers reads. The codec sends [`FromCodec::Progress`] as it goes and ends with
-//! [`FromCodec::Done`] or [`FromCodec::Failed`]. Cancelling is a kill: a hostile process is not asked.
+//! [`FromCodec::Done`] or [`FromCodec::Failed`]; in between it may tell of each phase once ([`FromCodec::Phase`]). Cancelling is a kill: a hostile process is not asked.
 //!
 //! Input frames: the codec sends [`ReadRequest`] (16 bytes), the supervisor answers [`ReadReply`] (8 bytes) and the bytes.
 
@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::limits;
 use crate::parse::{ParseError, from_json, to_json};
 use crate::task::{TaskResult, TaskSpec};
+use crate::telemetry::PhaseTime;
 use serde::{Deserialize, Serialize};
 
 /// The control socket's descriptor in the codec process.
@@ -101,6 +102,8 @@ pub enum FromCodec {
     Done(Box<TaskResult>),
     /// Kind 68.
     Failed(Failure),
+    /// Kind 69: a phase is over.
+    Phase(PhaseTime),
 }
 
 /// How far a codec process is.
@@ -143,6 +146,7 @@ impl FromCodec {
             Self::Progress(p) => frame(66, &to_json(p)),
             Self::Done(r) => frame(67, &to_json(r)),
             Self::Failed(f) => frame(68, &to_json(f)),
+            Self::Phase(p) => frame(69, &to_json(p)),
         }
     }
 
@@ -157,6 +161,7 @@ impl FromCodec {
             66 => Ok(Self::Progress(from_json("progress frame", payload, max)?)),
             67 => Ok(Self::Done(from_json("done frame", payload, max)?)),
             68 => Ok(Self::Failed(from_json::<Failure>("failed frame", payload, max)?.cleaned())),
+            69 => Ok(Self::Phase(from_json("phase frame", payload, max)?)),
             _ => unknown_kind(kind),
         }
     }

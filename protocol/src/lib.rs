@@ -12,6 +12,7 @@
 //! | [`worker`] | supervisor ↔ broker | the worker API's bodies and headers |
 //! | [`control`] | operator ↔ broker | the control API's bodies |
 //! | [`canary`] | canary → operator | what a pod like a worker's saw around itself |
+//! | [`telemetry`] | codec → supervisor → broker | where an attempt's time went |
 //! | [`codec`] | codec ↔ supervisor | frames on the control and input sockets |
 //! | [`api`] | broker → tenant | the public API's bodies |
 //! | [`webhook`] | broker ↔ tenant | the same of webhooks |
@@ -36,6 +37,7 @@ pub mod limits;
 pub mod media;
 pub mod path;
 pub mod task;
+pub mod telemetry;
 pub mod text;
 pub mod webhook;
 pub mod worker;

@@ -22,6 +22,7 @@ use crate::evidence::Evidence;
 use crate::failure::Failure;
 use crate::ids::{AttemptId, PoolName, WorkerId};
 use crate::task::{TaskResult, TaskSpec};
+use crate::telemetry::{Counts, WorkerSpans};
 use serde::{Deserialize, Serialize};
 
 /// Header with a part's SHA-256: 64 lowercase hexadecimal digits.
@@ -138,12 +139,21 @@ pub struct Lease {
     /// lease rather than ignore a ban.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub banned: Vec<String>,
+    /// Whether the attempt is traced: its heartbeats are to carry spans. Left out where it is not, so that a worker that does not know
+    /// the field works on wherever nothing is traced.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub traced: bool,
     /// What the codec process may use.
     pub limits: ProcessLimits,
     /// Threads an encoder or decoder may start.
     pub threads: u32,
     /// Milliseconds the attempt may take in all.
     pub deadline_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// An input of a lease.
@@ -172,6 +182,12 @@ pub struct Heartbeat {
     pub progress: TaskProgress,
     /// New lines of the codec's log, cleaned and bounded by the worker and again by the broker.
     pub log: Vec<String>,
+    /// Spans that are over and were not told yet; none of an attempt that is not traced.
+    #[serde(default, skip_serializing_if = "WorkerSpans::is_empty")]
+    pub spans: WorkerSpans,
+    /// What was done since the last heartbeat that was answered.
+    #[serde(default, skip_serializing_if = "Counts::is_empty")]
+    pub counts: Counts,
 }
 
 /// How far a task is.

@@ -20,6 +20,7 @@ mod common;
 use common::{MemoryBroker, State};
 use mpegflow_protocol::codec::OutputKind;
 use mpegflow_protocol::failure::FailureCode;
+use mpegflow_protocol::telemetry::{Counts, SpanName, WorkerSpan};
 use mpegflow_protocol::worker::{Lease, LeaseReply};
 use mpegflow_worker::attempt::{Outcome, run};
 use mpegflow_worker::broker::CallError;
@@ -147,6 +148,8 @@ fn tests() -> Vec<(&'static str, Test)> {
         what_a_codec_may_say_of_itself_is_passed_on_cleaned
         limits_end_a_codec_that_takes_too_much
         a_flood_of_log_or_progress_is_bounded_and_harmless
+        a_traced_attempt_tells_where_its_time_went_and_a_codec_lies_only_within_its_own
+        a_broker_that_does_not_know_what_is_told_keeps_the_lease_alive
         a_codec_killed_from_outside_is_killed_and_not_crashed
         a_canceled_or_drained_attempt_is_released
         a_lost_lease_ends_the_codec_and_all_calls
@@ -252,6 +255,53 @@ async fn an_honest_codec_gets_its_bytes_and_its_outputs_arrive_whole(stage: &Sta
     assert!(state.completed[0].outputs[0].digest.starts_with("e3b0c442"), "SHA-256 of nothing");
     drop(state);
     assert_eq!(play(stage, &broker_of_three(), "reads-beyond", |_| ()).await, Outcome::Completed);
+}
+
+async fn a_traced_attempt_tells_where_its_time_went_and_a_codec_lies_only_within_its_own(stage: &Stage) {
+    for (part, traced) in [("honest", false), ("honest", true), ("lies-about-time", true)] {
+        let broker = broker();
+        assert_eq!(play(stage, &broker, part, |lease| lease.traced = traced).await, Outcome::Completed);
+        let state = broker.state();
+        let told: Vec<_> = state.beats.iter().flat_map(|beat| beat.spans.as_slice()).copied().collect();
+        let mut names: Vec<_> = told.iter().map(|span| span.name).collect();
+        names.sort_by_key(|name| name.as_str());
+        let mut expected = match (traced, part) {
+            (false, _) => vec![],
+            (true, "honest") => vec![],
+            (true, _) => vec![SpanName::Open, SpanName::Decode, SpanName::Encode],
+        };
+        if traced {
+            let own = [SpanName::Launch, SpanName::Lock, SpanName::Codec, SpanName::Fetch, SpanName::Upload];
+            expected.extend(own);
+        }
+        expected.sort_by_key(|name| name.as_str());
+        assert_eq!(names, expected, "{part}");
+        let find = |name| told.iter().find(|span| span.name == name);
+        if let Some(codec) = find(SpanName::Codec) {
+            let end = |span: &WorkerSpan| span.start_us + span.duration_us;
+            for span in told.iter().filter(|span| span.name.parent() == Some(SpanName::Codec)) {
+                assert!(codec.start_us <= span.start_us && end(span) <= end(codec), "{span:?} in {codec:?}");
+            }
+            let upload = find(SpanName::Upload).unwrap();
+            assert_eq!((upload.bytes, upload.parts), (Some(3 * (1 << 20) + 17), Some(1)));
+        }
+        // Counts are told whether it is traced or not.
+        let counts = state.beats.iter().fold(Counts::default(), |sum, beat| sum.plus(beat.counts));
+        assert_eq!((counts.codec_starts, counts.sent_bytes), (1, 3 * (1 << 20) + 17), "{part}");
+    }
+    for part in ["tells-a-phase-twice", "invents-a-phase"] {
+        assert_eq!(code_of(stage, part).await, FailureCode::ProtocolViolation);
+    }
+}
+
+async fn a_broker_that_does_not_know_what_is_told_keeps_the_lease_alive(stage: &Stage) {
+    let broker = broker();
+    broker.state().knows_no_spans = true;
+    let change = |lease: &mut Lease| (lease.lease_ms, lease.traced) = (600, true);
+    assert_eq!(play(stage, &broker, "waits", change).await, Outcome::Completed);
+    let state = broker.state();
+    assert!(state.beats.len() > 2, "its lease was renewed");
+    assert!(state.beats.iter().all(|beat| beat.spans.is_empty() && beat.counts.is_empty()));
 }
 
 fn broker_of_three() -> Arc<MemoryBroker> {

@@ -4,12 +4,14 @@
 use super::layers::{Origin, Slot};
 use super::setting::{
     AccountOfPool, Bytes, LogFormat, Number, PlainUrl, PortRange, RedisPrefix, Setting, Span, Sse,
-    TokenAlgorithm, Value,
+    TokenAlgorithm, Traceparent, Value,
 };
 use crate::enrol::Account;
 use crate::http::cors::Origin as PageOrigin;
+use crate::otlp::CollectorUrl;
 use crate::queue::redis::RedisUrl;
 use crate::store::postgres::DatabaseUrl;
+use crate::trace::Share;
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -158,6 +160,19 @@ keys! {
 
     /// Where the metrics are. They say how busy tenants are: nobody but the monitoring should reach it. Nowhere where it is left out.
     metrics_listen: SocketAddr = "metrics.listen", "metrics-listen", "ADDRESS";
+
+    /// Base URL of an OpenTelemetry collector, which gets the traces of jobs by OTLP over HTTP (`/v1/traces` is added to it). Nothing is
+    /// traced where it is left out.
+    otlp_endpoint: PlainUrl<CollectorUrl> = "otlp.endpoint", "otlp-endpoint", "URL";
+    /// File with headers of each request to the collector, such as a token: `Name: value`, one a line. Read again for each request.
+    otlp_headers_file: PathBuf = "otlp.headers_file", "otlp-headers-file", "FILE", secret "headers for the collector";
+    /// PEM file with the only certificate authorities to trust for the collector; the system's where it is left out.
+    otlp_ca: PathBuf = "otlp.ca", "otlp-ca", "FILE";
+    /// How many of the jobs are traced.
+    otlp_sample: Share = "otlp.sample", "otlp-sample", "SHARE", default "100%";
+    /// What is done with the header `traceparent` of whoever submits a job: `ignore` it, let the job's trace `link` to the caller's span, or
+    /// take that as its `parent`, in the caller's trace. `tracestate` and `baggage` are never read.
+    otlp_traceparent: Traceparent = "otlp.traceparent", "otlp-traceparent", "HOW", default "ignore";
 
     /// Audience of the tokens by which pods prove to this broker who they are. Where it is left out, workers join by join tokens alone.
     kubernetes_audience: String = "kubernetes.audience", "kubernetes-audience", "NAME";

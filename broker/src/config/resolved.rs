@@ -3,7 +3,7 @@
 use super::keys::Raw;
 use super::layers::Slot;
 use super::problem::Problems;
-use super::setting::{AccountOfPool, LogFormat, Sse, TokenAlgorithm};
+use super::setting::{AccountOfPool, LogFormat, Sse, TokenAlgorithm, Traceparent};
 use crate::audit::keep::Keeper;
 use crate::embedded::{AuditConfig, Config};
 use crate::engine::{Quotas, Rate};
@@ -12,10 +12,12 @@ use crate::http::cors::Origins;
 use crate::objects::own::Setup;
 use crate::objects::s3::{self, Connections, Encryption, S3Config, S3Objects};
 use crate::oidc::{Algorithm, Oidc, OidcConfig};
+use crate::otlp::{self, OtlpConfig};
 use crate::plan::estimate::Caps;
 use crate::queue::redis::{RedisConfig, RedisUrlSource};
 use crate::scopes::Scopes;
 use crate::store::postgres::{DatabaseConfig, UrlSource};
+use crate::trace::Incoming;
 use crate::webhooks::post::{Poster, SystemResolver};
 use crate::webhooks::{self, address::Ports};
 use mpegflow_protocol::ids::PoolName;
@@ -71,6 +73,8 @@ pub struct Resolved {
     pub connection_age: Duration,
     /// Where the metrics are.
     pub metrics: Option<SocketAddr>,
+    /// Where traces go; nowhere where there is none.
+    pub otlp: Option<OtlpConfig>,
     /// How pods enrol.
     pub kubernetes: Option<Kubernetes>,
     /// Where the control API listens.
@@ -113,6 +117,7 @@ impl Resolved {
         let kubernetes = kubernetes(raw, problems);
         let oidc = oidc(raw, problems);
         let audit = audit(raw, database.is_some(), problems);
+        let otlp = otlp(raw, problems);
         if !problems.is_empty() {
             return None;
         }
@@ -127,6 +132,7 @@ impl Resolved {
             lease: raw.worker_lease.get()?.0,
             connection_age: raw.worker_connection_age.get()?.0,
             metrics: raw.metrics_listen.get().copied(),
+            otlp,
             kubernetes,
             control: raw.control_listen.get().copied(),
             database,
@@ -183,6 +189,14 @@ impl Resolved {
         {
             problems.add("oidc.ca", chain(&e));
         }
+        if let Some(otlp) = &self.otlp {
+            if let Err(e) = otlp::Sender::new(otlp) {
+                problems.add("otlp.ca", chain(&e));
+            }
+            if let Some(Err(e)) = otlp.headers_file.as_deref().map(otlp::headers) {
+                problems.add("otlp.headers_file", e);
+            }
+        }
         if let Some(audit) = &self.audit
             && let Err(e) = Keeper::open(&audit.checkpoints, &audit.key)
         {
@@ -230,6 +244,7 @@ impl Resolved {
         config.rate = self.rate;
         config.audit.clone_from(&self.audit);
         config.oidc.clone_from(&self.oidc);
+        config.otlp.clone_from(&self.otlp);
         config.retention = self.retention;
         config.origins.clone_from(&self.origins);
         config.webhooks.clone_from(&self.webhooks);
@@ -365,6 +380,38 @@ fn oidc(raw: &Raw, problems: &mut Problems) -> Option<(OidcConfig, Scopes)> {
         ca_file: raw.oidc_ca.get().cloned(),
     };
     Some((config, scopes.into_iter().collect()))
+}
+
+fn otlp(raw: &Raw, problems: &mut Problems) -> Option<OtlpConfig> {
+    let Some(endpoint) = raw.otlp_endpoint.get() else {
+        for (given, place, key) in [
+            (raw.otlp_headers_file.is_given(), place(&raw.otlp_headers_file), "otlp.headers_file"),
+            (raw.otlp_ca.is_given(), place(&raw.otlp_ca), "otlp.ca"),
+            (raw.otlp_sample.is_given(), place(&raw.otlp_sample), "otlp.sample"),
+            (raw.otlp_traceparent.is_given(), place(&raw.otlp_traceparent), "otlp.traceparent"),
+        ] {
+            if given {
+                problems.add(place, format!("{key} needs otlp.endpoint"));
+            }
+        }
+        return None;
+    };
+    let endpoint = endpoint.url();
+    if raw.otlp_headers_file.is_given() && !endpoint.secret_is_safe() {
+        let text = "otlp.headers_file needs an https:// endpoint: everybody between could read what it holds";
+        problems.add(place(&raw.otlp_headers_file), text);
+    }
+    Some(OtlpConfig {
+        endpoint: endpoint.clone(),
+        headers_file: raw.otlp_headers_file.get().cloned(),
+        ca_file: raw.otlp_ca.get().cloned(),
+        share: *raw.otlp_sample.get()?,
+        incoming: match raw.otlp_traceparent.get()? {
+            Traceparent::Ignore => Incoming::Ignored,
+            Traceparent::Link => Incoming::Linked,
+            Traceparent::Parent => Incoming::Parent,
+        },
+    })
 }
 
 fn audit(raw: &Raw, chained: bool, problems: &mut Problems) -> Option<AuditConfig> {
@@ -539,6 +586,20 @@ mod tests {
         let error = resolve(&alone).unwrap_err();
         assert!(
             error.contains("redis.ca needs") && error.contains("sentinel_password_file needs"),
+            "{error}"
+        );
+        let alone = [
+            ("otlp.headers_file", "/h"),
+            ("otlp.ca", "/c"),
+            ("otlp.sample", "1%"),
+            ("otlp.traceparent", "link"),
+        ];
+        let error = resolve(&alone).unwrap_err();
+        assert_eq!(error.matches("needs otlp.endpoint").count(), 4, "{error}");
+        let open = [("otlp.endpoint", "http://collector.example:4318"), ("otlp.headers_file", "/h")];
+        let error = resolve(&open).unwrap_err();
+        assert!(
+            error.contains("--otlp-headers-file: otlp.headers_file needs an https:// endpoint"),
             "{error}"
         );
         let alone = [

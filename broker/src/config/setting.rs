@@ -2,8 +2,10 @@
 
 use crate::enrol::Account;
 use crate::http::cors::Origin;
+use crate::otlp::CollectorUrl;
 use crate::queue::redis::RedisUrl;
 use crate::store::postgres::DatabaseUrl;
+use crate::trace::Share;
 use ipnet::IpNet;
 use mpegflow_protocol::ids::PoolName;
 use std::fmt::Debug;
@@ -176,6 +178,15 @@ impl Passwordless for RedisUrl {
 
     fn without_password(text: &str) -> Result<Self, String> {
         Self::parse_without_password(text).map_err(|e| e.to_string())
+    }
+}
+
+impl Passwordless for CollectorUrl {
+    const VALUES: &'static str = "`https://HOST:PORT`, or `http://HOST:PORT`";
+    const SHAPE: &'static str = "https://HOST:4318";
+
+    fn without_password(text: &str) -> Result<Self, String> {
+        text.parse().map_err(str::to_owned)
     }
 }
 
@@ -382,6 +393,39 @@ impl Setting for Bytes {
     }
 }
 
+/// So many of a million are one percent.
+const PERCENT: u32 = 10_000;
+
+impl Setting for Share {
+    fn values() -> String {
+        "share from `0%` to `100%`, such as `2.5%`; of four decimal places at most".into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let wrong = || "it is no share; write one such as \"100%\" or \"2.5%\"".to_owned();
+        let Value::Text(text) = value else { return Err(wrong()) };
+        let number = text.strip_suffix('%').map(str::trim_end).ok_or_else(wrong)?;
+        let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+        let digits = |text: &str, most: usize| {
+            (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+        };
+        if !digits(whole, 3) || !digits(decimals, 4) {
+            return Err(wrong());
+        }
+        let whole: u32 = whole.parse().map_err(|_| wrong())?;
+        let decimals: u32 = format!("{decimals:0<4}").parse().map_err(|_| wrong())?;
+        let n = whole.checked_mul(PERCENT).and_then(|n| n.checked_add(decimals));
+        n.and_then(Self::of_million).ok_or_else(wrong)
+    }
+
+    fn toml(&self) -> String {
+        let n = self.per_million();
+        let (whole, decimals) = (n.checked_div(PERCENT).unwrap_or(0), n.checked_rem(PERCENT).unwrap_or(0));
+        let text = format!("{whole}.{decimals:04}");
+        quoted(&format!("{}%", text.trim_end_matches('0').trim_end_matches('.')))
+    }
+}
+
 impl Setting for Origin {
     fn values() -> String {
         "origin, such as `https://app.example.com`, or `*`".into()
@@ -519,6 +563,15 @@ setting_words! {
         /// ECDSA over P-256.
         Es256 "ES256",
     }
+    /// What is done with a caller's trace.
+    Traceparent {
+        /// Nothing.
+        Ignore "ignore",
+        /// A link.
+        Link "link",
+        /// It becomes the job's.
+        Parent "parent",
+    }
     /// How the log is written.
     LogFormat {
         /// For people.
@@ -559,6 +612,23 @@ mod tests {
         round(true);
         round(LogFormat::Json);
         round("127.0.0.1:80".parse::<SocketAddr>().unwrap());
+        for n in [0, 1, 25_000, 100_000, 999_999, 1_000_000] {
+            round(Share::of_million(n).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_percentage_and_nothing_else() {
+        for (good, n) in [("100%", 1_000_000), ("0%", 0), ("2.5%", 25_000), ("0.0001%", 1), ("10 %", 100_000)]
+        {
+            assert_eq!(Share::read(&text(good)).unwrap().per_million(), n);
+        }
+        for bad in
+            ["", "%", "100", "100.0001%", "101%", "-1%", "+1%", ".5%", "1.%", "1e1%", "NaN%", "0.00001%"]
+        {
+            assert!(Share::read(&text(bad)).unwrap_err().contains("2.5%"), "{bad}");
+        }
+        assert!(Share::read(&Value::Integer(1)).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::store::{
     Announced, ApiKeyRecord, Canceled, Deleted, End, Idempotency, LeaseIs, Leased, NewJob, NewLease,
     NewUpload, Once, Recorded, Settled, Store, Submitted,
 };
+use crate::trace::JobTrace;
 use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::ids::{JobId, KeyId, PoolName, TaskId, TenantId, UploadId, WorkerId};
@@ -72,6 +73,7 @@ pub fn new_job(made: &Made) -> NewJob {
         pool: PoolName::default(),
         max_unfinished: 100,
         answer: b"the job".to_vec(),
+        trace: None,
     }
 }
 
@@ -127,6 +129,7 @@ pub async fn all(store: Arc<dyn Store>) {
     parts(&*store).await;
     cancels(&*store).await;
     housekeeping(&*store).await;
+    traces(&*store).await;
     super::operations::all(Arc::clone(&store)).await;
     super::identity::all(store).await;
 }
@@ -160,6 +163,23 @@ async fn tenants(store: &dyn Store) {
     assert_eq!(store.revoke_join_tokens(&pool, T0).await.unwrap(), 1);
     assert_eq!(store.join_token([1; 32]).await.unwrap(), None);
     assert!(!store.has_join_token(&pool).await.unwrap());
+}
+
+async fn traces(store: &dyn Store) {
+    let ((trace, job), (_, request)) = (crate::trace::fresh().unwrap(), crate::trace::fresh().unwrap());
+    for kept in [None, Some(JobTrace { trace, job, request, since_us: 1_700_000_000_000_123 })] {
+        let made = make(store, &format!("traces {}", kept.is_some())).await;
+        let new = NewJob { trace: kept, ..new_job(&made) };
+        assert_eq!(store.submit(&new, None, T0).await.unwrap(), Once::Done(Submitted::Created));
+        assert_eq!(store.job(made.tenant, new.id).await.unwrap().unwrap().job.trace, kept);
+        let leased = store.lease(&lease_of(new.task_id, made.worker, T0)).await.unwrap();
+        let Leased::Granted(granted) = leased else { panic!("not granted: {leased:?}") };
+        let live = store.live_attempt(&granted.claim).await.unwrap().unwrap();
+        let closing = store.closing(&granted.claim).await.unwrap().unwrap().attempt;
+        for attempt in [*granted, live, closing] {
+            assert_eq!((attempt.trace, &attempt.pool, attempt.started_at()), (kept, &new.pool, T0));
+        }
+    }
 }
 
 async fn uploads(store: &dyn Store) {

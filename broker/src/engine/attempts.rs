@@ -1,6 +1,7 @@
 //! What workers do: lease, read, write, say that they live, and end attempts.
 
 use super::live::Live;
+use super::traces::Began;
 use super::{Counters, Engine, Notice};
 use crate::model::{Claim, InputSource, LiveAttempt, Part, ReadyTask, Time, WorkerRecord};
 use crate::objects::{Body, BodyError, Bytestream, Key, ObjectError, PartHead};
@@ -12,7 +13,7 @@ use crate::store::{Leased, NewLease, Recorded, StoreError};
 use futures_util::StreamExt as _;
 use mpegflow_protocol::api::JobState;
 use mpegflow_protocol::failure::Failure;
-use mpegflow_protocol::ids::{AttemptId, WorkerId};
+use mpegflow_protocol::ids::{AttemptId, PoolName, WorkerId};
 use mpegflow_protocol::limits;
 use mpegflow_protocol::worker::{Heartbeat, HeartbeatReply, InputSlot, Lease};
 use std::ops::Range;
@@ -284,6 +285,7 @@ impl Engine {
 
     async fn try_lease(&self, worker: WorkerId, ready: &ReadyTask) -> Result<Option<Lease>, CallError> {
         let now = self.now();
+        let asked = self.begin();
         let new = NewLease {
             task: ready.task,
             worker,
@@ -322,7 +324,7 @@ impl Engine {
             }
         };
         match leased {
-            Leased::Granted(attempt) => Ok(Some(self.render_lease(&attempt, now, &bans))),
+            Leased::Granted(attempt) => Ok(Some(self.render_lease(&attempt, (now, asked), &bans))),
             Leased::Gone => {
                 self.told(self.queue.remove(Some(&ready.pool), &[ready.task]).await);
                 Ok(None)
@@ -335,8 +337,12 @@ impl Engine {
         }
     }
 
-    fn render_lease(&self, attempt: &LiveAttempt, now: Time, bans: &Bans) -> Lease {
-        self.live.entry(attempt).bans.store(bans.version(), Ordering::Relaxed);
+    fn render_lease(&self, attempt: &LiveAttempt, (now, asked): (Time, Began), bans: &Bans) -> Lease {
+        let live = self.live.entry(attempt);
+        live.bans.store(bans.version(), Ordering::Relaxed);
+        if let Some(traced) = &live.traced {
+            self.trace_lease(traced, asked);
+        }
         self.live.tell(Notice::Stored(attempt.tenant));
         Counters::add(&self.counters.attempts_started, 1);
         let waited = attempt.task.not_before.until_ms(now);
@@ -349,6 +355,7 @@ impl Engine {
             lease_ms: u32::try_from(self.lease_ms).unwrap_or(u32::MAX),
             task: plan.spec.clone(),
             banned: bans.names(),
+            traced: live.traced.is_some() && self.tracing.is_some(),
             inputs: plan.inputs.iter().map(|input| InputSlot { size: input.size() }).collect(),
             outputs: plan.outputs.clone(),
             limits: budget::in_class(plan.limits, attempt.task.memory_class),
@@ -494,13 +501,14 @@ impl Engine {
         }
     }
 
-    /// Renews a lease and takes the worker's progress.
+    /// Renews a lease and takes the progress, log lines, spans and counts of the worker, which is of that pool.
     ///
     /// # Errors
     /// The lease is over.
     pub async fn heartbeat(
         &self,
         Granted(claim): Granted,
+        pool: &PoolName,
         beat: &Heartbeat,
     ) -> Result<HeartbeatReply, CallError> {
         let now = self.now();
@@ -511,6 +519,8 @@ impl Engine {
             None => self.live(Granted(claim)).await?.1,
         };
         self.live.report(&live, beat.progress, state, now);
+        self.trace_worker(&live, &beat.spans, now);
+        self.meters.worked(pool, beat.counts);
         self.keep_log(&claim, &beat.log, now).await;
         Ok(HeartbeatReply {
             lease_ms: u32::try_from(now.until_ms(deadline)).unwrap_or(u32::MAX),

@@ -138,7 +138,7 @@ fn copying(spec: &mut JobSpec, preset: PresetName, allowed: bool) -> Result<(), 
 }
 
 impl Engine {
-    /// Creates a job; the answer as JSON.
+    /// Creates a job; the answer as JSON. Its spans belong to the trace of the request.
     ///
     /// # Errors
     /// The spec names something that is not there, or a quota is reached.
@@ -147,6 +147,7 @@ impl Engine {
         tenant: TenantId,
         mut spec: JobSpec,
         once: Option<&Idempotency>,
+        request: Option<&super::Request>,
     ) -> Result<Vec<u8>, SubmitError> {
         let preset = PresetName::find(&spec.preset)
             .ok_or_else(|| SubmitError::UnknownPreset(text::clean(&spec.preset, 64)))?;
@@ -193,6 +194,7 @@ impl Engine {
             failure: None,
             created_at: now,
             finished_at: None,
+            trace: None,
         };
         let id = job.id;
         let folder = job.spec.folder(id).map_err(SubmitError::Path)?;
@@ -216,9 +218,13 @@ impl Engine {
             pool: pool.clone(),
             max_unfinished: quotas.unfinished_jobs,
             answer: answer.clone(),
+            trace: request.and_then(super::Request::job),
         };
         match self.store.submit(&new, once, now).await? {
             Once::Done(Submitted::Created) => {
+                if let Some(request) = request {
+                    request.made(id);
+                }
                 let priority = new.spec.priority.0;
                 let ready =
                     crate::model::ReadyTask { task: new.task_id, tenant, pool, priority, not_before: now };
@@ -340,17 +346,20 @@ impl Engine {
             Once::Done(Canceled::NotFound) => return Err(JobError::NotFound),
             Once::Done(Canceled::AlreadyFinal(state)) => return Err(JobError::Final(state)),
             Once::Replay(_) => {}
-            Once::Done(Canceled::Now | Canceled::Soon) => {
+            Once::Done(canceled @ (Canceled::Now | Canceled::Soon)) => {
                 self.live.tell(Notice::Stored(tenant));
-                self.unqueue(tenant, id).await?;
+                self.unqueue(tenant, id, canceled).await?;
             }
         }
         self.job(tenant, id).await
     }
 
     /// Takes a canceled job's tasks out of the index.
-    async fn unqueue(&self, tenant: TenantId, id: JobId) -> Result<(), JobError> {
+    async fn unqueue(&self, tenant: TenantId, id: JobId, canceled: Canceled) -> Result<(), JobError> {
         let Some(view) = self.store.job(tenant, id).await? else { return Ok(()) };
+        if canceled == Canceled::Now {
+            self.trace_job(&view.job);
+        }
         let canceled = view.tasks.iter().filter(|task| task.state == TaskState::Canceled);
         let canceled: Vec<TaskId> = canceled.map(|task| task.id).collect();
         if !canceled.is_empty() {

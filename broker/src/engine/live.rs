@@ -1,13 +1,15 @@
 //! What is known of live attempts in memory only: how far they are, and whether they are over. Lost at a restart without harm.
 
 use super::render;
+use super::traces::Traced;
 use crate::model::{Claim, LiveAttempt, Step, TaskKind, Time};
 use mpegflow_protocol::api::{Event, EventKind, JobState};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId};
 use mpegflow_protocol::task::TaskSpec;
+use mpegflow_protocol::telemetry::SpanName;
 use mpegflow_protocol::worker::TaskProgress;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 
@@ -41,6 +43,10 @@ pub(super) struct Live {
     outputs: Vec<tokio::sync::Mutex<()>>,
     /// Versions of inputs, as the store has pinned them.
     pins: Mutex<HashMap<u32, String>>,
+    /// What its spans say, where it is traced.
+    pub(super) traced: Option<Traced>,
+    /// Names of spans that its worker has told: a bit for each.
+    told: AtomicU32,
 }
 
 impl Live {
@@ -66,7 +72,14 @@ impl Live {
             progress: Mutex::default(),
             outputs: attempt.task.plan.outputs.iter().map(|_| tokio::sync::Mutex::default()).collect(),
             pins: Mutex::default(),
+            traced: Traced::new(attempt),
+            told: AtomicU32::new(0),
         }
+    }
+
+    /// Whether its worker tells of a span of that name for the first time.
+    pub(super) fn first_told(&self, name: SpanName) -> bool {
+        self.told.fetch_or(name.bit(), Ordering::Relaxed) & name.bit() == 0
     }
 
     /// Whether it has ended: streams that were opened for it stop.

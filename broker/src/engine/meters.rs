@@ -2,10 +2,14 @@
 
 use crate::state::{Ending, TaskMove};
 use mpegflow_protocol::failure::FailureCode;
+use mpegflow_protocol::ids::PoolName;
+use mpegflow_protocol::telemetry::Counts;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Label sets: names and values that are known when the program is made.
@@ -34,7 +38,12 @@ pub struct Meters {
     storage: Family<Labels, Histogram, Seconds>,
     requests: Family<Labels, Counter>,
     request_time: Family<Labels, Histogram, Seconds>,
+    /// What workers say that they did, by pool.
+    work: Mutex<BTreeMap<PoolName, Counts>>,
 }
+
+/// Pools whose workers' counts are kept. A pool is an operator's to make, so these are more than there are.
+const MOST_POOLS: usize = 1_000;
 
 impl Default for Meters {
     fn default() -> Self {
@@ -45,11 +54,32 @@ impl Default for Meters {
             storage: Family::new_with_constructor(Seconds),
             requests: Family::default(),
             request_time: Family::new_with_constructor(Seconds),
+            work: Mutex::default(),
         }
     }
 }
 
 impl Meters {
+    /// A worker of a pool did more, as it says.
+    pub fn worked(&self, pool: &PoolName, counts: Counts) {
+        let counts = counts.clamped();
+        if counts.is_empty() {
+            return;
+        }
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = work.get_mut(pool) {
+            *known = known.plus(counts);
+        } else if work.len() < MOST_POOLS {
+            work.insert(pool.clone(), counts);
+        }
+    }
+
+    /// What workers of each pool did, as they say.
+    pub fn work(&self) -> Vec<(PoolName, Counts)> {
+        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        work.iter().map(|(pool, counts)| (pool.clone(), *counts)).collect()
+    }
+
     /// A task waited this long from when it could start until it was leased.
     pub fn leased_after(&self, wait: Duration) {
         self.lease_wait.observe(wait.as_secs_f64());

@@ -20,6 +20,7 @@ mod retention;
 mod settle;
 mod spend;
 mod storage;
+mod traces;
 mod uploads;
 mod waiting;
 mod webhooks;
@@ -40,6 +41,7 @@ pub use presence::{Connected, Presence};
 pub use rate::{Rate, Throttle};
 pub use retention::Retained;
 pub use storage::StorageError;
+pub use traces::{Request, Tracing};
 pub use uploads::{Checksum, ChecksumAlgorithm, UploadError, Writes};
 pub use webhooks::WebhookError;
 
@@ -174,6 +176,8 @@ pub struct Engine {
     storage: Arc<Setup>,
     /// What verifies tokens, and what each of them may do.
     tokens: Option<(Arc<dyn Tokens>, Scopes)>,
+    /// Who hears of what is done for traced jobs.
+    tracing: Option<Tracing>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -212,6 +216,7 @@ impl Engine {
             webhook_counts: crate::webhooks::sender::Counts::default(),
             storage: parts.storage,
             tokens: None,
+            tracing: None,
         }
     }
 
@@ -220,6 +225,11 @@ impl Engine {
     pub fn with_tokens(mut self, tokens: Arc<dyn Tokens>, scopes: Scopes) -> Self {
         self.tokens = Some((tokens, scopes));
         self
+    }
+
+    /// What tells this broker from others on the same store; new with each start.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Now.

@@ -1,7 +1,7 @@
 //! What goes: jobs that their tenant deletes, what is older than a tenant keeps, and all that a deleted tenant had.
 
 use super::{Engine, JobError};
-use crate::model::Time;
+use crate::model::{JobRecord, Time};
 use crate::store::retention::TenantRecord;
 use crate::store::{Canceled, Deleted, Once, StoreError};
 use mpegflow_protocol::api::{JobState, TaskState};
@@ -115,6 +115,10 @@ impl Engine {
         for state in UNFINISHED {
             for view in self.store.jobs(tenant, Some(state), None, BATCH).await? {
                 let canceled = self.store.cancel(tenant, view.job.id, None, self.now()).await?;
+                if canceled == Once::Done(Canceled::Now) {
+                    let ended = JobRecord { state: JobState::Canceled, ..view.job.clone() };
+                    self.trace_job(&ended);
+                }
                 if matches!(canceled, Once::Done(Canceled::Now | Canceled::Soon)) {
                     let ready = view.tasks.iter().filter(|task| task.state == TaskState::Ready);
                     let tasks: Vec<_> = ready.map(|task| task.id).collect();

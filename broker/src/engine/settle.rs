@@ -1,6 +1,7 @@
 //! How attempts end: with a result, with a failure, given back, or lost.
 
 use super::attempts::CallError;
+use super::traces::Began;
 use super::{Counters, Engine, Granted, Notice};
 use crate::model::{Claim, LiveAttempt, Part};
 use crate::objects::{Key, ObjectError, PartHead};
@@ -14,6 +15,16 @@ use mpegflow_protocol::task::TaskResult;
 use mpegflow_protocol::worker::{Complete, Fail, OutputDigest};
 use mpegflow_protocol::{limits, text};
 
+/// How an attempt ends, and what is known of it.
+struct Ends<'a> {
+    claim: &'a Claim,
+    evidence: Option<&'a Evidence>,
+    lease: LeaseIs,
+    ending: &'a Ending,
+    known: Option<Box<Known>>,
+    began: Began,
+}
+
 impl Engine {
     /// Ends an attempt with a result: verified, planned on and committed in one compare-and-set.
     ///
@@ -21,6 +32,7 @@ impl Engine {
     /// The lease is over; the outputs are not what was received (the attempt goes on); or the result was refused (the
     /// attempt has ended).
     pub async fn complete(&self, grant: Granted, complete: Complete) -> Result<(), CallError> {
+        let began = self.begin();
         let Closing { attempt, parts, known } =
             self.store.closing(&grant.0).await?.ok_or(CallError::LeaseLost)?;
         if attempt.deadline <= self.now() {
@@ -40,9 +52,9 @@ impl Engine {
                 evidence: Box::new(evidence.clone()),
             },
         };
-        let claim = &grant.0;
-        let outcome =
-            self.settle_with(settings, claim, Some(&evidence), LeaseIs::Held, &ending, known).await?;
+        let (claim, evidence) = (&grant.0, Some(&evidence));
+        let ends = Ends { claim, evidence, lease: LeaseIs::Held, ending: &ending, known, began };
+        let outcome = self.settle_with(settings, ends).await?;
         match outcome.decision.failure {
             Some(failure) if !matches!(outcome.decision.task, TaskMove::Succeed { .. }) => {
                 Err(CallError::Refused(failure))
@@ -136,26 +148,26 @@ impl Engine {
         lease: LeaseIs,
         ending: &Ending,
     ) -> Result<Outcome, CallError> {
-        self.settle_with(self.settings, claim, evidence, lease, ending, None).await
+        let ends = Ends { claim, evidence, lease, ending, known: None, began: self.begin() };
+        self.settle_with(self.settings, ends).await
     }
 
     /// The same, planning on as the settings say, and with what it is decided from where that was read before.
-    async fn settle_with(
-        &self,
-        settings: Settings,
-        claim: &Claim,
-        evidence: Option<&Evidence>,
-        lease: LeaseIs,
-        ending: &Ending,
-        known: Option<Box<Known>>,
-    ) -> Result<Outcome, CallError> {
+    async fn settle_with(&self, settings: Settings, ends: Ends<'_>) -> Result<Outcome, CallError> {
+        let Ends { claim, evidence, lease, ending, known, began } = ends;
+        // Before the end, which is when it is forgotten.
+        let traced = self.traced(claim).await;
         let now = self.now();
         let bans = self.bans().await?;
         let decide =
             |snapshot: &state::Snapshot| bans.hold(ending, state::decide(snapshot, ending, now, settings));
         let end = End { claim, evidence, lease, now, next_task: fresh_id(), known };
+        let committing = self.begin();
         let settled = self.store.settle(end, &decide).await?;
         let Settled::Done(outcome) = settled else { return Err(CallError::LeaseLost) };
+        if let Some(traced) = &traced {
+            self.trace_end(traced, &outcome, began, committing);
+        }
         let kind = self.live.get(claim).map_or("unknown", |live| live.kind.as_str());
         let failure = outcome.decision.failure.as_ref().map(|f| f.code);
         self.meters.ended(kind, ending, &outcome.decision.task, failure);

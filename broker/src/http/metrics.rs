@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use mpegflow_protocol::telemetry::Counts;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -74,6 +75,28 @@ async fn registry(engine: &Engine) -> Result<Registry, crate::store::StoreError>
             "Tasks that wait for a worker or run",
             gauge(depth),
         );
+    }
+    let work = engine.meters().work();
+    for (n, (name, help)) in Counts::NAMES.into_iter().enumerate() {
+        for (pool, counts) in &work {
+            let count = counts.all().get(n).copied().unwrap_or(0);
+            let labels = [("pool".to_owned().into(), pool.to_string().into())].into_iter();
+            registry.sub_registry_with_labels(labels).register(
+                format!("worker_{name}"),
+                format!("{} As workers say.", help.trim()),
+                ConstCounter::new(count),
+            );
+        }
+    }
+    if let Some(counts) = engine.span_counts() {
+        for (outcome, count) in counts.all() {
+            let labels = [("outcome".into(), outcome.into())].into_iter();
+            registry.sub_registry_with_labels(labels).register(
+                "otlp_spans",
+                "Spans by what became of them: sent, dropped for want of room, or lost with a collector that did not take them",
+                ConstCounter::new(count),
+            );
+        }
     }
     for (pool, verified, refused) in engine.isolation() {
         for (verdict, nodes) in [("verified", verified), ("refused", refused)] {

@@ -153,6 +153,12 @@ impl Problem {
         Self { kind, detail: None, field: None, headers: Vec::new() }
     }
 
+    /// Its HTTP status.
+    pub fn status(&self) -> StatusCode {
+        let (_, status, _) = self.kind.parts();
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// What is wrong here, and what to do.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

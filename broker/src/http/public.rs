@@ -4,13 +4,14 @@ use super::openapi;
 use super::problem::{Kind, Problem};
 use super::range::{self, Wanted};
 use super::{auth, body, cors, sse, tus};
-use crate::engine::{Engine, Served};
+use crate::engine::{self, Engine, Served};
 use crate::model::ManifestEntry;
 use crate::plan::playlists::{self, Playlist};
 use crate::plan::presets::PresetName;
 use crate::scopes::Scope;
 use crate::secret;
 use crate::store::Idempotency;
+use crate::trace::Remote;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -248,12 +249,36 @@ async fn delete_upload(State(app): State<App>, Path(upload): Path<String>, reque
 
 #[utoipa::path(post, path = "/v1/jobs", request_body = JobSpec, params(("Idempotency-Key" = Option<String>, Header, description = "A repeated call with the same key gets the same answer")), responses((status = 201, body = Job)))]
 async fn submit(State(app): State<App>, request: Request) -> Answer {
+    let engine = Arc::clone(&app.engine);
+    let traced = engine.begin_request(traceparent(&engine, request.headers()));
+    let answer = create_job(app, request, traced.as_ref()).await;
+    if let Some(traced) = &traced {
+        let status = match &answer {
+            Ok(response) => response.status(),
+            Err(problem) => problem.status(),
+        };
+        engine.end_request(traced, status.as_u16());
+    }
+    answer
+}
+
+/// What the caller says of its own trace, where that is looked at. Said twice, it says nothing.
+fn traceparent(engine: &Engine, headers: &HeaderMap) -> Option<Remote> {
+    let mut said = headers.get_all("traceparent").iter().take_while(|_| engine.reads_context());
+    let first = said.next()?.to_str().ok()?;
+    first.parse().ok().filter(|_| said.next().is_none())
+}
+
+async fn create_job(app: App, request: Request, traced: Option<&engine::Request>) -> Answer {
     let tenant = auth::may(&app.engine, request.headers(), Scope::Submit).await?;
+    if let Some(traced) = traced {
+        traced.of(tenant);
+    }
     let (head, body) = request.into_parts();
     let body = body::read(body, MAX_API_BODY).await?;
     let spec = JobSpec::parse(&body)?;
     let once = idempotency(&head.headers, "POST", head.uri.path(), &body)?;
-    let answer = app.engine.submit(tenant, spec, once.as_ref()).await?;
+    let answer = app.engine.submit(tenant, spec, once.as_ref(), traced).await?;
     created("/v1/jobs", answer)
 }
 

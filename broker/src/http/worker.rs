@@ -284,7 +284,7 @@ async fn heartbeat(
     let peer = peer(&app, &request)?;
     let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let beat: Heartbeat = parse("heartbeat", request.into_body()).await?;
-    Ok(json(&app.engine.heartbeat(grant, &beat).await?))
+    Ok(json(&app.engine.heartbeat(grant, &peer.pool, &beat).await?))
 }
 
 async fn complete(

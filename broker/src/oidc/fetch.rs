@@ -1,19 +1,18 @@
 //! Gets a document from an issuer: over TLS, of bounded length, within a bounded time, and without following anything.
 
+use crate::trust;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, Uri};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of a document at most.
@@ -76,20 +75,7 @@ impl Fetcher {
     /// # Errors
     /// They cannot be read.
     pub fn new(ca_file: Option<&Path>) -> io::Result<Self> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let config = match ca_file {
-            None => builder.with_native_roots()?.with_no_client_auth(),
-            Some(path) => {
-                let mut roots = rustls::RootCertStore::empty();
-                for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
-                    roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
-                }
-                builder.with_root_certificates(roots).with_no_client_auth()
-            }
-        };
+        let config = trust::client(ca_file)?;
         let https =
             HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
         Ok(Self(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(https)))

@@ -16,6 +16,7 @@ use crate::model::{
 use crate::queue::RunningTask;
 use crate::scopes::Scopes;
 use crate::state::{Decision, Snapshot};
+use crate::trace::JobTrace;
 use async_trait::async_trait;
 use mpegflow_protocol::api::JobState;
 use mpegflow_protocol::evidence::Evidence;
@@ -113,6 +114,8 @@ pub struct NewJob {
     pub max_unfinished: u32,
     /// The answer, kept for a repetition.
     pub answer: Vec<u8>,
+    /// Where its spans belong.
+    pub trace: Option<JobTrace>,
 }
 
 /// What became of a submitted job.

@@ -14,6 +14,7 @@ use crate::store::operations::{ApiKeyShown, AttemptLog, EndedJob};
 use crate::store::storage::Neighbour;
 use crate::store::webhooks::{DeliveryRecord, Disabled, WebhookRecord};
 use crate::store::{ApiKeyRecord, StoreError};
+use crate::trace::JobTrace;
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
 use mpegflow_protocol::control;
@@ -94,6 +95,11 @@ impl<'a, R: Columns> Cells<'a, R> {
     }
 
     pub(super) fn id_or_null<K: Kind>(&self, column: &str) -> Result<Option<Id<K>>, StoreError> {
+        self.text_or_null(column)?.map(|t| t.parse().map_err(|e| self.bad(column, &e))).transpose()
+    }
+
+    /// Where a job's spans belong.
+    pub(super) fn trace(&self, column: &str) -> Result<Option<JobTrace>, StoreError> {
         self.text_or_null(column)?.map(|t| t.parse().map_err(|e| self.bad(column, &e))).transpose()
     }
 
@@ -366,6 +372,7 @@ pub(super) fn job(row: &impl Columns) -> Result<JobRecord, StoreError> {
         failure: cells.json_or_null("failure")?,
         created_at: cells.time("created_at")?,
         finished_at: cells.time_or_null("finished_at")?,
+        trace: cells.trace("trace")?,
     })
 }
 

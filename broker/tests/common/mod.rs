@@ -22,6 +22,7 @@ use mpegflow_protocol::evidence::{Evidence, Observed, SelfReport};
 use mpegflow_protocol::ids::{PoolName, WorkerId};
 use mpegflow_protocol::media::{AudioInfo, MediaInfo, Ratio, StreamInfo, StreamKind, VideoInfo};
 use mpegflow_protocol::task::*;
+use mpegflow_protocol::telemetry::{Counts, WorkerSpans};
 use mpegflow_protocol::worker::*;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::de::DeserializeOwned;
@@ -277,7 +278,8 @@ impl Worker {
     }
 
     pub async fn beat(&self, lease: &Lease, progress: TaskProgress) -> Answer {
-        let beat = Heartbeat { progress, log: vec!["a line\u{1b}[31m".into()] };
+        let log = vec!["a line\u{1b}[31m".into()];
+        let beat = Heartbeat { progress, log, spans: WorkerSpans::default(), counts: Counts::default() };
         self.end(lease, "heartbeat", serde_json::to_vec(&beat).unwrap()).await
     }
 

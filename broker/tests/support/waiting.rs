@@ -4,6 +4,7 @@ use super::common::*;
 use super::{world, world_with};
 use mpegflow_protocol::api::{Job, JobLogs, JobPage, WaitingReason};
 use mpegflow_protocol::failure::{Failure, FailureCode};
+use mpegflow_protocol::telemetry::{Counts, WorkerSpans};
 use mpegflow_protocol::worker::{Fail, Heartbeat, TaskProgress};
 use std::time::Duration;
 
@@ -81,7 +82,12 @@ async fn what_a_codec_wrote_is_kept_bounded_and_shown_to_its_tenant_alone() {
     let worker = world.worker().await;
     let lease = worker.lease().await;
     let beat = async |lines: Vec<String>| {
-        let beat = Heartbeat { progress: TaskProgress::default(), log: lines };
+        let beat = Heartbeat {
+            progress: TaskProgress::default(),
+            log: lines,
+            spans: WorkerSpans::default(),
+            counts: Counts::default(),
+        };
         let answer = worker.end(&lease, "heartbeat", serde_json::to_vec(&beat).unwrap()).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     };

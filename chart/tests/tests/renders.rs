@@ -102,6 +102,30 @@ fn the_credentials_of_tenants_storage_are_mounted_into_the_broker_and_their_addr
 }
 
 #[test]
+fn the_broker_alone_reaches_the_collector_of_traces_and_its_token_is_a_file() {
+    let tracing = r#"tracing={"endpoint":"https://collector.example:4318","existingSecret":"token","caConfigMap":"ca","sample":"2.5%","to":[{"ipBlock":{"cidr":"10.77.0.0/16"}}]}"#;
+    for helm in Helm::ALL {
+        let chart = chart_folder().join("mpegflow");
+        let rendered = helm.template(&chart, &[&values_file("production")], &[tracing]).unwrap();
+        let broker = |(_, pod): &(String, Value)| {
+            let container = &pod["containers"][0];
+            let args = container["args"].to_string();
+            let volumes = pod["volumes"].as_array().unwrap();
+            let secret = volumes.iter().find(|v| v["name"] == "otlp").map(|v| &v["secret"]);
+            ["endpoint=https://collector.example:4318", "sample=2.5%", "traceparent=ignore"]
+                .iter()
+                .chain(&["headers-file=/run/secrets/otlp/headers", "ca=/etc/mpegflow/otlp/ca.pem"])
+                .all(|flag| args.contains(&format!("--otlp-{flag}")))
+                && secret.is_some_and(|s| s["secretName"] == "token" && s["items"][0]["path"] == "headers")
+        };
+        assert_eq!(pods(&rendered.objects).iter().filter(|pod| broker(pod)).count(), 1, "{helm:?}");
+        assert_eq!(rendered.text.matches("10.77.0.0/16").count(), 1, "{helm:?}: of the broker alone");
+        let without = helm.template(&chart, &[&values_file("production")], &[]).unwrap();
+        assert!(!without.text.contains("otlp"), "{helm:?}");
+    }
+}
+
+#[test]
 fn no_secret_is_rendered_and_none_is_an_argument_or_a_variable() {
     for name in VALUES {
         let rendered = Helm::V4.install(&values_file(name));

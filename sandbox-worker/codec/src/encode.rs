@@ -38,6 +38,7 @@ use crate::stills;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::limits;
 use mpegflow_protocol::task::{EncodeResult, EncodeTask, MadeChunk, VideoEncode};
+use mpegflow_protocol::telemetry::Phase;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -60,11 +61,16 @@ pub(crate) struct Given<'a> {
 /// # Errors
 /// The first failing step; a rendition's own failure before the decoding side's.
 pub(crate) fn run(task: &EncodeTask, given: Given<'_>) -> Result<EncodeResult, Failure> {
+    let opening = given.control.phase(Phase::Open);
     let Opened { mut demuxer, cut } = source::open(given.inputs, 0, task.decoders, task.partial)?;
     log::forget();
     let planned = Planned { cut, ..Planned::check(task, &demuxer)? };
     demuxer.select(&planned.indices());
-    std::thread::scope(|scope| Running::start(scope, task, planned, demuxer, given)?.into_result())
+    std::thread::scope(|scope| {
+        let running = Running::start(scope, task, planned, demuxer, given)?;
+        drop(opening);
+        running.into_result()
+    })
 }
 
 /// The streams that the plan names, looked at.
@@ -318,7 +324,10 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
     }
 
     fn into_result(mut self) -> Result<EncodeResult, Failure> {
+        let encoding = self.control.phase(Phase::Encode);
+        let decoding = self.control.phase(Phase::Decode);
         let fed = self.feed();
+        drop(decoding);
         let cut = self.video.as_ref().and_then(Pictures::cut);
         let chunk = self.video.as_ref().filter(|_| self.task.chunk.is_some());
         let chunk = chunk.map(|v| (v.starts_at(), v.ends_at()));
@@ -365,6 +374,7 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
                 tracks.push(r.track);
             });
         }
+        drop(encoding);
         if let Some(failure) = first_failure {
             return Err(failure);
         }

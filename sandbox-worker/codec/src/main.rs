@@ -47,6 +47,7 @@ use mpegflow_protocol::codec::{CONTROL_FD, FromCodec, INPUT_FD, Prepare, Start, 
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::limits;
 use mpegflow_protocol::task::{TaskResult, TaskSpec};
+use mpegflow_protocol::telemetry::Phase;
 use output::Outputs;
 use source::Inputs;
 use std::process::ExitCode;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         // The supervisor did not like what it saw, and closed.
         _ => return ExitCode::FAILURE,
     };
+    control.starts();
     decoders::ban(&start.banned);
     let answer = match run(&control, &prepare, &start) {
         Ok(result) => FromCodec::Done(Box::new(result)),
@@ -106,12 +108,21 @@ fn run(control: &Control, prepare: &Prepare, start: &Start) -> Result<TaskResult
     let outputs = Outputs::new(outputs);
     let threads = prepare.threads.clamp(1, 16);
     Ok(match &start.task {
-        TaskSpec::Probe(task) => TaskResult::Probe(probe::run(task, &inputs)?),
+        TaskSpec::Probe(task) => {
+            let _timed = control.phase(Phase::Probe);
+            TaskResult::Probe(probe::run(task, &inputs)?)
+        }
         TaskSpec::Encode(task) => TaskResult::Encode(encode::run(
             task,
             encode::Given { inputs: &inputs, outputs, control, threads },
         )?),
-        TaskSpec::Package(task) => TaskResult::Package(package::run(task, &inputs, outputs, control)?),
-        TaskSpec::Check(task) => TaskResult::Check(check::run(task, &inputs, control)?),
+        TaskSpec::Package(task) => {
+            let _timed = control.phase(Phase::Package);
+            TaskResult::Package(package::run(task, &inputs, outputs, control)?)
+        }
+        TaskSpec::Check(task) => {
+            let _timed = control.phase(Phase::Check);
+            TaskResult::Check(check::run(task, &inputs, control)?)
+        }
     })
 }

@@ -6,6 +6,7 @@ use mpegflow_protocol::codec::{FromCodec, HEADER_LEN, Progress, ToCodec, decode_
 use mpegflow_protocol::evidence::SelfReport;
 use mpegflow_protocol::failure::{Failure, FailureClass, FailureCode};
 use mpegflow_protocol::task::{TaskResult, TaskSpec};
+use mpegflow_protocol::telemetry::PhaseTime;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,6 +33,8 @@ pub enum Said {
     Done(Box<TaskResult>),
     /// It failed, with a code that a codec may claim.
     Failed(Failure),
+    /// A phase is over, as it says.
+    Phase(PhaseTime),
 }
 
 /// Where the conversation is.
@@ -44,11 +47,15 @@ enum Order {
 
 /// Lets through the frames that are in order.
 #[derive(Debug)]
-pub struct FrameOrder(Order);
+pub struct FrameOrder {
+    at: Order,
+    /// Phases that were told: a bit for each.
+    phases: u32,
+}
 
 impl Default for FrameOrder {
     fn default() -> Self {
-        Self(Order::Locking)
+        Self { at: Order::Locking, phases: 0 }
     }
 }
 
@@ -58,9 +65,18 @@ impl FrameOrder {
     /// # Errors
     /// A violation, where no honest codec sends this frame now.
     pub fn accept(&mut self, frame: FromCodec, spec: &TaskSpec) -> Result<Said, Stop> {
-        let (said, next) = match (self.0, frame) {
+        let (said, next) = match (self.at, frame) {
             (Order::Locking, FromCodec::Locked(report)) => (Said::Locked(report), Order::Running),
             (Order::Running, FromCodec::Progress(progress)) => (Said::Progress(progress), Order::Running),
+            (Order::Running, FromCodec::Phase(time)) => {
+                let bit = time.phase.span().bit();
+                if self.phases & bit != 0 {
+                    let what = format!("the codec told of its phase `{}` twice", time.phase.span().as_str());
+                    return Err(Stop::violation(what));
+                }
+                self.phases |= bit;
+                (Said::Phase(time), Order::Running)
+            }
             (Order::Running, FromCodec::Done(result)) if result.answers(spec) => {
                 (Said::Done(result), Order::Over)
             }
@@ -76,7 +92,7 @@ impl FrameOrder {
                 return Err(Stop::violation(what));
             }
         };
-        self.0 = next;
+        self.at = next;
         Ok(said)
     }
 }
@@ -97,6 +113,7 @@ const fn name(frame: &FromCodec) -> &'static str {
         FromCodec::Progress(_) => "progress",
         FromCodec::Done(_) => "done",
         FromCodec::Failed(_) => "failed",
+        FromCodec::Phase(_) => "phase",
     }
 }
 
@@ -178,6 +195,7 @@ pub async fn listen(
     exit_within: Duration,
 ) -> Result<Ended, Stop> {
     let mut pace = Pace::new();
+    let began = std::time::Instant::now();
     let done = loop {
         match receive_in_order(&mut control, &mut order, spec).await? {
             None => return Ok(Ended::Silent),
@@ -185,6 +203,7 @@ pub async fn listen(
                 meters.progress(progress);
                 pace.frame().await;
             }
+            Some(Said::Phase(time)) => meters.traced().phase(time, began),
             Some(Said::Done(result)) => break result,
             Some(Said::Failed(failure)) => return Err(Stop::Fail(failure)),
             Some(Said::Locked(_)) => return Err(Stop::violation("the codec sent `locked` twice")),
@@ -271,7 +290,14 @@ mod tests {
         let other =
             || FromCodec::Done(Box::new(TaskResult::Check(CheckResult { problems: vec![], tracks: vec![] })));
         let encoded = EncodeResult::default();
+        let phase = || {
+            let phase = mpegflow_protocol::telemetry::Phase::Open;
+            FromCodec::Phase(PhaseTime { phase, start_us: u64::MAX, duration_us: u64::MAX })
+        };
         for frames in [
+            vec![phase()],
+            vec![locked(), phase(), phase()],
+            vec![locked(), failed(FailureCode::NoFrames), phase()],
             vec![progress()],
             vec![other()],
             vec![locked(), locked()],

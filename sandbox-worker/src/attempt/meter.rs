@@ -1,9 +1,12 @@
 //! What is counted while an attempt runs.
 
+use crate::attempt::spans::Spans;
 use mpegflow_protocol::codec::Progress;
+use mpegflow_protocol::telemetry::{Counts, SpanName};
 use mpegflow_protocol::worker::TaskProgress;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Counters shared by the tasks of one attempt.
@@ -14,10 +17,66 @@ pub struct Meters {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     fetched: AtomicU64,
+    sent: AtomicU64,
+    retries: AtomicU64,
+    cpu_ms: AtomicU64,
+    starts: AtomicU64,
     signs_of_life: AtomicU64,
+    /// What heartbeats have told of the counts.
+    told: Mutex<Counts>,
+    spans: Spans,
 }
 
 impl Meters {
+    /// Of an attempt that has just begun.
+    pub fn new(traced: bool) -> Self {
+        Self { spans: Spans::new(traced), ..Self::default() }
+    }
+
+    /// Where its time goes.
+    pub const fn traced(&self) -> &Spans {
+        &self.spans
+    }
+
+    /// Counts a codec process that was started.
+    pub fn started(&self) {
+        self.starts.fetch_add(1, Relaxed);
+    }
+
+    /// Counts the CPU time of a codec process that has ended.
+    pub fn used_cpu(&self, ms: u64) {
+        self.cpu_ms.fetch_add(ms, Relaxed);
+    }
+
+    /// Counts a part of an output that the broker has taken.
+    pub fn sent(&self, began: Instant, bytes: u64) {
+        self.sent.fetch_add(bytes, Relaxed);
+        self.spans.moved(SpanName::Upload, began, bytes);
+    }
+
+    /// What was counted since it was asked last. Give it back by [`Meters::put_back`] where it did not arrive.
+    pub fn take_counts(&self) -> Counts {
+        let now = Counts {
+            codec_starts: self.starts.load(Relaxed),
+            codec_cpu_ms: self.cpu_ms.load(Relaxed),
+            frames: self.frames.load(Relaxed),
+            media_ms: self.time_ms.load(Relaxed),
+            fetched_bytes: self.fetched.load(Relaxed),
+            sent_bytes: self.sent.load(Relaxed),
+            transfer_retries: self.retries.load(Relaxed),
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = now.minus(*told).clamped();
+        *told = told.plus(new);
+        new
+    }
+
+    /// Takes counts back that a heartbeat could not deliver.
+    pub fn put_back(&self, counts: Counts) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = told.minus(counts);
+    }
+
     /// Takes the codec's word for how far it is. Only a move forward is a sign of life: a hostile codec that repeats itself
     /// still counts as stalled.
     pub fn progress(&self, progress: Progress) {
@@ -42,12 +101,14 @@ impl Meters {
 
     /// Counts input bytes fetched from the broker, and says how many there are now.
     pub fn fetched(&self, bytes: u64) -> u64 {
+        self.spans.moved(SpanName::Fetch, Instant::now(), bytes);
         self.fetched.fetch_add(bytes, Relaxed).saturating_add(bytes)
     }
 
     /// Notes that a transfer failed and is tried again: while the broker is away, a codec that waits for its bytes is not
     /// the one that stalls. A codec cannot keep itself alive by this, since each transfer gives up after a while.
     pub fn tried_again(&self) {
+        self.retries.fetch_add(1, Relaxed);
         self.alive();
     }
 
@@ -139,6 +200,21 @@ mod tests {
         assert_eq!(meters.signs_of_life(), then);
         meters.progress(Progress { frames: 2, time_ms: 0 });
         assert!(meters.signs_of_life() > then);
+    }
+
+    #[test]
+    fn counts_are_told_once_and_again_where_they_did_not_arrive() {
+        let meters = Meters::default();
+        meters.progress(Progress { frames: 5, time_ms: 200 });
+        let first = meters.take_counts();
+        assert_eq!((first.frames, first.media_ms), (5, 200));
+        assert!(meters.take_counts().is_empty());
+        meters.put_back(first);
+        meters.progress(Progress { frames: 6, time_ms: 200 });
+        assert_eq!(meters.take_counts().frames, 6);
+        // What a hostile codec says is cut to what may be told, and never told twice.
+        meters.progress(Progress { frames: u64::MAX, time_ms: 0 });
+        assert!(meters.take_counts().frames <= 1_000_000_000);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! | [`input`], [`reader`], [`blocks`] | answers reads, fetching ahead | lengths from the lease |
 //! | [`output`] | cuts outputs into parts and sends them up | – |
 //! | [`log`] | bounded, clean lines | nothing |
-//! | [`meter`], [`watch`] | counts; heartbeat, deadline, stall, shutdown | – |
+//! | [`meter`], [`spans`], [`watch`] | counts; where time goes; heartbeat, deadline, stall, shutdown | nothing the codec says |
 //! | [`exit`], [`result`] | what its end and its result amount to | nothing |
 //!
 //! Whatever happens first decides ([`stop::Stop`]); then the codec is killed and reaped, and only then is anything reported.
@@ -24,6 +24,7 @@ pub mod output;
 pub mod process;
 pub mod reader;
 pub mod result;
+pub mod spans;
 pub mod stop;
 pub mod watch;
 

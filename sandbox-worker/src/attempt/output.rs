@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
@@ -102,9 +102,13 @@ impl<B: Broker> Uploads<B> {
 
     async fn send(&self, output: u32, number: u32, bytes: Bytes, digest: &str) -> Result<(), Stop> {
         let mut tries = Tries::new(LONGEST_WAIT, self.retry_for);
+        let began = Instant::now();
         loop {
             let error = match self.broker.put_part(&self.grant, output, number, bytes.clone(), digest).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.meters.sent(began, u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+                    return Ok(());
+                }
                 Err(error) => error,
             };
             if !error.is_transient() || !tries.again().await {

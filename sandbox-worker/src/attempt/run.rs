@@ -20,6 +20,7 @@ use mpegflow_protocol::evidence::{Evidence, Usage};
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::limits::{MAX_INPUTS, MAX_OUTPUTS};
 use mpegflow_protocol::task::TaskResult;
+use mpegflow_protocol::telemetry::SpanName;
 use mpegflow_protocol::worker::{Complete, Lease, OutputDigest};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -81,7 +82,7 @@ pub async fn run<B: Broker>(
         grant,
         lease: &lease,
         settings,
-        meters: Arc::new(Meters::default()),
+        meters: Arc::new(Meters::new(lease.traced)),
         log: Arc::new(Log::default()),
         pid: Arc::new(AtomicU32::new(0)),
         started: Instant::now(),
@@ -101,7 +102,8 @@ impl<B: Broker> Attempt<'_, B> {
             Ok((made, evidence)) => {
                 let complete = Complete { result: made.result, outputs: made.outputs, evidence };
                 let limit = self.settings.retry_for;
-                let call = report::complete(&*self.broker, &self.grant, &complete, limit);
+                let around = (&*self.log, &*self.meters);
+                let call = report::complete(&*self.broker, &self.grant, &complete, around, limit);
                 let stop = tokio::select! {
                     done = call => match done {
                         Ok(()) => return Outcome::Completed,
@@ -198,6 +200,7 @@ impl<B: Broker> Attempt<'_, B> {
     async fn lock(&self) -> Result<Verified, NotVerified> {
         let kinds: Vec<_> = self.lease.outputs.iter().map(|o| o.kind).collect();
         let settings = self.settings;
+        let began = Instant::now();
         let launched =
             Launched::start(&settings.codec, &kinds, &settings.scratch, Arc::clone(&self.log)).await;
         let launched = launched.map_err(|e| NotVerified {
@@ -214,7 +217,12 @@ impl<B: Broker> Attempt<'_, B> {
             threads: self.lease.threads,
         };
         self.pid.store(launched.pid(), Ordering::Relaxed);
-        launched.lock(prepare, &self.lease.task, settings.lock_within).await
+        self.meters.started();
+        self.meters.traced().over(SpanName::Launch, began);
+        let began = Instant::now();
+        let locked = launched.lock(prepare, &self.lease.task, settings.lock_within).await;
+        self.meters.traced().over(SpanName::Lock, began);
+        locked
     }
 
     /// Feeds a locked codec until it and all its outputs are through, or something stops it; then it is gone.
@@ -251,6 +259,7 @@ impl<B: Broker> Attempt<'_, B> {
 
         let (spec, meters, exit_within) =
             (self.lease.task.clone(), Arc::clone(&self.meters), settings.exit_within);
+        let began = Instant::now();
         let listening = AbortOnDrop(tokio::spawn(async move {
             if control.send(&start, exit_within).await.is_err() {
                 // It is dead, or hangs; the exit or the timer says which.
@@ -276,6 +285,10 @@ impl<B: Broker> Attempt<'_, B> {
         drop(pumps);
         let exit = timeout(Duration::from_secs(10), process.exited()).await.ok().and_then(Result::ok);
         self.pid.store(0, Ordering::Relaxed);
+        self.meters.traced().over(SpanName::Codec, began);
+        if let Some(exit) = &exit {
+            self.meters.used_cpu(u64::try_from(exit.cpu.as_millis()).unwrap_or(u64::MAX));
+        }
         // The last lines are in the pipe; they are worth a moment.
         let mut log = log;
         let _ = timeout(Duration::from_secs(1), &mut log.0).await;

@@ -2,12 +2,13 @@
 
 use crate::attempt::log::Log;
 use crate::attempt::meter::{Meters, Speed, resident_memory};
+use crate::attempt::report;
 use crate::attempt::stop::Stop;
 use crate::backoff::Backoff;
 use crate::broker::{Broker, CallError, Grant};
 use crate::shutdown::{Phase, Shutdown};
 use mpegflow_protocol::failure::FailureCode;
-use mpegflow_protocol::worker::{Heartbeat, HeartbeatReply};
+use mpegflow_protocol::worker::HeartbeatReply;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -81,12 +82,7 @@ impl<B: Broker> Heart<B> {
         let memory = if pid == 0 { 0 } else { resident_memory(pid) };
         let mut progress = self.meters.snapshot(0, memory);
         progress.speed_milli = speed.sample(std::time::Instant::now(), progress.time_ms);
-        let beat = Heartbeat { progress, log: self.log.take() };
-        let reply = self.broker.heartbeat(&self.grant, &beat).await;
-        if reply.is_err() {
-            self.log.put_back(beat.log);
-        }
-        reply
+        report::beat(&*self.broker, &self.grant, progress, (&*self.log, &*self.meters)).await
     }
 }
 

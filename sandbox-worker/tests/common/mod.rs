@@ -33,6 +33,8 @@ pub struct State {
     pub complete_errors: VecDeque<CallError>,
     /// Every heartbeat gets this, if set.
     pub beat_error: Option<CallError>,
+    /// It is of a version that has no spans and counts in heartbeats.
+    pub knows_no_spans: bool,
     pub cancel: bool,
     pub drain: bool,
     pub lease_ms: u32,
@@ -73,6 +75,7 @@ impl MemoryBroker {
             capability: "the-capability".into(),
             lease_ms: state.lease_ms,
             banned: Vec::new(),
+            traced: false,
             task: TaskSpec::Encode(EncodeTask {
                 decoders: DecoderSet::Core,
                 segment_ms: 4000,
@@ -174,6 +177,9 @@ impl Broker for MemoryBroker {
         let mut state = self.state();
         if let Some(error) = &state.beat_error {
             return Err(error.clone());
+        }
+        if state.knows_no_spans && !(beat.spans.is_empty() && beat.counts.is_empty()) {
+            return Err(CallError::Refused { status: 422, detail: "unknown field".into() });
         }
         state.beats.push(beat.clone());
         Ok(HeartbeatReply { lease_ms: state.lease_ms, cancel: state.cancel, drain: state.drain })

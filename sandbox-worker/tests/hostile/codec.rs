@@ -9,6 +9,7 @@ use mpegflow_protocol::codec::{
 use mpegflow_protocol::evidence::SelfReport;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::task::{CheckResult, EncodeResult, EncodedTrack, TaskResult};
+use mpegflow_protocol::telemetry::{Phase, PhaseTime};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::FromRawFd;
@@ -188,6 +189,29 @@ impl Codec {
                 for frames in 0..500 {
                     self.say(&FromCodec::Progress(Progress { frames, time_ms: 0 }));
                 }
+            }
+            "waits" => sleep(Duration::from_millis(1_500)),
+            "lies-about-time" => {
+                for phase in [Phase::Open, Phase::Decode, Phase::Encode] {
+                    self.say(&FromCodec::Phase(PhaseTime {
+                        phase,
+                        start_us: u64::MAX,
+                        duration_us: u64::MAX,
+                    }));
+                }
+            }
+            "tells-a-phase-twice" => {
+                for _ in 0..2 {
+                    let phase = Phase::Open;
+                    self.say(&FromCodec::Phase(PhaseTime { phase, start_us: 0, duration_us: 0 }));
+                }
+                forever()
+            }
+            "invents-a-phase" => {
+                let payload = br#"{"phase":"evil","start_us":0,"duration_us":0}"#;
+                let _ = self.control.write_all(&[u8::try_from(payload.len()).unwrap(), 0, 0, 0, 69]);
+                let _ = self.control.write_all(payload);
+                forever()
             }
             "exits-silently" => std::process::exit(0),
             "exits-with-5" => {

@@ -161,6 +161,7 @@ impl Ours {
             pool: PoolName::default(),
             max_unfinished: 10,
             answer: Vec::new(),
+            trace: None,
         };
         store.submit(&new, None, Time(0)).await.unwrap();
         (job, task)

@@ -91,6 +91,8 @@ fn closing(
             tenant: job.tenant,
             job: job.id,
             job_state: job.state,
+            pool: job.pool.clone(),
+            trace: job.trace,
             task: task.clone(),
             deadline: cells.time("deadline")?,
             hard_deadline: cells.time("hard_deadline")?,

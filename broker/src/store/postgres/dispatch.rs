@@ -86,6 +86,8 @@ pub(super) async fn live(store: &PostgresStore, claim: &Claim) -> Result<Option<
             tenant: cells.id("tenant")?,
             job: cells.id("job")?,
             job_state: cells.word("job_state")?,
+            pool: cells.pool("pool")?,
+            trace: cells.trace("trace")?,
             task: row::task(&row)?,
             deadline: cells.time("deadline")?,
             hard_deadline: cells.time("hard_deadline")?,

@@ -78,6 +78,7 @@ pub(super) async fn submit(
         .bind(json(&Tries::default()))
         .bind(i64::from(new.spec.priority.0))
         .bind(new.path.as_deref())
+        .bind(new.trace.map(|trace| trace.to_string()))
         .execute(&mut *conn)
         .await?;
     uploads::keep(store, &mut conn, new.tenant, once, &new.answer, now).await?;

@@ -105,6 +105,8 @@ fn leased(new: &NewLease, row: &PgRow) -> Result<Leased, StoreError> {
         tenant: cells.id("tenant")?,
         job: cells.id("job")?,
         job_state: JobState::Running,
+        pool: cells.pool("pool")?,
+        trace: cells.trace("trace")?,
         task,
         deadline: cells.time("deadline")?,
         hard_deadline: cells.time("hard_deadline")?,

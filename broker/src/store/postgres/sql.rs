@@ -39,7 +39,7 @@ statements! {
             FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
                 AS a (task, worker, attempt, at, lease_ms, most, now)
         ), job AS MATERIALIZED (
-            SELECT j.id, j.stage, j.state FROM jobs j WHERE j.id = ANY (ARRAY (SELECT asked.job FROM asked))
+            SELECT j.id, j.stage, j.state, j.trace FROM jobs j WHERE j.id = ANY (ARRAY (SELECT asked.job FROM asked))
             ORDER BY j.id FOR NO KEY UPDATE
         ), known AS MATERIALIZED (
             SELECT t.id, t.tenant, t.pool, t.state, t.not_before FROM tasks t
@@ -78,13 +78,14 @@ statements! {
             INSERT INTO journal (tenant, job, kind, state, stage, at)
             SELECT m.tenant, m.job, 'task_started', 'running', job.stage, m.callers_now FROM moved m JOIN job ON job.id = m.job
         )
-        SELECT m.*, task.attempt AS asked, l.deadline, l.hard_deadline, w.tenant AS worker_tenant, task.tenant AS task_tenant
+        SELECT m.*, task.attempt AS asked, l.deadline, l.hard_deadline, w.tenant AS worker_tenant, task.tenant AS task_tenant, job.trace
         FROM task LEFT JOIN moved m ON m.attempt = task.attempt LEFT JOIN leased l ON l.attempt = task.attempt
+        LEFT JOIN job ON job.id = m.job
         LEFT JOIN workers w ON w.id = task.worker";
 
     /// 1 attempt, 2 worker, 3 epoch.
     LIVE = "
-        SELECT t.*, j.state AS job_state, l.deadline, l.hard_deadline
+        SELECT t.*, j.state AS job_state, j.trace, l.deadline, l.hard_deadline
         FROM leases l JOIN tasks t ON t.id = l.task JOIN jobs j ON j.id = l.job
         WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3";
 
@@ -273,11 +274,11 @@ statements! {
             SELECT 1 FROM jobs WHERE tenant = $1 AND state IN ('queued', 'running', 'canceling') LIMIT $2
         ) unfinished";
     /// 1 job, 2 tenant, 3 upload, 4 input size, 5 spec, 6 pool, 7 now, 8 stage, 9 task, 10 kind, 11 ordinal, 12 plan,
-    /// 13 wall time, 14 tries, 15 priority, 16 path.
+    /// 13 wall time, 14 tries, 15 priority, 16 path, 17 trace.
     SUBMIT = "
         WITH job AS (
-            INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, stage, created_at, path)
-            VALUES ($1, $2, $3, $4, $5, $6, 'queued', $8, $7, $16)
+            INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, stage, created_at, path, trace)
+            VALUES ($1, $2, $3, $4, $5, $6, 'queued', $8, $7, $16, $17)
         ), told AS (
             INSERT INTO journal (tenant, job, kind, state, stage, at) VALUES ($2, $1, 'created', 'queued', $8, $7)
         ), ready AS (

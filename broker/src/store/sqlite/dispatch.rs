@@ -68,7 +68,7 @@ pub(super) async fn running(store: &SqliteStore) -> Result<Vec<RunningTask>, Sto
 pub(super) async fn lease(store: &SqliteStore, new: &NewLease) -> Result<Leased, StoreError> {
     let mut tx = store.write().await?;
     let row = sqlx::query(
-        "SELECT t.* FROM tasks t JOIN jobs j ON j.id = t.job JOIN workers w ON w.id = ?2 AND w.pool = t.pool
+        "SELECT t.*, j.trace FROM tasks t JOIN jobs j ON j.id = t.job JOIN workers w ON w.id = ?2 AND w.pool = t.pool
          WHERE t.id = ?1 AND t.state = 'ready' AND t.not_before <= ?3 AND j.state IN ('queued', 'running')",
     )
     .bind(new.task.to_string())
@@ -144,6 +144,8 @@ pub(super) async fn lease(store: &SqliteStore, new: &NewLease) -> Result<Leased,
         tenant,
         job,
         job_state: JobState::Running,
+        pool: cells.pool("pool")?,
+        trace: cells.trace("trace")?,
         task,
         deadline,
         hard_deadline,
@@ -152,7 +154,7 @@ pub(super) async fn lease(store: &SqliteStore, new: &NewLease) -> Result<Leased,
 
 pub(super) async fn live(store: &SqliteStore, claim: &Claim) -> Result<Option<LiveAttempt>, StoreError> {
     let row = sqlx::query(
-        "SELECT t.*, j.state AS job_state, a.job AS a_job, a.hard_deadline, l.deadline
+        "SELECT t.*, j.state AS job_state, j.trace, a.job AS a_job, a.hard_deadline, l.deadline
          FROM attempts a JOIN leases l ON l.attempt = a.id JOIN tasks t ON t.id = a.task JOIN jobs j ON j.id = a.job
          WHERE a.id = ? AND a.worker = ? AND a.epoch = ? AND a.state = ?",
     )
@@ -169,6 +171,8 @@ pub(super) async fn live(store: &SqliteStore, claim: &Claim) -> Result<Option<Li
             tenant: cells.id("tenant")?,
             job: cells.id("a_job")?,
             job_state: cells.word("job_state")?,
+            pool: cells.pool("pool")?,
+            trace: cells.trace("trace")?,
             task: row::task(&row)?,
             deadline: cells.time("deadline")?,
             hard_deadline: cells.time("hard_deadline")?,

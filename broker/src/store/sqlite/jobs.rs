@@ -74,8 +74,8 @@ pub(super) async fn submit(
         return Ok(Once::Done(Submitted::PathTaken(Cells::of("jobs", &other).id("id")?)));
     }
     sqlx::query(
-        "INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, created_at, path)
-         VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+        "INSERT INTO jobs (id, tenant, upload, input_size, spec, pool, state, created_at, path, trace)
+         VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
     )
     .bind(new.id.to_string())
     .bind(new.tenant.to_string())
@@ -85,6 +85,7 @@ pub(super) async fn submit(
     .bind(new.pool.as_str())
     .bind(now.0)
     .bind(new.path.as_deref())
+    .bind(new.trace.map(|trace| trace.to_string()))
     .execute(&mut *tx)
     .await?;
     add_task(&mut tx, new.task_id, new.id, new.tenant, &new.pool, &new.task, new.spec.priority, now).await?;

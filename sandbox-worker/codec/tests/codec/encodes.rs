@@ -7,6 +7,7 @@ use mpegflow_protocol::encoder::EncoderSpeed;
 use mpegflow_protocol::failure::FailureCode;
 use mpegflow_protocol::job::DecoderSet;
 use mpegflow_protocol::task::EncodeTask;
+use mpegflow_protocol::telemetry::Phase;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -64,6 +65,20 @@ fn audio_only() -> EncodeTask {
     let mut task = plans::encode(None, vec![plans::audio(0, 0)]);
     task.decoders = DecoderSet::Legacy;
     task
+}
+
+#[test]
+fn each_phase_is_told_once_and_only_names_and_times_are() {
+    let phases = |outcome: &supervisor::Outcome| outcome.phases.iter().map(|t| t.phase).collect::<Vec<_>>();
+    let (outcome, _) = encode("phases", &media::plain(), video_only(160, 120));
+    assert_eq!(phases(&outcome), [Phase::Open, Phase::Decode, Phase::Encode]);
+    let ends: Vec<u64> = outcome.phases.iter().map(|t| t.start_us + t.duration_us).collect();
+    assert!(ends.is_sorted(), "{ends:?}");
+    let outcome = supervisor::run(plans::probe(DecoderSet::Core), &[media::plain()], 0);
+    assert_eq!(phases(&outcome), [Phase::Probe]);
+    // Also of one that fails.
+    let outcome = supervisor::run(video_only(160, 120), &[std::sync::Arc::new(vec![0; 4_096])], 1);
+    assert_eq!(phases(&outcome), [Phase::Open], "{:?}", outcome.answer);
 }
 
 #[test]

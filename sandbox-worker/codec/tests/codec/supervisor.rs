@@ -10,6 +10,7 @@ use mpegflow_protocol::task::{
     CheckResult, CheckTask, EncodeResult, EncodeTask, PackageResult, PackageTask, ProbeResult, ProbeTask,
     TaskResult, TaskSpec,
 };
+use mpegflow_protocol::telemetry::PhaseTime;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -28,6 +29,7 @@ pub struct Outcome {
     pub outputs: Vec<Vec<u8>>,
     pub log: String,
     pub progress: Vec<Progress>,
+    pub phases: Vec<PhaseTime>,
     /// Reads that were asked for.
     pub reads: usize,
     pub status: ExitStatus,
@@ -151,7 +153,7 @@ fn run_all(
     let prepare = Prepare { parent: std::process::id(), outputs: outputs as u32, limits, threads: 2 };
     control.write_all(&ToCodec::Prepare(prepare).encode()).unwrap();
     let mut answer = None;
-    let mut progress = Vec::new();
+    let (mut progress, mut phases) = (Vec::new(), Vec::new());
     while let Some(frame) = read_frame(&mut control) {
         match frame {
             FromCodec::Locked(report) => {
@@ -168,6 +170,7 @@ fn run_all(
                 control.write_all(&ToCodec::Start(Box::new(start)).encode()).unwrap();
             }
             FromCodec::Progress(p) => progress.push(p),
+            FromCodec::Phase(time) => phases.push(time),
             FromCodec::Done(result) => answer = Some(Ok(*result)),
             FromCodec::Failed(failure) => answer = Some(Err(failure)),
         }
@@ -178,6 +181,7 @@ fn run_all(
         outputs: readers.into_iter().map(|r| r.join().unwrap()).collect(),
         log: log.join().unwrap(),
         progress,
+        phases,
         reads: feeder.join().unwrap(),
         status,
         wall: began.elapsed(),
