@@ -14,6 +14,7 @@
 //! | [`oidc`], [`scopes`] | who a tenant is by a token, and what a key or token may do |
 //! | [`http`] | the public API, the worker API and the metrics on the wire |
 //! | [`embedded`] | all of it in one process |
+//! | [`intake`] | what storage says when an object arrives |
 //! | [`webhooks`] | signed messages to tenants' servers |
 //! | [`config`] | one file, the environment and flags, resolved into one configuration |
 
@@ -27,6 +28,7 @@ pub mod embedded;
 pub mod engine;
 pub mod enrol;
 pub mod http;
+pub mod intake;
 pub mod model;
 pub mod objects;
 pub mod oidc;

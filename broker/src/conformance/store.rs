@@ -71,6 +71,7 @@ pub fn new_job(made: &Made) -> NewJob {
         task_id: fresh_id(),
         pool: PoolName::default(),
         max_unfinished: 100,
+        arrival: None,
         answer: b"the job".to_vec(),
     }
 }
@@ -128,6 +129,7 @@ pub async fn all(store: Arc<dyn Store>) {
     cancels(&*store).await;
     housekeeping(&*store).await;
     super::operations::all(Arc::clone(&store)).await;
+    super::intake::all(Arc::clone(&store)).await;
     super::identity::all(store).await;
 }
 

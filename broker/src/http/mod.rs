@@ -4,6 +4,7 @@ pub mod auth;
 pub mod body;
 pub mod control;
 pub mod cors;
+pub mod intake;
 pub mod metrics;
 pub mod openapi;
 pub mod problem;

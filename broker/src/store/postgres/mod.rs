@@ -15,6 +15,7 @@ mod closing;
 mod conn;
 mod dispatch;
 mod identity;
+mod intake;
 mod jobs;
 mod lease;
 mod migrate;

@@ -705,6 +705,10 @@ statements! {
             DELETE FROM webhooks w USING tenant WHERE w.tenant = tenant.id RETURNING w.id
         ), messages AS (
             DELETE FROM deliveries d USING hooks WHERE d.webhook = hooks.id
+        ), rules AS (
+            DELETE FROM intake_rules r USING tenant WHERE r.tenant = tenant.id RETURNING r.id
+        ), arrivals AS (
+            DELETE FROM intake_objects o USING rules WHERE o.rule = rules.id
         ), answers AS (
             DELETE FROM idempotency i USING tenant WHERE i.tenant = tenant.id
         )
@@ -819,6 +823,57 @@ statements! {
         FROM webhooks w WHERE w.id = d.webhook AND w.tenant = $1 AND w.id = $2 AND d.id = $3 RETURNING d.*";
     /// 1 before.
     FORGET_DELIVERIES = "DELETE FROM deliveries WHERE state <> 'pending' AND ended_at < $1";
+
+    // --- the intake
+
+    /// 1 tenant, 2 rule, 3 bucket, 4 object, 5 version, 6 modified, 7 sequencer.
+    IS_NEW = "
+        SELECT EXISTS (
+            SELECT 1 FROM intake_objects o WHERE o.rule = r.id AND o.bucket = $3 AND o.object = $4
+                AND (o.version = $5 OR o.modified > $6 OR (o.modified = $6 AND o.sequencer > $7))
+        ) AS known
+        FROM intake_rules r WHERE r.tenant = $1 AND r.id = $2";
+    /// 1 rule, 2 bucket, 3 object, 4 version, 5 modified, 6 sequencer, 7 job, 8 now.
+    KEEP_ARRIVAL = "
+        INSERT INTO intake_objects (rule, bucket, object, version, modified, sequencer, job, noted_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    /// 1 rule, 2 what, 3 key, 4 now.
+    NOTE_TROUBLE = "UPDATE intake_rules SET problem = $2, problem_key = $3, problem_at = $4 WHERE id = $1";
+    /// 1 id, 2 tenant, 3 prefix, 4 suffix, 5 job, 6 poll seconds, 7 existing, 8 now, 9 next look, 10 most.
+    ADD_RULE = "
+        INSERT INTO intake_rules (id, tenant, prefix, suffix, job, poll_seconds, existing, created_at, next_look_at)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE (SELECT count(*) FROM intake_rules WHERE tenant = $2) < $10";
+    /// 1 tenant.
+    RULES = "SELECT * FROM intake_rules WHERE tenant = $1 ORDER BY id";
+    /// 1 id.
+    TENANT_OF_RULE = "SELECT tenant FROM intake_rules WHERE id = $1";
+    /// 1 tenant, 2 id.
+    DELETE_RULE = "DELETE FROM intake_rules WHERE tenant = $1 AND id = $2";
+    /// 1 rule.
+    DELETE_ARRIVALS = "DELETE FROM intake_objects WHERE rule = $1";
+    /// 1 rule.
+    DELETE_REFUSED = "DELETE FROM intake_objects WHERE rule = $1 AND job IS NULL";
+    /// 1 tenant, 2 id, 3 now.
+    LOOK_AGAIN = "
+        UPDATE intake_rules SET cursor = '', next_look_at = $3, problem = NULL, problem_key = NULL, problem_at = NULL
+        WHERE tenant = $1 AND id = $2";
+    /// 1 rule, 2 bucket, 3 object, 4 sequencer.
+    HEARD = "
+        SELECT 1 AS heard FROM intake_objects WHERE rule = $1 AND bucket = $2 AND object = $3 AND sequencer = $4 LIMIT 1";
+    /// 1 rule, 2 bucket, 3 objects.
+    KNOWN_OBJECTS = "
+        SELECT object, version FROM intake_objects WHERE rule = $1 AND bucket = $2 AND object = ANY ($3::text[])";
+    /// 1 now, 2 most.
+    RULES_TO_LOOK = "SELECT * FROM intake_rules WHERE next_look_at <= $1 ORDER BY next_look_at, id LIMIT $2";
+    /// 1 rule, 2 from, 3 to, 4 next look, 5 what went wrong, 6 now.
+    LOOKED = "
+        UPDATE intake_rules SET cursor = $3, next_look_at = $4,
+            looked_at = CASE WHEN $3 = '' AND $5::text IS NULL THEN $6 ELSE looked_at END,
+            problem_key = CASE WHEN $5::text IS NULL THEN problem_key END,
+            problem_at = CASE WHEN $5::text IS NULL THEN problem_at ELSE $6 END, problem = coalesce($5::text, problem)
+        WHERE id = $1 AND cursor = $2";
+    /// 1 noted before, 2 modified before.
+    FORGET_ARRIVALS = "DELETE FROM intake_objects WHERE noted_at < $1 AND modified < $2";
 
     /// The time.
     TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now";

@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod identity;
+mod intake;
 mod jobs;
 mod operations;
 mod retention;
