@@ -238,6 +238,24 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_sender_puts_in_gives_bounded_events_or_an_error(
+            bytes: Vec<u8>, name in "(s3:)?Object(Created|Removed):.{0,9}", bucket: String, key: String, size: i64, order: String,
+        ) {
+            let _ = read(&bytes);
+            let object = serde_json::json!({ "key": key, "size": size, "sequencer": order });
+            let record = serde_json::json!({ "eventName": name, "s3": { "bucket": { "name": bucket }, "object": object } });
+            let body = serde_json::to_vec(&serde_json::json!({ "Records": [record] })).unwrap();
+            if let Ok(events) = read(&body) {
+                proptest::prop_assert!(events.len() <= 1);
+                proptest::prop_assert!(events.iter().all(|e| e.sequencer.as_ref().is_none_or(|s| s.len() == 64)));
+                // Decoding makes no key longer.
+                proptest::prop_assert!(events.iter().flat_map(|e| &e.key).all(|k| k.len() <= key.len()));
+            }
+        }
+    }
+
     #[test]
     fn sequencers_sort_as_they_follow_each_other() {
         let filled = |text: &str| sequencer(text).unwrap();

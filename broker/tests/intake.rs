@@ -554,7 +554,7 @@ async fn what_is_no_event_is_refused_by_its_own_code_and_what_is_of_no_interest_
     let one = record("ObjectRemoved:Delete", OWN, "film.mov", "01");
     let many = body(&vec![one.clone(); MAX_RECORDS + 1]);
     let mut long = event("film.mov", "01");
-    long.push_str(&" ".repeat(MAX_EVENTS));
+    long.push_str(&" ".repeat(MAX_EVENTS + 1 - long.len()));
     let sns =
         json!({ "Type": "Notification", "TopicArn": "arn:aws:sns:x", "Message": event("film.mov", "01") });
     for (bad, status, code) in [

@@ -54,6 +54,8 @@ struct Column {
     nullable: bool,
     /// Whether a row may be written without it.
     filled: bool,
+    /// Whether it is null then.
+    empty: bool,
 }
 
 /// Tables with their columns, and what keeps a row out: each rule with its table and the columns that it is about.
@@ -92,9 +94,16 @@ fn takings(before: &Schema, after: &Schema) -> Vec<String> {
     }
     for ((table, rule), about) in &after.rules {
         let known = before.tables.get(table);
-        // One about new columns alone is kept by their defaults.
-        let old = known.is_some_and(|k| about.is_empty() || about.iter().any(|c| k.contains_key(c)));
-        if old && !before.rules.contains_key(&(table.clone(), rule.clone())) {
+        let Some(known) = known else { continue };
+        let is_new = |column: &&String| !known.contains_key(*column);
+        // What new columns are filled with keeps one about them alone; and what is null is equal to nothing.
+        let empty = |column: &String| after.tables[table].get(column).is_some_and(|c| c.empty);
+        let kept = match rule.to_lowercase().contains("unique") && !rule.contains("NULLS NOT DISTINCT") {
+            true => about.iter().any(|column| is_new(&column) && empty(column)),
+            false => false,
+        };
+        let kept = kept || (!about.is_empty() && about.iter().all(|column| is_new(&column)));
+        if !kept && !before.rules.contains_key(&(table.clone(), rule.clone())) {
             found.push(format!("demands more of {table}: {rule}"));
         }
     }
@@ -104,11 +113,12 @@ fn takings(before: &Schema, after: &Schema) -> Vec<String> {
 async fn of_postgres(conn: &mut PgConnection) -> Schema {
     let mut schema = Schema::default();
     let columns = "SELECT c.relname::text AS t, a.attname::text AS c, format_type(a.atttypid, a.atttypmod) AS k, NOT a.attnotnull AS n,
-            NOT a.attnotnull OR a.atthasdef OR a.attidentity <> '' AS f
+            NOT a.attnotnull OR a.atthasdef OR a.attidentity <> '' AS f, NOT a.attnotnull AND NOT a.atthasdef AS e
         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped";
     for row in conn.fetch_all(columns).await.unwrap() {
-        let column = Column { kind: row.get("k"), nullable: row.get("n"), filled: row.get("f") };
+        let column =
+            Column { kind: row.get("k"), nullable: row.get("n"), filled: row.get("f"), empty: row.get("e") };
         schema.tables.entry(row.get("t")).or_default().insert(row.get("c"), column);
     }
     let rules = "SELECT conrelid::regclass::text AS t, pg_get_constraintdef(oid) AS r, conrelid AS rel, conkey::int4[] AS k
@@ -142,8 +152,9 @@ async fn of_sqlite(conn: &mut SqliteConnection) -> Schema {
         FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'";
     for row in conn.fetch_all(columns).await.unwrap() {
         let nullable = row.get::<i64, _>("n") == 0;
-        let filled = nullable || row.get::<i64, _>("f") != 0;
-        let column = Column { kind: row.get("k"), nullable, filled };
+        let default = row.get::<i64, _>("f") != 0;
+        let (filled, empty) = (nullable || default, nullable && !default);
+        let column = Column { kind: row.get("k"), nullable, filled, empty };
         schema.tables.entry(row.get("t")).or_default().insert(row.get("c"), column);
     }
     let rules = "SELECT m.name AS t, 'unique ' || i.name AS r, c.name AS c
@@ -226,6 +237,12 @@ async fn each_way_to_take_something_away_is_found_and_adding_is_none() {
         ("CREATE UNIQUE INDEX t_a ON t (a)", "demands more of t: ", true),
         ("CREATE UNIQUE INDEX t_a ON t (lower(b))", "demands more of t: ", true),
         ("CREATE TABLE w (id TEXT PRIMARY KEY, t TEXT NOT NULL REFERENCES t (id))", "", true),
+        (
+            "ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'x'; CREATE UNIQUE INDEX t_c ON t (c, a)",
+            "demands more of t: ",
+            true,
+        ),
+        ("ALTER TABLE t ADD COLUMN c TEXT; CREATE UNIQUE INDEX t_c ON t (a, c)", "", true),
         ("ALTER TABLE t ADD COLUMN c TEXT", "", true),
         ("ALTER TABLE t ADD COLUMN c BIGINT NOT NULL DEFAULT 1 CHECK (c > 0)", "", true),
         ("ALTER TABLE t ADD COLUMN c TEXT REFERENCES u (id)", "", true),
