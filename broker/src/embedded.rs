@@ -507,6 +507,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     if let Some((keeper, interval)) = keeper {
         tasks.spawn(checkpoints(Arc::clone(&engine), keeper, interval, stop.clone()));
     }
+    tasks.spawn(arrivals(Arc::clone(&engine), stop.clone()));
     tasks.spawn(sweeping(Arc::clone(&engine), config.retention, stop.clone()));
     tasks.spawn(housekeeping(engine, config.redis.is_some(), stop.clone()));
     let (mut export, stop_export) = (JoinSet::new(), CancellationToken::new());
@@ -781,6 +782,37 @@ async fn sweeping(engine: Arc<Engine>, retention: Option<Duration>, stop: Cancel
             tracing::error!(error = %e, "cannot {what}");
         }
     }
+}
+
+/// Looks at what has arrived in tenants' own storage, by their rules: beside the rest, which must not wait for it. One broker does it for
+/// all, and goes on standing for it while it looks.
+async fn arrivals(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut leader = Leadership::new("arrivals");
+    let mut stand = tokio::time::interval(TICK.saturating_mul(STAND_EVERY));
+    stand.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! { _ = stand.tick() => {}, () = stop.cancelled() => break }
+        if let Err(e) = leader.stand(&engine).await {
+            tracing::error!(error = %e, "cannot lead the looks at what has arrived");
+        }
+        let Some(fence) = leader.fence() else { continue };
+        let mut round = std::pin::pin!(engine.look_at_arrivals(&fence));
+        let done = loop {
+            tokio::select! {
+                done = &mut round => break Some(done),
+                _ = stand.tick() => if let Err(e) = leader.stand(&engine).await {
+                    tracing::error!(error = %e, "cannot lead the looks at what has arrived");
+                },
+                () = stop.cancelled() => break None,
+            }
+        };
+        match done {
+            Some(Ok(())) => {}
+            Some(Err(e)) => tracing::error!(error = %e, "cannot look at what has arrived"),
+            None => break,
+        }
+    }
+    leader.resign(&engine).await;
 }
 
 async fn stand_for_sweeps(engine: &Engine, leader: &mut Leadership) -> Result<(), StoreError> {

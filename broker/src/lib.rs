@@ -15,6 +15,7 @@
 //! | [`trace`], [`otlp`] | what a span is; spans to a collector |
 //! | [`http`] | the public API, the worker API and the metrics on the wire |
 //! | [`embedded`] | all of it in one process |
+//! | [`intake`] | what storage says when an object arrives |
 //! | [`webhooks`] | signed messages to tenants' servers |
 //! | [`config`] | one file, the environment and flags, resolved into one configuration |
 
@@ -28,6 +29,7 @@ pub mod embedded;
 pub mod engine;
 pub mod enrol;
 pub mod http;
+pub mod intake;
 pub mod model;
 pub mod objects;
 pub mod oidc;

@@ -62,6 +62,9 @@ enum Command {
     /// Tenants' own storage, in place of the broker's.
     #[command(subcommand)]
     Storage(commands::storage::Storage),
+    /// Rules by which objects that arrive in tenants' own storage become jobs.
+    #[command(subcommand)]
+    Intake(commands::intake::Intake),
     /// Join tokens of workers.
     #[command(subcommand)]
     JoinToken(JoinToken),
@@ -333,6 +336,12 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
         Command::Storage(command) => {
             let opened = Opened::open(&config).await?;
             let done = commands::storage::run(command, opened.engine()).await;
+            opened.close().await;
+            done
+        }
+        Command::Intake(command) => {
+            let opened = Opened::open(&config).await?;
+            let done = commands::intake::run(command, opened.engine()).await;
             opened.close().await;
             done
         }

@@ -118,6 +118,30 @@ pub struct Found {
     pub size: u64,
     /// What tells it from any other that may come to have its key.
     pub version: String,
+    /// When it was written, in seconds since 1970, on storage's clock; 0 where that is not known.
+    pub modified: i64,
+}
+
+/// An object in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name below the tenant's prefix, whatever that is.
+    pub key: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What tells it from others, as [`Found::version`].
+    pub version: String,
+    /// When it was written, as [`Found::modified`].
+    pub modified: i64,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Objects, in the order of their names.
+    pub objects: Vec<Listed>,
+    /// Whether there are more after them.
+    pub more: bool,
 }
 
 /// What [`Objects::append`] wrote.
@@ -190,6 +214,18 @@ pub trait Objects: Send + Sync + 'static {
     /// Looks up what a tenant has put into its own storage ([`Key::Stored`]); elsewhere there is none.
     async fn look_up(&self, key: &Key) -> Result<Found, ObjectError> {
         let _ = key;
+        Err(ObjectError::Missing)
+    }
+    /// Lists what is in a tenant's own storage below the tenant's prefix: names that begin with `prefix` and come after `after`, `most` of
+    /// them at most. Elsewhere there is none.
+    async fn list_stored(
+        &self,
+        tenant: TenantId,
+        prefix: &str,
+        after: &str,
+        most: u32,
+    ) -> Result<Page, ObjectError> {
+        let _ = (tenant, prefix, after, most);
         Err(ObjectError::Missing)
     }
     /// Why the tenant's own storage does not do its part, where that was so a moment ago.

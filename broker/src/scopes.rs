@@ -16,11 +16,16 @@ pub enum Scope {
     Delete,
     /// Make, change and delete webhooks.
     Webhooks,
+    /// Make, change and delete rules of the intake.
+    Rules,
+    /// Send the intake events of storage, and nothing else.
+    Intake,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 5] = [Self::Read, Self::Upload, Self::Submit, Self::Delete, Self::Webhooks];
+    pub const ALL: [Self; 7] =
+        [Self::Read, Self::Upload, Self::Submit, Self::Delete, Self::Webhooks, Self::Rules, Self::Intake];
 
     /// Its name.
     pub const fn as_str(self) -> &'static str {
@@ -30,6 +35,8 @@ impl Scope {
             Self::Submit => "submit",
             Self::Delete => "delete",
             Self::Webhooks => "webhooks",
+            Self::Rules => "rules",
+            Self::Intake => "intake",
         }
     }
 
@@ -40,6 +47,8 @@ impl Scope {
             Self::Submit => 4,
             Self::Delete => 8,
             Self::Webhooks => 16,
+            Self::Rules => 32,
+            Self::Intake => 64,
         }
     }
 }
@@ -73,7 +82,7 @@ impl Scopes {
 
 /// A word that is no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a scope; there are: all, read, upload, submit, delete, webhooks")]
+#[error("not a scope; there are: all, read, upload, submit, delete, webhooks, rules, intake")]
 pub struct NotAScope;
 
 impl FromStr for Scopes {

@@ -22,7 +22,7 @@ async fn postgres_is_a_store() {
 #[tokio::test]
 async fn the_server_takes_every_statement() {
     let database = postgres::database().await;
-    let checked = database.store().await.check_statements().await.unwrap();
+    let checked = database.store().await.check_statements().await.unwrap().len();
     assert!(checked > 50, "{checked}");
 }
 
@@ -43,7 +43,7 @@ async fn migrate_brings_a_database_up_to_date_and_may_run_again() {
         let done = migrate(&["--database-url", &database.url()]);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
-    assert!(database.store().await.check_statements().await.unwrap() > 50);
+    assert!(database.store().await.check_statements().await.unwrap().len() > 50);
 
     // A newer broker brought the schema on: this one goes on where that says so, and nowhere else.
     let newer = |version: i64, oldest: &str| {

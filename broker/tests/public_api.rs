@@ -69,6 +69,7 @@ async fn every_route_but_the_open_ones_needs_a_key() {
     let routes = mpegflow_broker::http::public::ROUTES
         .iter()
         .chain(mpegflow_broker::http::webhooks::ROUTES)
+        .chain(mpegflow_broker::http::intake::ROUTES)
         .chain(mpegflow_broker::http::tus::ROUTES);
     for (method, path) in routes {
         let open = ["/healthz", "/readyz", "/openapi.json"].contains(path);

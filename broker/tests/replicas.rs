@@ -86,15 +86,16 @@ impl Site {
     }
 
     async fn replica(&self, name: &str) -> Replica {
-        self.replica_with(name, &[]).await
+        self.replica_with(name, 3, &[]).await
     }
 
-    async fn replica_with(&self, name: &str, options: &[&str]) -> Replica {
+    /// One whose leases live so many seconds, with more options.
+    async fn replica_with(&self, name: &str, lease: u32, options: &[&str]) -> Replica {
         let (public, worker) = (free(), free());
         let log = self.dir.path().join(format!("{name}.log"));
         let child = self
             .command(name)
-            .args(["serve", "--lease", "3", "--connection-age", "2"])
+            .args(["serve", "--lease", &lease.to_string(), "--connection-age", "2"])
             .args(options)
             .args(["--listen", &public.to_string(), "--worker-listen", &worker.to_string()])
             .args(["--s3-bucket", s3::BUCKET, "--s3-path-style", "--s3-endpoint", &self.s3.endpoint()])
@@ -322,6 +323,170 @@ async fn a_rolling_upgrade_fails_no_request_and_connections_move_to_the_new_repl
     assert!(closed, "a connection of two seconds' age is closed with an answer");
 }
 
+/// These workers send no heartbeats, and a machine may be slow.
+const LONG_LEASE: Duration = Duration::from_secs(120);
+
+/// A broker of the release after this one, in this process: it has a migration more.
+async fn of_next_release(site: &Site, name: &str) -> mpegflow_broker::embedded::Running {
+    let mut config = mpegflow_broker::embedded::Config::new(site.dir.path().join(name));
+    config.identity = Some(site.dir.path().join("identity"));
+    config.database = Some(next_release(site));
+    let mut redis = site.redis.config();
+    redis.password_file = Some(site.dir.path().join("redis-password"));
+    config.redis = Some(redis);
+    config.objects = Some(std::sync::Arc::new(site.s3.objects_at("")));
+    (config.lease, config.connection_age) = (LONG_LEASE, Duration::from_secs(2));
+    config.grace = Duration::from_secs(3);
+    mpegflow_broker::embedded::start(config).await.unwrap()
+}
+
+fn next_release(site: &Site) -> mpegflow_broker::store::postgres::DatabaseConfig {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/next-release");
+    mpegflow_broker::store::postgres::DatabaseConfig { later: Some(folder), ..site._database.config() }
+}
+
+/// What is in front of the brokers knows: where each of them is that is ready.
+#[derive(Default)]
+struct Front {
+    ready: std::sync::Mutex<Vec<(SocketAddr, SocketAddr)>>,
+    asked: std::sync::atomic::AtomicUsize,
+}
+
+impl Front {
+    fn add(&self, public: SocketAddr, worker: SocketAddr) {
+        self.ready.lock().unwrap().push((public, worker));
+    }
+
+    fn remove(&self, public: SocketAddr) {
+        self.ready.lock().unwrap().retain(|(there, _)| *there != public);
+    }
+
+    fn one(&self) -> (SocketAddr, SocketAddr) {
+        let n = self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let ready = self.ready.lock().unwrap();
+        ready[n % ready.len()]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_with_a_migration_in_between_fails_no_request_whichever_version_answers() {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    let site = std::sync::Arc::new(Site::new().await);
+    let old = async |name: &str| site.replica_with(name, 120, &[]).await;
+    let (one, two) = (old("one").await, old("two").await);
+    let join = site.join_file(&one);
+    let front = std::sync::Arc::new(Front::default());
+    front.add(one.public, one.worker);
+    front.add(two.public, two.worker);
+    let (stop, done) =
+        (std::sync::Arc::new(AtomicBool::new(false)), std::sync::Arc::new(AtomicUsize::new(0)));
+    // Tenants and workers go on all the time; each request has to be answered well, by whoever is asked.
+    let mut tenants = Vec::new();
+    for _ in 0..2 {
+        let (site, front, stop) = (site.clone(), front.clone(), stop.clone());
+        tenants.push(tokio::spawn(async move {
+            let ask = async |method: &str, path: &str, body: String, status: u16| {
+                let client = Client::new(format!("http://{}", front.one().0), None, None)
+                    .with("authorization", format!("Bearer {}", site.key));
+                let answer = client.call(method, path, body).await;
+                assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+                answer
+            };
+            let mut made: Vec<Job> = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let upload: Upload = ask("POST", "/v1/uploads", r#"{"size":1}"#.into(), 201).await.json();
+                ask("PUT", &format!("/v1/uploads/{}?offset=0", upload.id), "x".into(), 200).await;
+                made.push(ask("POST", "/v1/jobs", spec(&upload), 201).await.json());
+                ask("GET", "/v1/jobs?limit=5", String::new(), 200).await;
+                ask("GET", &format!("/v1/jobs/{}", made[made.len() - 1].id), String::new(), 200).await;
+                // Within what a tenant may ask, and no more than the workers do.
+                tokio::time::sleep(Duration::from_millis(700)).await;
+            }
+            made
+        }));
+    }
+    let mut workers = Vec::new();
+    for _ in 0..2 {
+        let worker = Worker::enroll(&join, one.worker).await;
+        let (join, front, stop, done) = (join.clone(), front.clone(), stop.clone(), done.clone());
+        workers.push(tokio::spawn(async move {
+            let mut idle = 0;
+            while !stop.load(Ordering::Relaxed) || idle < 5 {
+                let client = Client::new(
+                    format!("https://{}", front.one().1),
+                    Some(&join.ca),
+                    Some((&worker.certificate, &worker.key)),
+                );
+                let here = Worker {
+                    id: worker.id,
+                    client,
+                    certificate: worker.certificate.clone(),
+                    key: worker.key.clone(),
+                };
+                let LeaseReply::Lease(lease) = here.ask(300).await else {
+                    idle += 1;
+                    continue;
+                };
+                idle = 0;
+                let answer = here.finish(&lease).await;
+                assert_eq!(answer.status, 204, "{}: {}", lease.task.name(), answer.text());
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    let busy = async |what: &str| {
+        let before = done.load(Ordering::Relaxed);
+        let enough = async {
+            while done.load(Ordering::Relaxed) <= before + 8 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(300), enough).await;
+        assert!(waited.is_ok(), "not within minutes: {what}");
+    };
+    busy("the old version works").await;
+    // Before anything is replaced, the job of the new version brings the tables up to date.
+    mpegflow_broker::store::postgres::PostgresStore::open(next_release(&site)).await.unwrap();
+    busy("the old version works on the new tables").await;
+    let first = of_next_release(&site, "first").await;
+    front.add(first.public_addr(), first.worker_addr());
+    busy("both work side by side").await;
+    front.remove(one.public);
+    retire(one).await;
+    // One of the old version that starts in the middle, as one does whose node went away.
+    let again = old("again").await;
+    front.add(again.public, again.worker);
+    front.remove(two.public);
+    retire(two).await;
+    busy("an old one that has started again works").await;
+    let second = of_next_release(&site, "second").await;
+    front.add(second.public_addr(), second.worker_addr());
+    front.remove(again.public);
+    retire(again).await;
+    busy("the new version works").await;
+    stop.store(true, Ordering::Relaxed);
+    let mut made = Vec::new();
+    for tenant in tenants {
+        made.extend(tenant.await.unwrap());
+    }
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    assert!(made.len() > 8, "{}", made.len());
+    let client = Client::new(format!("http://{}", second.public_addr()), None, None)
+        .with("authorization", format!("Bearer {}", site.key));
+    for job in made {
+        assert_eq!(show(&client, &job).await.state, JobState::Succeeded);
+    }
+}
+
+/// Ends a replica as an upgrade does; nobody asks it any more.
+async fn retire(mut replica: Replica) {
+    replica.signal("TERM");
+    eventually_long("it ends", async || replica.child.try_wait().unwrap().is_some()).await;
+    assert!(replica.child.wait().unwrap().success());
+}
+
 /// Two brokers in this process, on one database and one local folder.
 async fn two_in_one() -> (World, mpegflow_broker::embedded::Running) {
     let database = postgres::database().await;
@@ -349,9 +514,12 @@ async fn a_leader_that_was_paused_leads_no_more_and_changes_nothing() {
     assert!(!first.stand(one).await.unwrap(), "it goes on");
     assert!(!second.stand(two).await.unwrap());
     assert!(first.holds(one).await.unwrap() && !second.holds(two).await.unwrap());
+    let fence = first.fence().unwrap();
+    assert!(fence.holds(one).await.unwrap() && second.fence().is_none());
     // Paused past its term.
     eventually_long("the second takes over", async || second.stand(two).await.unwrap()).await;
     assert!(second.holds(two).await.unwrap() && !first.holds(one).await.unwrap());
+    assert!(!fence.holds(one).await.unwrap(), "nor does work that it began");
     assert!(!first.stand(one).await.unwrap());
     // Given back, it is free at once, with a higher epoch still.
     second.resign(two).await;
@@ -445,8 +613,8 @@ async fn replicas_tell_of_one_trace_also_of_what_another_had_begun() {
     let endpoint = collector.endpoint();
     let site = Site::new().await;
     let options = ["--otlp-endpoint", endpoint.as_str()];
-    let mut one = site.replica_with("one", &options).await;
-    let two = site.replica_with("two", &options).await;
+    let mut one = site.replica_with("one", 3, &options).await;
+    let two = site.replica_with("two", 3, &options).await;
     let job = submit(&site.tenant(&one), b"a film").await;
     let join = site.join_file(&one);
     let worker = Worker::enroll(&join, one.worker).await;

@@ -322,3 +322,20 @@ async fn pages_of_other_origins_are_told_nothing_unless_theirs_was_named() {
     let page = world.anonymous().with("origin", app).get("/healthz").await;
     assert!(!page.headers.contains_key("access-control-allow-origin"));
 }
+
+#[tokio::test]
+async fn one_key_announces_one_upload_however_often_it_is_sent_and_its_bytes_go_on_where_they_were() {
+    let world = world().await;
+    let tenant = world.tenant("a").await;
+    let keyed = tus(&tenant).with("idempotency-key", "one").with("upload-length", "10");
+    let calls = (0..100).map(|_| keyed.call("POST", TUS, ""));
+    let answers = futures_util::future::join_all(calls).await;
+    assert!(answers.iter().all(|a| a.status == 201 && place(a) == place(&answers[0])));
+    let path = place(&answers[0]);
+    assert_eq!(chunk(&tenant, 0).call("PATCH", &path, "0123").await.status, 204);
+    // With its first bytes again: they are there, and the answer says how far it has come.
+    let again = keyed.with("content-type", "application/offset+octet-stream").call("POST", TUS, "012").await;
+    assert_eq!((again.status.as_u16(), number(&again, "upload-offset")), (201, 4), "{}", again.text());
+    let other = keyed.with("upload-length", "11").call("POST", TUS, "").await;
+    assert_eq!((other.status.as_u16(), other.problem().as_str()), (422, "idempotency_mismatch"));
+}

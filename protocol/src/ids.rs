@@ -44,6 +44,8 @@ kinds! {
     Webhook WebhookId "whk";
     /// A message to a webhook.
     Message MessageId "msg";
+    /// A rule of a tenant's intake.
+    Rule RuleId "rul";
 }
 
 /// An id of one kind. Its text is `prefix_` and 32 lowercase hexadecimal digits.

@@ -15,6 +15,7 @@
 //! | [`telemetry`] | codec → supervisor → broker | where an attempt's time went |
 //! | [`codec`] | codec ↔ supervisor | frames on the control and input sockets |
 //! | [`api`] | broker → tenant | the public API's bodies |
+//! | [`intake`] | broker ↔ tenant | the same of the intake |
 //! | [`webhook`] | broker ↔ tenant | the same of webhooks |
 //! | [`decoders`] | – | names that a ban may say |
 //! | [`path`] | – | where a job's output is to be found |
@@ -32,6 +33,7 @@ pub mod encoder;
 pub mod evidence;
 pub mod failure;
 pub mod ids;
+pub mod intake;
 pub mod job;
 pub mod limits;
 pub mod media;

@@ -25,7 +25,7 @@ pub(crate) enum ApiKey {
         /// What the key is for.
         #[arg(long, default_value = "", value_name = "TEXT")]
         label: String,
-        /// What it may do: all, or some of read, upload, submit, delete and webhooks (repeatable).
+        /// What it may do: all, or some of read, upload, submit, delete, webhooks, rules and intake (repeatable).
         #[arg(long, default_value = "all", value_name = "SCOPE")]
         scope: Vec<Scopes>,
         /// Days until it expires; never where it is left out.

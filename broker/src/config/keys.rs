@@ -261,7 +261,7 @@ keys! {
     oidc_algorithm: TokenAlgorithm = "oidc.algorithm", "oidc-algorithm", "NAME", default "RS256";
     /// Claim that names the tenant, which has to be there.
     oidc_tenant_claim: String = "oidc.tenant_claim", "oidc-tenant-claim", "NAME", default "mpegflow_tenant";
-    /// What each token may do: `all`, or some of `read`, `upload`, `submit`, `delete` and `webhooks`.
+    /// What each token may do: `all`, or some of `read`, `upload`, `submit`, `delete`, `webhooks`, `rules` and `intake`.
     oidc_scopes: Vec<String> = "oidc.scopes", "oidc-scope", "SCOPE", default "all";
     /// Where the issuer's keys are; as its discovery document says where it is left out.
     oidc_jwks: String = "oidc.jwks", "oidc-jwks", "URL";

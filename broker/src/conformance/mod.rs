@@ -11,6 +11,7 @@
 )]
 
 pub mod identity;
+pub mod intake;
 pub mod objects;
 pub mod operations;
 pub mod queue;

@@ -7,8 +7,10 @@ use crate::plan::bans::Ban;
 use crate::secret::fresh_id;
 use crate::state::Ending;
 use crate::store::storage::StorageRefused;
-use crate::store::webhooks::{AttemptEnd, DeliveryRecord, Disabled, NewDelivery, Salt, WebhookRecord};
-use crate::store::{LeaseIs, Leased, NewJob, Once, Store, Submitted};
+use crate::store::webhooks::{
+    AttemptEnd, DeliveryRecord, Disabled, NewDelivery, Rotation, Salt, WebhookRecord,
+};
+use crate::store::{Idempotency, LeaseIs, Leased, NewJob, Once, Store, Submitted};
 use mpegflow_protocol::control;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::ids::{JobId, MessageId, UploadId};
@@ -275,20 +277,49 @@ async fn hook(store: &dyn Store, made: &Made) -> WebhookRecord {
 async fn webhooks(store: &dyn Store) {
     let (made, other) = (make(store, "webhooks").await, make(store, "no webhooks").await);
     let (first, second) = (hook(store, &made).await, hook(store, &made).await);
-    assert!(store.add_webhook(&first, 2).await.unwrap());
-    assert!(store.add_webhook(&second, 2).await.unwrap());
-    assert!(!store.add_webhook(&hook(store, &made).await, 2).await.unwrap(), "no more than allowed");
+    assert_eq!(store.add_webhook(&first, 2, None, b"").await.unwrap(), Once::Done(true));
+    assert_eq!(store.add_webhook(&second, 2, None, b"").await.unwrap(), Once::Done(true));
+    let more = hook(store, &made).await;
+    assert_eq!(
+        store.add_webhook(&more, 2, None, b"").await.unwrap(),
+        Once::Done(false),
+        "no more than allowed"
+    );
     assert_eq!(store.webhooks(made.tenant).await.unwrap(), [first.clone(), second.clone()]);
     assert_eq!(store.webhook(made.tenant, first.id).await.unwrap(), Some(first.clone()));
     // Another tenant has nothing of them.
     assert_eq!(store.webhooks(other.tenant).await.unwrap(), []);
     assert_eq!(store.webhook(other.tenant, first.id).await.unwrap(), None);
-    assert!(!store.enable_webhook(other.tenant, first.id, 0).await.unwrap());
+    let enable = async |tenant, id| store.enable_webhook(tenant, id, 0, None, T0).await.unwrap();
+    assert_eq!(enable(other.tenant, first.id).await, Once::Done(false));
+    // A repetition is the first call, whichever webhook it makes up.
+    let once = Idempotency { key: "webhook".into(), request: [1; 32] };
+    assert_eq!(
+        store.enable_webhook(made.tenant, first.id, 0, Some(&once), T0).await.unwrap(),
+        Once::Done(true)
+    );
+    assert_eq!(
+        store.enable_webhook(made.tenant, first.id, 0, Some(&once), T0).await.unwrap(),
+        Once::Replay(Vec::new())
+    );
+    assert_eq!(
+        store.add_webhook(&more, 9, Some(&once), b"").await.unwrap(),
+        Once::Replay(Vec::new()),
+        "a key is one for all calls"
+    );
+    let reused = Idempotency { request: [2; 32], ..once.clone() };
+    assert_eq!(store.add_webhook(&more, 9, Some(&reused), b"").await.unwrap(), Once::Mismatch);
     assert!(!store.delete_webhook(other.tenant, first.id).await.unwrap());
     let new = vec![Salt { salt: "01".into(), until: None }, Salt { salt: "00".into(), until: Some(5) }];
-    assert!(!store.set_salts(other.tenant, first.id, &first.salts, &new).await.unwrap());
-    assert!(store.set_salts(made.tenant, first.id, &first.salts, &new).await.unwrap());
-    assert!(!store.set_salts(made.tenant, first.id, &first.salts, &new).await.unwrap(), "they have changed");
+    let rotation = Rotation { old: &first.salts, new: &new, answer: b"rotated", now: T0 };
+    let rotate = async |tenant, once: Option<&Idempotency>| {
+        store.set_salts(tenant, first.id, &rotation, once).await.unwrap()
+    };
+    let once = Idempotency { key: "rotation".into(), request: [1; 32] };
+    assert_eq!(rotate(other.tenant, Some(&once)).await, Once::Done(false));
+    assert_eq!(rotate(made.tenant, Some(&once)).await, Once::Done(true));
+    assert_eq!(rotate(made.tenant, Some(&once)).await, Once::Replay(b"rotated".to_vec()));
+    assert_eq!(rotate(made.tenant, None).await, Once::Done(false), "they have changed");
     assert_eq!(store.webhook(made.tenant, first.id).await.unwrap().unwrap().salts, new);
     assert!(store.delete_webhook(made.tenant, first.id).await.unwrap());
     assert!(!store.delete_webhook(made.tenant, first.id).await.unwrap());
@@ -301,7 +332,7 @@ fn message(job: JobId) -> NewDelivery {
 async fn fan_out(store: &Arc<dyn Store>) {
     let made = make(&**store, "fan out").await;
     let webhook = hook(&**store, &made).await;
-    assert!(store.add_webhook(&webhook, 9).await.unwrap());
+    assert_eq!(store.add_webhook(&webhook, 9, None, b"").await.unwrap(), Once::Done(true));
     let behind = async |most| {
         let found = store.webhooks_behind(1_000, most).await.unwrap();
         found.into_iter().find(|w| w.id == webhook.id)
@@ -335,7 +366,7 @@ async fn fan_out(store: &Arc<dyn Store>) {
 async fn with_messages(store: &dyn Store, name: &str, messages: usize) -> (Made, WebhookRecord) {
     let made = make(store, name).await;
     let webhook = hook(store, &made).await;
-    assert!(store.add_webhook(&webhook, 9).await.unwrap());
+    assert_eq!(store.add_webhook(&webhook, 9, None, b"").await.unwrap(), Once::Done(true));
     let new: Vec<NewDelivery> = (0..messages).map(|_| message(fresh_id())).collect();
     assert!(store.fan_out(webhook.id, webhook.cursor, webhook.cursor, &new, T0).await.unwrap());
     (made, webhook)
@@ -411,11 +442,22 @@ async fn attempts(store: &dyn Store) {
     let disabled = async || store.webhook(made.tenant, webhook.id).await.unwrap().unwrap().disabled;
     assert_eq!(disabled().await, Some(Disabled::Failing));
     // Sent again: not while the webhook is disabled.
-    assert_eq!(store.redeliver(other.tenant, webhook.id, second.id, later).await.unwrap(), None);
-    let again = store.redeliver(made.tenant, webhook.id, second.id, later).await.unwrap().unwrap();
+    let redeliver =
+        async |tenant, id, once| match store.redeliver(tenant, webhook.id, id, once, later).await.unwrap() {
+            Once::Done(again) => Ok(again),
+            other => Err(other),
+        };
+    assert_eq!(redeliver(other.tenant, second.id, None).await, Ok(None));
+    let once = Idempotency { key: "again".into(), request: [1; 32] };
+    let tell = |again: &DeliveryRecord| again.body.clone().into_bytes();
+    let again = redeliver(made.tenant, second.id, Some((&once, &tell))).await.unwrap().unwrap();
+    let repeated = redeliver(made.tenant, second.id, Some((&once, &tell))).await;
+    assert_eq!(repeated, Err(Once::Replay(tell(&again))));
     assert_eq!((again.state, again.attempts, again.ended_at), (DeliveryState::Pending, 0, None));
     assert_eq!(claim(later).await, None);
-    assert!(store.enable_webhook(made.tenant, webhook.id, webhook.cursor + 3).await.unwrap());
+    let cursor = webhook.cursor + 3;
+    let enabled = store.enable_webhook(made.tenant, webhook.id, cursor, None, later).await.unwrap();
+    assert_eq!(enabled, Once::Done(true));
     assert_eq!(store.webhook(made.tenant, webhook.id).await.unwrap().unwrap().cursor, webhook.cursor + 3);
     let third = claim(later).await.unwrap();
     assert_eq!((third.attempts, third.body.as_str()), (1, "{}"));
@@ -427,11 +469,11 @@ async fn attempts(store: &dyn Store) {
     );
     assert_eq!(store.webhook(made.tenant, webhook.id).await.unwrap().unwrap().succeeded_at, Some(later));
     // It took this one after the next was made, so giving that up disables nothing; being gone does.
-    store.redeliver(made.tenant, webhook.id, third.id, later).await.unwrap().unwrap();
+    redeliver(made.tenant, third.id, None).await.unwrap().unwrap();
     let fourth = claim(later).await.unwrap();
     assert!(store.end_attempt(fourth.id, 1, &give_up, later).await.unwrap());
     assert_eq!(disabled().await, None);
-    store.redeliver(made.tenant, webhook.id, third.id, later).await.unwrap().unwrap();
+    redeliver(made.tenant, third.id, None).await.unwrap().unwrap();
     let fifth = claim(later).await.unwrap();
     let gone = failed(later, DeliveryState::Failed, Some(Disabled::Gone));
     assert!(store.end_attempt(fifth.id, 1, &gone, later).await.unwrap());

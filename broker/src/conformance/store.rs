@@ -72,6 +72,7 @@ pub fn new_job(made: &Made) -> NewJob {
         task_id: fresh_id(),
         pool: PoolName::default(),
         max_unfinished: 100,
+        arrival: None,
         answer: b"the job".to_vec(),
         trace: None,
     }
@@ -131,6 +132,7 @@ pub async fn all(store: Arc<dyn Store>) {
     housekeeping(&*store).await;
     traces(&*store).await;
     super::operations::all(Arc::clone(&store)).await;
+    super::intake::all(Arc::clone(&store)).await;
     super::identity::all(store).await;
 }
 

@@ -114,7 +114,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes files of attempts that nothing needs, idle uploads, and old idempotency keys.
+    /// Removes files of attempts that nothing needs, idle uploads, old idempotency keys, and what the intake need not know any more.
     ///
     /// # Errors
     /// The store failed. Storage that fails is tried again at the next sweep.
@@ -135,6 +135,7 @@ impl Engine {
         self.store.forget_idempotency(now.minus_ms(old)).await?;
         let old = u64::try_from(LOGS.as_millis()).unwrap_or(u64::MAX);
         self.store.forget_logs(now.minus_ms(old)).await?;
+        self.forget_arrivals().await?;
         Ok(swept)
     }
 

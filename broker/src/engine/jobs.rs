@@ -1,5 +1,6 @@
 //! Jobs: submitted, shown, canceled; and their objects.
 
+use super::intake::Stored;
 use super::{Engine, Notice, render};
 use crate::model::{InputSource, JobRecord, JobView, ManifestEntry};
 use crate::objects::{Bytestream, Found, Key, ObjectError};
@@ -71,6 +72,15 @@ pub enum SubmitError {
     /// Another job has the path that the output was to have.
     #[error("job {0} has the path")]
     PathTaken(JobId),
+    /// The intake has made a job of the object as it is, or of a newer one.
+    #[error("a job was made of the object as it is, or of a newer one")]
+    Known,
+    /// The rule of the intake is gone.
+    #[error("the rule of the intake is gone")]
+    NoRule,
+    /// A rule of the intake comes to no job spec for this object.
+    #[error("the rule comes to no job spec for this object")]
+    Spec(#[source] mpegflow_protocol::ParseError),
     /// The path is none.
     #[error("the output's path is wrong")]
     Path(#[source] mpegflow_protocol::ParseError),
@@ -137,6 +147,20 @@ fn copying(spec: &mut JobSpec, preset: PresetName, allowed: bool) -> Result<(), 
     Ok(())
 }
 
+fn stored_input(
+    tenant: TenantId,
+    key: StoredKey,
+    found: Found,
+) -> Result<(UploadId, InputSource), SubmitError> {
+    let Found { size, version, .. } = found;
+    if size > limits::MAX_UPLOAD {
+        return Err(SubmitError::TooLarge(size));
+    }
+    let identity = format!("{tenant}\n{}\n{version}\n{size}", key.as_str());
+    let id = sha256(identity.as_bytes()).first_chunk().map_or(0, |id| u128::from_be_bytes(*id));
+    Ok((UploadId::from_u128(id), InputSource::Stored { key, version, size }))
+}
+
 impl Engine {
     /// Creates a job; the answer as JSON. Its spans belong to the trace of the request.
     ///
@@ -145,10 +169,31 @@ impl Engine {
     pub async fn submit(
         &self,
         tenant: TenantId,
-        mut spec: JobSpec,
+        spec: JobSpec,
         once: Option<&Idempotency>,
         request: Option<&super::Request>,
     ) -> Result<Vec<u8>, SubmitError> {
+        Ok(self.submit_from(tenant, spec, once, None).await?.1)
+    }
+
+    /// Creates the job of an object that has arrived in the tenant's storage.
+    pub(super) async fn submit_of(
+        &self,
+        tenant: TenantId,
+        spec: JobSpec,
+        stored: Stored,
+    ) -> Result<JobId, SubmitError> {
+        Ok(self.submit_from(tenant, spec, None, Some(stored)).await?.0)
+    }
+
+    /// The id that a new job has, and the answer: of a repetition, the first one's.
+    async fn submit_from(
+        &self,
+        tenant: TenantId,
+        mut spec: JobSpec,
+        once: Option<&Idempotency>,
+        stored: Option<Stored>,
+    ) -> Result<(JobId, Vec<u8>), SubmitError> {
         let preset = PresetName::find(&spec.preset)
             .ok_or_else(|| SubmitError::UnknownPreset(text::clean(&spec.preset, 64)))?;
         preset.check(&spec).map_err(SubmitError::Contradiction)?;
@@ -157,10 +202,16 @@ impl Engine {
         let pool = self.pool_for(tenant, spec.pool.as_ref()).await?;
         let now = self.now();
         // No upload has the id that comes with an object: whatever asks for the job's upload finds none.
-        let (upload, object) = match &spec.input {
-            InputRef::Upload(upload) => (*upload, None),
-            InputRef::Object(path) => (fresh_id(), Some(self.input_object(tenant, path).await?)),
-            InputRef::Storage(key) => {
+        let mut arrival = None;
+        let (upload, object) = match (&spec.input, stored) {
+            (_, Some(Stored { key, found, arrival: of })) => {
+                arrival = Some(of);
+                let (id, object) = stored_input(tenant, key, found)?;
+                (id, Some(object))
+            }
+            (InputRef::Upload(upload), None) => (*upload, None),
+            (InputRef::Object(path), None) => (fresh_id(), Some(self.input_object(tenant, path).await?)),
+            (InputRef::Storage(key), None) => {
                 let (id, object) = self.stored_object(tenant, key).await?;
                 (id, Some(object))
             }
@@ -217,6 +268,7 @@ impl Engine {
             task,
             pool: pool.clone(),
             max_unfinished: quotas.unfinished_jobs,
+            arrival,
             answer: answer.clone(),
             trace: request.and_then(super::Request::job),
         };
@@ -230,10 +282,12 @@ impl Engine {
                     crate::model::ReadyTask { task: new.task_id, tenant, pool, priority, not_before: now };
                 self.offer(std::slice::from_ref(&ready)).await;
                 self.live.tell(Notice::Stored(tenant));
-                Ok(answer)
+                Ok((id, answer))
             }
-            Once::Replay(answer) => Ok(answer),
+            Once::Replay(answer) => Ok((id, answer)),
             Once::Mismatch => Err(SubmitError::KeyReused),
+            Once::Done(Submitted::Known) => Err(SubmitError::Known),
+            Once::Done(Submitted::NoRule) => Err(SubmitError::NoRule),
             Once::Done(Submitted::NoUpload) => Err(SubmitError::NoUpload),
             Once::Done(Submitted::Unfinished) => Err(SubmitError::Unfinished),
             Once::Done(Submitted::Quarantined) => Err(SubmitError::Quarantined),
@@ -268,16 +322,11 @@ impl Engine {
             return Err(SubmitError::NoStorage);
         }
         let named = Key::Stored(tenant, key.clone());
-        let Found { size, version } = self.objects.look_up(&named).await.map_err(|e| match e {
+        let found = self.objects.look_up(&named).await.map_err(|e| match e {
             ObjectError::Missing => SubmitError::NoStored,
             e => SubmitError::Objects(e),
         })?;
-        if size > limits::MAX_UPLOAD {
-            return Err(SubmitError::TooLarge(size));
-        }
-        let identity = format!("{tenant}\n{}\n{version}\n{size}", key.as_str());
-        let id = sha256(identity.as_bytes()).first_chunk().map_or(0, |id| u128::from_be_bytes(*id));
-        Ok((UploadId::from_u128(id), InputSource::Stored { key, version, size }))
+        stored_input(tenant, key, found)
     }
 
     /// A job of the tenant.

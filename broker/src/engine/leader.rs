@@ -16,6 +16,23 @@ pub struct Leadership {
     epoch: Option<u64>,
 }
 
+/// One epoch of a lead.
+#[derive(Debug, Clone, Copy)]
+pub struct Fence {
+    duty: &'static str,
+    epoch: u64,
+}
+
+impl Fence {
+    /// Whether the epoch still stands, asked for now.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn holds(&self, engine: &Engine) -> Result<bool, StoreError> {
+        engine.store.leads(self.duty, self.epoch).await
+    }
+}
+
 impl Leadership {
     /// Of a broker that does not lead yet. Every process has a name of its own, so that one that was started again is another.
     pub fn new(duty: &'static str) -> Self {
@@ -44,10 +61,15 @@ impl Leadership {
     /// # Errors
     /// The store failed.
     pub async fn holds(&self, engine: &Engine) -> Result<bool, StoreError> {
-        match self.epoch {
-            Some(epoch) => engine.store.leads(self.duty, epoch).await,
+        match self.fence() {
+            Some(fence) => fence.holds(engine).await,
             None => Ok(false),
         }
+    }
+
+    /// The place as it is now, for work that goes on while the lead is kept; none where this broker does not lead.
+    pub fn fence(&self) -> Option<Fence> {
+        self.epoch.map(|epoch| Fence { duty: self.duty, epoch })
     }
 
     /// Gives the lead back.

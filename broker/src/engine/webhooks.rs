@@ -2,17 +2,18 @@
 
 use super::Engine;
 use crate::secret::{self, fresh_id};
-use crate::store::StoreError;
-use crate::store::webhooks::{DeliveryRecord, NewDelivery, Salt, WebhookRecord};
+use crate::store::webhooks::{DeliveryRecord, NewDelivery, Rotation, Salt, WebhookRecord};
+use crate::store::{Idempotency, Once, StoreError};
 use crate::webhooks::message;
 use crate::webhooks::secret::Secret;
 use crate::webhooks::url::{UrlError, WebhookUrl};
 use mpegflow_protocol::ids::{JobId, MessageId, TenantId, WebhookId};
 use mpegflow_protocol::job::JobSpec;
-use mpegflow_protocol::text;
 use mpegflow_protocol::webhook::{
     CreateWebhook, Delivery, DeliveryPage, DeliveryState, MessageType, Webhook,
 };
+use mpegflow_protocol::{text, to_json};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ pub enum WebhookError {
     /// The tenant has too many.
     #[error("there are too many webhooks; at most {0}")]
     TooMany(u32),
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
     /// Another call changed it at the same time.
     #[error("the webhook was changed at the same time")]
     Changed,
@@ -63,7 +67,28 @@ impl From<UrlError> for WebhookError {
     }
 }
 
+/// The answer that is kept for a repetition of a call that makes a secret: what the secret is derived from, and never the secret.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    webhook: Webhook,
+    salt: String,
+}
+
 impl Engine {
+    /// The answer of a call that made a secret, made again.
+    fn replayed(&self, answer: &[u8]) -> Result<Webhook, WebhookError> {
+        let kept: Kept = serde_json::from_slice(answer).map_err(|e| {
+            WebhookError::Store(StoreError::Row { table: "idempotency", reason: e.to_string() })
+        })?;
+        let secret = self.derive(kept.webhook.id, &Salt { salt: kept.salt, until: None });
+        Ok(Webhook { secret: secret.map(|secret| secret.reveal()), ..kept.webhook })
+    }
+
+    fn kept(&self, webhook: &WebhookRecord) -> Vec<u8> {
+        let salt = webhook.salts.first().map(|salt| salt.salt.clone()).unwrap_or_default();
+        to_json(&Kept { webhook: self.show(webhook, None), salt })
+    }
+
     fn salt() -> Result<String, WebhookError> {
         let random = secret::random().map_err(|_| WebhookError::Randomness)?;
         Ok(secret::hex(random.get(..16).ok_or(WebhookError::Randomness)?))
@@ -104,6 +129,7 @@ impl Engine {
         &self,
         tenant: TenantId,
         wanted: CreateWebhook,
+        once: Option<&Idempotency>,
     ) -> Result<Webhook, WebhookError> {
         WebhookUrl::parse(&wanted.url, &self.webhook_policy)?;
         let mut types = wanted.types.unwrap_or_else(|| MessageType::ALL.to_vec());
@@ -133,8 +159,11 @@ impl Engine {
             created_at: self.now(),
             succeeded_at: None,
         };
-        if !self.store.add_webhook(&webhook, MAX_WEBHOOKS).await? {
-            return Err(WebhookError::TooMany(MAX_WEBHOOKS));
+        match self.store.add_webhook(&webhook, MAX_WEBHOOKS, once, &self.kept(&webhook)).await? {
+            Once::Done(true) => {}
+            Once::Done(false) => return Err(WebhookError::TooMany(MAX_WEBHOOKS)),
+            Once::Replay(answer) => return self.replayed(&answer),
+            Once::Mismatch => return Err(WebhookError::KeyReused),
         }
         let secret = self.signing(&webhook).into_iter().next();
         tracing::info!(%tenant, webhook = %webhook.id, "a webhook was made");
@@ -170,6 +199,7 @@ impl Engine {
         tenant: TenantId,
         id: WebhookId,
         overlap: Duration,
+        once: Option<&Idempotency>,
     ) -> Result<Webhook, WebhookError> {
         if overlap > MAX_OVERLAP {
             let reason = format!("at most {} seconds", MAX_OVERLAP.as_secs());
@@ -185,10 +215,15 @@ impl Engine {
             (until > now.0).then(|| Salt { salt: salt.salt.clone(), until: Some(until) })
         }));
         salts.truncate(MAX_SECRETS);
-        if !self.store.set_salts(tenant, id, &old, &salts).await? {
-            return Err(WebhookError::Changed);
-        }
         webhook.salts = salts;
+        let answer = self.kept(&webhook);
+        let rotation = Rotation { old: &old, new: &webhook.salts, answer: &answer, now };
+        match self.store.set_salts(tenant, id, &rotation, once).await? {
+            Once::Done(true) => {}
+            Once::Done(false) => return Err(WebhookError::Changed),
+            Once::Replay(answer) => return self.replayed(&answer),
+            Once::Mismatch => return Err(WebhookError::KeyReused),
+        }
         tracing::info!(%tenant, webhook = %id, "a webhook has a new secret");
         let secret = self.signing(&webhook).into_iter().next();
         Ok(self.show(&webhook, secret))
@@ -198,12 +233,17 @@ impl Engine {
     ///
     /// # Errors
     /// There is none.
-    pub async fn enable_webhook(&self, tenant: TenantId, id: WebhookId) -> Result<Webhook, WebhookError> {
+    pub async fn enable_webhook(
+        &self,
+        tenant: TenantId,
+        id: WebhookId,
+        once: Option<&Idempotency>,
+    ) -> Result<Webhook, WebhookError> {
         let last = self.store.last_event(tenant).await?;
-        if self.store.enable_webhook(tenant, id, last).await? {
-            self.webhook(tenant, id).await
-        } else {
-            Err(WebhookError::NotFound)
+        match self.store.enable_webhook(tenant, id, last, once, self.now()).await? {
+            Once::Done(true) | Once::Replay(_) => self.webhook(tenant, id).await,
+            Once::Done(false) => Err(WebhookError::NotFound),
+            Once::Mismatch => Err(WebhookError::KeyReused),
         }
     }
 
@@ -235,7 +275,7 @@ impl Engine {
         Ok(DeliveryPage { deliveries: found.iter().map(delivery).collect(), next })
     }
 
-    /// Has a message sent again.
+    /// Has a message sent again; the answer as JSON.
     ///
     /// # Errors
     /// There is none.
@@ -244,9 +284,16 @@ impl Engine {
         tenant: TenantId,
         webhook: WebhookId,
         id: MessageId,
-    ) -> Result<Delivery, WebhookError> {
-        let found = self.store.redeliver(tenant, webhook, id, self.now()).await?;
-        found.as_ref().map(delivery).ok_or(WebhookError::NotFound)
+        once: Option<&Idempotency>,
+    ) -> Result<Vec<u8>, WebhookError> {
+        let tell = |record: &DeliveryRecord| to_json(&delivery(record));
+        let once = once.map(|once| (once, &tell as _));
+        match self.store.redeliver(tenant, webhook, id, once, self.now()).await? {
+            Once::Done(Some(record)) => Ok(tell(&record)),
+            Once::Done(None) => Err(WebhookError::NotFound),
+            Once::Replay(answer) => Ok(answer),
+            Once::Mismatch => Err(WebhookError::KeyReused),
+        }
     }
 
     /// Makes messages of the events that webhooks have before them; how many.

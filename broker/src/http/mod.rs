@@ -5,6 +5,7 @@ pub mod body;
 pub mod control;
 pub mod cors;
 mod idle;
+pub mod intake;
 pub mod metrics;
 pub mod openapi;
 pub mod problem;

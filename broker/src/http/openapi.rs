@@ -1,6 +1,6 @@
 //! The public API's description.
 
-use super::{public, webhooks};
+use super::{intake, public, webhooks};
 use mpegflow_protocol::api::{Event, Problem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
@@ -34,6 +34,12 @@ use utoipa::{Modify, OpenApi};
         webhooks::enable,
         webhooks::deliveries,
         webhooks::redeliver,
+        intake::events,
+        intake::create,
+        intake::list,
+        intake::show,
+        intake::delete,
+        intake::look,
         public::healthz,
         public::readyz,
         public::openapi_json,
@@ -101,6 +107,7 @@ mod tests {
         let mut routes: Vec<(String, String)> = public::ROUTES
             .iter()
             .chain(webhooks::ROUTES)
+            .chain(intake::ROUTES)
             .map(|(m, p)| ((*m).to_owned(), (*p).to_owned()))
             .collect();
         routes.sort();

@@ -1,6 +1,6 @@
 //! Errors on the wire: RFC 9457, made here and nowhere else. What is internal goes to the log and stays there.
 
-use crate::engine::{CallError, JobError, SubmitError, UploadError, WebhookError};
+use crate::engine::{CallError, IntakeError, JobError, SubmitError, UploadError, WebhookError};
 use crate::objects::ObjectError;
 use crate::plan::presets::PresetName;
 use crate::store::StoreError;
@@ -22,6 +22,8 @@ pub enum Kind {
     Unauthorized,
     /// A capability for something else.
     Forbidden,
+    /// A body that cannot be read.
+    Malformed,
     /// A field is wrong.
     InvalidField,
     /// A body is too long.
@@ -97,6 +99,7 @@ impl Kind {
             Self::MethodNotAllowed => ("method_not_allowed", 405, "This cannot be done here"),
             Self::Unauthorized => ("unauthorized", 401, "A valid key is needed"),
             Self::Forbidden => ("forbidden", 403, "This is not allowed"),
+            Self::Malformed => ("malformed", 400, "That cannot be read"),
             Self::InvalidField => ("invalid_field", 422, "A field is wrong"),
             Self::TooLarge => ("too_large", 413, "That is too large"),
             Self::UnknownPreset => ("unknown_preset", 422, "There is no such preset"),
@@ -325,6 +328,7 @@ impl From<WebhookError> for Problem {
             WebhookError::TooMany(max) => Self::new(Kind::QuotaExceeded)
                 .detail(format!("There are {max} webhooks, the most allowed. Delete one."))
                 .header(header::RETRY_AFTER, "30"),
+            WebhookError::KeyReused => key_reused(),
             WebhookError::Changed => Self::new(Kind::Conflict)
                 .detail("Another call changed the webhook at the same time. Try again."),
             WebhookError::Randomness => Self::internal(&error),
@@ -366,7 +370,8 @@ impl From<SubmitError> for Problem {
             SubmitError::Quarantined => Self::new(Kind::InputQuarantined)
                 .detail("An earlier job on this input broke a lock or the codec's protocol; it is not decoded again.")
                 .field("input"),
-            SubmitError::Path(e) => e.into(),
+            SubmitError::Path(e) | SubmitError::Spec(e) => e.into(),
+            SubmitError::Known | SubmitError::NoRule => Self::new(Kind::Conflict).detail(format!("{error}.")),
             SubmitError::PathTaken(job) => Self::new(Kind::PathTaken)
                 .detail(format!("The output of {job} is there. Use another path, such as one with {{job}} in it."))
                 .field("output.path"),
@@ -384,6 +389,31 @@ impl From<SubmitError> for Problem {
             SubmitError::Objects(ObjectError::Full) => full(),
             SubmitError::Objects(e) => Self::tenants_storage(&e),
             SubmitError::Store(e) => e.into(),
+        }
+    }
+}
+
+impl From<IntakeError> for Problem {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::Rule(e) => e.into(),
+            IntakeError::Job(e) => {
+                let problem = Self::from(e);
+                let field = problem.field.as_deref().map(|field| format!("job.{field}"));
+                Self { field, ..problem }
+            }
+            IntakeError::NotFound => Self::new(Kind::NotFound),
+            IntakeError::TooMany(max) => Self::new(Kind::QuotaExceeded)
+                .detail(format!("There are {max} rules, the most allowed. Delete one."))
+                .header(header::RETRY_AFTER, "30"),
+            IntakeError::KeyReused => key_reused(),
+            IntakeError::NoStorage => Self::new(Kind::NoStorage)
+                .detail("Objects arrive in a tenant's own storage: have whoever runs the broker give this tenant some."),
+            IntakeError::OtherBucket(bucket) => Self::new(Kind::InvalidField)
+                .detail(format!("The bucket `{bucket}` is not this tenant's own. No event of the body was taken; send those of the tenant's bucket alone."))
+                .field("Records.s3.bucket.name"),
+            IntakeError::Submit(e) => e.into(),
+            IntakeError::Store(e) => e.into(),
         }
     }
 }

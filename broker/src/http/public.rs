@@ -86,6 +86,7 @@ pub fn router(
         .route("/v1/presets", get(presets))
         .merge(tus::routes())
         .merge(super::webhooks::routes())
+        .merge(super::intake::routes())
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(openapi_json))
@@ -108,7 +109,8 @@ async fn observed(
     next: axum::middleware::Next,
 ) -> Response<Body> {
     let matched = request.extensions().get::<axum::extract::MatchedPath>();
-    let mut known = ROUTES.iter().chain(super::webhooks::ROUTES).chain(tus::ROUTES).map(|(_, path)| *path);
+    let all = ROUTES.iter().chain(super::webhooks::ROUTES).chain(super::intake::ROUTES).chain(tus::ROUTES);
+    let mut known = all.map(|(_, path)| *path);
     let route = matched.and_then(|path| known.find(|known| *known == path.as_str())).unwrap_or("other");
     let start = std::time::Instant::now();
     let mut response = next.run(request).await;
@@ -123,7 +125,7 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body
     json_bytes(status, to_json(value))
 }
 
-fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response<Body> {
+pub(super) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response<Body> {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
@@ -139,7 +141,7 @@ pub(super) fn id<K: mpegflow_protocol::ids::Kind>(
     text.parse().map_err(|_| Problem::new(Kind::NotFound))
 }
 
-fn idempotency(
+pub(super) fn idempotency(
     headers: &HeaderMap,
     method: &str,
     path: &str,

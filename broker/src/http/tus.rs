@@ -5,7 +5,7 @@
 //! broker, and no header of a request has to be believed for it.
 
 use super::problem::{Kind, Problem};
-use super::public::{Answer, App, id, wrong};
+use super::public::{Answer, App, id, idempotency, wrong};
 use super::{auth, body};
 use crate::engine::{Checksum, ChecksumAlgorithm, Writes, expires};
 use crate::model::{Time, UploadRecord};
@@ -18,7 +18,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::{head, post};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use mpegflow_protocol::api::CreateUpload;
+use mpegflow_protocol::api::{CreateUpload, Upload};
 use mpegflow_protocol::ids::TenantId;
 use mpegflow_protocol::{limits, text};
 
@@ -108,9 +108,20 @@ async fn create(State(app): State<App>, request: Request) -> Answer {
         return Err(Problem::new(Kind::TooLarge).detail("The body is longer than Upload-Length."));
     }
     let wanted = CreateUpload { size, name };
-    let (_, made) = app.engine.announce_upload(tenant, &wanted, metadata, None).await?;
-    let mut upload = made.ok_or_else(|| Problem::new(Kind::Internal))?;
-    if let Some(writes) = writes {
+    // What the headers say of the upload is the request; its first bytes are of another length whenever the body breaks off.
+    let said = format!("{size} {}", metadata.as_deref().unwrap_or_default());
+    let once = idempotency(headers, "POST", "/v1/uploads/tus", said.as_bytes())?;
+    let (answer, made) = app.engine.announce_upload(tenant, &wanted, metadata, once.as_ref()).await?;
+    let again = made.is_none();
+    let mut upload = match made {
+        Some(made) => made,
+        None => {
+            let first: Upload = serde_json::from_slice(&answer).map_err(|_| Problem::new(Kind::Internal))?;
+            app.engine.upload_record(tenant, first.id).await?
+        }
+    };
+    // A repetition learns how far the first call came, and goes on from there.
+    if let Some(writes) = writes.filter(|_| !again) {
         // It is there whatever becomes of its first bytes: the client hears of it and goes on from what was kept.
         match app.engine.write_bytes(tenant, upload.id, writes, body::stream(content)).await {
             Ok(written) => upload = written,

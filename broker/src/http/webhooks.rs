@@ -1,9 +1,10 @@
 //! Webhooks, in the public API.
 
 use super::problem::Problem;
-use super::public::{Answer, App, created, id, json, query, wrong};
+use super::public::{Answer, App, created, id, idempotency, json, json_bytes, query, wrong};
 use super::{auth, body};
 use crate::scopes::Scope;
+use crate::store::Idempotency;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
@@ -27,6 +28,14 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/v1/webhooks/{id}/deliveries/{message}/redeliver"),
 ];
 
+/// A request's small body, and what makes a repetition of it the same call.
+async fn sent(request: Request) -> Result<(bytes::Bytes, Option<Idempotency>), Problem> {
+    let (head, body) = request.into_parts();
+    let bytes = body::read(body, MAX_API_BODY).await?;
+    let once = idempotency(&head.headers, "POST", head.uri.path(), &bytes)?;
+    Ok((bytes, once))
+}
+
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/v1/webhooks", post(create).get(list))
@@ -37,12 +46,12 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/webhooks/{id}/deliveries/{message}/redeliver", post(redeliver))
 }
 
-#[utoipa::path(post, path = "/v1/webhooks", request_body = CreateWebhook, responses((status = 201, description = "The webhook, with its secret: this once", body = Webhook)))]
+#[utoipa::path(post, path = "/v1/webhooks", request_body = CreateWebhook, params(("Idempotency-Key" = Option<String>, Header, description = "A repeated call with the same key gets the same answer")), responses((status = 201, description = "The webhook, with its secret: this once", body = Webhook)))]
 pub(super) async fn create(State(app): State<App>, request: Request) -> Answer {
     let tenant = auth::may(&app.engine, request.headers(), Scope::Webhooks).await?;
-    let bytes = body::read(request.into_body(), MAX_API_BODY).await?;
+    let (bytes, once) = sent(request).await?;
     let wanted: CreateWebhook = from_json("webhook", &bytes, MAX_API_BODY)?;
-    created("/v1/webhooks", to_json(&app.engine.create_webhook(tenant, wanted).await?))
+    created("/v1/webhooks", to_json(&app.engine.create_webhook(tenant, wanted, once.as_ref()).await?))
 }
 
 #[utoipa::path(get, path = "/v1/webhooks", responses((status = 200, body = Vec<Webhook>)))]
@@ -64,20 +73,22 @@ pub(super) async fn delete(State(app): State<App>, Path(webhook): Path<String>, 
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-#[utoipa::path(post, path = "/v1/webhooks/{id}/rotate", params(("id" = String, Path)), request_body = RotateWebhook, responses((status = 200, description = "The webhook, with its new secret: this once", body = Webhook)))]
+#[utoipa::path(post, path = "/v1/webhooks/{id}/rotate", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "A repeated call with the same key gets the same answer")), request_body = RotateWebhook, responses((status = 200, description = "The webhook, with its new secret: this once", body = Webhook)))]
 pub(super) async fn rotate(State(app): State<App>, Path(webhook): Path<String>, request: Request) -> Answer {
     let tenant = auth::may(&app.engine, request.headers(), Scope::Webhooks).await?;
-    let bytes = body::read(request.into_body(), MAX_API_BODY).await?;
+    let (bytes, once) = sent(request).await?;
     let bytes = if bytes.is_empty() { bytes::Bytes::from_static(b"{}") } else { bytes };
     let wanted: RotateWebhook = from_json("rotation", &bytes, MAX_API_BODY)?;
     let overlap = Duration::from_secs(wanted.overlap_s.into());
-    Ok(json(StatusCode::OK, &app.engine.rotate_webhook(tenant, id(&webhook)?, overlap).await?))
+    let webhook = app.engine.rotate_webhook(tenant, id(&webhook)?, overlap, once.as_ref()).await?;
+    Ok(json(StatusCode::OK, &webhook))
 }
 
-#[utoipa::path(post, path = "/v1/webhooks/{id}/enable", params(("id" = String, Path)), responses((status = 200, body = Webhook)))]
+#[utoipa::path(post, path = "/v1/webhooks/{id}/enable", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "A repeated call with the same key gets the same answer")), responses((status = 200, body = Webhook)))]
 pub(super) async fn enable(State(app): State<App>, Path(webhook): Path<String>, request: Request) -> Answer {
     let tenant = auth::may(&app.engine, request.headers(), Scope::Webhooks).await?;
-    Ok(json(StatusCode::OK, &app.engine.enable_webhook(tenant, id(&webhook)?).await?))
+    let (_, once) = sent(request).await?;
+    Ok(json(StatusCode::OK, &app.engine.enable_webhook(tenant, id(&webhook)?, once.as_ref()).await?))
 }
 
 #[utoipa::path(get, path = "/v1/webhooks/{id}/deliveries", params(("id" = String, Path), ("limit" = Option<u32>, Query, description = "1 to 200; 50 where it is left out"), ("after" = Option<String>, Query, description = "The `next` of the page before")), responses((status = 200, body = DeliveryPage)))]
@@ -105,13 +116,14 @@ fn page(uri: &Uri) -> Result<(Option<MessageId>, u32), Problem> {
     Ok((after, limit))
 }
 
-#[utoipa::path(post, path = "/v1/webhooks/{id}/deliveries/{message}/redeliver", params(("id" = String, Path), ("message" = String, Path)), responses((status = 202, description = "It is sent again, with the same id", body = Delivery)))]
+#[utoipa::path(post, path = "/v1/webhooks/{id}/deliveries/{message}/redeliver", params(("id" = String, Path), ("message" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "A repeated call with the same key gets the same answer")), responses((status = 202, description = "It is sent again, with the same id", body = Delivery)))]
 pub(super) async fn redeliver(
     State(app): State<App>,
     Path((webhook, message)): Path<(String, String)>,
     request: Request,
 ) -> Answer {
     let tenant = auth::may(&app.engine, request.headers(), Scope::Webhooks).await?;
-    let delivery = app.engine.redeliver(tenant, id(&webhook)?, id(&message)?).await?;
-    Ok(json(StatusCode::ACCEPTED, &delivery))
+    let (_, once) = sent(request).await?;
+    let answer = app.engine.redeliver(tenant, id(&webhook)?, id(&message)?, once.as_ref()).await?;
+    Ok(json_bytes(StatusCode::ACCEPTED, answer))
 }

@@ -1,6 +1,6 @@
 //! Storage that is measured: every operation's time, by whatever adapter is inside.
 
-use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, PartHead};
+use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, Page, PartHead};
 use crate::engine::Meters;
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
@@ -76,6 +76,16 @@ impl Objects for Measured {
 
     async fn look_up(&self, key: &Key) -> Result<Found, ObjectError> {
         self.measure("look_up", self.inner.look_up(key)).await
+    }
+
+    async fn list_stored(
+        &self,
+        tenant: TenantId,
+        prefix: &str,
+        after: &str,
+        most: u32,
+    ) -> Result<Page, ObjectError> {
+        self.measure("list_stored", self.inner.list_stored(tenant, prefix, after, most)).await
     }
 
     fn trouble(&self, tenant: TenantId) -> Option<String> {

@@ -3,7 +3,7 @@
 
 use super::own::{OwnStorage, Setup};
 use super::s3::{Connections, S3Objects};
-use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, PartHead};
+use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, Page, PartHead};
 use crate::store::{Store, StoreError};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
@@ -234,6 +234,18 @@ impl Objects for TenantObjects {
         let place = self.place(key.tenant()).await?;
         let done = place.objects().look_up(key).await;
         place.judged(self, key.tenant(), done)
+    }
+
+    async fn list_stored(
+        &self,
+        tenant: TenantId,
+        prefix: &str,
+        after: &str,
+        most: u32,
+    ) -> Result<Page, ObjectError> {
+        let place = self.place(tenant).await?;
+        let done = place.objects().list_stored(tenant, prefix, after, most).await;
+        place.judged(self, tenant, done)
     }
 
     fn trouble(&self, tenant: TenantId) -> Option<String> {

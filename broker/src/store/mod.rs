@@ -2,6 +2,7 @@
 //! transaction; [`crate::conformance::store`] holds each adapter to it.
 
 pub mod identity;
+pub mod intake;
 pub mod operations;
 pub mod postgres;
 pub mod retention;
@@ -112,6 +113,8 @@ pub struct NewJob {
     pub pool: PoolName,
     /// Most unfinished jobs of the tenant.
     pub max_unfinished: u32,
+    /// The object that it comes of, where a rule of the intake makes it.
+    pub arrival: Option<intake::Arrival>,
     /// The answer, kept for a repetition.
     pub answer: Vec<u8>,
     /// Where its spans belong.
@@ -121,6 +124,10 @@ pub struct NewJob {
 /// What became of a submitted job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Submitted {
+    /// The intake knows the object as it is, or a newer one.
+    Known,
+    /// The rule of the intake is gone.
+    NoRule,
     /// It is there, with its first task ready.
     Created,
     /// The tenant has no such upload.
@@ -321,6 +328,7 @@ pub type Decide<'a> = &'a (dyn Fn(&Snapshot) -> Decision + Send + Sync);
 #[async_trait]
 pub trait Store:
     identity::Identities
+    + intake::Intake
     + operations::Operations
     + retention::Retention
     + storage::Storages

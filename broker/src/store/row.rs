@@ -10,6 +10,7 @@ use crate::objects::own::OwnStorage;
 use crate::plan::bans::Ban;
 use crate::scopes::Scopes;
 use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict, WorkerSeen};
+use crate::store::intake::{RuleRecord, Trouble};
 use crate::store::operations::{ApiKeyShown, AttemptLog, EndedJob};
 use crate::store::storage::Neighbour;
 use crate::store::webhooks::{DeliveryRecord, Disabled, WebhookRecord};
@@ -498,6 +499,37 @@ pub(super) fn webhook(row: &impl Columns) -> Result<WebhookRecord, StoreError> {
         created_at: cells.time("created_at")?,
         succeeded_at: cells.time_or_null("succeeded_at")?,
     })
+}
+
+pub(super) fn rule(row: &impl Columns) -> Result<RuleRecord, StoreError> {
+    let cells = Cells::of("intake_rules", row);
+    let problem = match (cells.text_or_null("problem")?, cells.time_or_null("problem_at")?) {
+        (Some(reason), Some(at)) => {
+            let key = cells.text_or_null("problem_key")?.map(str::to_owned);
+            Some(Trouble { at, key, reason: reason.to_owned() })
+        }
+        _ => None,
+    };
+    let seconds = cells.time_or_null("poll_seconds")?.map(|t| u32::try_from(t.0));
+    Ok(RuleRecord {
+        id: cells.id("id")?,
+        tenant: cells.id("tenant")?,
+        prefix: cells.text("prefix")?.to_owned(),
+        suffix: cells.text("suffix")?.to_owned(),
+        job: cells.json("job")?,
+        poll_seconds: seconds.transpose().map_err(|e| cells.bad("poll_seconds", &e))?,
+        existing: cells.flag("existing")?,
+        created_at: cells.time("created_at")?,
+        cursor: cells.text("cursor")?.to_owned(),
+        next_look_at: cells.time_or_null("next_look_at")?,
+        looked_at: cells.time_or_null("looked_at")?,
+        problem,
+    })
+}
+
+pub(super) fn known_object(row: &impl Columns) -> Result<(String, String), StoreError> {
+    let cells = Cells::of("intake_objects", row);
+    Ok((cells.text("object")?.to_owned(), cells.text("version")?.to_owned()))
 }
 
 pub(super) fn delivery(row: &impl Columns) -> Result<DeliveryRecord, StoreError> {

@@ -1,6 +1,6 @@
 //! What the store keeps of webhooks and of the messages to them.
 
-use super::StoreError;
+use super::{Idempotency, Once, StoreError};
 use crate::model::Time;
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{JobId, MessageId, TenantId, WebhookId};
@@ -118,25 +118,54 @@ pub struct AttemptEnd {
     pub disable: Option<Disabled>,
 }
 
+/// New secrets of a webhook.
+#[derive(Debug)]
+pub struct Rotation<'a> {
+    /// What they were.
+    pub old: &'a [Salt],
+    /// What they are.
+    pub new: &'a [Salt],
+    /// The answer, kept for a repetition.
+    pub answer: &'a [u8],
+    /// Now.
+    pub now: Time,
+}
+
+/// Makes an answer of a delivery.
+pub type Tell<'a> = &'a (dyn Fn(&DeliveryRecord) -> Vec<u8> + Send + Sync);
+
 /// Webhooks and the messages to them.
 #[async_trait]
 pub trait Webhooks: Send + Sync + 'static {
-    /// Adds a webhook, unless the tenant has `most`; whether it did.
-    async fn add_webhook(&self, new: &WebhookRecord, most: u32) -> Result<bool, StoreError>;
+    /// Adds a webhook, unless the tenant has `most`; whether it did. `answer` is kept for a repetition.
+    async fn add_webhook(
+        &self,
+        new: &WebhookRecord,
+        most: u32,
+        once: Option<&Idempotency>,
+        answer: &[u8],
+    ) -> Result<Once<bool>, StoreError>;
     /// The tenant's webhooks, oldest first.
     async fn webhooks(&self, tenant: TenantId) -> Result<Vec<WebhookRecord>, StoreError>;
     /// A webhook of the tenant.
     async fn webhook(&self, tenant: TenantId, id: WebhookId) -> Result<Option<WebhookRecord>, StoreError>;
-    /// Replaces a webhook's secrets if they are still `old`; whether they were.
+    /// Replaces a webhook's secrets if they are still as they were; whether they were. Its answer is kept for a repetition.
     async fn set_salts(
         &self,
         tenant: TenantId,
         id: WebhookId,
-        old: &[Salt],
-        new: &[Salt],
-    ) -> Result<bool, StoreError>;
+        rotation: &Rotation<'_>,
+        once: Option<&Idempotency>,
+    ) -> Result<Once<bool>, StoreError>;
     /// Enables a webhook, from the event after `cursor` on where it was disabled; whether there is one.
-    async fn enable_webhook(&self, tenant: TenantId, id: WebhookId, cursor: u64) -> Result<bool, StoreError>;
+    async fn enable_webhook(
+        &self,
+        tenant: TenantId,
+        id: WebhookId,
+        cursor: u64,
+        once: Option<&Idempotency>,
+        now: Time,
+    ) -> Result<Once<bool>, StoreError>;
     /// Deletes a webhook with its messages; whether there was one.
     async fn delete_webhook(&self, tenant: TenantId, id: WebhookId) -> Result<bool, StoreError>;
 
@@ -178,14 +207,16 @@ pub trait Webhooks: Send + Sync + 'static {
         after: Option<MessageId>,
         limit: u32,
     ) -> Result<Vec<DeliveryRecord>, StoreError>;
-    /// Has a message sent again, from the first attempt on, whatever became of it; the delivery, where there is one.
+    /// Has a message sent again, from the first attempt on, whatever became of it; the delivery, where there is one. What `answer` makes
+    /// of it is kept for a repetition.
     async fn redeliver(
         &self,
         tenant: TenantId,
         webhook: WebhookId,
         id: MessageId,
+        once: Option<(&Idempotency, Tell<'_>)>,
         now: Time,
-    ) -> Result<Option<DeliveryRecord>, StoreError>;
+    ) -> Result<Once<Option<DeliveryRecord>>, StoreError>;
     /// Forgets messages that ended before `before`; how many.
     async fn forget_deliveries(&self, before: Time) -> Result<u64, StoreError>;
 }

@@ -63,6 +63,8 @@ pub struct Server {
     /// Access key and secret key: its own, so that nothing reaches another test's server by mistake.
     pub user: String,
     pub password: String,
+    /// More variables, which it has from the next start on.
+    pub env: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -84,7 +86,8 @@ impl Server {
         }
         let secret = || uuid::Uuid::new_v4().simple().to_string();
         let (user, password) = (secret()[..20].to_owned(), secret());
-        let mut server = Self { kind, dir, address: free(), ca: None, user, password, child: None };
+        let env = Vec::new();
+        let mut server = Self { kind, dir, address: free(), ca: None, user, password, env, child: None };
         if tls {
             server.make_certificate();
         }
@@ -122,7 +125,7 @@ impl Server {
         let data = dir.join("data");
         let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
         let mut command = Command::new(self.kind.program());
-        command.env_clear().env("HOME", dir).stdin(Stdio::null());
+        command.env_clear().envs(self.env.clone()).env("HOME", dir).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log).current_dir(dir);
         let address = self.address.to_string();
         match self.kind {
@@ -243,6 +246,11 @@ impl Server {
 
     pub fn objects(&self) -> S3Objects {
         S3Objects::open(&self.config()).unwrap()
+    }
+
+    /// The same below another prefix.
+    pub fn objects_at(&self, prefix: &str) -> S3Objects {
+        S3Objects::open(&S3Config { prefix: prefix.into(), ..self.config() }).unwrap()
     }
 
     /// Files that the server keeps for objects and open multipart uploads, without its own bookkeeping.

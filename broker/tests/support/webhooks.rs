@@ -9,6 +9,7 @@ use mpegflow_broker::webhooks::address::Ports;
 use mpegflow_broker::webhooks::post::Resolve;
 use mpegflow_protocol::api::{Job, JobState};
 use mpegflow_protocol::failure::{Failure, FailureCode};
+use mpegflow_protocol::ids::WebhookId;
 use mpegflow_protocol::webhook::{Delivery, DeliveryPage, DeliveryState, Webhook};
 use mpegflow_protocol::worker::Fail;
 use std::io::Write as _;
@@ -36,7 +37,11 @@ async fn create(tenant: &Client, url: &str) -> Webhook {
 }
 
 async fn page(tenant: &Client, webhook: &Webhook) -> Vec<Delivery> {
-    let page: DeliveryPage = tenant.get(&format!("/v1/webhooks/{}/deliveries", webhook.id)).await.json();
+    page_of(tenant, webhook.id).await
+}
+
+async fn page_of(tenant: &Client, webhook: WebhookId) -> Vec<Delivery> {
+    let page: DeliveryPage = tenant.get(&format!("/v1/webhooks/{webhook}/deliveries")).await.json();
     page.deliveries
 }
 
@@ -143,6 +148,67 @@ async fn messages_arrive_once_signed_so_that_a_stock_library_accepts_them() {
         assert_eq!(world.anonymous().call(method, &path, "").await.status, 401, "{method} {path}");
     }
     assert_eq!(other.get("/v1/webhooks").await.json::<Vec<Webhook>>(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_and_a_hundred_calls_are_one_webhook_one_secret_and_one_redelivery() {
+    let world = world_with(local).await;
+    let receiver = Receiver::start().await;
+    let tenant = world.tenant("a").await;
+    let hundred = async |key: &str, path: &str, body: &str, status: u16| {
+        let keyed = tenant.with("idempotency-key", key);
+        let calls = (0..100).map(|_| keyed.call("POST", path, body.to_owned()));
+        let answers = futures_util::future::join_all(calls).await;
+        let same = answers.iter().all(|a| a.status == status && a.body == answers[0].body);
+        assert!(same, "{path}: {} {}", answers[0].status, answers[0].text());
+        answers[0].body.clone()
+    };
+    let wanted = format!(r#"{{"url":"{}"}}"#, receiver.url());
+    let made: Webhook = serde_json::from_slice(&hundred("make", "/v1/webhooks", &wanted, 201).await).unwrap();
+    assert_eq!(tenant.get("/v1/webhooks").await.json::<Vec<Webhook>>().len(), 1);
+    let path = format!("/v1/webhooks/{}", made.id);
+    let rotated: Webhook = serde_json::from_slice(
+        &hundred("rotate", &format!("{path}/rotate"), r#"{"overlap_s":0}"#, 200).await,
+    )
+    .unwrap();
+    assert_ne!(rotated.secret, made.secret);
+    // The key of a call long since overtaken still gives what that call gave, and a key is for one request.
+    let again = tenant.with("idempotency-key", "make").call("POST", "/v1/webhooks", wanted.clone()).await;
+    assert_eq!(again.json::<Webhook>().secret, made.secret);
+    for (key, path, body) in [
+        ("make", "/v1/webhooks".to_owned(), r#"{"url":"http://127.0.0.1:9/"}"#),
+        ("make", format!("{path}/rotate"), ""),
+        ("rotate", format!("{path}/enable"), ""),
+    ] {
+        let reused = tenant.with("idempotency-key", key).call("POST", &path, body).await;
+        assert_eq!(
+            (reused.status.as_u16(), reused.problem().as_str()),
+            (422, "idempotency_mismatch"),
+            "{path}"
+        );
+    }
+    hundred("enable", &format!("{path}/enable"), "", 200).await;
+    message(&tenant).await;
+    eventually("it arrives", async || receiver.got().len() == 1).await;
+    // The newest secret signs it, as the one rotation has told.
+    let got = receiver.got().remove(0);
+    let said = verify(&[(rotated.secret.unwrap(), got.clone()), (made.secret.unwrap(), got.clone())]);
+    assert!(said[0] == "ok" && said[1] != "ok", "{said:?}");
+    eventually("it is delivered", async || {
+        page_of(&tenant, made.id).await[0].state == DeliveryState::Delivered
+    })
+    .await;
+    hundred("again", &format!("{path}/deliveries/{}/redeliver", got.id()), "", 202).await;
+    eventually("it is delivered again", async || {
+        receiver.got().len() == 2 && page_of(&tenant, made.id).await[0].state == DeliveryState::Delivered
+    })
+    .await;
+    assert_eq!(receiver.got().len(), 2, "a hundred calls are one redelivery");
+    // No secret is kept for a repetition.
+    for file in files(&world.config.data_dir) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(6).any(|w| w == b"whsec_"), "{file}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,6 +160,7 @@ impl Ours {
             task_id: task,
             pool: PoolName::default(),
             max_unfinished: 10,
+            arrival: None,
             answer: Vec::new(),
             trace: None,
         };

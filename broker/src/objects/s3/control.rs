@@ -3,6 +3,7 @@
 use super::bucket::{Bucket, again};
 use super::fault::Fault;
 use super::limits::{COMPLETE, CONTROL};
+use crate::objects::Listed;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
 
 /// A part that storage holds.
@@ -23,6 +24,8 @@ pub(super) struct Head {
     pub(super) tag: String,
     /// Its SHA-256 as S3 gives it: base64, of a multipart object that of its parts' digests and `-` and their number.
     pub(super) sha256: Option<String>,
+    /// When it was written, in seconds since 1970; 0 where storage does not say.
+    pub(super) modified: i64,
 }
 
 impl Bucket {
@@ -41,7 +44,8 @@ impl Bucket {
         let (Some(size), Some(tag)) = (size, head.e_tag) else {
             return Err(Fault::Strange("no length or no ETag"));
         };
-        Ok(Some(Head { size, tag, sha256: head.checksum_sha256 }))
+        let modified = head.last_modified.map_or(0, |time| time.secs());
+        Ok(Some(Head { size, tag, sha256: head.checksum_sha256, modified }))
     }
 
     pub(super) async fn delete(&self, object: &str) -> Result<(), Fault> {
@@ -80,6 +84,32 @@ impl Bucket {
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// At most `most` objects whose names start with `prefix` and come after `after`, and whether there are more.
+    pub(super) async fn page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        most: u32,
+    ) -> Result<(Vec<Listed>, bool), Fault> {
+        let most = i32::try_from(most).unwrap_or(1_000);
+        let list = || {
+            let list = self.sdk.list_objects_v2().bucket(&self.name).prefix(prefix).max_keys(most);
+            self.call(CONTROL, list.set_start_after(after.map(str::to_owned)).send())
+        };
+        let page = again(list).await?;
+        let listed = page.contents().iter().filter_map(|object| {
+            let key = object.key()?;
+            // A list that does not go on would be looked at for ever.
+            after.is_none_or(|after| key > after).then(|| Listed {
+                key: key.to_owned(),
+                size: object.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+                version: object.e_tag().unwrap_or_default().to_owned(),
+                modified: object.last_modified().map_or(0, |time| time.secs()),
+            })
+        });
+        Ok((listed.collect(), page.is_truncated == Some(true)))
     }
 
     /// Whether the bucket can be listed.

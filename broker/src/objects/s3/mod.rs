@@ -59,7 +59,7 @@ mod wire;
 
 pub use config::{ConfigError, Encryption, Role, S3Config, is_endpoint};
 
-use crate::objects::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, PartHead};
+use crate::objects::{Appended, Body, Bytestream, Found, Key, Listed, ObjectError, Objects, Page, PartHead};
 use crate::secret::sha256;
 use append::Append;
 use async_trait::async_trait;
@@ -516,13 +516,40 @@ impl Objects for S3Objects {
         const STEP: &str = "look an object up";
         let (bucket, name) = (&self.inner.bucket, self.name(key)?);
         match bucket.head(&name).await.map_err(|fault| fault.during(STEP))? {
-            Some(head) => Ok(Found { size: head.size, version: head.tag }),
+            Some(head) => Ok(Found { size: head.size, version: head.tag, modified: head.modified }),
             None => {
                 // The answer has no body to say that it is the bucket that is missing.
                 bucket.ping(&self.inner.names.listed()).await.map_err(|fault| fault.during(STEP))?;
                 Err(ObjectError::Missing)
             }
         }
+    }
+
+    async fn list_stored(
+        &self,
+        tenant: TenantId,
+        prefix: &str,
+        after: &str,
+        most: u32,
+    ) -> Result<Page, ObjectError> {
+        let names = &self.inner.names;
+        // Elsewhere a list would show what others have.
+        if names.tenant() != Some(tenant) {
+            return Err(ObjectError::Missing);
+        }
+        let whole = |name: &str| format!("{}{name}", names.root());
+        let after = (!after.is_empty()).then(|| whole(after));
+        let (objects, more) = self
+            .inner
+            .bucket
+            .page(&whole(prefix), after.as_deref(), most)
+            .await
+            .map_err(|fault| fault.during("list a tenant's objects"))?;
+        let objects = objects.into_iter().filter_map(|object| {
+            let key = object.key.strip_prefix(names.root())?.to_owned();
+            Some(Listed { key, ..object })
+        });
+        Ok(Page { objects: objects.collect(), more })
     }
 
     async fn remove_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), ObjectError> {

@@ -46,12 +46,14 @@ pub struct DatabaseConfig {
     pub connections: u32,
     /// Most leases, or ends of attempts, in one transaction; 1 does each alone.
     pub together: usize,
+    /// A folder of migrations beyond this program's own: what the program of a later release has. For tests of upgrades.
+    pub later: Option<PathBuf>,
 }
 
 impl DatabaseConfig {
     /// From a URL, with 10 connections.
     pub const fn new(url: UrlSource) -> Self {
-        Self { url, password_file: None, connections: 10, together: MOST }
+        Self { url, password_file: None, connections: 10, together: MOST, later: None }
     }
 
     /// The URL as it is now, with the password as it is now.

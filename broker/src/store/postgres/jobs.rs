@@ -1,7 +1,7 @@
 //! Jobs and events.
 
 use super::conn::{Conn, Connector};
-use super::{PostgresStore, chain, sql, uploads};
+use super::{PostgresStore, chain, intake, sql, uploads};
 use crate::model::{JobRecord, JobView, ManifestEntry, Stage, StoredEvent, TaskRecord, Time, Tries};
 use crate::store::row::{self, Cells, json, kind, ordinal, plan_json, signed, word};
 use crate::store::{Canceled, Idempotency, NewJob, Once, StoreError, Submitted};
@@ -24,6 +24,13 @@ pub(super) async fn submit(
     let mut conn = uploads::lock_tenant(store, new.tenant).await?;
     if let Some(seen) = uploads::seen(store, &mut conn, new.tenant, once).await? {
         return Ok(seen);
+    }
+    if let Some(arrival) = &new.arrival {
+        match intake::is_new(store, &mut conn, new.tenant, arrival).await? {
+            None => return Ok(Once::Done(Submitted::NoRule)),
+            Some(false) => return Ok(Once::Done(Submitted::Known)),
+            Some(true) => {}
+        }
     }
     let size = match new.object_size {
         Some(size) => {
@@ -81,6 +88,9 @@ pub(super) async fn submit(
         .bind(new.trace.map(|trace| trace.to_string()))
         .execute(&mut *conn)
         .await?;
+    if let Some(arrival) = &new.arrival {
+        intake::keep(store, &mut conn, arrival, Some(new.id), now).await?;
+    }
     uploads::keep(store, &mut conn, new.tenant, once, &new.answer, now).await?;
     conn.done().await?;
     Ok(Once::Done(Submitted::Created))

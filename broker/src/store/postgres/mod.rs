@@ -15,6 +15,7 @@ mod closing;
 mod conn;
 mod dispatch;
 mod identity;
+mod intake;
 mod jobs;
 mod lease;
 mod migrate;
@@ -35,6 +36,7 @@ mod webhooks;
 
 pub use clock::DatabaseClock;
 pub use conn::{DatabaseConfig, UrlSource};
+pub use migrate::BESIDE;
 pub use partitions::DropError;
 pub use url::{DatabaseUrl, UrlError};
 
@@ -94,8 +96,9 @@ impl PostgresStore {
     /// The database cannot be reached or does not let us in, or its schema is of a much later version.
     pub async fn open(config: DatabaseConfig) -> Result<Self, StoreError> {
         let most = config.together;
+        let later = config.later.clone();
         let connector = Connector::connect(config).await?;
-        migrate::run(&connector).await?;
+        migrate::run(&connector, later.as_deref()).await?;
         let store = Self::over(connector, most).await?;
         partitions::prepare(&store).await?;
         Ok(store)
@@ -245,19 +248,21 @@ impl PostgresStore {
     }
 
     /// Has the server parse and plan every statement against the schema as it is: a wrong column or type shows here, before the
-    /// code that uses it runs. How many there are.
+    /// code that uses it runs. How many columns each of them gives, by its name.
     ///
     /// # Errors
     /// The server refuses one.
-    pub async fn check_statements(&self) -> Result<usize, StoreError> {
+    pub async fn check_statements(&self) -> Result<Vec<(&'static str, usize)>, StoreError> {
         let mut conn = self.begin().await?;
+        let mut checked = Vec::with_capacity(sql::ALL.len());
         for (name, statement) in sql::ALL {
             let statement = sqlx::SqlSafeStr::into_sql_str(*statement);
-            sqlx::Executor::prepare(&mut *conn, statement)
+            let prepared = sqlx::Executor::prepare(&mut *conn, statement)
                 .await
                 .map_err(|e| StoreError::Row { table: "statements", reason: format!("{name}: {e}") })?;
+            checked.push((*name, sqlx::Statement::columns(&prepared).len()));
         }
-        Ok(sql::ALL.len())
+        Ok(checked)
     }
 
     fn sql<'a>(&self, sql: &'static str) -> Query<'a, Postgres, PgArguments> {

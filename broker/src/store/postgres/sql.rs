@@ -25,13 +25,63 @@ macro_rules! now {
     };
 }
 
+macro_rules! listed {
+    ($of:literal $first:literal $($more:literal)*) => {
+        concat!($of, $first, $(", ", $of, $more),*)
+    };
+}
+
+/// The columns of a row that is read, each by name and after an alias: one that asked for all of them would fail, wherever it is prepared,
+/// as soon as a later release has added another.
+macro_rules! columns {
+    (job $of:literal) => {
+        listed!($of "id" "tenant" "upload" "input_size" "spec" "pool" "state" "media" "failure" "created_at" "finished_at" "trace")
+    };
+    (task $of:literal) => {
+        listed!($of "id" "job" "tenant" "pool" "kind" "plan" "state" "epoch" "tries" "memory_class" "not_before" "done_by" "result" "digests" "evidence" "last_failure")
+    };
+    (object $of:literal) => {
+        listed!($of "job" "name" "attempt" "output" "size" "parts" "digest" "content_type")
+    };
+    (event $of:literal) => {
+        listed!($of "seq" "job" "kind" "state" "stage" "failure" "at")
+    };
+    (entry $of:literal) => {
+        listed!($of "tenant" "seq" "chained_at" "digest" "hash" "salt" "job" "kind" "state" "stage" "failure" "at")
+    };
+    (journal $of:literal) => {
+        listed!($of "id" "tenant" "job" "kind" "state" "stage" "failure" "at")
+    };
+    (upload $of:literal) => {
+        listed!($of "id" "tenant" "size" "received" "name" "metadata" "quarantined" "created_at" "touched_at")
+    };
+    (pool $of:literal) => {
+        listed!($of "name" "namespace" "account" "uid" "generation" "tenant" "closed" "max_workers" "policy")
+    };
+    (verdict $of:literal) => {
+        listed!($of "pool" "node" "policy" "verified" "reason" "expires_at")
+    };
+    (ban $of:literal) => {
+        listed!($of "name" "reason" "at")
+    };
+    (webhook $of:literal) => {
+        listed!($of "id" "tenant" "url" "types" "description" "disabled" "cursor" "secrets" "created_at" "succeeded_at")
+    };
+    (delivery $of:literal) => {
+        listed!($of "id" "webhook" "type" "job" "body" "state" "attempts" "next_at" "last_status" "last_error" "created_at" "ended_at")
+    };
+    (rule $of:literal) => {
+        listed!($of "id" "tenant" "prefix" "suffix" "job" "poll_seconds" "existing" "created_at" "cursor" "next_look_at" "looked_at" "problem" "problem_key" "problem_at")
+    };
+}
+
 statements! {
     // --- leases
 
     /// Leases that are asked for at once, one entry for each: 1 tasks, 2 workers, 3 attempts, 4 nows or nulls, 5 leases in ms,
     /// 6 most live, 7 the callers' nows. No task and no worker is in it twice. Each stands for itself: one that finds its task
     /// gone keeps none of the others from theirs.
-    LEASE = "
+    LEASE = concat!("
         WITH clock AS MATERIALIZED (
             SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
         ), asked AS MATERIALIZED (
@@ -62,7 +112,7 @@ statements! {
             UPDATE tasks t SET state = 'running', epoch = t.epoch + 1,
                 tries = jsonb_set(t.tries::jsonb, '{attempts}', to_jsonb((t.tries::jsonb ->> 'attempts')::bigint + 1))::text
             FROM bound JOIN task ON task.worker = bound.id WHERE t.id = task.task
-            RETURNING t.*, task.attempt, task.worker, task.lease_ms, task.at, task.now AS callers_now
+            RETURNING ", columns!(task "t."), ", t.wall_ms, task.attempt, task.worker, task.lease_ms, task.at, task.now AS callers_now
         ), leased AS (
             INSERT INTO leases (attempt, task, job, worker, epoch, deadline, hard_deadline)
             SELECT m.attempt, m.id, m.job, m.worker, m.epoch, coalesce(m.at, clock.now) + least(m.lease_ms, m.wall_ms),
@@ -78,16 +128,15 @@ statements! {
             INSERT INTO journal (tenant, job, kind, state, stage, at)
             SELECT m.tenant, m.job, 'task_started', 'running', job.stage, m.callers_now FROM moved m JOIN job ON job.id = m.job
         )
-        SELECT m.*, task.attempt AS asked, l.deadline, l.hard_deadline, w.tenant AS worker_tenant, task.tenant AS task_tenant, job.trace
+        SELECT ", columns!(task "m."), ", task.attempt AS asked, l.deadline, l.hard_deadline, w.tenant AS worker_tenant, task.tenant AS task_tenant, job.trace
         FROM task LEFT JOIN moved m ON m.attempt = task.attempt LEFT JOIN leased l ON l.attempt = task.attempt
         LEFT JOIN job ON job.id = m.job
-        LEFT JOIN workers w ON w.id = task.worker";
+        LEFT JOIN workers w ON w.id = task.worker");
 
     /// 1 attempt, 2 worker, 3 epoch.
-    LIVE = "
-        SELECT t.*, j.state AS job_state, j.trace, l.deadline, l.hard_deadline
+    LIVE = concat!("SELECT ", columns!(task "t."), ", j.state AS job_state, j.trace, l.deadline, l.hard_deadline
         FROM leases l JOIN tasks t ON t.id = l.task JOIN jobs j ON j.id = l.job
-        WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3";
+        WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3");
 
     /// 1 worker.
     LIVE_OF_WORKER = "SELECT live FROM workers WHERE id = $1";
@@ -154,11 +203,10 @@ statements! {
     // --- the end of an attempt
 
     /// Attempts that are about to end: 1 attempts, 2 workers, 3 epochs.
-    SETTLING = "
-        SELECT j.*, l.attempt, l.worker, l.epoch, l.task, l.deadline, l.hard_deadline,
+    SETTLING = concat!("SELECT ", columns!(job "j."), ", j.version, l.attempt, l.worker, l.epoch, l.task, l.deadline, l.hard_deadline,
             EXISTS (SELECT 1 FROM parts p WHERE p.attempt = l.attempt) AS parted
         FROM unnest($1::text[], $2::text[], $3::bigint[]) AS a (attempt, worker, epoch)
-        JOIN leases l USING (attempt, worker, epoch) JOIN jobs j ON j.id = l.job";
+        JOIN leases l USING (attempt, worker, epoch) JOIN jobs j ON j.id = l.job");
     /// 1 attempts.
     PARTS_OF = "
         SELECT attempt, output, part, size, sha256 FROM parts WHERE attempt = ANY ($1::text[]) ORDER BY attempt, output, part";
@@ -289,18 +337,18 @@ statements! {
     /// 1 tenant, 2 path.
     JOB_AT = "SELECT id FROM jobs WHERE tenant = $1 AND path = $2 AND state NOT IN ('failed', 'canceled')";
     /// 1 tenant, 2 job.
-    JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL";
+    JOB = concat!("SELECT ", columns!(job ""), " FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL");
     /// 1 tenant, 2 job.
-    LOCK_JOB = "SELECT * FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE";
+    LOCK_JOB = concat!("SELECT ", columns!(job ""), " FROM jobs WHERE tenant = $1 AND id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE");
     /// 1 jobs.
-    TASKS = "SELECT * FROM tasks WHERE job = ANY ($1::text[]) ORDER BY job, ordinal";
+    TASKS = concat!("SELECT ", columns!(task ""), " FROM tasks WHERE job = ANY ($1::text[]) ORDER BY job, ordinal");
     /// 1 jobs.
-    OBJECTS = "SELECT * FROM objects WHERE job = ANY ($1::text[]) ORDER BY job, position";
+    OBJECTS = concat!("SELECT ", columns!(object ""), " FROM objects WHERE job = ANY ($1::text[]) ORDER BY job, position");
     /// 1 tenant, 2 before which id, 3 most.
-    JOBS = "SELECT * FROM jobs WHERE tenant = $1 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3";
+    JOBS = concat!("SELECT ", columns!(job ""), " FROM jobs WHERE tenant = $1 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3");
     /// 1 tenant, 2 before which id, 3 most, 4 state.
-    JOBS_IN_STATE = "
-        SELECT * FROM jobs WHERE tenant = $1 AND state = $4 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3";
+    JOBS_IN_STATE = concat!("
+        SELECT ", columns!(job ""), " FROM jobs WHERE tenant = $1 AND state = $4 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3");
     /// 1 job.
     RUNNING = "SELECT count(*) AS n FROM tasks WHERE job = $1 AND state = 'running'";
     /// 1 job, 2 state, 3 finished at, 4 event kind, 5 now. Under the job's lock.
@@ -312,9 +360,9 @@ statements! {
         )
         UPDATE tasks t SET state = 'canceled' FROM job WHERE t.job = job.id AND t.state IN ('ready', 'waiting')";
     /// 1 tenant, 2 after, 3 most.
-    EVENTS = "SELECT * FROM events WHERE tenant = $1 AND seq > $2 AND job IS NOT NULL ORDER BY seq LIMIT $3";
+    EVENTS = concat!("SELECT ", columns!(event ""), " FROM events WHERE tenant = $1 AND seq > $2 AND job IS NOT NULL ORDER BY seq LIMIT $3");
     /// 1 tenant, 2 after, 3 most, 4 job.
-    EVENTS_OF_JOB = "SELECT * FROM events WHERE tenant = $1 AND job = $4 AND seq > $2 ORDER BY seq LIMIT $3";
+    EVENTS_OF_JOB = concat!("SELECT ", columns!(event ""), " FROM events WHERE tenant = $1 AND job = $4 AND seq > $2 ORDER BY seq LIMIT $3");
     /// 1 tenant.
     LAST_EVENT = "SELECT seq FROM chains WHERE tenant = $1";
     /// Jobs by state.
@@ -341,7 +389,7 @@ statements! {
     ANNOUNCE = "
         INSERT INTO uploads (id, tenant, size, name, created_at, touched_at, metadata) VALUES ($1, $2, $3, $4, $5, $5, $6)";
     /// 1 tenant, 2 id.
-    UPLOAD = "SELECT * FROM uploads WHERE tenant = $1 AND id = $2";
+    UPLOAD = concat!("SELECT ", columns!(upload ""), " FROM uploads WHERE tenant = $1 AND id = $2");
     /// 1 id, 2 from, 3 to, 4 now.
     ADVANCE = "UPDATE uploads SET received = $3, touched_at = $4 WHERE id = $1 AND received = $2";
     /// 1 tenant, 2 upload.
@@ -408,7 +456,7 @@ statements! {
     /// Pushes come one after another.
     LOCK_POOLS = "SELECT pg_advisory_xact_lock(7307201)";
     /// 1 name, 2 namespace, 3 account.
-    RIVAL_POOLS = "SELECT * FROM pools WHERE name = $1 OR (namespace = $2 AND account = $3)";
+    RIVAL_POOLS = concat!("SELECT ", columns!(pool ""), " FROM pools WHERE name = $1 OR (namespace = $2 AND account = $3)");
     /// 1 id.
     TENANT_BY_ID = "SELECT id FROM tenants WHERE id = $1";
     /// 1 name, 2 namespace, 3 account, 4 uid, 5 generation, 6 tenant, 7 most workers, 8 closed, 9 policy.
@@ -423,9 +471,9 @@ statements! {
             unsaid AS (DELETE FROM verdicts v USING gone g WHERE v.pool = g.name)
         SELECT name FROM gone";
     /// All.
-    POOLS = "SELECT * FROM pools ORDER BY name";
+    POOLS = concat!("SELECT ", columns!(pool ""), " FROM pools ORDER BY name");
     /// 1 namespace, 2 account.
-    POOL_OF = "SELECT * FROM pools WHERE namespace = $1 AND account = $2";
+    POOL_OF = concat!("SELECT ", columns!(pool ""), " FROM pools WHERE namespace = $1 AND account = $2");
     /// 1 id, 2 name.
     RIVAL_TENANTS = "SELECT id, name, pushed_uid, pushed_generation FROM tenants WHERE id = $1 OR name = $2";
     /// 1 id, 2 weight, 3 limits, 4 uid, 5 generation.
@@ -482,7 +530,7 @@ statements! {
         ON CONFLICT (pool, policy, node) DO UPDATE SET verified = excluded.verified, reason = excluded.reason,
             expires_at = excluded.expires_at";
     /// 1 now.
-    VERDICTS = "SELECT * FROM verdicts WHERE expires_at > $1 ORDER BY pool, node";
+    VERDICTS = concat!("SELECT ", columns!(verdict ""), " FROM verdicts WHERE expires_at > $1 ORDER BY pool, node");
 
     // --- housekeeping
 
@@ -559,7 +607,7 @@ statements! {
         WHERE tenant IN (SELECT w.tenant FROM (SELECT j.tenant FROM journal j ORDER BY j.id LIMIT $1) w)
         ORDER BY tenant FOR NO KEY UPDATE SKIP LOCKED";
     /// 1 tenants, 2 most.
-    JOURNAL = "SELECT * FROM journal WHERE tenant = ANY ($1::text[]) ORDER BY id LIMIT $2";
+    JOURNAL = concat!("SELECT ", columns!(journal ""), " FROM journal WHERE tenant = ANY ($1::text[]) ORDER BY id LIMIT $2");
     /// 1 ids.
     TAKEN = "DELETE FROM journal WHERE id = ANY ($1::bigint[])";
     /// The columns of `events`, one entry for each event.
@@ -581,7 +629,7 @@ statements! {
         UPDATE events SET salt = NULL, job = NULL, kind = NULL, state = NULL, stage = NULL, failure = NULL, at = NULL
         WHERE tenant = $1 AND job = ANY ($2::text[]) RETURNING seq";
     /// 1 tenant, 2 after, 3 most.
-    ENTRIES = "SELECT * FROM events WHERE tenant = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    ENTRIES = concat!("SELECT ", columns!(entry ""), " FROM events WHERE tenant = $1 AND seq > $2 ORDER BY seq LIMIT $3");
     /// All of them.
     HEADS = "SELECT tenant, seq, hash FROM chains WHERE seq > 0 ORDER BY tenant";
 
@@ -626,7 +674,7 @@ statements! {
     /// 1 before.
     FORGET_LOGS = "DELETE FROM attempt_logs WHERE at < $1";
 
-    BANS = "SELECT * FROM decoder_bans ORDER BY name";
+    BANS = concat!("SELECT ", columns!(ban ""), " FROM decoder_bans ORDER BY name");
     /// 1 name, 2 reason, 3 when.
     BAN = "
         INSERT INTO decoder_bans (name, reason, at) VALUES ($1, $2, $3)
@@ -708,6 +756,10 @@ statements! {
             DELETE FROM webhooks w USING tenant WHERE w.tenant = tenant.id RETURNING w.id
         ), messages AS (
             DELETE FROM deliveries d USING hooks WHERE d.webhook = hooks.id
+        ), rules AS (
+            DELETE FROM intake_rules r USING tenant WHERE r.tenant = tenant.id RETURNING r.id
+        ), arrivals AS (
+            DELETE FROM intake_objects o USING rules WHERE o.rule = rules.id
         ), answers AS (
             DELETE FROM idempotency i USING tenant WHERE i.tenant = tenant.id
         )
@@ -749,11 +801,11 @@ statements! {
         INSERT INTO webhooks (id, tenant, url, types, description, cursor, secrets, created_at)
         SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE (SELECT count(*) FROM webhooks WHERE tenant = $2) < $9";
     /// 1 tenant.
-    WEBHOOKS = "SELECT * FROM webhooks WHERE tenant = $1 ORDER BY id";
+    WEBHOOKS = concat!("SELECT ", columns!(webhook ""), " FROM webhooks WHERE tenant = $1 ORDER BY id");
     /// 1 tenant, 2 id.
-    WEBHOOK = "SELECT * FROM webhooks WHERE tenant = $1 AND id = $2";
+    WEBHOOK = concat!("SELECT ", columns!(webhook ""), " FROM webhooks WHERE tenant = $1 AND id = $2");
     /// 1 ids.
-    WEBHOOKS_BY_ID = "SELECT * FROM webhooks WHERE id = ANY ($1::text[])";
+    WEBHOOKS_BY_ID = concat!("SELECT ", columns!(webhook ""), " FROM webhooks WHERE id = ANY ($1::text[])");
     /// 1 tenant, 2 id.
     LOCK_WEBHOOK = "SELECT id FROM webhooks WHERE tenant = $1 AND id = $2 FOR UPDATE";
     /// 1 tenant, 2 id, 3 old, 4 new.
@@ -767,11 +819,10 @@ statements! {
     /// 1 webhook.
     DELETE_WEBHOOK = "DELETE FROM webhooks WHERE id = $1";
     /// 1 most pending, 2 most.
-    WEBHOOKS_BEHIND = "
-        SELECT w.* FROM webhooks w JOIN chains c ON c.tenant = w.tenant
+    WEBHOOKS_BEHIND = concat!("SELECT ", columns!(webhook "w."), " FROM webhooks w JOIN chains c ON c.tenant = w.tenant
         WHERE w.disabled IS NULL AND w.cursor < c.seq
             AND (SELECT count(*) FROM deliveries d WHERE d.webhook = w.id AND d.state = 'pending') < $1
-        ORDER BY w.id LIMIT $2";
+        ORDER BY w.id LIMIT $2");
     /// 1 webhook, 2 from, 3 to, 4 ids, 5 types, 6 jobs, 7 bodies, 8 now.
     FAN_OUT = "
         WITH moved AS (
@@ -784,7 +835,7 @@ statements! {
         SELECT count(*) AS moved FROM moved";
     /// 1 now, 2 until, 3 most, 4 most of each, 5 webhooks that are busy. What another sender claims at the same moment is skipped,
     /// and what it has claimed is not due any more when the row is looked at again.
-    CLAIM_DELIVERIES = "
+    CLAIM_DELIVERIES = concat!("
         WITH due AS (
             SELECT id FROM (
                 SELECT d.id, d.next_at, row_number() OVER (PARTITION BY d.webhook ORDER BY d.next_at, d.id) AS place
@@ -795,7 +846,7 @@ statements! {
             SELECT d.id FROM deliveries d JOIN due USING (id)
             WHERE d.state = 'pending' AND d.next_at <= $1 ORDER BY d.id FOR NO KEY UPDATE OF d SKIP LOCKED
         )
-        UPDATE deliveries d SET attempts = d.attempts + 1, next_at = $2 FROM locked WHERE d.id = locked.id RETURNING d.*";
+        UPDATE deliveries d SET attempts = d.attempts + 1, next_at = $2 FROM locked WHERE d.id = locked.id RETURNING ", columns!(delivery "d."));
     /// 1 id, 2 attempt, 3 state, 4 next at, 5 status, 6 error, 7 ended at, 8 succeeded at, 9 why the webhook is to be disabled. One
     /// that took a later message is not failing.
     END_ATTEMPT = "
@@ -811,17 +862,67 @@ statements! {
         )
         SELECT count(*) AS ended FROM ended";
     /// 1 tenant, 2 webhook, 3 before which id, 4 most.
-    DELIVERIES = "
-        SELECT d.* FROM deliveries d JOIN webhooks w ON w.id = d.webhook AND w.tenant = $1
-        WHERE d.webhook = $2 AND d.id < $3 ORDER BY d.id DESC LIMIT $4";
+    DELIVERIES = concat!("SELECT ", columns!(delivery "d."), " FROM deliveries d JOIN webhooks w ON w.id = d.webhook AND w.tenant = $1
+        WHERE d.webhook = $2 AND d.id < $3 ORDER BY d.id DESC LIMIT $4");
     /// 1 tenant, 2 webhook, 3 id, 4 now. The number of attempts begins anew only where none is under way: its end would count for
     /// the new one.
-    REDELIVER = "
+    REDELIVER = concat!("
         UPDATE deliveries d SET attempts = CASE WHEN d.state = 'pending' THEN d.attempts ELSE 0 END, state = 'pending',
             next_at = CASE WHEN d.state = 'pending' THEN least(d.next_at, $4) ELSE $4 END, ended_at = NULL
-        FROM webhooks w WHERE w.id = d.webhook AND w.tenant = $1 AND w.id = $2 AND d.id = $3 RETURNING d.*";
+        FROM webhooks w WHERE w.id = d.webhook AND w.tenant = $1 AND w.id = $2 AND d.id = $3 RETURNING ", columns!(delivery "d."));
     /// 1 before.
     FORGET_DELIVERIES = "DELETE FROM deliveries WHERE state <> 'pending' AND ended_at < $1";
+
+    // --- the intake
+
+    /// 1 tenant, 2 rule, 3 bucket, 4 object, 5 version, 6 modified, 7 sequencer.
+    IS_NEW = "
+        SELECT EXISTS (
+            SELECT 1 FROM intake_objects o WHERE o.rule = r.id AND o.bucket = $3 AND o.object = $4
+                AND (o.version = $5 OR o.modified > $6 OR (o.modified = $6 AND o.sequencer > $7))
+        ) AS known
+        FROM intake_rules r WHERE r.tenant = $1 AND r.id = $2";
+    /// 1 rule, 2 bucket, 3 object, 4 version, 5 modified, 6 sequencer, 7 job, 8 now.
+    KEEP_ARRIVAL = "
+        INSERT INTO intake_objects (rule, bucket, object, version, modified, sequencer, job, noted_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    /// 1 rule, 2 what, 3 key, 4 now.
+    NOTE_TROUBLE = "UPDATE intake_rules SET problem = $2, problem_key = $3, problem_at = $4 WHERE id = $1";
+    /// 1 id, 2 tenant, 3 prefix, 4 suffix, 5 job, 6 poll seconds, 7 existing, 8 now, 9 next look, 10 most.
+    ADD_RULE = "
+        INSERT INTO intake_rules (id, tenant, prefix, suffix, job, poll_seconds, existing, created_at, next_look_at)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE (SELECT count(*) FROM intake_rules WHERE tenant = $2) < $10";
+    /// 1 tenant.
+    RULES = concat!("SELECT ", columns!(rule ""), " FROM intake_rules WHERE tenant = $1 ORDER BY id");
+    /// 1 id.
+    TENANT_OF_RULE = "SELECT tenant FROM intake_rules WHERE id = $1";
+    /// 1 tenant, 2 id.
+    DELETE_RULE = "DELETE FROM intake_rules WHERE tenant = $1 AND id = $2";
+    /// 1 rule.
+    DELETE_ARRIVALS = "DELETE FROM intake_objects WHERE rule = $1";
+    /// 1 rule.
+    DELETE_REFUSED = "DELETE FROM intake_objects WHERE rule = $1 AND job IS NULL";
+    /// 1 tenant, 2 id, 3 now.
+    LOOK_AGAIN = "
+        UPDATE intake_rules SET cursor = '', next_look_at = $3, problem = NULL, problem_key = NULL, problem_at = NULL
+        WHERE tenant = $1 AND id = $2";
+    /// 1 rule, 2 bucket, 3 object, 4 sequencer.
+    HEARD = "
+        SELECT 1 AS heard FROM intake_objects WHERE rule = $1 AND bucket = $2 AND object = $3 AND sequencer = $4 LIMIT 1";
+    /// 1 rule, 2 bucket, 3 objects.
+    KNOWN_OBJECTS = "
+        SELECT object, version FROM intake_objects WHERE rule = $1 AND bucket = $2 AND object = ANY ($3::text[])";
+    /// 1 now, 2 most.
+    RULES_TO_LOOK = concat!("SELECT ", columns!(rule ""), " FROM intake_rules WHERE next_look_at <= $1 ORDER BY next_look_at, id LIMIT $2");
+    /// 1 rule, 2 from, 3 to, 4 next look, 5 what went wrong, 6 now.
+    LOOKED = "
+        UPDATE intake_rules SET cursor = $3, next_look_at = $4,
+            looked_at = CASE WHEN $3 = '' AND $5::text IS NULL THEN $6 ELSE looked_at END,
+            problem_key = CASE WHEN $5::text IS NULL THEN problem_key END,
+            problem_at = CASE WHEN $5::text IS NULL THEN problem_at ELSE $6 END, problem = coalesce($5::text, problem)
+        WHERE id = $1 AND cursor = $2";
+    /// 1 noted before, 2 modified before.
+    FORGET_ARRIVALS = "DELETE FROM intake_objects WHERE noted_at < $1 AND modified < $2";
 
     /// The time.
     TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now";

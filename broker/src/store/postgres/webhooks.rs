@@ -2,9 +2,11 @@
 
 use super::{PostgresStore, sql, uploads};
 use crate::model::Time;
-use crate::store::StoreError;
 use crate::store::row::{self, Cells, json, signed};
-use crate::store::webhooks::{AttemptEnd, DeliveryRecord, NewDelivery, Salt, WebhookRecord, Webhooks};
+use crate::store::webhooks::{
+    AttemptEnd, DeliveryRecord, NewDelivery, Rotation, Tell, WebhookRecord, Webhooks,
+};
+use crate::store::{Idempotency, Once, StoreError};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{MessageId, TenantId, WebhookId};
 use mpegflow_protocol::webhook::DeliveryState;
@@ -12,9 +14,18 @@ use std::collections::HashMap;
 
 #[async_trait]
 impl Webhooks for PostgresStore {
-    async fn add_webhook(&self, new: &WebhookRecord, most: u32) -> Result<bool, StoreError> {
-        // The tenant's lock makes the count exact.
+    async fn add_webhook(
+        &self,
+        new: &WebhookRecord,
+        most: u32,
+        once: Option<&Idempotency>,
+        answer: &[u8],
+    ) -> Result<Once<bool>, StoreError> {
+        // The tenant's lock makes the count exact and lets a repetition wait for the first.
         let mut conn = uploads::lock_tenant(self, new.tenant).await?;
+        if let Some(seen) = uploads::seen(self, &mut conn, new.tenant, once).await? {
+            return Ok(seen);
+        }
         let added = self
             .sql(sql::ADD_WEBHOOK)
             .bind(new.id.to_string())
@@ -28,8 +39,12 @@ impl Webhooks for PostgresStore {
             .bind(i64::from(most))
             .execute(&mut *conn)
             .await?;
+        if added.rows_affected() == 0 {
+            return Ok(Once::Done(false));
+        }
+        uploads::keep(self, &mut conn, new.tenant, once, answer, new.created_at).await?;
         conn.done().await?;
-        Ok(added.rows_affected() == 1)
+        Ok(Once::Done(true))
     }
 
     async fn webhooks(&self, tenant: TenantId) -> Result<Vec<WebhookRecord>, StoreError> {
@@ -51,16 +66,42 @@ impl Webhooks for PostgresStore {
         &self,
         tenant: TenantId,
         id: WebhookId,
-        old: &[Salt],
-        new: &[Salt],
-    ) -> Result<bool, StoreError> {
+        rotation: &Rotation<'_>,
+        once: Option<&Idempotency>,
+    ) -> Result<Once<bool>, StoreError> {
+        let mut conn = uploads::lock_tenant(self, tenant).await?;
+        if let Some(seen) = uploads::seen(self, &mut conn, tenant, once).await? {
+            return Ok(seen);
+        }
         let query = self.sql(sql::SET_SALTS).bind(tenant.to_string()).bind(id.to_string());
-        Ok(self.change(query.bind(json(&old)).bind(json(&new))).await? == 1)
+        let query = query.bind(json(&rotation.old)).bind(json(&rotation.new));
+        if query.execute(&mut *conn).await?.rows_affected() == 0 {
+            return Ok(Once::Done(false));
+        }
+        uploads::keep(self, &mut conn, tenant, once, rotation.answer, rotation.now).await?;
+        conn.done().await?;
+        Ok(Once::Done(true))
     }
 
-    async fn enable_webhook(&self, tenant: TenantId, id: WebhookId, cursor: u64) -> Result<bool, StoreError> {
+    async fn enable_webhook(
+        &self,
+        tenant: TenantId,
+        id: WebhookId,
+        cursor: u64,
+        once: Option<&Idempotency>,
+        now: Time,
+    ) -> Result<Once<bool>, StoreError> {
+        let mut conn = uploads::lock_tenant(self, tenant).await?;
+        if let Some(seen) = uploads::seen(self, &mut conn, tenant, once).await? {
+            return Ok(seen);
+        }
         let query = self.sql(sql::ENABLE_WEBHOOK).bind(tenant.to_string()).bind(id.to_string());
-        Ok(self.change(query.bind(signed(cursor))).await? == 1)
+        if query.bind(signed(cursor)).execute(&mut *conn).await?.rows_affected() == 0 {
+            return Ok(Once::Done(false));
+        }
+        uploads::keep(self, &mut conn, tenant, once, b"", now).await?;
+        conn.done().await?;
+        Ok(Once::Done(true))
     }
 
     async fn delete_webhook(&self, tenant: TenantId, id: WebhookId) -> Result<bool, StoreError> {
@@ -193,9 +234,13 @@ impl Webhooks for PostgresStore {
         tenant: TenantId,
         webhook: WebhookId,
         id: MessageId,
+        once: Option<(&Idempotency, Tell<'_>)>,
         now: Time,
-    ) -> Result<Option<DeliveryRecord>, StoreError> {
-        let mut conn = self.conn().await?;
+    ) -> Result<Once<Option<DeliveryRecord>>, StoreError> {
+        let mut conn = uploads::lock_tenant(self, tenant).await?;
+        if let Some(seen) = uploads::seen(self, &mut conn, tenant, once.map(|(once, _)| once)).await? {
+            return Ok(seen);
+        }
         let row = self
             .sql(sql::REDELIVER)
             .bind(tenant.to_string())
@@ -204,8 +249,12 @@ impl Webhooks for PostgresStore {
             .bind(now.0)
             .fetch_optional(&mut *conn)
             .await?;
+        let again = row.as_ref().map(row::delivery).transpose()?;
+        if let (Some(again), Some((once, tell))) = (&again, once) {
+            uploads::keep(self, &mut conn, tenant, Some(once), &tell(again), now).await?;
+        }
         conn.done().await?;
-        row.as_ref().map(row::delivery).transpose()
+        Ok(Once::Done(again))
     }
 
     async fn forget_deliveries(&self, before: Time) -> Result<u64, StoreError> {

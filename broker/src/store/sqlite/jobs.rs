@@ -1,6 +1,6 @@
 //! Jobs and events.
 
-use super::{SqliteStore, Tx, uploads};
+use super::{SqliteStore, Tx, intake, uploads};
 use crate::model::{JobRecord, JobView, NewTask, Stage, StoredEvent, TaskRecord, Time, Tries};
 use crate::state;
 use crate::store::row::{self, Cells, json, kind, ordinal, plan_json, signed, word};
@@ -33,6 +33,13 @@ pub(super) async fn submit(
     let mut tx = store.write().await?;
     if let Some(seen) = uploads::seen(&mut tx, new.tenant, once).await? {
         return Ok(seen);
+    }
+    if let Some(arrival) = &new.arrival {
+        match intake::is_new(&mut tx, new.tenant, arrival).await? {
+            None => return Ok(Once::Done(Submitted::NoRule)),
+            Some(false) => return Ok(Once::Done(Submitted::Known)),
+            Some(true) => {}
+        }
     }
     let size = match new.object_size {
         Some(size) => {
@@ -91,6 +98,9 @@ pub(super) async fn submit(
     add_task(&mut tx, new.task_id, new.id, new.tenant, &new.pool, &new.task, new.spec.priority, now).await?;
     add_event(&mut tx, new.tenant, new.id, EventKind::Created, JobState::Queued, Stage::default(), None, now)
         .await?;
+    if let Some(arrival) = &new.arrival {
+        intake::keep(&mut tx, arrival, Some(new.id), now).await?;
+    }
     uploads::keep(&mut tx, new.tenant, once, &new.answer, now).await?;
     tx.commit().await?;
     Ok(Once::Done(Submitted::Created))

@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod identity;
+mod intake;
 mod jobs;
 mod operations;
 mod retention;
@@ -23,6 +24,7 @@ use crate::store::{
 use async_trait::async_trait;
 use mpegflow_protocol::api::JobState;
 use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TenantId, UploadId, WorkerId};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use std::path::Path;
@@ -30,6 +32,15 @@ use std::time::Duration;
 
 const READERS: u32 = 4;
 const BUSY: Duration = Duration::from_secs(10);
+
+/// A later version of the program has used the file. Nobody else is on it, so that there is no other version to get along with.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the file has version {found} of the schema, which this program does not know: use the program that wrote it, or a later one"
+)]
+struct Newer {
+    found: i64,
+}
 
 /// A store in one SQLite file.
 #[derive(Debug, Clone)]
@@ -70,7 +81,10 @@ impl SqliteStore {
             .max_lifetime(None)
             .connect_with(options.clone())
             .await?;
-        sqlx::migrate!("./migrations").run(&writer).await.map_err(|e| StoreError::Migrate(Box::new(e)))?;
+        sqlx::migrate!("./migrations").run(&writer).await.map_err(|e| match e {
+            MigrateError::VersionMissing(found) => StoreError::Migrate(Box::new(Newer { found })),
+            e => StoreError::Migrate(Box::new(e)),
+        })?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY)

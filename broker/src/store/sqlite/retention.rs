@@ -157,6 +157,8 @@ impl Retention for SqliteStore {
             "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?2), label = '' WHERE tenant = ?1",
             "DELETE FROM deliveries WHERE ?2 > 0 AND webhook IN (SELECT id FROM webhooks WHERE tenant = ?1)",
             "DELETE FROM webhooks WHERE tenant = ?1 AND ?2 > 0",
+            "DELETE FROM intake_objects WHERE ?2 > 0 AND rule IN (SELECT id FROM intake_rules WHERE tenant = ?1)",
+            "DELETE FROM intake_rules WHERE tenant = ?1 AND ?2 > 0",
             "DELETE FROM idempotency WHERE tenant = ?1 AND ?2 > 0",
         ] {
             sqlx::query(statement).bind(tenant.to_string()).bind(now.0).execute(&mut *tx).await?;

@@ -1,17 +1,29 @@
 //! Webhooks and the messages to them.
 
-use super::SqliteStore;
+use super::{SqliteStore, uploads};
 use crate::model::Time;
-use crate::store::StoreError;
 use crate::store::row::{self, Cells, json, signed};
-use crate::store::webhooks::{AttemptEnd, DeliveryRecord, NewDelivery, Salt, WebhookRecord, Webhooks};
+use crate::store::webhooks::{
+    AttemptEnd, DeliveryRecord, NewDelivery, Rotation, Tell, WebhookRecord, Webhooks,
+};
+use crate::store::{Idempotency, Once, StoreError};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{MessageId, TenantId, WebhookId};
 use mpegflow_protocol::webhook::DeliveryState;
 
 #[async_trait]
 impl Webhooks for SqliteStore {
-    async fn add_webhook(&self, new: &WebhookRecord, most: u32) -> Result<bool, StoreError> {
+    async fn add_webhook(
+        &self,
+        new: &WebhookRecord,
+        most: u32,
+        once: Option<&Idempotency>,
+        answer: &[u8],
+    ) -> Result<Once<bool>, StoreError> {
+        let mut tx = self.write().await?;
+        if let Some(seen) = uploads::seen(&mut tx, new.tenant, once).await? {
+            return Ok(seen);
+        }
         let added = sqlx::query(
             "INSERT INTO webhooks (id, tenant, url, types, description, cursor, secrets, created_at)
              SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE (SELECT count(*) FROM webhooks WHERE tenant = ?2) < ?9",
@@ -25,9 +37,14 @@ impl Webhooks for SqliteStore {
         .bind(json(&new.salts))
         .bind(new.created_at.0)
         .bind(most)
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await?;
-        Ok(added.rows_affected() == 1)
+        if added.rows_affected() == 0 {
+            return Ok(Once::Done(false));
+        }
+        uploads::keep(&mut tx, new.tenant, once, answer, new.created_at).await?;
+        tx.commit().await?;
+        Ok(Once::Done(true))
     }
 
     async fn webhooks(&self, tenant: TenantId) -> Result<Vec<WebhookRecord>, StoreError> {
@@ -51,20 +68,40 @@ impl Webhooks for SqliteStore {
         &self,
         tenant: TenantId,
         id: WebhookId,
-        old: &[Salt],
-        new: &[Salt],
-    ) -> Result<bool, StoreError> {
+        rotation: &Rotation<'_>,
+        once: Option<&Idempotency>,
+    ) -> Result<Once<bool>, StoreError> {
+        let mut tx = self.write().await?;
+        if let Some(seen) = uploads::seen(&mut tx, tenant, once).await? {
+            return Ok(seen);
+        }
         let done = sqlx::query("UPDATE webhooks SET secrets = ? WHERE tenant = ? AND id = ? AND secrets = ?")
-            .bind(json(&new))
+            .bind(json(&rotation.new))
             .bind(tenant.to_string())
             .bind(id.to_string())
-            .bind(json(&old))
-            .execute(&self.writer)
+            .bind(json(&rotation.old))
+            .execute(&mut *tx)
             .await?;
-        Ok(done.rows_affected() == 1)
+        if done.rows_affected() == 0 {
+            return Ok(Once::Done(false));
+        }
+        uploads::keep(&mut tx, tenant, once, rotation.answer, rotation.now).await?;
+        tx.commit().await?;
+        Ok(Once::Done(true))
     }
 
-    async fn enable_webhook(&self, tenant: TenantId, id: WebhookId, cursor: u64) -> Result<bool, StoreError> {
+    async fn enable_webhook(
+        &self,
+        tenant: TenantId,
+        id: WebhookId,
+        cursor: u64,
+        once: Option<&Idempotency>,
+        now: Time,
+    ) -> Result<Once<bool>, StoreError> {
+        let mut tx = self.write().await?;
+        if let Some(seen) = uploads::seen(&mut tx, tenant, once).await? {
+            return Ok(seen);
+        }
         let done = sqlx::query(
             "UPDATE webhooks SET cursor = CASE WHEN disabled IS NULL THEN cursor ELSE max(cursor, ?) END, disabled = NULL
              WHERE tenant = ? AND id = ?",
@@ -72,9 +109,14 @@ impl Webhooks for SqliteStore {
         .bind(signed(cursor))
         .bind(tenant.to_string())
         .bind(id.to_string())
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await?;
-        Ok(done.rows_affected() == 1)
+        if done.rows_affected() == 0 {
+            return Ok(Once::Done(false));
+        }
+        uploads::keep(&mut tx, tenant, once, b"", now).await?;
+        tx.commit().await?;
+        Ok(Once::Done(true))
     }
 
     async fn delete_webhook(&self, tenant: TenantId, id: WebhookId) -> Result<bool, StoreError> {
@@ -261,8 +303,13 @@ impl Webhooks for SqliteStore {
         tenant: TenantId,
         webhook: WebhookId,
         id: MessageId,
+        once: Option<(&Idempotency, Tell<'_>)>,
         now: Time,
-    ) -> Result<Option<DeliveryRecord>, StoreError> {
+    ) -> Result<Once<Option<DeliveryRecord>>, StoreError> {
+        let mut tx = self.write().await?;
+        if let Some(seen) = uploads::seen(&mut tx, tenant, once.map(|(once, _)| once)).await? {
+            return Ok(seen);
+        }
         // The number of attempts begins anew only where none is under way: its end would count for the new one.
         let row = sqlx::query(
             "UPDATE deliveries SET attempts = CASE WHEN state = 'pending' THEN attempts ELSE 0 END, state = 'pending',
@@ -273,9 +320,14 @@ impl Webhooks for SqliteStore {
         .bind(webhook.to_string())
         .bind(id.to_string())
         .bind(now.0)
-        .fetch_optional(&self.writer)
+        .fetch_optional(&mut *tx)
         .await?;
-        row.as_ref().map(row::delivery).transpose()
+        let again = row.as_ref().map(row::delivery).transpose()?;
+        if let (Some(again), Some((once, tell))) = (&again, once) {
+            uploads::keep(&mut tx, tenant, Some(once), &tell(again), now).await?;
+        }
+        tx.commit().await?;
+        Ok(Once::Done(again))
     }
 
     async fn forget_deliveries(&self, before: Time) -> Result<u64, StoreError> {
