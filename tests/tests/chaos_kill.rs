@@ -69,6 +69,48 @@ fn a_killed_worker_takes_its_codec_along_and_is_replaced() {
     assert_ne!(serve.running("mpegflow-worker"), [worker]);
 }
 
+/// The process that started this one.
+fn parent(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_paused_worker_that_wakes_after_its_lease_ended_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = Serve::start(&folder.path().join("data"), 0, &["--workers", "2"]);
+    let id = serve.client.submit(&media::clip(20, 1280, 720), &[]);
+    let codec = codec_of(&serve, &id, "encode");
+    let worker = parent(codec);
+    for pid in [worker, codec] {
+        signal_pid(pid, "STOP");
+    }
+    // Another takes over once the lease has ended, and finishes the job.
+    let before = finished_once(&serve, &id, folder.path());
+    let encode = task(&before, "encode");
+    assert_eq!(
+        (&encode["attempts"], &encode["last_failure"]["code"]),
+        (&2.into(), &"worker_lost".into()),
+        "{encode}"
+    );
+    assert!(alive(worker) && alive(codec), "they are still there, and stand still");
+    for pid in [codec, worker] {
+        signal_pid(pid, "CONT");
+    }
+    // It goes on with what it had, is told that its lease is over, and ends its codec.
+    until("the end of the codec", SOON, || (!alive(codec)).then_some(()));
+    let other = serve.client.submit(&media::clip(2, 320, 240), &[]);
+    finished_once(&serve, &other, folder.path());
+    assert_eq!(serve.client.job(&id), before);
+    let out = folder.path().join("again");
+    let output = run(serve.client.command().args(["download", &id, "--out", out.to_str().unwrap()]), SOON);
+    assert!(output.status.success(), "{}", text(&output));
+    for name in files(&out) {
+        let both = [&out, &folder.path().join(&id)].map(|dir| std::fs::read(dir.join(&name)).unwrap());
+        assert!(both[0] == both[1], "{name} has changed");
+    }
+}
+
 #[test]
 fn a_killed_broker_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();

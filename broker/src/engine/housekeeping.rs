@@ -4,9 +4,10 @@ use super::{CallError, Engine};
 use crate::model::{Time, UploadRecord};
 use crate::state::Ending;
 use crate::store::{Garbage, LeaseIs, StoreError};
+use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::ids::{AttemptId, TenantId, UploadId};
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An unfinished upload that nothing was added to for this long is deleted.
 const IDLE_UPLOAD: Duration = Duration::from_secs(24 * 3600);
@@ -29,6 +30,13 @@ const GARBAGE: u32 = 1_000;
 /// Tenants that a sweep leaves out at most before it gives up until the next.
 const MOST_LEFT_OUT: usize = 1_000;
 
+/// Why an attempt ends whose lease nobody could renew.
+fn we_were_away() -> Failure {
+    let why =
+        "The broker or its database was away for longer than a worker's lease, so the task is done again.";
+    Failure::new(FailureCode::BrokerError, why)
+}
+
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -47,8 +55,13 @@ impl Engine {
     /// The store failed.
     pub async fn expire(&self) -> Result<u64, StoreError> {
         let mut ended = 0_u64;
-        for expired in self.store.expired(self.now()).await? {
-            let ending = Ending::Lost { overdue: expired.overdue };
+        let all = self.store.expired(self.now()).await?;
+        let away = self.outages.looked(Instant::now(), Duration::from_millis(self.lease_ms));
+        for expired in all {
+            let ending = match expired.overdue {
+                false if away => Ending::Failed { failure: we_were_away(), evidence: None },
+                overdue => Ending::Lost { overdue },
+            };
             match self.settle(&expired.claim, None, LeaseIs::RunOut, &ending).await {
                 Ok(_) => ended = ended.saturating_add(1),
                 // Renewed or ended meanwhile.

@@ -13,6 +13,7 @@ mod limits;
 mod live;
 mod logs;
 mod meters;
+mod outage;
 mod pins;
 mod presence;
 mod rate;
@@ -159,6 +160,7 @@ pub struct Engine {
     lease_ms: u64,
     quotas: Quotas,
     live: LiveMap,
+    outages: outage::Outages,
     writing: writing::Writing,
     bans: bans::Known,
     draining: CancellationToken,
@@ -201,6 +203,7 @@ impl Engine {
             lease_ms: u64::try_from(parts.lease.as_millis()).unwrap_or(u64::MAX),
             quotas: parts.quotas,
             live: LiveMap::default(),
+            outages: outage::Outages::default(),
             bans: bans::Known::default(),
             writing: writing::Writing::default(),
             draining: CancellationToken::new(),

@@ -112,13 +112,34 @@ impl Client {
         path: &str,
         body: impl Into<Bytes>,
     ) -> hyper::Response<hyper::body::Incoming> {
+        self.http.request(self.request(method, path, body)).await.unwrap()
+    }
+
+    fn request(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
         let mut request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
             .uri(format!("{}{path}", self.base));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        self.http.request(request.body(Full::new(body.into())).unwrap()).await.unwrap()
+        request.body(Full::new(body.into())).unwrap()
+    }
+
+    /// The same where the way there or the server may fail: the answer, if a whole one came within the time.
+    pub async fn try_call(
+        &self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+        within: Duration,
+    ) -> Option<Answer> {
+        let request = self.http.request(self.request(method, path, body));
+        let answer = async {
+            let (head, body) = request.await.ok()?.into_parts();
+            let body = body.collect().await.ok()?.to_bytes();
+            Some(Answer { status: head.status, headers: head.headers, body })
+        };
+        tokio::time::timeout(within, answer).await.ok()?
     }
 
     pub async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {

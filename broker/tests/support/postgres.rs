@@ -20,7 +20,8 @@ pub struct Server {
     dir: tempfile::TempDir,
     port: u16,
     account: Option<(u32, u32)>,
-    guard: Child,
+    settings: Vec<String>,
+    guard: Mutex<Option<Child>>,
     databases: AtomicU32,
 }
 
@@ -39,7 +40,11 @@ impl Server {
 
     /// A server of one's own, with more settings.
     pub fn start(settings: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), settings)
+    }
+
+    /// The same, in a folder that a test has prepared.
+    pub fn start_in(dir: tempfile::TempDir, settings: &[&str]) -> Self {
         let account = account();
         if let Some((uid, gid)) = account {
             std::os::unix::fs::chown(dir.path(), Some(uid), Some(gid)).unwrap();
@@ -58,28 +63,54 @@ impl Server {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         // Another process may take the free port in between; nothing of ours does.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let guard = serve(dir.path(), port, account, settings);
-        let server = Self { dir, port, account, guard, databases: AtomicU32::new(0) };
+        let settings = settings.iter().map(|s| (*s).to_owned()).collect();
+        let guard = Mutex::new(None);
+        let server = Self { dir, port, account, settings, guard, databases: AtomicU32::new(0) };
+        server.spawn();
         server.wait();
         server
     }
 
     fn wait(&self) {
         for _ in 0..600 {
-            let ready = Command::new(binary("pg_isready"))
-                .arg("-q")
-                .arg("-h")
-                .arg(self.dir.path())
-                .args(["-p", &self.port.to_string()])
-                .status()
-                .unwrap();
-            if ready.success() {
+            if self.answers() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         panic!("the server did not start within 30 s:\n{log}");
+    }
+
+    /// Whether it takes connections.
+    pub fn answers(&self) -> bool {
+        let mut ask = Command::new(binary("pg_isready"));
+        ask.args(["-q", "-t", "1", "-p", &self.port.to_string()]).arg("-h").arg(self.dir.path());
+        ask.status().unwrap().success()
+    }
+
+    /// Starts it, where it does not run; it recovers what a crash left. Who wants to know when it answers asks.
+    pub fn spawn(&self) {
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        if guard.as_ref().and_then(postmaster).is_none() {
+            if let Some(mut guard) = guard.take() {
+                drop(guard.stdin.take());
+                let _ = guard.wait();
+            }
+            *guard = Some(serve(self.dir.path(), self.port, self.account, &self.settings));
+        }
+    }
+
+    /// SIGKILL for the postmaster; its children notice and end.
+    pub fn kill(&self) {
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut guard) = guard.take() {
+            if let Some(pid) = postmaster(&guard) {
+                let _ = Command::new("kill").arg("-KILL").arg(pid.to_string()).status();
+            }
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+        }
     }
 
     /// The folder of its socket, and of whatever a test puts beside it.
@@ -91,10 +122,20 @@ impl Server {
         self.port
     }
 
-    /// The postmaster, for tests that pause or kill it.
-    pub fn pid(&self) -> u32 {
-        let file = std::fs::read_to_string(self.dir.path().join("data/postmaster.pid")).unwrap();
-        file.lines().next().unwrap().parse().unwrap()
+    /// The postmaster, where it runs, for tests that pause it.
+    pub fn pid(&self) -> Option<u32> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(postmaster)
+    }
+
+    /// A signal for every process that it consists of.
+    pub fn signal(&self, name: &str) {
+        let Some(pid) = self.pid() else { return };
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for pid in std::iter::once(pid.to_string()).chain(children.split_whitespace().map(str::to_owned)) {
+            // One of them may just have ended.
+            let _ = Command::new("kill").arg(format!("-{name}")).arg(pid).stderr(Stdio::null()).status();
+        }
     }
 
     /// Puts a file where the server can read it, and nobody else.
@@ -130,12 +171,23 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // The guard hears that its input ends, ends the server, and then itself.
-        drop(self.guard.stdin.take());
-        let _ = self.guard.wait();
+        if let Some(guard) = self.guard.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+        }
     }
 }
 
-fn serve(dir: &Path, port: u16, account: Option<(u32, u32)>, settings: &[&str]) -> Child {
+/// The guard's only child, where it is alive.
+fn postmaster(guard: &Child) -> Option<u32> {
+    let shell = guard.id();
+    let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).ok()?;
+    let pid = children.split_whitespace().next()?.parse().ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    (!stat.rsplit(')').next()?.trim_start().starts_with('Z')).then_some(pid)
+}
+
+fn serve(dir: &Path, port: u16, account: Option<(u32, u32)>, settings: &[String]) -> Child {
     let mut server = as_account(account, &binary("postgres"));
     server.arg("-D").arg(dir.join("data")).arg("-k").arg(dir).args(["-p", &port.to_string()]);
     for setting in ["listen_addresses=127.0.0.1", "shared_buffers=64MB", "max_connections=200", "jit=off"] {
@@ -147,7 +199,7 @@ fn serve(dir: &Path, port: u16, account: Option<(u32, u32)>, settings: &[&str]) 
 
 /// Starts a program behind a shell that ends it with a signal when our end of a pipe closes: also when the tests are killed.
 fn guarded(program: &Command, log: &Path, signal: &str) -> Child {
-    let log = std::fs::File::create(log).unwrap();
+    let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
     Command::new("sh")
         .args(["-c", r#"signal=$1; shift; "$@" & p=$!; read -r _; kill -"$signal" "$p"; wait "$p""#])
         .args(["sh", signal])
@@ -249,7 +301,11 @@ pub struct Database {
 
 /// An empty database on the shared server.
 pub async fn database() -> Database {
-    let server = Server::shared();
+    database_on(Server::shared()).await
+}
+
+/// An empty database on a server of one's own.
+pub async fn database_on(server: Arc<Server>) -> Database {
     let name = format!("test_{}", server.databases.fetch_add(1, Ordering::Relaxed));
     server.execute("postgres", &format!("CREATE DATABASE {name}")).await;
     Database { name, server }

@@ -79,7 +79,11 @@ impl Server {
     }
 
     fn start_as(kind: Kind, tls: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), kind, tls)
+    }
+
+    /// The same, in a folder that a test has prepared.
+    pub fn start_in(dir: tempfile::TempDir, kind: Kind, tls: bool) -> Self {
         // A bucket is a folder, to both of them.
         for bucket in [BUCKET, OWN] {
             std::fs::create_dir_all(dir.path().join("data").join(bucket)).unwrap();
@@ -171,7 +175,7 @@ impl Server {
         matches!(asked.join().unwrap(), Ok(Ok(())))
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 

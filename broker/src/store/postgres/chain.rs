@@ -2,6 +2,7 @@
 //! the path of the moves that wrote them; whoever reads a tenant's events sequences first what is waiting.
 
 use super::conn::Conn;
+use super::query::Query;
 use super::{PostgresStore, partitions, sql};
 use crate::audit::chain::{self, Content, Entry, Head};
 use crate::audit::checkpoint::TenantHead;
@@ -81,8 +82,6 @@ struct Locked {
     now: i64,
 }
 
-type Query<'a> = sqlx::query::Query<'a, sqlx::Postgres, sqlx::postgres::PgArguments>;
-
 async fn lock_heads(query: Query<'_>, conn: &mut Conn) -> Result<BTreeMap<TenantId, Locked>, StoreError> {
     let rows = query.fetch_all(&mut **conn).await?;
     rows.iter()
@@ -161,7 +160,7 @@ pub(super) async fn erase(store: &PostgresStore, tenant: TenantId, at: i64) -> R
     let through = locked.head.seq;
     let record = chain::append(tenant, &mut locked.head, locked.now, chain::erasure(salt()?, through, at));
     let query = store.sql(sql::ERASE).bind(tenant.to_string()).bind(signed(through)).bind(chain::ERASED);
-    let erased = query.execute(&mut *conn).await?.rows_affected();
+    let erased = query.patient().execute(&mut *conn).await?.rows_affected();
     write(store, &mut conn, &[(tenant, record)], &heads).await?;
     conn.done().await?;
     Ok(erased)
@@ -181,7 +180,13 @@ pub(super) async fn erase_jobs(
     let mut conn = store.begin().await?;
     let mut heads = lock_heads(store.sql(sql::LOCK_HEAD).bind(tenant.to_string()), &mut conn).await?;
     let Some(locked) = heads.get_mut(&tenant) else { return Ok(0) };
-    let rows = store.sql(sql::ERASE_JOBS).bind(tenant.to_string()).bind(jobs).fetch_all(&mut *conn).await?;
+    let rows = store
+        .sql(sql::ERASE_JOBS)
+        .patient()
+        .bind(tenant.to_string())
+        .bind(jobs)
+        .fetch_all(&mut *conn)
+        .await?;
     let mut erased =
         rows.iter().map(|row| Cells::of("events", row).number("seq")).collect::<Result<Vec<_>, _>>()?;
     if erased.is_empty() {

@@ -4,13 +4,13 @@
 //! The pool asks the server about every connection that comes back to it, which would double the round trips of single statements.
 //! So one that ended its statement well is kept here for the next call, and goes back to the pool only once it lies idle.
 
+use super::query::{ANSWER, Query, answered};
 use super::together::MOST;
 use super::url::{DatabaseUrl, UrlError};
 use crate::store::StoreError;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgPoolOptions};
-use sqlx::query::Query;
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -123,30 +123,30 @@ impl Connector {
     }
 
     /// A statement. Through a pooler it is not kept prepared: the next transaction may run on another server's session.
-    pub(super) fn sql<'a>(&self, sql: &'static str) -> Query<'a, Postgres, PgArguments> {
-        sqlx::query(sql).persistent(!self.pooler)
+    pub(super) fn sql<'a>(&self, sql: &'static str) -> Query<'a> {
+        Query::new(sql, !self.pooler)
     }
 
     /// A connection for one statement, or for reads of no common moment.
     pub(super) async fn conn(self: &Arc<Self>) -> Result<Conn, StoreError> {
         // Between parsing a statement and executing it a pooler may switch servers, except within a transaction.
-        if self.pooler { self.begin().await } else { Ok(Conn::Plain(self.acquire().await?)) }
+        if self.pooler { self.begin().await } else { Ok(Conn::new(self.acquire().await?, false)) }
     }
 
     /// A connection within a transaction.
     pub(super) async fn begin(self: &Arc<Self>) -> Result<Conn, StoreError> {
-        self.transaction(None).await
+        self.transaction("BEGIN").await
     }
 
     /// A connection within a transaction that sees one moment and writes nothing.
     pub(super) async fn snapshot(self: &Arc<Self>) -> Result<Conn, StoreError> {
-        let begin = sqlx::SqlSafeStr::into_sql_str("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-        self.transaction(Some(begin)).await
+        self.transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
     }
 
-    async fn transaction(self: &Arc<Self>, begin: Option<sqlx::SqlStr>) -> Result<Conn, StoreError> {
-        let Held { spare, permit, .. } = self.acquire().await?;
-        Ok(Conn::Transaction(Transaction::begin(spare.conn, begin).await?, permit))
+    async fn transaction(self: &Arc<Self>, begin: &'static str) -> Result<Conn, StoreError> {
+        let mut conn = Conn::new(self.acquire().await?, true);
+        answered(ANSWER, conn.execute(begin)).await?;
+        Ok(conn)
     }
 
     async fn acquire(self: &Arc<Self>) -> Result<Held, StoreError> {
@@ -159,7 +159,7 @@ impl Connector {
                 Spare { conn: self.pooled().await?, out: now, used: now }
             }
         };
-        Ok(Held { spare, permit, connector: Arc::clone(self) })
+        Ok(Held { spare, _permit: permit, connector: Arc::clone(self) })
     }
 
     fn spare(&self) -> MutexGuard<'_, Vec<Spare>> {
@@ -219,50 +219,72 @@ fn is_refused(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "28P01" || code == "28000")
 }
 
-/// A connection in use. What it did counts after [`Self::done`]; dropped before, a transaction is rolled back.
+/// A connection in use, with the right to have it. What it did counts after [`Self::done`]; dropped before, a transaction is rolled
+/// back.
 #[derive(Debug)]
-pub(super) enum Conn {
-    Plain(Held),
-    Transaction(Transaction<'static, Postgres>, OwnedSemaphorePermit),
+pub(super) struct Conn {
+    /// There until it is given back.
+    held: Option<Held>,
+    transaction: bool,
 }
 
-/// A connection that is not in a transaction, with the right to have it.
 #[derive(Debug)]
-pub(super) struct Held {
+struct Held {
     spare: Spare,
-    permit: OwnedSemaphorePermit,
+    /// Free for others when this goes.
+    _permit: OwnedSemaphorePermit,
     connector: Arc<Connector>,
 }
 
+const HELD: &str = "a connection is held until it is given back";
+
 impl Conn {
-    pub(super) async fn done(self) -> Result<(), StoreError> {
-        match self {
-            Self::Plain(Held { spare, permit, connector }) => {
-                connector.give_back(spare);
-                drop(permit);
-                Ok(())
-            }
-            Self::Transaction(tx, _permit) => Ok(tx.commit().await?),
+    const fn new(held: Held, transaction: bool) -> Self {
+        Self { held: Some(held), transaction }
+    }
+
+    pub(super) async fn done(mut self) -> Result<(), StoreError> {
+        if self.transaction {
+            answered(ANSWER, self.execute("COMMIT")).await?;
         }
+        if let Some(Held { spare, _permit, connector }) = self.held.take() {
+            connector.give_back(spare);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Conn {
+    /// Its last statement did not end well, or nobody waited for it: the pool may have it back if it still answers.
+    fn drop(&mut self) {
+        let (Some(Held { spare, .. }), Ok(runtime)) =
+            (self.held.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let (mut conn, transaction) = (spare.conn, self.transaction);
+        // Given up in the middle of what follows, it is closed, and does not count against the pool.
+        conn.close_on_drop();
+        runtime.spawn(tokio::time::timeout(PATIENCE, async move {
+            if !transaction || conn.execute("ROLLBACK").await.is_ok() {
+                conn.return_to_pool().await;
+            }
+        }));
     }
 }
 
 impl Deref for Conn {
     type Target = PgConnection;
 
+    #[expect(clippy::expect_used, reason = "only `done` and `drop` take it, and both are the end")]
     fn deref(&self) -> &PgConnection {
-        match self {
-            Self::Plain(held) => &held.spare.conn,
-            Self::Transaction(tx, _) => tx,
-        }
+        &self.held.as_ref().expect(HELD).spare.conn
     }
 }
 
 impl DerefMut for Conn {
+    #[expect(clippy::expect_used, reason = "only `done` and `drop` take it, and both are the end")]
     fn deref_mut(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Plain(held) => &mut held.spare.conn,
-            Self::Transaction(tx, _) => tx,
-        }
+        &mut self.held.as_mut().expect(HELD).spare.conn
     }
 }

@@ -67,7 +67,7 @@ fn is_busy(error: &StoreError) -> bool {
 
 async fn once(connector: &Arc<Connector>, all: &[Migration]) -> Result<(), StoreError> {
     let mut conn = connector.begin().await?;
-    connector.sql("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *conn).await?;
+    connector.sql("SELECT pg_advisory_xact_lock($1)").patient().bind(LOCK).execute(&mut *conn).await?;
     conn.execute(
         "CREATE TABLE IF NOT EXISTS schema_versions (
             version BIGINT PRIMARY KEY, sha384 BYTEA NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now()

@@ -21,6 +21,7 @@ mod lease;
 mod migrate;
 mod operations;
 mod partitions;
+mod query;
 mod renew;
 mod replicas;
 mod retention;
@@ -58,11 +59,9 @@ use conn::{Conn, Connector};
 use lease::{Asking, LeaseAsk, Leases};
 use mpegflow_protocol::api::JobState;
 use mpegflow_protocol::ids::{AttemptId, JobId, KeyId, PoolName, TenantId, UploadId, WorkerId};
+use query::Query;
 use renew::Renewals;
 use settle::Ends;
-use sqlx::Postgres;
-use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -265,7 +264,7 @@ impl PostgresStore {
         Ok(checked)
     }
 
-    fn sql<'a>(&self, sql: &'static str) -> Query<'a, Postgres, PgArguments> {
+    fn sql<'a>(&self, sql: &'static str) -> Query<'a> {
         self.connector.sql(sql)
     }
 
@@ -282,7 +281,7 @@ impl PostgresStore {
     }
 
     /// Runs one statement; how many rows it changed.
-    async fn change(&self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, StoreError> {
+    async fn change(&self, query: Query<'_>) -> Result<u64, StoreError> {
         let mut conn = self.conn().await?;
         let done = query.execute(&mut *conn).await?;
         conn.done().await?;

@@ -76,7 +76,7 @@ fn bad_time(error: jiff::Error) -> StoreError {
 
 async fn lock(store: &PostgresStore) -> Result<Conn, StoreError> {
     let mut conn = store.begin().await?;
-    store.sql("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *conn).await?;
+    store.sql("SELECT pg_advisory_xact_lock($1)").patient().bind(LOCK).execute(&mut *conn).await?;
     conn.execute(LOCK_TIMEOUT).await?;
     Ok(conn)
 }

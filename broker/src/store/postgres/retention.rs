@@ -45,8 +45,13 @@ impl Retention for PostgresStore {
         // Before the rows: without them nothing would find the events again.
         chain::erase_jobs(self, tenant, &names, now.0).await?;
         let mut conn = self.conn().await?;
-        let row =
-            self.sql(sql::PURGE_JOBS).bind(tenant.to_string()).bind(names).fetch_one(&mut *conn).await?;
+        let row = self
+            .sql(sql::PURGE_JOBS)
+            .patient()
+            .bind(tenant.to_string())
+            .bind(names)
+            .fetch_one(&mut *conn)
+            .await?;
         conn.done().await?;
         Cells::of("jobs", &row).number("n")
     }
@@ -90,7 +95,8 @@ impl Retention for PostgresStore {
 
     async fn delete_tenant(&self, name: &str, now: Time) -> Result<Option<TenantId>, StoreError> {
         let mut conn = self.conn().await?;
-        let row = self.sql(sql::DELETE_TENANT).bind(name).bind(now.0).fetch_optional(&mut *conn).await?;
+        let row =
+            self.sql(sql::DELETE_TENANT).patient().bind(name).bind(now.0).fetch_optional(&mut *conn).await?;
         conn.done().await?;
         row.map(|row| Cells::of("tenants", &row).id("id")).transpose()
     }
@@ -103,7 +109,7 @@ impl Retention for PostgresStore {
             return Ok(false);
         }
         chain::erase(self, tenant, now.0).await?;
-        let query = self.sql(sql::FINISH_TENANT).bind(tenant.to_string()).bind(now.0);
+        let query = self.sql(sql::FINISH_TENANT).patient().bind(tenant.to_string()).bind(now.0);
         Ok(self.change(query).await? == 1)
     }
 }
