@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The size of the goal: pods and policies.
@@ -70,10 +71,30 @@ fn output(command: &mut Command) -> (Cost, Vec<u8>) {
     let out = File::options().write(true).open(file.path()).unwrap();
     let started = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::inherit()).spawn().unwrap();
-    let exit = Supervised::adopt(child).wait().unwrap();
-    let wall = started.elapsed();
+    let (pid, ended) = (child.id(), AtomicBool::new(false));
+    let (exit, wall, memory) = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| most_resident(pid, &ended));
+        let exit = Supervised::adopt(child).wait().unwrap();
+        let wall = started.elapsed();
+        ended.store(true, Ordering::Relaxed);
+        (exit, wall, watching.join().unwrap())
+    });
     assert!(exit.status.success(), "{command:?}: {:?}", exit.status);
-    (Cost { wall, cpu: exit.cpu, memory: exit.peak_memory }, std::fs::read(file.path()).unwrap())
+    (Cost { wall, cpu: exit.cpu, memory }, std::fs::read(file.path()).unwrap())
+}
+
+/// The most memory that a process had, in bytes, as it was seen last. What the kernel says when it has ended (`ru_maxrss`) counts
+/// what was this process's when it was forked.
+fn most_resident(pid: u32, ended: &AtomicBool) -> u64 {
+    let mut most = 0;
+    while !ended.load(Ordering::Relaxed) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        most = most.max(kib.unwrap_or(0) << 10);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    most
 }
 
 /// The whole command, some times.
