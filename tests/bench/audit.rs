@@ -91,7 +91,8 @@ fn most_resident(pid: u32, ended: &AtomicBool) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        most = most.max(kib.unwrap_or(0) << 10);
+        // The last word counts: before its own program is loaded, a child has its parent's memory.
+        most = kib.map_or(most, |kib| kib << 10);
         std::thread::sleep(Duration::from_millis(2));
     }
     most
