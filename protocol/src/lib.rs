@@ -15,6 +15,7 @@
 //! | [`codec`] | codec ↔ supervisor | frames on the control and input sockets |
 //! | [`api`] | broker → tenant | the public API's bodies |
 //! | [`webhook`] | broker ↔ tenant | the same of webhooks |
+//! | [`endpoint`] | operator → broker, worker | which addresses of storage a pool's workers may reach |
 //! | [`decoders`] | – | names that a ban may say |
 //! | [`path`] | – | where a job's output is to be found |
 //! | [`limits`] | – | every size that a parser or a buffer is held to |
@@ -28,6 +29,7 @@ pub mod codec;
 pub mod control;
 pub mod decoders;
 pub mod encoder;
+pub mod endpoint;
 pub mod evidence;
 pub mod failure;
 pub mod ids;

@@ -113,6 +113,7 @@ impl Server {
             token_file: None,
             pool: "default".parse().unwrap(),
             unreachable: Vec::new(),
+            storage: Vec::new(),
         })
     }
 }
@@ -247,6 +248,7 @@ async fn a_pod_shows_its_token_as_it_is_now_and_one_key_for_its_life() {
         token_file: Some("token".into()),
         pool: "default".parse().unwrap(),
         unreachable: Vec::new(),
+        storage: Vec::new(),
     };
     let path = dir.path().join("join.json");
     std::fs::write(&path, to_json(&file)).unwrap();
@@ -382,6 +384,7 @@ fn a_join_file_that_cannot_be_used_says_why() {
             token_file: None,
             pool,
             unreachable: Vec::new(),
+            storage: Vec::new(),
         })
     };
     let ca = Ca::new().pem;

@@ -14,6 +14,7 @@ mod logs;
 mod meters;
 mod pins;
 mod presence;
+mod presign;
 mod rate;
 mod render;
 mod retention;
@@ -37,6 +38,7 @@ pub use limits::Limits;
 pub use live::{Notice, Subscription};
 pub use meters::Meters;
 pub use presence::{Connected, Presence};
+pub use presign::URL_LIFE;
 pub use rate::{Rate, Throttle};
 pub use retention::Retained;
 pub use storage::StorageError;
@@ -117,6 +119,8 @@ pub struct Parts {
     pub webhook_policy: crate::webhooks::Policy,
     /// What tenants' own storage may be.
     pub storage: Arc<Setup>,
+    /// How long a URL for a worker of a presigned pool holds.
+    pub url_life: Duration,
 }
 
 /// Counters for the metrics.
@@ -172,6 +176,7 @@ pub struct Engine {
     webhook_policy: crate::webhooks::Policy,
     webhook_counts: crate::webhooks::sender::Counts,
     storage: Arc<Setup>,
+    url_life: Duration,
     /// What verifies tokens, and what each of them may do.
     tokens: Option<(Arc<dyn Tokens>, Scopes)>,
 }
@@ -211,6 +216,7 @@ impl Engine {
             webhook_policy: parts.webhook_policy,
             webhook_counts: crate::webhooks::sender::Counts::default(),
             storage: parts.storage,
+            url_life: parts.url_life,
             tokens: None,
         }
     }
