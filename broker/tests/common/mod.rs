@@ -111,13 +111,22 @@ impl Client {
         path: &str,
         body: impl Into<Bytes>,
     ) -> hyper::Response<hyper::body::Incoming> {
+        self.try_open(method, path, body).await.unwrap()
+    }
+
+    pub async fn try_open(
+        &self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, hyper_util::client::legacy::Error> {
         let mut request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
             .uri(format!("{}{path}", self.base));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        self.http.request(request.body(Full::new(body.into())).unwrap()).await.unwrap()
+        self.http.request(request.body(Full::new(body.into())).unwrap()).await
     }
 
     pub async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {

@@ -8,3 +8,4 @@ mod tls;
 
 pub use join::{Join, JoinError, Token};
 pub use session::{EnrollError, HttpBroker};
+pub use storage::Storage;
