@@ -561,7 +561,7 @@ async fn nobody_but_the_holder_of_a_live_lease_of_a_presigned_pool_gets_a_url() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_attempt_gets_no_url_and_what_it_writes_by_an_old_one_counts_for_nothing() {
     for kind in Kind::ALL {
-        let case = case(kind, |config| config.lease = Duration::from_secs(3)).await;
+        let case = case(kind, |config| config.lease = Duration::from_secs(20)).await;
         let lease = case.encode().await;
         let part = pattern(0, PART_SIZE);
         let url = case.part_url(&lease, 0, 0, &part).await;

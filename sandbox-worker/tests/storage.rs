@@ -208,8 +208,7 @@ async fn storage_that_is_gone_or_says_nothing_is_given_up_and_is_a_failure_of_st
             Storage::new(vec![address.to_string().parse().unwrap()]).within(Duration::from_millis(200));
         let url = SignedUrl::new(format!("https://{NAME}:{}/b/k?{QUERY}", address.port()));
         let signed = Signed { url, addresses: vec![address], ..gone.signed() };
-        let within = Duration::from_millis(200);
-        let error = storage.send(Method::PUT, &signed, Bytes::from_static(b"x"), within).await.unwrap_err();
+        let error = storage.write(&signed, Bytes::from_static(b"x")).await.unwrap_err();
         assert!(!error.to_string().contains("X-Amz"), "{error}");
         let Stop::Fail(failure) = Stop::of_call(&error, "sending part 0 of output 0") else { panic!() };
         assert_eq!(failure.code.class(), FailureClass::Storage, "{failure}");
