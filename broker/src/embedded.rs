@@ -3,7 +3,7 @@
 use crate::audit::keep::{KeepError, Keeper};
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
-use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError, Tracing};
+use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError, Tracing, URL_LIFE};
 use crate::enrol::{Enrolment, PodTokens};
 use crate::http::cors::Origins;
 use crate::http::{control, metrics, public, serve, worker};
@@ -121,6 +121,8 @@ pub struct Config {
     pub webhooks: webhooks::Policy,
     /// What finds the addresses of webhooks.
     pub resolver: Arc<dyn Resolve>,
+    /// How long a URL for a worker of a presigned pool holds.
+    pub url_life: Duration,
 }
 
 impl std::fmt::Debug for Config {
@@ -168,6 +170,7 @@ impl Config {
             grace: Duration::ZERO,
             webhooks: webhooks::Policy::default(),
             resolver: Arc::new(SystemResolver),
+            url_life: URL_LIFE,
         }
     }
 }
@@ -334,6 +337,7 @@ impl Opened {
             webhook_secrets: Secrets::new(&key),
             webhook_policy: config.webhooks.clone(),
             storage,
+            url_life: config.url_life,
         });
         let (engine, export) = match &config.otlp {
             None => (engine, None),
@@ -408,6 +412,7 @@ pub async fn write_join_file(
         token_file: None,
         pool: pool.clone(),
         unreachable: Vec::new(),
+        storage: Vec::new(),
     };
     let bytes = mpegflow_protocol::to_json(&join);
     ca::write_private(path, &bytes).map_err(|source| AdminError::File { path: path.to_owned(), source })

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use futures_util::Stream;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::path::StoredKey;
+use mpegflow_protocol::worker::Signed;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// Names one object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -210,6 +212,33 @@ pub trait Objects: Send + Sync + 'static {
     ) -> Result<Bytestream, ObjectError> {
         let _ = version;
         self.read(key, range).await
+    }
+    /// Signs one request that reads a range of an object of that version, for a worker to send within `life`. None where this storage's
+    /// bytes go through the broker alone.
+    async fn sign_read(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        version: &str,
+        life: Duration,
+    ) -> Result<Option<Signed>, ObjectError> {
+        let _ = (key, range, version, life);
+        Ok(None)
+    }
+    /// Signs one request that writes this part and nothing else, and nothing at all once the object is finished. None as above.
+    async fn sign_part(
+        &self,
+        key: &Key,
+        head: &PartHead,
+        life: Duration,
+    ) -> Result<Option<Signed>, ObjectError> {
+        let _ = (key, head, life);
+        Ok(None)
+    }
+    /// Whether storage holds this part, which was written by such a request; fails where it does not, or holds anything else for it.
+    async fn holds_part(&self, key: &Key, head: &PartHead) -> Result<(), ObjectError> {
+        let _ = (key, head);
+        Err(ObjectError::Missing)
     }
     /// Looks up what a tenant has put into its own storage ([`Key::Stored`]); elsewhere there is none.
     async fn look_up(&self, key: &Key) -> Result<Found, ObjectError> {

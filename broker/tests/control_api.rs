@@ -406,3 +406,32 @@ async fn a_job_goes_to_its_tenants_own_pool_or_to_a_shared_one_that_it_names_and
     common::eventually("nobody can name it", async || submit_to(&acme, Some("gpu-t4")).await.status == 422)
         .await;
 }
+
+#[tokio::test]
+async fn a_pools_storage_is_what_its_resource_says_at_that_generation() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    let store = world.broker().engine().store();
+    let here = async || store.pools().await.unwrap().remove(0).storage;
+    let mut presigned = pool();
+    presigned.storage = vec!["192.0.2.0/24:443".parse().unwrap()];
+    assert_eq!(put(&operator, POOL, &presigned).await.0, 204);
+    assert_eq!(here().await, presigned.storage);
+    for bad in ["s3.example.com:443", "192.0.2.1", "192.0.2.1/33:443", ""] {
+        let mut body = serde_json::to_value(pool()).unwrap();
+        body["storage"] = serde_json::json!([bad]);
+        assert_eq!(put(&operator, POOL, &body).await.0, 422, "{bad}");
+    }
+    let mut many = presigned.clone();
+    many.storage = vec![presigned.storage[0]; 17];
+    assert_eq!(put(&operator, POOL, &many).await.0, 422);
+    assert_eq!(here().await, presigned.storage);
+    // A later copy by a broker of the version before, which knows no such column: whatever was there does not count.
+    let db = sqlx::SqlitePool::connect(&format!("sqlite:{}/broker.db", world.config.data_dir.display()))
+        .await
+        .unwrap();
+    sqlx::query("UPDATE pools SET generation = 2").execute(&db).await.unwrap();
+    assert_eq!(here().await, []);
+    sqlx::query("UPDATE pools SET generation = 1, uid = 'another'").execute(&db).await.unwrap();
+    assert_eq!(here().await, []);
+}

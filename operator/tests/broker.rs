@@ -21,9 +21,11 @@ mod rules;
 use common::submit;
 use installed::{condition, installed};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Api, DeleteParams};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use mpegflow_operator::crd::Tenant;
-use mpegflow_protocol::worker::LeaseReply;
+use mpegflow_protocol::endpoint::StorageEndpoint;
+use mpegflow_protocol::worker::{JoinFile, LeaseReply};
 use mpegflow_test_cluster::until;
 use serde_json::json;
 
@@ -133,4 +135,41 @@ async fn a_deleted_pool_begins_nothing_and_lets_what_runs_end_before_its_pods_go
     assert!(store.pools().await.unwrap().is_empty(), "and the broker knows nothing of it");
     assert_eq!(worker.beat(&lease, Default::default()).await.status, 409);
     tenants.delete("acme", &DeleteParams::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_presigned_pool_is_pushed_with_its_storage_and_its_workers_are_told() {
+    let it = installed().await;
+    let mut pool = json!({ "metadata": { "name": "default", "namespace": "media" } });
+    let endpoints = ["192.0.2.10:443", "198.51.100.0/24:9000", "[2001:db8::/64]:443"];
+    pool["spec"] =
+        json!({ "scale": { "replicas": 1 }, "storage": { "access": "Presigned", "endpoints": endpoints } });
+    it.apply("WorkerPool", pool).await;
+    it.until_live(1).await;
+    let (store, client) = (it.world.broker().engine().store(), it.turn.cluster.client());
+    let (files, deployments): (Api<ConfigMap>, Api<Deployment>) =
+        (Api::namespaced(client.clone(), "media"), Api::namespaced(client, "media"));
+    // The broker's copy, the join file, and the pods' template.
+    let told = async || {
+        let here = store.pools().await.unwrap().remove(0).storage;
+        let file = files.get("default-worker").await.unwrap().data.unwrap();
+        let join: JoinFile = serde_json::from_str(&file["join.json"]).unwrap();
+        let template =
+            deployments.get("default-worker").await.unwrap().spec.unwrap().template.metadata.unwrap();
+        let annotation = template.annotations.unwrap_or_default().remove("mpegflow.io/storage");
+        let text =
+            |storage: Vec<StorageEndpoint>| storage.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (text(here), text(join.storage), annotation.unwrap_or_default())
+    };
+    let expected = endpoints.map(str::to_owned).to_vec();
+    assert_eq!(told().await, (expected.clone(), expected, endpoints.join(" ")));
+    let change = json!({ "spec": { "storage": { "access": "Brokered", "endpoints": null } } });
+    it.pools().patch("default", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    until("nobody reaches storage any more", || async {
+        (told().await == (vec![], vec![], String::new())).then_some(())
+    })
+    .await;
+    it.pools().delete("default", &DeleteParams::default()).await.unwrap();
+    let none = async || it.pools().get_opt("default").await.ok()?.is_none().then_some(());
+    until("the pool is gone", none).await;
 }

@@ -15,6 +15,7 @@
 //! one that is here changes nothing and answers 409, and so does a name or an account that is another resource's.
 
 use crate::api::WaitingReason;
+use crate::endpoint::StorageEndpoint;
 use crate::ids::{PoolName, TenantId};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +111,9 @@ pub struct Pool {
     /// Digest of its policies. With it, a worker gets leases only where a fresh verdict says that they hold on its node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// Storage that its workers fetch from themselves, through URLs that the broker signs. None: through the broker alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub storage: Vec<StorageEndpoint>,
 }
 
 /// A pool is gone.

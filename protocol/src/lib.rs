@@ -17,6 +17,7 @@
 //! | [`api`] | broker → tenant | the public API's bodies |
 //! | [`intake`] | broker ↔ tenant | the same of the intake |
 //! | [`webhook`] | broker ↔ tenant | the same of webhooks |
+//! | [`endpoint`] | operator → broker, worker | which addresses of storage a pool's workers may reach |
 //! | [`decoders`] | – | names that a ban may say |
 //! | [`path`] | – | where a job's output is to be found |
 //! | [`limits`] | – | every size that a parser or a buffer is held to |
@@ -30,6 +31,7 @@ pub mod codec;
 pub mod control;
 pub mod decoders;
 pub mod encoder;
+pub mod endpoint;
 pub mod evidence;
 pub mod failure;
 pub mod ids;

@@ -12,6 +12,11 @@ pub const MAX_OUTPUTS: usize = 32;
 pub const PART_SIZE: u64 = 8 << 20;
 /// Parts of one object (80 GiB at [`PART_SIZE`]).
 pub const MAX_PARTS: u32 = 10_000;
+/// A range of an input, or a part of an output, that is shorter goes through the broker, whatever its pool may: it costs storage more
+/// calls than it is worth.
+pub const PRESIGNED_LEAST: u64 = 256 << 10;
+/// Certificates of storage's authorities, as PEM, that come with a URL.
+pub const MAX_STORAGE_CA: usize = 64 << 10;
 /// A JSON body of the public API.
 pub const MAX_API_BODY: usize = 64 << 10;
 /// A JSON body of the worker API, either way (a completion carries a [`crate::task::TaskResult`]).

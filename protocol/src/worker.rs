@@ -7,6 +7,9 @@
 //! | `POST /worker/v1/lease` | [`LeaseRequest`] → [`LeaseReply`] (long poll) | client certificate |
 //! | `GET /worker/v1/attempts/{attempt}/inputs/{n}` | `Range` → 206 bytes | and the capability |
 //! | `PUT /worker/v1/attempts/{attempt}/outputs/{n}/parts/{p}` | bytes → 204 | and the capability |
+//! | `POST /worker/v1/attempts/{attempt}/inputs/{n}/url` | [`ReadUrl`] → [`UrlReply`] | and the capability, in a presigned pool |
+//! | `POST /worker/v1/attempts/{attempt}/outputs/{n}/parts/{p}/url` | [`PartUrl`] → [`UrlReply`] | the same |
+//! | `POST /worker/v1/attempts/{attempt}/outputs/{n}/parts/{p}/stored` | [`PartUrl`] → 204 | and the capability |
 //! | `POST /worker/v1/attempts/{attempt}/heartbeat` | [`Heartbeat`] → [`HeartbeatReply`] | and the capability |
 //! | `POST /worker/v1/attempts/{attempt}/complete` | [`Complete`] → 204 | and the capability |
 //! | `POST /worker/v1/attempts/{attempt}/fail` | [`Fail`] → 204 | and the capability |
@@ -16,8 +19,13 @@
 //! once the lease is lost every call answers 409 and changes nothing. A part declares its length (`Content-Length`) and
 //! digest ([`PART_DIGEST_HEADER`]) before its body; parts of one output are sent in order, each but the last exactly
 //! [`crate::limits::PART_SIZE`] long; a part sent again must have the same digest.
+//!
+//! In a presigned pool the worker may ask for a URL for one range or one part, use it at once, and tell that a part is stored; the
+//! broker then asks storage. A URL is for one object and method, with all that is signed into it, and for about a minute: the next
+//! range or part needs another. A pool that is not presigned answers 403, and what storage's place does not allow `brokered`.
 
 use crate::codec::{OutputKind, ProcessLimits};
+use crate::endpoint::StorageEndpoint;
 use crate::evidence::Evidence;
 use crate::failure::Failure;
 use crate::ids::{AttemptId, PoolName, WorkerId};
@@ -50,6 +58,9 @@ pub struct JoinFile {
     /// What no worker may reach: it enrols once none of these answers, and the broker does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreachable: Vec<ProbeTarget>,
+    /// Storage of a presigned pool: the only addresses besides the broker's that the worker connects to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub storage: Vec<StorageEndpoint>,
 }
 
 /// An address that no worker may reach.
@@ -252,4 +263,93 @@ pub struct Fail {
     pub failure: Failure,
     /// Which locks held, where it came that far.
     pub evidence: Option<Evidence>,
+}
+
+/// A worker of a presigned pool asks where to read a range of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadUrl {
+    /// Its first byte.
+    pub start: u64,
+    /// The byte after its last one.
+    pub end: u64,
+}
+
+/// A worker of a presigned pool asks where to write a part of an output, or says that it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartUrl {
+    /// Length in bytes.
+    pub size: u64,
+    /// SHA-256: 64 lowercase hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Where bytes are read or written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum UrlReply {
+    /// At storage.
+    Signed(Box<Signed>),
+    /// Through the broker.
+    Brokered {},
+    /// Nowhere: the part counts already.
+    Stored {},
+}
+
+/// One request to storage, signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signed {
+    /// Its URL.
+    pub url: SignedUrl,
+    /// Headers that are signed, and go along exactly so: name and value.
+    pub headers: Vec<(String, String)>,
+    /// The addresses to connect to, of which one is enough. The URL's host is for TLS and for HTTP alone.
+    pub addresses: Vec<std::net::SocketAddr>,
+    /// PEM certificates of the only authorities to trust.
+    pub ca: String,
+}
+
+/// A URL that is a secret for as long as it holds.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SignedUrl(String);
+
+impl SignedUrl {
+    /// Wraps one.
+    pub const fn new(url: String) -> Self {
+        Self(url)
+    }
+
+    /// The URL itself, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SignedUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[signed url]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signed_url_is_not_in_a_debug_form() {
+        let signed = Signed {
+            url: SignedUrl::new("https://s3.test/b/k?X-Amz-Signature=1".into()),
+            headers: vec![],
+            addresses: vec![],
+            ca: String::new(),
+        };
+        let text = format!("{:?}", UrlReply::Signed(Box::new(signed)));
+        assert!(
+            text.contains("[signed url]") && !text.contains("X-Amz") && !text.contains("s3.test"),
+            "{text}"
+        );
+    }
 }

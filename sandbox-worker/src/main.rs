@@ -2,6 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 use mpegflow_lockdown::confine::{self, Confined, Needs};
+use mpegflow_protocol::endpoint::StorageEndpoint;
 use mpegflow_worker::canary;
 use mpegflow_worker::http::{EnrollError, HttpBroker, Join};
 use mpegflow_worker::probe::{self, Around};
@@ -156,10 +157,15 @@ fn isolated(join: &Join) -> bool {
 // Best effort: where the kernel cannot, the codec's own locks hold all the same, and the network policy stands around both.
 fn confine(join: &Join, settings: &Settings) {
     let (codec, scratch) = (settings.codec.as_path(), settings.scratch.as_path());
-    let needs = Needs { codec, scratch, reread: join.changes(), port: join.port };
+    let mut ports = vec![join.port];
+    ports.extend(join.storage.iter().map(StorageEndpoint::port));
+    let needs = Needs { codec, scratch, reread: join.changes(), ports: &ports };
     match confine::confine(needs) {
-        Ok(Confined::Fully) => {
+        Ok(Confined::Fully) if join.storage.is_empty() => {
             tracing::info!(port = join.port, "this process may connect to the broker's port only")
+        }
+        Ok(Confined::Fully) => {
+            tracing::info!(?ports, "this process may connect to the ports of the broker and of storage only")
         }
         Ok(partly) => tracing::warn!(
             ?partly,

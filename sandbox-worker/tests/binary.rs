@@ -66,6 +66,7 @@ fn a_canary_writes_what_it_saw_where_it_is_told_and_needs_neither_token_nor_code
         token: String::new(),
         token_file: Some("token".into()),
         pool: "default".parse().unwrap(),
+        storage: Vec::new(),
         unreachable: vec![mpegflow_protocol::worker::ProbeTarget { name: "closed".into(), address: closed }],
     };
     std::fs::write(&join, mpegflow_protocol::to_json(&file)).unwrap();

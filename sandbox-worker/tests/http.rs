@@ -13,7 +13,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mpegflow_protocol::ids::{AttemptId, WorkerId};
-use mpegflow_protocol::worker::{Enroll, Enrolled, JoinFile, LeaseReply, PART_DIGEST_HEADER, Renew};
+use mpegflow_protocol::worker::{
+    Enroll, Enrolled, JoinFile, LeaseReply, PART_DIGEST_HEADER, Renew, Signed, SignedUrl, UrlReply,
+};
 use mpegflow_protocol::{from_json, to_json};
 use mpegflow_worker::broker::{Broker, CallError, Chunks, Grant};
 use mpegflow_worker::http::{EnrollError, HttpBroker, Join};
@@ -22,6 +24,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivateKeyDer;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,6 +61,8 @@ struct Seen {
     forgotten: u128,
     expires_in_s: u64,
     answer: Option<StatusCode>,
+    /// What calls whose path ends so are answered, one after the other.
+    script: VecDeque<(&'static str, u16, Vec<u8>)>,
 }
 
 struct Server {
@@ -113,6 +118,7 @@ impl Server {
             token_file: None,
             pool: "default".parse().unwrap(),
             unreachable: Vec::new(),
+            storage: Vec::new(),
         })
     }
 }
@@ -176,6 +182,11 @@ async fn answer(
             let worker = seen.enrolled;
             identity(&mut seen, &enroll.csr, worker)
         }
+        _ if seen.script.front().is_some_and(|(end, ..)| path.ends_with(end)) => {
+            seen.calls.push((head.method.to_string(), path, header("authorization"), String::new()));
+            let (_, status, body) = seen.script.pop_front().unwrap();
+            Response::builder().status(status).body(Full::from(body)).unwrap()
+        }
         _ if !certified => status(StatusCode::UNAUTHORIZED),
         _ if seen.enrolled <= seen.forgotten => status(StatusCode::UNAUTHORIZED),
         (&Method::POST, "/worker/v1/renew") => {
@@ -235,6 +246,93 @@ async fn a_worker_enrols_and_every_call_carries_its_certificate_and_capability()
 }
 
 #[tokio::test]
+async fn a_presigned_part_goes_to_storage_and_counts_when_the_broker_says_so() {
+    let server = Server::start().await;
+    // It is storage as well.
+    let url = format!("https://broker.test:{}/bucket/object?X-Amz-Signature=1", server.address.port());
+    let signed = || {
+        let (url, ca) = (SignedUrl::new(url.clone()), server.ca.pem.clone());
+        let signed = Signed { url, headers: vec![], addresses: vec![server.address], ca };
+        ("/url", 200, to_json(&UrlReply::Signed(Box::new(signed))))
+    };
+    let says = |reply: UrlReply| ("/url", 200, to_json(&reply));
+    let storage = |status| ("/bucket/object", status, Vec::new());
+    let stored = |status| ("/stored", status, Vec::new());
+    let part = Bytes::from(vec![7; 300_000]);
+    // What is sent, what the calls are answered with, what comes of it, and which calls there are.
+    type Script = Vec<(&'static str, u16, Vec<u8>)>;
+    let run = async |broker: &HttpBroker, bytes: &Bytes, output: u32, part: u32, script: Script| {
+        {
+            let mut seen = server.seen.lock().unwrap();
+            (seen.script, seen.calls) = (script.into(), Vec::new());
+        }
+        let sent = broker.put_part(&grant(), output, part, bytes.clone(), "00ff").await;
+        let seen = server.seen.lock().unwrap();
+        assert!(seen.script.is_empty(), "{:?}", seen.script);
+        let last = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+        let calls: Vec<String> =
+            seen.calls.iter().map(|(method, path, ..)| format!("{method} {}", last(path))).collect();
+        let to_storage = seen.calls.iter().filter(|(_, path, ..)| path == "/bucket/object");
+        assert!(
+            to_storage.clone().all(|(_, _, bearer, _)| bearer.is_empty()),
+            "storage is shown no capability"
+        );
+        (sent, calls.join(", "))
+    };
+    let presigned = || async {
+        let mut join = server.join();
+        join.storage = vec![server.address.to_string().parse().unwrap()];
+        HttpBroker::enroll(join).await.unwrap()
+    };
+    let by_url = "POST url, PUT object, POST stored";
+    let broker = presigned().await;
+    let (sent, calls) = run(&broker, &part, 0, 0, vec![signed(), storage(200), stored(204)]).await;
+    assert_eq!((sent, calls.as_str()), (Ok(()), by_url));
+    // An answer that was lost may have been a good one.
+    let (sent, calls) = run(&broker, &part, 0, 0, vec![signed(), storage(500), stored(204)]).await;
+    assert_eq!((sent, calls.as_str()), (Ok(()), by_url));
+    for (of_storage, of_broker) in [(500, 422), (403, 422), (404, 422), (200, 422), (200, 503)] {
+        let script = vec![signed(), storage(of_storage), stored(of_broker)];
+        let (sent, calls) = run(&broker, &part, 0, 0, script).await;
+        assert!(matches!(&sent, Err(e) if e.is_transient()), "{of_storage} {of_broker}: {sent:?}");
+        assert!(!format!("{sent:?}").contains("X-Amz"));
+        assert_eq!(calls, by_url);
+    }
+    let (sent, _) = run(&broker, &part, 0, 0, vec![signed(), storage(200), stored(409)]).await;
+    assert_eq!(sent, Err(CallError::LeaseLost));
+    assert_eq!(run(&broker, &part, 0, 0, vec![("/url", 409, vec![])]).await.0, Err(CallError::LeaseLost));
+    let (sent, calls) = run(&broker, &part, 0, 0, vec![says(UrlReply::Stored {})]).await;
+    assert_eq!((sent, calls.as_str()), (Ok(()), "POST url"));
+    // An output that is brokered stays so; others are asked for.
+    let (sent, calls) = run(&broker, &part, 1, 0, vec![says(UrlReply::Brokered {})]).await;
+    assert_eq!((sent, calls.as_str()), (Ok(()), "POST url, PUT 0"));
+    assert_eq!(run(&broker, &part, 1, 1, vec![]).await, (Ok(()), "PUT 1".into()));
+    let (sent, calls) = run(&broker, &part, 0, 1, vec![signed(), storage(200), stored(204)]).await;
+    assert_eq!((sent, calls.as_str()), (Ok(()), by_url));
+    // What is short is not asked for.
+    assert_eq!(run(&broker, &Bytes::from_static(b"short"), 0, 2, vec![]).await, (Ok(()), "PUT 2".into()));
+    // A pool that is not presigned any more.
+    let (sent, calls) = run(&broker, &part, 0, 2, vec![("/url", 403, vec![])]).await;
+    assert_eq!((sent, calls.as_str()), (Ok(()), "POST url, PUT 2"));
+    assert_eq!(run(&broker, &part, 0, 3, vec![]).await, (Ok(()), "PUT 3".into()));
+    // And one that never was.
+    let strict = HttpBroker::enroll(server.join()).await.unwrap();
+    assert_eq!(run(&strict, &part, 0, 0, vec![]).await, (Ok(()), "PUT 0".into()));
+    // A broker that is not honest sends it nowhere else.
+    let broker = presigned().await;
+    let elsewhere = Signed {
+        url: SignedUrl::new(url.clone()),
+        headers: vec![],
+        addresses: vec![([192, 0, 2, 1], 443).into()],
+        ca: server.ca.pem.clone(),
+    };
+    let script = vec![says(UrlReply::Signed(Box::new(elsewhere))), stored(422)];
+    let (sent, calls) = run(&broker, &part, 0, 0, script).await;
+    assert!(matches!(sent, Err(CallError::Malformed(_))), "{sent:?}");
+    assert_eq!(calls, "POST url, POST stored");
+}
+
+#[tokio::test]
 async fn a_pod_shows_its_token_as_it_is_now_and_one_key_for_its_life() {
     let server = Server::start().await;
     server.seen.lock().unwrap().expires_in_s = 2;
@@ -247,6 +345,7 @@ async fn a_pod_shows_its_token_as_it_is_now_and_one_key_for_its_life() {
         token_file: Some("token".into()),
         pool: "default".parse().unwrap(),
         unreachable: Vec::new(),
+        storage: Vec::new(),
     };
     let path = dir.path().join("join.json");
     std::fs::write(&path, to_json(&file)).unwrap();
@@ -382,6 +481,7 @@ fn a_join_file_that_cannot_be_used_says_why() {
             token_file: None,
             pool,
             unreachable: Vec::new(),
+            storage: Vec::new(),
         })
     };
     let ca = Ca::new().pem;

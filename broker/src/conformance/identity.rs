@@ -32,6 +32,7 @@ fn pool(name: &str, account: &str, uid: &str, generation: u64) -> PoolRecord {
         max_workers: 2,
         closed: false,
         policy: None,
+        storage: Vec::new(),
     }
 }
 
@@ -52,7 +53,9 @@ async fn pools(store: &dyn Store) {
     assert_eq!(store.put_pool(&first).await.unwrap(), Pushed::Done, "again");
     assert_eq!(store.pool_of(&first.account).await.unwrap(), Some(first.clone()));
     assert_eq!(store.put_pool(&pool("cpu", "cpu-worker", "u1", 1)).await.unwrap(), Pushed::Stale(2));
-    let later = PoolRecord { policy: Some("p".into()), closed: true, ..pool("cpu", "cpu-worker", "u1", 3) };
+    let storage = vec!["192.0.2.0/24:443".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()];
+    let later =
+        PoolRecord { policy: Some("p".into()), closed: true, storage, ..pool("cpu", "cpu-worker", "u1", 3) };
     assert_eq!(store.put_pool(&later).await.unwrap(), Pushed::Done);
     assert_eq!(store.pools().await.unwrap(), std::slice::from_ref(&later));
     // The name from another namespace, and the account for another name.

@@ -1,7 +1,7 @@
 //! What every store promises to those who run a broker: attempts' logs, webhooks and the messages to them.
 
 use super::store::{Made, lease_of, make, new_job, settle, submit};
-use crate::model::{AttemptState, Claim, TenantLimits, Time};
+use crate::model::{AttemptState, Claim, Part, TenantLimits, Time};
 use crate::objects::own::{Access, OwnStorage};
 use crate::plan::bans::Ban;
 use crate::secret::fresh_id;
@@ -10,7 +10,7 @@ use crate::store::storage::StorageRefused;
 use crate::store::webhooks::{
     AttemptEnd, DeliveryRecord, Disabled, NewDelivery, Rotation, Salt, WebhookRecord,
 };
-use crate::store::{Idempotency, LeaseIs, Leased, NewJob, Once, Store, Submitted};
+use crate::store::{Idempotency, LeaseIs, Leased, NewJob, Once, Recorded, Store, Submitted};
 use mpegflow_protocol::control;
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::ids::{JobId, MessageId, UploadId};
@@ -25,6 +25,7 @@ pub async fn all(store: Arc<dyn Store>) {
     limits(&*store).await;
     minutes(&store).await;
     pins(&store).await;
+    announcements(&store).await;
     bans(&*store).await;
     paths(&*store).await;
     logs(&*store).await;
@@ -181,6 +182,47 @@ async fn pins(store: &Arc<dyn Store>) {
     }
     settle(&**store, &claim, LeaseIs::Held, T0, &Ending::Released).await;
     assert_eq!(store.pin_input(&claim, 0, "late").await.unwrap(), None);
+}
+
+async fn announcements(store: &Arc<dyn Store>) {
+    let made = make(&**store, "announcements").await;
+    let (_, task) = submit(&**store, &made).await;
+    let Leased::Granted(live) = store.lease(&lease_of(task, made.worker, T0)).await.unwrap() else {
+        panic!()
+    };
+    let claim = live.claim;
+    let part = |n: u8| Part { part: 0, size: u64::from(n), sha256: [n; 32] };
+    let calls = (1..17).map(|n| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move { store.announce_part(&claim, 0, &part(n)).await.unwrap().unwrap() })
+    });
+    let mut found: Vec<Part> =
+        futures_util::future::join_all(calls).await.into_iter().map(|part| part.unwrap()).collect();
+    found.dedup();
+    let [announced] = found.as_slice() else { panic!("one content for all: {found:?}") };
+    assert_eq!(store.announce_part(&claim, 0, &part(99)).await.unwrap().as_ref(), Some(announced));
+    let second = Part { part: 1, ..part(50) };
+    assert_eq!(store.announce_part(&claim, 0, &second).await.unwrap(), Some(second));
+    assert_eq!(store.announce_part(&claim, 1, &part(51)).await.unwrap(), Some(part(51)));
+    store.garbage(&[], 1_000).await.unwrap();
+    for forged in [Claim { epoch: claim.epoch + 1, ..claim }, Claim { worker: fresh_id(), ..claim }] {
+        assert_eq!(store.announce_part(&forged, 0, &part(52)).await.unwrap(), None);
+    }
+    // Whatever else is said of the part does not count, whichever way it came.
+    for other in
+        [part(99), Part { size: 98, ..announced.clone() }, Part { sha256: [98; 32], ..announced.clone() }]
+    {
+        assert_eq!(
+            store.record_part(&claim, 0, &other, T0).await.unwrap(),
+            Recorded::OutOfOrder,
+            "{other:?}"
+        );
+    }
+    assert_eq!(store.record_part(&claim, 0, announced, T0).await.unwrap(), Recorded::Done);
+    // What nobody announced may be anything.
+    assert_eq!(store.record_part(&claim, 2, &part(3), T0).await.unwrap(), Recorded::Done);
+    settle(&**store, &claim, LeaseIs::Held, T0, &Ending::Released).await;
+    assert_eq!(store.announce_part(&claim, 3, &part(1)).await.unwrap(), None);
 }
 
 async fn bans(store: &dyn Store) {

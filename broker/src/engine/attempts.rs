@@ -72,6 +72,9 @@ pub enum CallError {
     /// The lease has no such slot.
     #[error("there is no such slot")]
     NoSlot,
+    /// Its workers get no URL, or not now.
+    #[error("no URL is given")]
+    NoUrl,
     /// The range is not within the input.
     #[error("the range is not within the input of {0} bytes")]
     Range(u64),
@@ -401,16 +404,7 @@ impl Engine {
         if range.end > total || range.start > range.end {
             return Err(CallError::Range(total));
         }
-        let key = match source {
-            InputSource::Upload { upload, .. } => Key::Upload(attempt.tenant, *upload),
-            InputSource::Object { job, attempt: made_by, output, .. } => {
-                Key::Output(attempt.tenant, *job, *made_by, *output)
-            }
-            InputSource::Stored { key, .. } => Key::Stored(attempt.tenant, key.clone()),
-            InputSource::Output { attempt: made_by, output, .. } => {
-                Key::Output(attempt.tenant, attempt.job, *made_by, *output)
-            }
-        };
+        let key = key_of(source, &attempt);
         // An empty input may never have had a file.
         let bytes: Bytestream = match source {
             _ if range.is_empty() => Box::pin(futures_util::stream::empty()),
@@ -450,17 +444,12 @@ impl Engine {
             .and_then(|n| attempt.task.plan.outputs.get(n))
             .ok_or(CallError::NoSlot)?;
         let writer = live.writer(output).ok_or(CallError::NoSlot)?;
-        if size == 0 || size > limits::PART_SIZE || part >= limits::MAX_PARTS {
-            return Err(CallError::PartOrder);
-        }
+        let announced = Part { part, size, sha256 };
+        has_a_parts_length(&announced)?;
         // A repeat may overtake the broken connection that it repeats.
-        let _writer =
-            tokio::time::timeout(WRITER_PATIENCE, writer.lock()).await.map_err(|_| CallError::PartOrder)?;
+        let _writer = turn(writer).await?;
         let parts = self.store.parts(grant.0.attempt, output).await?;
-        if let Some(known) = usize::try_from(part).ok().and_then(|n| parts.get(n)) {
-            if known.size != size || !secret::same(&known.sha256, &sha256) {
-                return Err(CallError::PartConflict);
-            }
+        let Next::Fresh(head) = next(&parts, &announced, slot.max_bytes)? else {
             // Read to its end, so that the connection can go on; nothing is written.
             let mut left = size;
             while let Some(chunk) = body.next().await {
@@ -468,17 +457,8 @@ impl Engine {
                 left = left.checked_sub(u64::try_from(len).unwrap_or(u64::MAX)).ok_or(CallError::TooLarge)?;
             }
             return Ok(());
-        }
-        let last_is_short = parts.last().is_some_and(|p| p.size != limits::PART_SIZE);
-        if usize::try_from(part) != Ok(parts.len()) || last_is_short {
-            return Err(CallError::PartOrder);
-        }
-        let offset = u64::from(part).saturating_mul(limits::PART_SIZE);
-        if offset.saturating_add(size) > slot.max_bytes {
-            return Err(CallError::TooLarge);
-        }
+        };
         let key = Key::Output(attempt.tenant, attempt.job, grant.0.attempt, output);
-        let head = PartHead { offset, size, sha256 };
         let written = self.objects.put_part(&key, &head, body).await;
         if live.is_over() {
             // Its folder may have been swept before this write made it again.
@@ -491,7 +471,12 @@ impl Engine {
             e => CallError::Objects(e),
         })?;
         Counters::add(&self.counters.bytes_from_workers, size);
-        match self.store.record_part(&grant.0, output, &Part { part, size, sha256 }, self.now()).await? {
+        self.record(grant, output, &announced).await
+    }
+
+    /// Counts a part that storage holds.
+    pub(super) async fn record(&self, grant: Granted, output: u32, part: &Part) -> Result<(), CallError> {
+        match self.store.record_part(&grant.0, output, part, self.now()).await? {
             Recorded::Done => Ok(()),
             Recorded::Stale => {
                 self.store.unsweep(grant.0.attempt).await?;
@@ -528,6 +513,61 @@ impl Engine {
             drain: self.draining.is_cancelled(),
         })
     }
+}
+
+/// The object that an input is.
+pub(super) fn key_of(source: &InputSource, attempt: &LiveAttempt) -> Key {
+    match source {
+        InputSource::Upload { upload, .. } => Key::Upload(attempt.tenant, *upload),
+        InputSource::Object { job, attempt: made_by, output, .. } => {
+            Key::Output(attempt.tenant, *job, *made_by, *output)
+        }
+        InputSource::Stored { key, .. } => Key::Stored(attempt.tenant, key.clone()),
+        InputSource::Output { attempt: made_by, output, .. } => {
+            Key::Output(attempt.tenant, attempt.job, *made_by, *output)
+        }
+    }
+}
+
+/// What a part is among those of its output that count.
+pub(super) enum Next {
+    /// One of them.
+    Known,
+    /// The next one.
+    Fresh(PartHead),
+}
+
+pub(super) fn has_a_parts_length(part: &Part) -> Result<(), CallError> {
+    if part.size == 0 || part.size > limits::PART_SIZE || part.part >= limits::MAX_PARTS {
+        return Err(CallError::PartOrder);
+    }
+    Ok(())
+}
+
+/// Parts of one output come one after another.
+pub(super) fn next(parts: &[Part], part: &Part, max_bytes: u64) -> Result<Next, CallError> {
+    if let Some(known) = usize::try_from(part.part).ok().and_then(|n| parts.get(n)) {
+        if known.size != part.size || !secret::same(&known.sha256, &part.sha256) {
+            return Err(CallError::PartConflict);
+        }
+        return Ok(Next::Known);
+    }
+    let last_is_short = parts.last().is_some_and(|p| p.size != limits::PART_SIZE);
+    if usize::try_from(part.part) != Ok(parts.len()) || last_is_short {
+        return Err(CallError::PartOrder);
+    }
+    let offset = u64::from(part.part).saturating_mul(limits::PART_SIZE);
+    if offset.saturating_add(part.size) > max_bytes {
+        return Err(CallError::TooLarge);
+    }
+    Ok(Next::Fresh(PartHead { offset, size: part.size, sha256: part.sha256 }))
+}
+
+/// An output's turn to be written.
+pub(super) async fn turn(
+    writer: &tokio::sync::Mutex<()>,
+) -> Result<tokio::sync::MutexGuard<'_, ()>, CallError> {
+    tokio::time::timeout(WRITER_PATIENCE, writer.lock()).await.map_err(|_| CallError::PartOrder)
 }
 
 /// A body that ends with an error when the attempt does: a stalled writer would hold a file that is to be swept.

@@ -8,6 +8,7 @@ use crate::objects::own::OwnStorage;
 use crate::store::StoreError;
 use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict};
 use mpegflow_protocol::control;
+use mpegflow_protocol::endpoint::StorageEndpoint;
 use mpegflow_protocol::ids::{PoolName, TenantId, WorkerId};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -149,6 +150,13 @@ impl Engine {
     /// Whether a worker's identity was taken away.
     pub fn is_revoked(&self, worker: WorkerId) -> bool {
         self.known().is_some_and(|known| known.revoked.contains(&worker))
+    }
+
+    /// Storage that a pool's workers fetch from themselves: none but what its operator has pushed, and none before the first look.
+    pub(super) fn storage_of_pool(&self, pool: &PoolName) -> Vec<StorageEndpoint> {
+        let known = self.known();
+        let pool = known.as_ref().and_then(|known| known.pools.get(pool));
+        pool.map(|pool| pool.storage.clone()).unwrap_or_default()
     }
 
     /// Whether a worker gets nothing now, whatever there is to do.
@@ -352,6 +360,7 @@ mod tests {
             max_workers: 1,
             closed: false,
             policy: Some("p1".into()),
+            storage: Vec::new(),
         };
         let verdict = |(policy, node, verified, expires): &(&str, &str, bool, i64)| Verdict {
             pool: name.clone(),

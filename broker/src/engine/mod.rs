@@ -16,6 +16,7 @@ mod meters;
 mod outage;
 mod pins;
 mod presence;
+mod presign;
 mod rate;
 mod render;
 mod retention;
@@ -41,6 +42,7 @@ pub use limits::Limits;
 pub use live::{Notice, Subscription};
 pub use meters::Meters;
 pub use presence::{Connected, Presence};
+pub use presign::URL_LIFE;
 pub use rate::{Rate, Throttle};
 pub use retention::Retained;
 pub use storage::StorageError;
@@ -122,6 +124,8 @@ pub struct Parts {
     pub webhook_policy: crate::webhooks::Policy,
     /// What tenants' own storage may be.
     pub storage: Arc<Setup>,
+    /// How long a URL for a worker of a presigned pool holds.
+    pub url_life: Duration,
 }
 
 /// Counters for the metrics.
@@ -178,6 +182,7 @@ pub struct Engine {
     webhook_policy: crate::webhooks::Policy,
     webhook_counts: crate::webhooks::sender::Counts,
     storage: Arc<Setup>,
+    url_life: Duration,
     /// What verifies tokens, and what each of them may do.
     tokens: Option<(Arc<dyn Tokens>, Scopes)>,
     /// Who hears of what is done for traced jobs.
@@ -220,6 +225,7 @@ impl Engine {
             webhook_policy: parts.webhook_policy,
             webhook_counts: crate::webhooks::sender::Counts::default(),
             storage: parts.storage,
+            url_life: parts.url_life,
             tokens: None,
             tracing: None,
         }

@@ -21,23 +21,30 @@ impl Engine {
         key: &Key,
         range: Range<u64>,
     ) -> Result<Bytestream, CallError> {
-        let pinned = match live.pin(input) {
-            Some(pinned) => Some(pinned),
-            None => match self.objects.version(key).await.map_err(CallError::Objects)? {
-                // Storage that knows no versions is this broker's own disk.
-                None => None,
-                Some(found) => {
-                    let pinned = self.store.pin_input(&attempt.claim, input, &found).await?;
-                    let pinned = pinned.ok_or(CallError::LeaseLost)?;
-                    live.set_pin(input, &pinned);
-                    Some(pinned)
-                }
-            },
-        };
-        let bytes = match pinned {
+        let bytes = match self.pinned(attempt, live, input, key).await? {
             Some(version) => self.objects.read_version(key, range, &version).await,
             None => self.objects.read(key, range).await,
         };
         bytes.map_err(CallError::Objects)
+    }
+
+    /// The version of an input that this attempt reads; none where storage knows no versions, which is this broker's own disk.
+    pub(super) async fn pinned(
+        &self,
+        attempt: &LiveAttempt,
+        live: &Live,
+        input: u32,
+        key: &Key,
+    ) -> Result<Option<String>, CallError> {
+        if let Some(pinned) = live.pin(input) {
+            return Ok(Some(pinned));
+        }
+        let Some(found) = self.objects.version(key).await.map_err(CallError::Objects)? else {
+            return Ok(None);
+        };
+        let pinned = self.store.pin_input(&attempt.claim, input, &found).await?;
+        let pinned = pinned.ok_or(CallError::LeaseLost)?;
+        live.set_pin(input, &pinned);
+        Ok(Some(pinned))
     }
 }

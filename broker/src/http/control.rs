@@ -15,6 +15,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{Response, StatusCode};
 use axum::routing::{get, post, put};
 use mpegflow_protocol::control::{self, MAX_CORDON, MAX_VERDICT_S};
+use mpegflow_protocol::endpoint::MAX_ENDPOINTS;
 use mpegflow_protocol::ids::{PoolName, TenantId, WorkerId};
 use mpegflow_protocol::text;
 use mpegflow_protocol::worker::Enrolled;
@@ -154,6 +155,9 @@ async fn put_pool(
     if !label(&pool.uid) || pool.policy.as_deref().is_some_and(|policy| !label(policy)) {
         return Err(Problem::new(Kind::InvalidField).field("uid"));
     }
+    if pool.storage.len() > MAX_ENDPOINTS {
+        return Err(Problem::new(Kind::InvalidField).field("storage"));
+    }
     let record = PoolRecord {
         name,
         account,
@@ -163,6 +167,7 @@ async fn put_pool(
         max_workers: u64::from(pool.max_workers),
         closed: pool.closed,
         policy: pool.policy,
+        storage: pool.storage,
     };
     let answer = pushed(app.engine.store().put_pool(&record).await?);
     app.engine.look_at_cluster().await?;

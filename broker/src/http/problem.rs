@@ -438,7 +438,7 @@ impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
         match error {
             CallError::BadCapability | CallError::UnknownWorker => Self::new(Kind::Unauthorized),
-            CallError::NotYours => Self::new(Kind::Forbidden),
+            CallError::NotYours | CallError::NoUrl => Self::new(Kind::Forbidden),
             CallError::LeaseLost => Self::new(Kind::LeaseLost),
             CallError::NoSlot => Self::new(Kind::NotFound),
             CallError::Range(total) => {

@@ -8,6 +8,7 @@ use super::serve::TlsPeer;
 use crate::ca::{self, Ca, CaError, WORKER_CERTIFICATE, Who};
 use crate::engine::{Engine, Granted, LeaseAnswer, PodRefused};
 use crate::enrol::{self, Enrolment, TokenError};
+use crate::model::Part;
 use crate::secret;
 use axum::Router;
 use axum::body::Body;
@@ -18,7 +19,8 @@ use axum::routing::{get, post, put};
 use mpegflow_protocol::ids::{AttemptId, PoolName, WorkerId};
 use mpegflow_protocol::to_json;
 use mpegflow_protocol::worker::{
-    Complete, Enroll, Enrolled, Fail, Heartbeat, Lease, LeaseReply, LeaseRequest, PART_DIGEST_HEADER, Renew,
+    Complete, Enroll, Enrolled, Fail, Heartbeat, Lease, LeaseReply, LeaseRequest, PART_DIGEST_HEADER,
+    PartUrl, ReadUrl, Renew, UrlReply,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +48,10 @@ pub fn router(engine: Arc<Engine>, ca: Arc<Ca>, enrolment: Arc<Enrolment>) -> Ro
         .route("/worker/v1/renew", post(renew))
         .route("/worker/v1/lease", post(lease))
         .route("/worker/v1/attempts/{attempt}/inputs/{input}", get(read_input))
+        .route("/worker/v1/attempts/{attempt}/inputs/{input}/url", post(read_url))
         .route("/worker/v1/attempts/{attempt}/outputs/{output}/parts/{part}", put(put_part))
+        .route("/worker/v1/attempts/{attempt}/outputs/{output}/parts/{part}/url", post(part_url))
+        .route("/worker/v1/attempts/{attempt}/outputs/{output}/parts/{part}/stored", post(part_stored))
         .route("/worker/v1/attempts/{attempt}/heartbeat", post(heartbeat))
         .route("/worker/v1/attempts/{attempt}/complete", post(complete))
         .route("/worker/v1/attempts/{attempt}/fail", post(fail))
@@ -274,6 +279,55 @@ async fn put_part(
         .ok_or_else(|| Problem::new(Kind::InvalidField).field(PART_DIGEST_HEADER))?;
     app.engine.put_part(grant, output, part, size, digest, body::stream(request.into_body())).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn read_url(
+    State(app): State<App>,
+    Path((attempt, input)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response<Body>, Problem> {
+    let peer = peer(&app, &request)?;
+    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
+    let input = position(&input)?;
+    let ReadUrl { start, end } = parse("range", request.into_body()).await?;
+    Ok(secret_json(&app.engine.sign_read(grant, &peer.pool, input, start..end).await?))
+}
+
+async fn part_url(
+    State(app): State<App>,
+    Path((attempt, output, part)): Path<(String, String, String)>,
+    request: Request,
+) -> Result<Response<Body>, Problem> {
+    let peer = peer(&app, &request)?;
+    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
+    let (output, part) = (position(&output)?, position(&part)?);
+    let part = announced(part, parse("part", request.into_body()).await?)?;
+    Ok(secret_json(&app.engine.sign_part(grant, &peer.pool, output, part).await?))
+}
+
+async fn part_stored(
+    State(app): State<App>,
+    Path((attempt, output, part)): Path<(String, String, String)>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let peer = peer(&app, &request)?;
+    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
+    let (output, part) = (position(&output)?, position(&part)?);
+    let part = announced(part, parse("part", request.into_body()).await?)?;
+    app.engine.part_stored(grant, output, part).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn announced(part: u32, said: PartUrl) -> Result<Part, Problem> {
+    let sha256 = secret::from_hex(&said.sha256);
+    let sha256 = sha256.ok_or_else(|| Problem::new(Kind::InvalidField).field("sha256"))?;
+    Ok(Part { part, size: said.size, sha256 })
+}
+
+/// An answer that nobody on the way may keep.
+fn secret_json(reply: &UrlReply) -> Response<Body> {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (headers, to_json(reply)).into_response()
 }
 
 async fn heartbeat(

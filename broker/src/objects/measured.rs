@@ -4,9 +4,10 @@ use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, Page, 
 use crate::engine::Meters;
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
+use mpegflow_protocol::worker::Signed;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// An adapter, and where its times go.
 pub struct Measured {
@@ -72,6 +73,29 @@ impl Objects for Measured {
         version: &str,
     ) -> Result<Bytestream, ObjectError> {
         self.measure("read", self.inner.read_version(key, range, version)).await
+    }
+
+    async fn sign_read(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        version: &str,
+        life: Duration,
+    ) -> Result<Option<Signed>, ObjectError> {
+        self.measure("sign_read", self.inner.sign_read(key, range, version, life)).await
+    }
+
+    async fn sign_part(
+        &self,
+        key: &Key,
+        head: &PartHead,
+        life: Duration,
+    ) -> Result<Option<Signed>, ObjectError> {
+        self.measure("sign_part", self.inner.sign_part(key, head, life)).await
+    }
+
+    async fn holds_part(&self, key: &Key, head: &PartHead) -> Result<(), ObjectError> {
+        self.measure("holds_part", self.inner.holds_part(key, head)).await
     }
 
     async fn look_up(&self, key: &Key) -> Result<Found, ObjectError> {

@@ -7,6 +7,7 @@ use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, Page, 
 use crate::store::{Store, StoreError};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
+use mpegflow_protocol::worker::Signed;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
@@ -227,6 +228,35 @@ impl Objects for TenantObjects {
     ) -> Result<Bytestream, ObjectError> {
         let place = self.place(key.tenant()).await?;
         let done = place.objects().read_version(key, range, version).await;
+        place.judged(self, key.tenant(), done)
+    }
+
+    async fn sign_read(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        version: &str,
+        life: Duration,
+    ) -> Result<Option<Signed>, ObjectError> {
+        let place = self.place(key.tenant()).await?;
+        let done = place.objects().sign_read(key, range, version, life).await;
+        place.judged(self, key.tenant(), done)
+    }
+
+    async fn sign_part(
+        &self,
+        key: &Key,
+        head: &PartHead,
+        life: Duration,
+    ) -> Result<Option<Signed>, ObjectError> {
+        let place = self.place(key.tenant()).await?;
+        let done = place.objects().sign_part(key, head, life).await;
+        place.judged(self, key.tenant(), done)
+    }
+
+    async fn holds_part(&self, key: &Key, head: &PartHead) -> Result<(), ObjectError> {
+        let place = self.place(key.tenant()).await?;
+        let done = place.objects().holds_part(key, head).await;
         place.judged(self, key.tenant(), done)
     }
 

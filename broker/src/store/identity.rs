@@ -7,6 +7,7 @@ use crate::enrol::Account;
 use crate::model::{TenantLimits, Time};
 use crate::objects::own::OwnStorage;
 use async_trait::async_trait;
+use mpegflow_protocol::endpoint::StorageEndpoint;
 use mpegflow_protocol::ids::{PoolName, TenantId, WorkerId};
 
 /// A pool as its operator pushed it.
@@ -28,6 +29,8 @@ pub struct PoolRecord {
     pub closed: bool,
     /// Digest of the policies that verdicts have to be about; without one it needs no verdict.
     pub policy: Option<String>,
+    /// Storage that its workers fetch from themselves; none where everything goes through the broker.
+    pub storage: Vec<StorageEndpoint>,
 }
 
 impl PoolRecord {

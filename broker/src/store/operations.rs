@@ -3,7 +3,7 @@
 
 use super::StoreError;
 use crate::audit::checkpoint::Checkpoint;
-use crate::model::{AttemptState, Claim, TaskKind, TenantLimits, Time};
+use crate::model::{AttemptState, Claim, Part, TaskKind, TenantLimits, Time};
 use crate::plan::bans::Ban;
 use crate::scopes::Scopes;
 use async_trait::async_trait;
@@ -123,6 +123,13 @@ pub trait Operations: Send + Sync + 'static {
     /// The version of an input that a live attempt reads: this one where none was pinned yet; `None` where the claim is not live.
     async fn pin_input(&self, claim: &Claim, input: u32, version: &str)
     -> Result<Option<String>, StoreError>;
+    /// What a part of an output of a live attempt is to be: this where nothing was announced yet; `None` where the claim is not live.
+    async fn announce_part(
+        &self,
+        claim: &Claim,
+        output: u32,
+        part: &Part,
+    ) -> Result<Option<Part>, StoreError>;
     /// Tasks of the tenant that run now.
     async fn running_of_tenant(&self, tenant: TenantId) -> Result<u64, StoreError>;
 

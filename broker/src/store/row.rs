@@ -19,6 +19,7 @@ use crate::trace::JobTrace;
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
 use mpegflow_protocol::control;
+use mpegflow_protocol::endpoint::StorageEndpoint;
 use mpegflow_protocol::ids::{Id, Kind, PoolName};
 use mpegflow_protocol::task::TaskSpec;
 use mpegflow_protocol::worker::OutputSlot;
@@ -182,21 +183,40 @@ pub(super) fn word<T: Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
+/// The storage that a pool's workers reach, and the copy that says so: a broker of the version before writes a later copy without it.
+#[derive(Serialize, Deserialize)]
+struct PoolStorage {
+    uid: String,
+    generation: u64,
+    endpoints: Vec<StorageEndpoint>,
+}
+
+/// That, for its column; null where they reach none.
+pub(super) fn storage_column(pool: &PoolRecord) -> Option<String> {
+    let PoolRecord { uid, generation, storage, .. } = pool;
+    let written = PoolStorage { uid: uid.clone(), generation: *generation, endpoints: storage.clone() };
+    (!storage.is_empty()).then(|| json(&written))
+}
+
 /// A pool of a cluster.
 pub(super) fn pool(row: &impl Columns) -> Result<PoolRecord, StoreError> {
     let cells = Cells::of("pools", row);
+    let (uid, generation) = (cells.text("uid")?.to_owned(), cells.number("generation")?);
+    let storage: Option<PoolStorage> = cells.json_or_null("storage")?;
+    let storage = storage.filter(|storage| storage.uid == uid && storage.generation == generation);
     Ok(PoolRecord {
         name: cells.pool("name")?,
         account: Account {
             namespace: cells.text("namespace")?.to_owned(),
             name: cells.text("account")?.to_owned(),
         },
-        uid: cells.text("uid")?.to_owned(),
-        generation: cells.number("generation")?,
+        uid,
+        generation,
         tenant: cells.id_or_null("tenant")?,
         max_workers: cells.number("max_workers")?,
         closed: cells.flag("closed")?,
         policy: cells.text_or_null("policy")?.map(str::to_owned),
+        storage: storage.map(|storage| storage.endpoints).unwrap_or_default(),
     })
 }
 

@@ -112,7 +112,16 @@ impl Client {
         path: &str,
         body: impl Into<Bytes>,
     ) -> hyper::Response<hyper::body::Incoming> {
-        self.http.request(self.request(method, path, body)).await.unwrap()
+        self.try_open(method, path, body).await.unwrap()
+    }
+
+    pub async fn try_open(
+        &self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, hyper_util::client::legacy::Error> {
+        self.http.request(self.request(method, path, body)).await
     }
 
     fn request(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {

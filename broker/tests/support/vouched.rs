@@ -130,6 +130,7 @@ pub fn pool() -> control::Pool {
         max_workers: 10,
         closed: false,
         policy: None,
+        storage: Vec::new(),
     }
 }
 

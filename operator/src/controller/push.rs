@@ -46,6 +46,7 @@ pub(super) async fn pool(pool: &WorkerPool, context: &Context, open: Open<'_>) -
             Open::Verified(digest) => Some(digest.to_owned()),
             Open::No => None,
         },
+        storage: desired::storage(pool),
     };
     let seen = context.seen.borrow().pool(&name).cloned();
     // A broker that lost its database lost this as well; one that nobody has heard yet is told again.

@@ -1,6 +1,6 @@
 //! The Deployment of a pool's workers: as `mpegflow audit` demands it.
 
-use super::{Child, Kind, World, labels, metadata, name, selector};
+use super::{Child, Kind, World, labels, metadata, name, selector, storage};
 use crate::crd::{Class, Gpu, WorkerPool};
 use crate::settings::Settings;
 use serde_json::{Map, Value, json};
@@ -13,6 +13,8 @@ pub(super) const JOIN: &str = "/run/mpegflow";
 const IDENTITY: &str = "/run/identity";
 /// Folder of unlinked files.
 const SCRATCH: &str = "/scratch";
+/// Annotation of a worker's pod: the storage that it may reach.
+const STORAGE: &str = "mpegflow.io/storage";
 /// Seconds after the drain for what a process does at its end.
 const AFTER_DRAIN: u32 = 10;
 /// Seconds that a worker's token lasts; the kubelet renews it. The shortest that Kubernetes gives.
@@ -31,9 +33,18 @@ pub(super) fn deployment(pool: &WorkerPool, settings: &Settings, world: &World) 
             "type": "RollingUpdate",
             "rollingUpdate": { "maxSurge": surge, "maxUnavailable": unavailable },
         },
-        "template": { "metadata": { "labels": labels(pool) }, "spec": pod(pool, settings, world) },
+        "template": { "metadata": template(pool), "spec": pod(pool, settings, world) },
     });
     Child::new(Kind::Deployment, json!({ "metadata": metadata(pool), "spec": spec }))
+}
+
+/// `metadata` of a worker. It reads its join file once, so that other storage takes other pods.
+fn template(pool: &WorkerPool) -> Value {
+    let storage: Vec<String> = storage(pool).iter().map(ToString::to_string).collect();
+    if storage.is_empty() {
+        return json!({ "labels": labels(pool) });
+    }
+    json!({ "labels": labels(pool), "annotations": { STORAGE: storage.join(" ") } })
 }
 
 /// What every pod of a pool is like, a worker's and a canary's: what network policies and the kernel see of it.

@@ -19,12 +19,14 @@ pub(super) fn parse(text: &str) -> Option<StoragePeer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mpegflow_protocol::endpoint::StorageEndpoint;
 
     #[test]
     fn addresses_and_blocks_of_both_families_are_read_and_nothing_else_is() {
         for good in ["192.0.2.10:443", "198.51.100.0/24:9000", "[2001:db8::1]:443", "[2001:db8::/64]:443"] {
             let peer = parse(good).map(|peer| (peer.blocks.len(), peer.port > 0));
             assert_eq!(peer, Some((1, true)), "{good}");
+            assert!(good.parse::<StorageEndpoint>().is_ok(), "to broker and workers as well: {good}");
         }
         for bad in [
             "",
@@ -38,6 +40,7 @@ mod tests {
             "[2001:db8::/129]:443",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
+            assert!(bad.parse::<StorageEndpoint>().is_err(), "{bad}");
         }
     }
 }

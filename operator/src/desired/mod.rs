@@ -14,11 +14,12 @@ pub(crate) use child::applied;
 pub use child::{Child, Kind};
 pub use scale::{Held, Replicas, wanted};
 
-use crate::crd::{Dialect, WorkerPool};
+use crate::crd::{Access, Dialect, WorkerPool};
 use crate::settings::Settings;
 use kube::ResourceExt as _;
 use mpegflow_policies::audit::intent::{POOL_LABEL, TENANT_LABEL};
 use mpegflow_policies::emit::EmitError;
+use mpegflow_protocol::endpoint::StorageEndpoint;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -82,6 +83,16 @@ pub fn name(pool: &WorkerPool) -> String {
 /// Labels that select a pool's pods. Nothing that a CNI would drop is among them.
 pub fn selector(pool: &WorkerPool) -> BTreeMap<String, String> {
     BTreeMap::from([(POOL_LABEL.to_owned(), pool.name_any())])
+}
+
+/// Storage that a pool's workers fetch from themselves, as its broker and they are told. None of a pool that names anything else: it
+/// gets no policies either.
+pub(crate) fn storage(pool: &WorkerPool) -> Vec<StorageEndpoint> {
+    let storage = &pool.spec.storage;
+    if storage.access != Access::Presigned {
+        return Vec::new();
+    }
+    storage.endpoints.iter().map(|text| text.parse()).collect::<Result<_, _>>().unwrap_or_default()
 }
 
 /// All objects of a pool but how many replicas its Deployment has, in the order in which they are to be applied: what

@@ -1,6 +1,6 @@
 //! The small objects of a pool: account, join file, disruption budget.
 
-use super::{CANARY_LABEL, Child, Kind, World, metadata, selector, targets};
+use super::{CANARY_LABEL, Child, Kind, World, metadata, selector, storage, targets};
 use crate::crd::WorkerPool;
 use crate::settings::Settings;
 use kube::ResourceExt as _;
@@ -22,7 +22,7 @@ pub(super) fn join_file(pool: &WorkerPool, settings: &Settings, world: &World) -
         .into_iter()
         .map(|target| json!({ "name": target.name, "address": target.address.to_string() }))
         .collect();
-    let file = json!({
+    let mut file = json!({
         "broker": format!("{}:{}", broker.server_name, world.broker.port),
         "server_name": broker.server_name,
         "ca": broker.ca,
@@ -30,6 +30,10 @@ pub(super) fn join_file(pool: &WorkerPool, settings: &Settings, world: &World) -
         "token_file": "token",
         "unreachable": unreachable,
     });
+    let storage = storage(pool);
+    if let Some(file) = file.as_object_mut().filter(|_| !storage.is_empty()) {
+        file.insert("storage".into(), json!(storage));
+    }
     Child::new(
         Kind::ConfigMap,
         json!({ "metadata": metadata(pool), "data": { "join.json": file.to_string() } }),

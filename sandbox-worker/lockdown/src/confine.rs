@@ -1,4 +1,5 @@
-//! The supervisor's own Landlock: it may connect to the broker's port, start the codec, and read what both need to start.
+//! The supervisor's own Landlock: it may connect to the broker's port (and to storage's, in a presigned pool), start the codec, and
+//! read what both need to start.
 //!
 //! Weaker than the codec's locks by nature (the supervisor has a network), and best effort: a kernel that lacks a right simply
 //! does not add that right. What came of it is a value, for the log.
@@ -18,8 +19,8 @@ pub struct Needs<'a> {
     pub scratch: &'a Path,
     /// A file that changes while it runs, or the folder of such files: a token that the kubelet renews.
     pub reread: Option<&'a Path>,
-    /// The broker's TCP port.
-    pub port: u16,
+    /// The TCP ports that it connects to: the broker's, and in a presigned pool those of storage.
+    pub ports: &'a [u16],
 }
 
 /// How much of it the kernel enforces.
@@ -61,7 +62,9 @@ pub fn confine(needs: Needs<'_>) -> Result<Confined, RulesetError> {
         .add_rules(path_beneath_rules(READABLE, read))?
         .add_rules(path_beneath_rules(["/dev/null"], null))?
         .add_rules(path_beneath_rules([needs.scratch], files))?
-        .add_rule(NetPort::new(needs.port, AccessNet::ConnectTcp))?
+        .add_rules(
+            needs.ports.iter().map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp))),
+        )?
         .restrict_self()?;
     Ok(match status.ruleset {
         RulesetStatus::FullyEnforced => Confined::Fully,
@@ -79,9 +82,9 @@ mod tests {
 
     // Landlock holds for the thread that asks, so each probe is a thread of its own, and the test process stays free.
     #[test]
-    fn a_confined_thread_reaches_one_port_one_program_and_one_folder() {
-        let open = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = open.local_addr().unwrap();
+    fn a_confined_thread_reaches_its_ports_one_program_and_one_folder() {
+        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [broker, storage, other] = listeners.each_ref().map(|open| open.local_addr().unwrap());
         let (scratch, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(elsewhere.path().join("secret"), "x").unwrap();
         std::fs::copy("/bin/true", scratch.path().join("true")).unwrap();
@@ -92,18 +95,15 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let (scratch, beside) = (scratch.path(), codec.path());
-                let needs =
-                    Needs { codec: &program, scratch, reread: Some(tokens.path()), port: port.port() };
+                let ports = [broker.port(), storage.port()];
+                let needs = Needs { codec: &program, scratch, reread: Some(tokens.path()), ports: &ports };
                 if confine(needs).unwrap() != Confined::Fully {
                     return;
                 }
-                assert!(TcpStream::connect(port).is_ok());
+                assert!(TcpStream::connect(broker).is_ok() && TcpStream::connect(storage).is_ok());
                 let refused = TcpListener::bind("127.0.0.1:0").unwrap_err().kind();
                 assert_eq!(refused, ErrorKind::PermissionDenied);
-                assert_eq!(
-                    TcpStream::connect("127.0.0.1:9").unwrap_err().kind(),
-                    ErrorKind::PermissionDenied
-                );
+                assert_eq!(TcpStream::connect(other).unwrap_err().kind(), ErrorKind::PermissionDenied);
                 assert!(Command::new(&program).status().unwrap().success());
                 let refused = Command::new(scratch.join("true")).status().unwrap_err().kind();
                 assert_eq!(refused, ErrorKind::PermissionDenied);

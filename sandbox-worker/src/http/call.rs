@@ -1,20 +1,22 @@
 //! One HTTP call: a request, a time limit for its answer, and what its status means.
 
-use crate::broker::{CallError, Chunks};
+use crate::broker::{Body, CallError, Chunks};
 use crate::http::tls::Client;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_RANGE, ETAG};
 use hyper::{Request, Response, StatusCode};
 use mpegflow_protocol::api::Problem;
 use mpegflow_protocol::limits::{MAX_API_BODY, MAX_WORKER_BODY};
 use mpegflow_protocol::{from_json, text};
 use serde::de::DeserializeOwned;
-use std::time::Duration;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// How long a body may pause.
-const PAUSE: Duration = Duration::from_secs(60);
+pub(super) const PAUSE: Duration = Duration::from_secs(60);
 
 /// Sends a request and waits for the head of its answer.
 pub(super) async fn send(
@@ -43,7 +45,7 @@ pub(super) async fn drained(response: Response<Incoming>) -> Result<(), CallErro
     collected(response.into_body(), MAX_API_BODY).await.map(|_| ())
 }
 
-async fn collected(body: Incoming, most: usize) -> Result<Bytes, CallError> {
+pub(super) async fn collected(body: Incoming, most: usize) -> Result<Bytes, CallError> {
     match timeout(PAUSE, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) => Err(CallError::Unavailable(chain(&*error))),
@@ -80,7 +82,7 @@ async fn judged(response: Response<Incoming>) -> Result<Response<Incoming>, Call
 }
 
 /// An error and its causes. None of them holds a header, so none holds a secret.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -95,18 +97,46 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub struct BodyChunks {
     body: Incoming,
     left: u64,
+    /// How long may be waited for all of it. Whoever takes the bytes may be slower.
+    patience: Duration,
 }
+
+/// A body that comes more slowly than this on the whole is given up, in bytes a second.
+const SLOWEST: u64 = 32 << 10;
 
 impl BodyChunks {
     pub(super) const fn new(body: Incoming, len: u64) -> Self {
-        Self { body, left: len }
+        Self { body, left: len, patience: Duration::from_secs(60_u64.saturating_add(len / SLOWEST)) }
     }
+}
+
+/// A range that is answered as it was asked for.
+pub(super) fn ranged(
+    response: Response<Incoming>,
+    range: &Range<u64>,
+) -> Result<Body<BodyChunks>, CallError> {
+    let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        return Err(CallError::Malformed(format!("{} for a range, not 206", response.status())));
+    }
+    let Some((start, end, total)) = header(CONTENT_RANGE).and_then(content_range) else {
+        return Err(CallError::Malformed("a range without a Content-Range".into()));
+    };
+    if start != range.start || end > range.end || (end < range.end && end != total) {
+        return Err(CallError::Malformed("another range than was asked for".into()));
+    }
+    let version = header(ETAG).map(str::to_owned);
+    let len = end.saturating_sub(start);
+    Ok(Body { total, version, chunks: BodyChunks::new(response.into_body(), len) })
 }
 
 impl Chunks for BodyChunks {
     async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
         loop {
-            let frame = match timeout(PAUSE, self.body.frame()).await {
+            let (asked, within) = (Instant::now(), PAUSE.min(self.patience));
+            let frame = timeout(within, self.body.frame()).await;
+            self.patience = self.patience.saturating_sub(asked.elapsed());
+            let frame = match frame {
                 Ok(None) if self.left == 0 => return None,
                 Ok(None) => return Some(Err(CallError::Unavailable("the body ended early".into()))),
                 Ok(Some(Ok(frame))) => frame,
@@ -126,7 +156,7 @@ impl Chunks for BodyChunks {
 }
 
 /// Start, end (exclusive) and total of a `Content-Range: bytes a-b/c`.
-pub(super) fn content_range(value: &str) -> Option<(u64, u64, u64)> {
+fn content_range(value: &str) -> Option<(u64, u64, u64)> {
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();

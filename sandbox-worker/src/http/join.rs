@@ -2,6 +2,7 @@
 
 use crate::secret::{Secret, write_private};
 use hyper::http::uri::Authority;
+use mpegflow_protocol::endpoint::{MAX_ENDPOINTS, StorageEndpoint};
 use mpegflow_protocol::from_json;
 use mpegflow_protocol::ids::PoolName;
 use mpegflow_protocol::worker::{JoinFile, ProbeTarget};
@@ -64,6 +65,8 @@ pub struct Join {
     pub pool: PoolName,
     /// What must not answer before it enrols.
     pub unreachable: Vec<ProbeTarget>,
+    /// Storage of a presigned pool, which this worker may connect to besides.
+    pub storage: Vec<StorageEndpoint>,
     /// The one key of a pod, PEM. Others have a new one with each certificate.
     pub key: Option<Secret>,
     path: Option<PathBuf>,
@@ -92,6 +95,9 @@ pub enum JoinError {
     /// There is not exactly one of `token` and `token_file`.
     #[error("exactly one of `token` and `token_file` has to be there")]
     Token,
+    /// There are too many endpoints of storage.
+    #[error("`storage` has more than {MAX_ENDPOINTS} endpoints")]
+    Storage,
     /// The key of the pod cannot be made or kept.
     #[error("the pod's key: {0}")]
     Key(String),
@@ -148,8 +154,22 @@ impl Join {
             Some(name) if file.token.is_empty() && !name.is_empty() => Token::Pod(dir.join(name)),
             _ => return Err(JoinError::Token),
         };
-        let (pool, unreachable) = (file.pool, file.unreachable);
-        Ok(Self { broker, port, server_name, roots, token, pool, unreachable, key: None, path: None })
+        let JoinFile { pool, unreachable, storage, .. } = file;
+        if storage.len() > MAX_ENDPOINTS {
+            return Err(JoinError::Storage);
+        }
+        Ok(Self {
+            broker,
+            port,
+            server_name,
+            roots,
+            token,
+            pool,
+            unreachable,
+            storage,
+            key: None,
+            path: None,
+        })
     }
 
     /// With the one key that a pod enrols with: the one in its folder, which a restarted container finds again, or without a folder one
@@ -213,6 +233,7 @@ mod tests {
             token_file: token_file.map(str::to_owned),
             pool: "default".parse().unwrap(),
             unreachable: Vec::new(),
+            storage: Vec::new(),
         };
         assert!(matches!(Join::parse(file("", None)), Err(JoinError::Token)));
         assert!(matches!(Join::parse(file("mfj_1", Some("token"))), Err(JoinError::Token)));

@@ -5,28 +5,35 @@
 
 use crate::backoff::Backoff;
 use crate::broker::{Body, Broker, CallError, Grant};
-use crate::http::call::{BodyChunks, content_range, drained, json, send};
+use crate::http::call::{BodyChunks, drained, json, ranged, send};
 use crate::http::join::{Join, Token};
+use crate::http::storage::Storage;
 use crate::http::tls::{Client, Key, TlsError, anonymous};
 use crate::secret::Secret;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, RANGE};
-use hyper::{Method, Request, StatusCode};
-use mpegflow_protocol::ids::WorkerId;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RANGE};
+use hyper::{Method, Request};
+use mpegflow_protocol::ids::{AttemptId, WorkerId};
+use mpegflow_protocol::limits::PRESIGNED_LEAST;
 use mpegflow_protocol::to_json;
 use mpegflow_protocol::worker::{
     Complete, Enroll, Enrolled, Fail, Heartbeat, HeartbeatReply, LeaseReply, LeaseRequest,
-    PART_DIGEST_HEADER, Renew,
+    PART_DIGEST_HEADER, PartUrl, ReadUrl, Renew, Signed, UrlReply,
 };
+use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// A call whose work at the broker is small.
 const SHORT: Duration = Duration::from_secs(30);
 /// A part of 8 MiB, from the first byte to the broker's answer: 70 kB/s.
-const PART: Duration = Duration::from_secs(120);
+pub(super) const PART: Duration = Duration::from_secs(120);
+/// What a pool that is not presigned answers to who asks for a URL.
+const FORBIDDEN: u16 = 403;
+/// What the broker answers where storage does not hold a part.
+const NOT_THERE: u16 = 422;
 /// What the network may add to a long poll.
 const SLACK: Duration = Duration::from_secs(15);
 
@@ -52,7 +59,18 @@ pub enum EnrollError {
 pub struct HttpBroker {
     join: Join,
     now: RwLock<Arc<Identity>>,
+    storage: Storage,
+    /// What goes through the broker in a presigned pool, of the attempt that runs.
+    brokered: Mutex<Option<(AttemptId, HashSet<Slot>)>>,
     enrolling: tokio::sync::Mutex<()>,
+}
+
+/// What bytes are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Slot {
+    Input(u32),
+    Output(u32),
+    All,
 }
 
 #[derive(Debug)]
@@ -70,7 +88,13 @@ impl HttpBroker {
     /// The broker refuses, or TLS cannot be set up.
     pub async fn enroll(join: Join) -> Result<Self, EnrollError> {
         let identity = persistently(|| enroll(&join)).await?;
-        Ok(Self { join, now: RwLock::new(Arc::new(identity)), enrolling: tokio::sync::Mutex::new(()) })
+        Ok(Self {
+            storage: Storage::new(join.storage.clone()),
+            join,
+            now: RwLock::new(Arc::new(identity)),
+            brokered: Mutex::default(),
+            enrolling: tokio::sync::Mutex::new(()),
+        })
     }
 
     /// Who this worker is now.
@@ -167,6 +191,112 @@ impl HttpBroker {
         let request = self.attempt(Method::POST, grant, rest, body.into())?;
         drained(send(&self.identity().client, request, SHORT).await?).await
     }
+
+    async fn read_brokered(
+        &self,
+        grant: &Grant,
+        input: u32,
+        range: Range<u64>,
+    ) -> Result<Body<BodyChunks>, CallError> {
+        let mut request = self.attempt(Method::GET, grant, &format!("inputs/{input}"), Bytes::new())?;
+        let last = range.end.saturating_sub(1);
+        let value = HeaderValue::try_from(format!("bytes={}-{last}", range.start));
+        request.headers_mut().insert(RANGE, value.map_err(|e| CallError::Malformed(e.to_string()))?);
+        let response = send(&self.identity().client, request, SHORT).await?;
+        ranged(response, &range)
+    }
+
+    async fn put_brokered(
+        &self,
+        grant: &Grant,
+        output: u32,
+        part: u32,
+        bytes: Bytes,
+        digest: &str,
+    ) -> Result<(), CallError> {
+        let mut request =
+            self.attempt(Method::PUT, grant, &format!("outputs/{output}/parts/{part}"), bytes)?;
+        let digest = HeaderValue::try_from(digest).map_err(|e| CallError::Malformed(e.to_string()))?;
+        request.headers_mut().insert(PART_DIGEST_HEADER, digest);
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        drained(send(&self.identity().client, request, PART).await?).await
+    }
+
+    /// A URL to read a range from storage, where this pool, the range and the input have one.
+    async fn url_to_read(
+        &self,
+        grant: &Grant,
+        input: u32,
+        range: &Range<u64>,
+    ) -> Result<Option<Box<Signed>>, CallError> {
+        let brokered = Slot::Input(input);
+        if range.end.saturating_sub(range.start) < PRESIGNED_LEAST || self.is_brokered(grant, brokered) {
+            return Ok(None);
+        }
+        let ask = ReadUrl { start: range.start, end: range.end };
+        match self.url(grant, &format!("inputs/{input}/url"), to_json(&ask)).await? {
+            Some(UrlReply::Signed(signed)) => Ok(Some(signed)),
+            Some(UrlReply::Brokered {}) => {
+                self.note_brokered(grant, brokered);
+                Ok(None)
+            }
+            Some(UrlReply::Stored {}) => Err(CallError::Malformed("an input that is stored".into())),
+            None => Ok(None),
+        }
+    }
+
+    /// A URL to write a part to storage, or what is to be done in place of that.
+    async fn url_to_write(
+        &self,
+        grant: &Grant,
+        output: u32,
+        part: u32,
+        said: &PartUrl,
+    ) -> Result<UrlReply, CallError> {
+        let brokered = Slot::Output(output);
+        if said.size < PRESIGNED_LEAST || self.is_brokered(grant, brokered) {
+            return Ok(UrlReply::Brokered {});
+        }
+        let path = format!("outputs/{output}/parts/{part}/url");
+        let reply = self.url(grant, &path, to_json(said)).await?.unwrap_or(UrlReply::Brokered {});
+        if matches!(reply, UrlReply::Brokered {}) {
+            self.note_brokered(grant, brokered);
+        }
+        Ok(reply)
+    }
+
+    /// None where the pool is not presigned (any more), or not for this attempt now.
+    async fn url(&self, grant: &Grant, rest: &str, body: Vec<u8>) -> Result<Option<UrlReply>, CallError> {
+        let request = self.attempt(Method::POST, grant, rest, body.into())?;
+        let reply = async { json("url", send(&self.identity().client, request, SHORT).await?).await };
+        match reply.await {
+            Ok(reply) => Ok(Some(reply)),
+            Err(CallError::Refused { status: FORBIDDEN, .. }) => {
+                self.note_brokered(grant, Slot::All);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether what is in a slot goes through the broker for the rest of the attempt.
+    fn is_brokered(&self, grant: &Grant, slot: Slot) -> bool {
+        if self.join.storage.is_empty() {
+            return true;
+        }
+        let brokered = self.brokered.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_attempt = brokered.as_ref().filter(|(attempt, _)| *attempt == grant.attempt);
+        of_attempt.is_some_and(|(_, slots)| slots.contains(&slot) || slots.contains(&Slot::All))
+    }
+
+    /// Notes that. There is one attempt at a time, with as many slots as its lease has.
+    fn note_brokered(&self, grant: &Grant, slot: Slot) {
+        let mut brokered = self.brokered.lock().unwrap_or_else(PoisonError::into_inner);
+        match brokered.as_mut().filter(|(attempt, _)| *attempt == grant.attempt) {
+            Some((_, slots)) => drop(slots.insert(slot)),
+            None => *brokered = Some((grant.attempt, HashSet::from([slot]))),
+        }
+    }
 }
 
 impl Broker for HttpBroker {
@@ -185,25 +315,10 @@ impl Broker for HttpBroker {
         input: u32,
         range: Range<u64>,
     ) -> Result<Body<BodyChunks>, CallError> {
-        let mut request = self.attempt(Method::GET, grant, &format!("inputs/{input}"), Bytes::new())?;
-        let last = range.end.saturating_sub(1);
-        let value = HeaderValue::try_from(format!("bytes={}-{last}", range.start));
-        request.headers_mut().insert(RANGE, value.map_err(|e| CallError::Malformed(e.to_string()))?);
-        let response = send(&self.identity().client, request, SHORT).await?;
-        let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
-        if response.status() != StatusCode::PARTIAL_CONTENT {
-            return Err(CallError::Malformed(format!("{} for a range, not 206", response.status())));
+        match self.url_to_read(grant, input, &range).await? {
+            Some(signed) => self.storage.read(&signed, range).await,
+            None => self.read_brokered(grant, input, range).await,
         }
-        let sent = header(CONTENT_RANGE).and_then(content_range);
-        let Some((start, end, total)) = sent else {
-            return Err(CallError::Malformed("a range without a Content-Range".into()));
-        };
-        if start != range.start || end > range.end || (end < range.end && end != total) {
-            return Err(CallError::Malformed("another range than was asked for".into()));
-        }
-        let version = header(ETAG).map(str::to_owned);
-        let len = end.saturating_sub(start);
-        Ok(Body { total, version, chunks: BodyChunks::new(response.into_body(), len) })
     }
 
     async fn put_part(
@@ -214,12 +329,25 @@ impl Broker for HttpBroker {
         bytes: Bytes,
         digest: &str,
     ) -> Result<(), CallError> {
-        let mut request =
-            self.attempt(Method::PUT, grant, &format!("outputs/{output}/parts/{part}"), bytes)?;
-        let digest = HeaderValue::try_from(digest).map_err(|e| CallError::Malformed(e.to_string()))?;
-        request.headers_mut().insert(PART_DIGEST_HEADER, digest);
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        drained(send(&self.identity().client, request, PART).await?).await
+        let said =
+            PartUrl { size: u64::try_from(bytes.len()).unwrap_or(u64::MAX), sha256: digest.to_owned() };
+        match self.url_to_write(grant, output, part, &said).await? {
+            UrlReply::Stored {} => Ok(()),
+            UrlReply::Brokered {} => self.put_brokered(grant, output, part, bytes, digest).await,
+            UrlReply::Signed(signed) => {
+                let sent = self.storage.write(&signed, bytes).await;
+                // Whatever came of it: an answer that was lost may have been a good one, and the broker asks storage.
+                let path = format!("outputs/{output}/parts/{part}/stored");
+                match (self.post(grant, &path, to_json(&said)).await, sent) {
+                    (Err(CallError::Refused { status: NOT_THERE, .. }), sent) => {
+                        Err(sent.err().unwrap_or_else(|| {
+                            CallError::Unavailable("storage took a part and does not hold it".into())
+                        }))
+                    }
+                    (counted, _) => counted,
+                }
+            }
+        }
     }
 
     async fn heartbeat(&self, grant: &Grant, beat: &Heartbeat) -> Result<HeartbeatReply, CallError> {

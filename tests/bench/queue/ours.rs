@@ -1,7 +1,7 @@
 //! Our side: the engine over PostgreSQL and Redis, without HTTP in between, as the peers are libraries in their callers.
 
 use mpegflow_broker::capability::Capabilities;
-use mpegflow_broker::engine::{Engine, LeaseAnswer, Parts, Quotas, Rate};
+use mpegflow_broker::engine::{Engine, LeaseAnswer, Parts, Quotas, Rate, URL_LIFE};
 use mpegflow_broker::model::Time;
 use mpegflow_broker::objects::local::LocalObjects;
 use mpegflow_broker::plan::{Settings, graph};
@@ -116,6 +116,7 @@ impl Ours {
             webhook_secrets: Secrets::new(&[7; 32]),
             webhook_policy: Policy::default(),
             storage: Arc::default(),
+            url_life: URL_LIFE,
         }));
         let busy = engine.ensure_tenant("bench").await.unwrap();
         let model = (JobId::from_u128(0), TaskId::from_u128(0));

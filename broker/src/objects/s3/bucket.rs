@@ -1,5 +1,5 @@
 //! Requests to one bucket. The SDK signs: control calls, which it also sends, and URLs for exactly one object and method, which
-//! are used at once, for one request, and never leave this module.
+//! are used at once and for one request. None leaves this module, but those that [`super::presign`] hands to workers.
 
 use super::config::{Encryption, S3Config};
 use super::fault::Fault;
@@ -154,18 +154,19 @@ impl Bucket {
 
     // === the bytes
 
-    /// Writes `size` bytes, which have to have this digest.
-    pub(super) async fn put(
+    /// A request that writes `size` bytes with this digest, signed for so long.
+    pub(super) async fn sign_put(
         &self,
         target: Target<'_>,
         size: u64,
         sha256: &[u8; 32],
         body: Outgoing,
-    ) -> Result<(), Fault> {
+        life: Duration,
+    ) -> Result<Request<Outgoing>, Fault> {
         let length = i64::try_from(size).map_err(|_| Fault::Request)?;
-        let ttl = PresigningConfig::expires_in(SIGNED).map_err(|_| Fault::Request)?;
+        let ttl = PresigningConfig::expires_in(life).map_err(|_| Fault::Request)?;
         let digest = base64(sha256);
-        let request = match target {
+        match target {
             Target::Object(object) | Target::New(object) => {
                 let (encryption, key) = self.encryption();
                 let only_new = matches!(target, Target::New(_)).then(|| "*".to_owned());
@@ -174,15 +175,46 @@ impl Bucket {
                     .checksum_sha256(&digest)
                     .set_server_side_encryption(encryption)
                     .set_ssekms_key_id(key);
-                self.signed(put.set_if_none_match(only_new).presigned(ttl), body).await?
+                self.signed(put.set_if_none_match(only_new).presigned(ttl), body).await
             }
             Target::Part { object, id, number } => {
                 let put =
                     self.sdk.upload_part().bucket(&self.name).key(object).upload_id(id).part_number(number);
                 let put = put.content_length(length).checksum_sha256(&digest);
-                self.signed(put.presigned(ttl), body).await?
+                self.signed(put.presigned(ttl), body).await
             }
-        };
+        }
+    }
+
+    /// A request that reads a range of an object; of this version of it, where `tag` is given.
+    pub(super) async fn sign_get(
+        &self,
+        object: &str,
+        range: &Range<u64>,
+        tag: Option<&str>,
+        life: Duration,
+    ) -> Result<Request<Outgoing>, Fault> {
+        let ttl = PresigningConfig::expires_in(life).map_err(|_| Fault::Request)?;
+        let last = range.end.saturating_sub(1);
+        let get = self
+            .sdk
+            .get_object()
+            .bucket(&self.name)
+            .key(object)
+            .range(format!("bytes={}-{last}", range.start));
+        self.signed(get.set_if_match(tag.map(str::to_owned)).presigned(ttl), super::wire::empty()).await
+    }
+
+    /// Writes `size` bytes, which have to have this digest.
+    pub(super) async fn put(
+        &self,
+        target: Target<'_>,
+        size: u64,
+        sha256: &[u8; 32],
+        body: Outgoing,
+    ) -> Result<(), Fault> {
+        let digest = base64(sha256);
+        let request = self.sign_put(target, size, sha256, body, SIGNED).await?;
         let answer = self.wire.send(request, allowance(size)).await.map_err(|fault| self.judged(fault))?;
         let said = answer.headers().get("x-amz-checksum-sha256");
         if said.is_some_and(|said| said.as_bytes() != digest.as_bytes()) {
@@ -198,17 +230,8 @@ impl Bucket {
         range: &Range<u64>,
         tag: Option<&str>,
     ) -> Result<(Response<Incoming>, String), Fault> {
-        let ttl = PresigningConfig::expires_in(SIGNED).map_err(|_| Fault::Request)?;
-        let last = range.end.saturating_sub(1);
-        let get = self
-            .sdk
-            .get_object()
-            .bucket(&self.name)
-            .key(object)
-            .range(format!("bytes={}-{last}", range.start));
-        let request =
-            self.signed(get.set_if_match(tag.map(str::to_owned)).presigned(ttl), super::wire::empty());
-        let answer = self.wire.send(request.await?, HEAD).await.map_err(|fault| self.judged(fault))?;
+        let request = self.sign_get(object, range, tag, SIGNED).await?;
+        let answer = self.wire.send(request, HEAD).await.map_err(|fault| self.judged(fault))?;
         if answer.status() != StatusCode::PARTIAL_CONTENT {
             return Err(Fault::Strange("not the range that was asked for"));
         }

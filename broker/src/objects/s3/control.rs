@@ -4,7 +4,7 @@ use super::bucket::{Bucket, again};
 use super::fault::Fault;
 use super::limits::{COMPLETE, CONTROL};
 use crate::objects::Listed;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart, Part};
 
 /// A part that storage holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub(super) struct Head {
     pub(super) sha256: Option<String>,
     /// When it was written, in seconds since 1970; 0 where storage does not say.
     pub(super) modified: i64,
+}
+
+fn held(part: &Part) -> Result<Held, Fault> {
+    let (Some(number), Some(size), Some(tag)) = (part.part_number(), part.size(), part.e_tag()) else {
+        return Err(Fault::Strange("a part without number, length or ETag"));
+    };
+    let sha256 = part.checksum_sha256().ok_or(Fault::Strange("a part without its checksum"))?;
+    let size = u64::try_from(size).unwrap_or(0);
+    Ok(Held { number, size, tag: tag.to_owned(), sha256: sha256.to_owned() })
 }
 
 impl Bucket {
@@ -163,22 +172,23 @@ impl Bucket {
             let page = again(list).await?;
             let before = held.len();
             for part in page.parts() {
-                let (Some(number), Some(size), Some(tag)) = (part.part_number(), part.size(), part.e_tag())
-                else {
-                    return Err(Fault::Strange("a part without number, length or ETag"));
-                };
-                let sha256 = part.checksum_sha256().ok_or(Fault::Strange("a part without its checksum"))?;
-                held.push(Held {
-                    number,
-                    size: u64::try_from(size).unwrap_or(0),
-                    tag: tag.to_owned(),
-                    sha256: sha256.to_owned(),
-                });
+                held.push(self::held(part)?);
             }
             if page.is_truncated != Some(true) || held.len() == before {
                 return Ok(held);
             }
         }
+    }
+
+    /// One part of a multipart upload, where storage holds it.
+    pub(super) async fn part(&self, object: &str, id: &str, number: i32) -> Result<Option<Held>, Fault> {
+        let before = number.saturating_sub(1).to_string();
+        let list = || {
+            let list = self.sdk.list_parts().bucket(&self.name).key(object).upload_id(id);
+            self.call(CONTROL, list.part_number_marker(before.clone()).max_parts(1).send())
+        };
+        let page = again(list).await?;
+        page.parts().iter().find(|part| part.part_number() == Some(number)).map(held).transpose()
     }
 
     /// Makes the object of these parts.

@@ -80,6 +80,11 @@ impl Fault {
             if matches!(code.as_str(), "ExpiredToken" | "InvalidToken" | "InvalidTokenId" | "InvalidAccessKeyId" | "TokenRefreshRequired"))
     }
 
+    /// Whether storage says that a body does not have the digest in its request.
+    pub(super) fn is_of_digest(&self) -> bool {
+        matches!(self, Self::Answer { code, .. } if is_bad_digest(code))
+    }
+
     /// Whether it says that the object or the multipart upload is not there.
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, Self::Answer { status: 404, code } if is_absence(code) || code == "NoSuchBucket")
@@ -100,11 +105,7 @@ impl Fault {
             {
                 ObjectError::Full
             }
-            Self::Answer { code, .. }
-                if matches!(code.as_str(), "BadDigest" | "XAmzContentChecksumMismatch") =>
-            {
-                ObjectError::Digest
-            }
+            Self::Answer { code, .. } if is_bad_digest(&code) => ObjectError::Digest,
             Self::Digest => ObjectError::Digest,
             Self::Spool(e)
                 if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
@@ -114,6 +115,10 @@ impl Fault {
             fault => ObjectError::Io { step, source: io::Error::other(fault) },
         }
     }
+}
+
+fn is_bad_digest(code: &str) -> bool {
+    matches!(code, "BadDigest" | "XAmzContentChecksumMismatch")
 }
 
 /// Whether a code that comes with 404 is of what was asked for. An answer to HEAD has none; versitygw says 404 as well to whom it does

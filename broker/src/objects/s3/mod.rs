@@ -26,6 +26,11 @@
 //! it, and MinIO lists multipart uploads only for a whole name. Removal gives up what it finds open. What a broker that dies in
 //! between leaves over is found by the sweep, as for any other storage.
 //!
+//! **Presigned pools.** Their workers get URLs for one range or one part ([`presign`]), and the broker does not see the bytes. A part's
+//! digest and length are signed into its URL, so that nothing else can be written with it; it goes to a multipart upload, always, so
+//! that nothing can be written any more once the broker has joined the parts; and the broker asks storage for each part's checksum
+//! before it counts, and for the object's before anything is committed.
+//!
 //! **Secrets.** URLs and names are never in an error nor in a log: errors are made of statuses and codes ([`fault`]), and the
 //! SDK, which logs URLs, has no log.
 //!
@@ -52,6 +57,7 @@ mod limits;
 mod multipart;
 mod names;
 mod outgoing;
+mod presign;
 mod role;
 mod signer;
 mod spool;
@@ -74,6 +80,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use incoming::Reading;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::limits::{MAX_PARTS, PART_SIZE};
+use mpegflow_protocol::worker::Signed;
 use multipart::Multiparts;
 use names::{Names, Owner};
 use spool::Spool;
@@ -81,6 +88,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Why the adapter cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +153,7 @@ struct Inner {
     spool: Spool,
     /// ETags of finished objects.
     versions: Mutex<Bounded<String, String>>,
+    handing: presign::Handing,
 }
 
 impl S3Objects {
@@ -170,6 +179,7 @@ impl S3Objects {
                 multiparts: Multiparts::new(),
                 spool: Spool::open(config.spool_dir.clone()).map_err(OpenError::Spool)?,
                 versions: Mutex::new(Bounded::new(limits::REMEMBERED)),
+                handing: presign::Handing::open(config).map_err(OpenError::Files)?,
             }),
         })
     }
@@ -338,22 +348,26 @@ impl Inner {
                 self.verified(object, 0, Some(&base64(&sha256(b"")))).await.map(drop)
             }
             [only] if only.size < PART_SIZE => {
-                self.verified(object, size, Some(&base64(&only.sha256))).await.map(drop)
+                // Written whole, or by a worker itself as the one part of a multipart upload.
+                match self.verified(object, size, Some(&base64(&only.sha256))).await {
+                    Err(fault) if fault.is_missing() => self.join_exactly(object, size, parts).await,
+                    Err(Fault::Digest) => {
+                        self.verified(object, size, Some(&checksum_of(parts))).await.map(drop)
+                    }
+                    found => found.map(drop),
+                }
             }
-            _ => {
-                let digests: Vec<u8> = parts.iter().flat_map(|part| part.sha256).collect();
-                let checksum = format!("{}-{}", base64(&sha256(&digests)), parts.len());
-                self.join(object, size, |held| exactly(held, parts), Some(&checksum)).await
-            }
+            _ => self.join_exactly(object, size, parts).await,
         }
+    }
+
+    async fn join_exactly(&self, object: &str, size: u64, parts: &[PartHead]) -> Result<(), Fault> {
+        self.join(object, size, |held| exactly(held, parts), Some(&checksum_of(parts))).await
     }
 
     async fn put_part(&self, object: &str, head: &PartHead, body: Body) -> Result<(), ObjectError> {
         const STEP: &str = "store a part";
-        let number = head.offset.checked_div(PART_SIZE).and_then(|n| i32::try_from(n.saturating_add(1)).ok());
-        let in_place = head.offset.is_multiple_of(PART_SIZE) && head.size <= PART_SIZE;
-        let number = number.filter(|n| in_place && u32::try_from(*n).is_ok_and(|n| n <= MAX_PARTS));
-        let number = number.ok_or(Fault::Length).map_err(|fault| fault.during(STEP))?;
+        let number = number_of(head).map_err(|fault| fault.during(STEP))?;
         let id = if head.offset == 0 && head.size < PART_SIZE {
             None
         } else {
@@ -378,6 +392,19 @@ impl Inner {
             }
         }
     }
+}
+
+/// S3's number of a part.
+fn number_of(head: &PartHead) -> Result<i32, Fault> {
+    let number = head.offset.checked_div(PART_SIZE).and_then(|n| i32::try_from(n.saturating_add(1)).ok());
+    let in_place = head.offset.is_multiple_of(PART_SIZE) && head.size <= PART_SIZE;
+    number.filter(|n| in_place && u32::try_from(*n).is_ok_and(|n| n <= MAX_PARTS)).ok_or(Fault::Length)
+}
+
+/// S3's checksum of an object that is joined of these parts.
+fn checksum_of(parts: &[PartHead]) -> String {
+    let digests: Vec<u8> = parts.iter().flat_map(|part| part.sha256).collect();
+    format!("{}-{}", base64(&sha256(&digests)), parts.len())
 }
 
 /// S3's checksum of an object of these parts.
@@ -510,6 +537,32 @@ impl Objects for S3Objects {
         let reading = Reading::open(&self.inner.bucket, object, range, Some(version)).await;
         let reading = reading.map_err(|fault| fault.during("read an object"))?;
         Ok(Box::pin(reading.bytes().map(|chunk| chunk.map_err(io::Error::other))))
+    }
+
+    async fn sign_read(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        version: &str,
+        life: Duration,
+    ) -> Result<Option<Signed>, ObjectError> {
+        let signed = self.inner.sign_read(&self.name(key)?, &range, version, life).await;
+        signed.map_err(|fault| fault.during("sign a read"))
+    }
+
+    async fn sign_part(
+        &self,
+        key: &Key,
+        head: &PartHead,
+        life: Duration,
+    ) -> Result<Option<Signed>, ObjectError> {
+        let signed = self.inner.sign_part(&self.ours(key)?, head, life).await;
+        signed.map_err(|fault| fault.during("sign a part"))
+    }
+
+    async fn holds_part(&self, key: &Key, head: &PartHead) -> Result<(), ObjectError> {
+        let held = self.inner.holds_part(&self.ours(key)?, head).await;
+        held.map_err(|fault| fault.during("look for a part"))
     }
 
     async fn look_up(&self, key: &Key) -> Result<Found, ObjectError> {

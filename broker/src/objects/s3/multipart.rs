@@ -38,6 +38,16 @@ impl Multiparts {
         open.remove_where(|object| object.starts_with(prefix));
     }
 
+    /// The object's open multipart upload, where there is one.
+    pub(super) async fn find(&self, bucket: &Bucket, object: &str) -> Result<Option<String>, Fault> {
+        let known = self.known(object);
+        let mut known = known.lock().await;
+        if known.is_none() {
+            *known = bucket.multiparts(object).await?.into_iter().next();
+        }
+        Ok(known.clone())
+    }
+
     /// The object's open multipart upload, opened where there is none.
     pub(super) async fn id(&self, bucket: &Bucket, object: &str) -> Result<String, Fault> {
         let known = self.known(object);

@@ -8,7 +8,7 @@ use crate::store::StoreError;
 use crate::store::identity::{
     Identities, PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict, WorkerSeen,
 };
-use crate::store::row::{self, Cells, json, signed};
+use crate::store::row::{self, Cells, json, signed, storage_column};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{PoolName, WorkerId};
 
@@ -46,6 +46,7 @@ impl Identities for PostgresStore {
             .bind(signed(pool.max_workers))
             .bind(pool.closed)
             .bind(&pool.policy)
+            .bind(storage_column(pool))
             .execute(&mut *tx)
             .await?;
         tx.done().await?;

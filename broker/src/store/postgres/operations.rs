@@ -2,7 +2,7 @@
 
 use super::{PostgresStore, sql, uploads};
 use crate::audit::checkpoint::Checkpoint;
-use crate::model::{Claim, TenantLimits, Time};
+use crate::model::{Claim, Part, TenantLimits, Time};
 use crate::plan::bans::Ban;
 use crate::store::StoreError;
 use crate::store::operations::{ApiKeyShown, AttemptLog, EndedJob, Operations, PoolSeen};
@@ -142,6 +142,33 @@ impl Operations for PostgresStore {
             }
         }
         Err(StoreError::Row { table: "pins", reason: "a pin is there and cannot be read".into() })
+    }
+
+    async fn announce_part(
+        &self,
+        claim: &Claim,
+        output: u32,
+        part: &Part,
+    ) -> Result<Option<Part>, StoreError> {
+        for _ in 0..2 {
+            let query = self
+                .sql(sql::ANNOUNCE_PART)
+                .bind(claim.attempt.to_string())
+                .bind(claim.worker.to_string())
+                .bind(signed(claim.epoch))
+                .bind(i64::from(output))
+                .bind(i64::from(part.part))
+                .bind(signed(part.size))
+                .bind(part.sha256.as_slice());
+            let mut conn = self.conn().await?;
+            let rows = query.fetch_all(&mut *conn).await?;
+            conn.done().await?;
+            let Some(row) = rows.first() else { return Ok(None) };
+            if Cells::of("announced", row).flag("there")? {
+                return row::part(row).map(Some);
+            }
+        }
+        Err(StoreError::Row { table: "announced", reason: "a part is announced and cannot be read".into() })
     }
 
     async fn running_of_tenant(&self, tenant: TenantId) -> Result<u64, StoreError> {

@@ -180,6 +180,8 @@ statements! {
             INSERT INTO parts (attempt, output, part, size, sha256)
             SELECT lease.attempt, $5::bigint, $6::bigint, $7::bigint, $8::bytea FROM lease
             WHERE (SELECT count(*) FROM parts p WHERE p.attempt = $1 AND p.output = $5) = $6
+              AND NOT EXISTS (SELECT 1 FROM announced a WHERE a.attempt = $1 AND a.output = $5 AND a.part = $6
+                  AND (a.size <> $7 OR a.sha256 <> $8))
             ON CONFLICT DO NOTHING RETURNING part
         )
         SELECT (SELECT count(*) FROM lease) AS live, (SELECT count(*) FROM added) AS added");
@@ -197,6 +199,25 @@ statements! {
         )
         SELECT coalesce((SELECT version FROM added), (SELECT p.version FROM pins p WHERE p.attempt = $1 AND p.input = $4))
             AS version FROM lease";
+    /// 1 attempt, 2 worker, 3 epoch, 4 output, 5 part, 6 size, 7 digest. Of two at once, the later one sees nothing, and asks again.
+    ANNOUNCE_PART = "
+        WITH lease AS (
+            SELECT l.attempt FROM leases l WHERE l.attempt = $1 AND l.worker = $2 AND l.epoch = $3
+        ), added AS (
+            INSERT INTO announced (attempt, output, part, size, sha256)
+            SELECT lease.attempt, $4::bigint, $5::bigint, $6::bigint, $7::bytea FROM lease
+            ON CONFLICT DO NOTHING RETURNING part, size, sha256
+        ), here AS (
+            SELECT part, size, sha256 FROM added
+            UNION ALL
+            SELECT a.part, a.size, a.sha256 FROM announced a WHERE a.attempt = $1 AND a.output = $4 AND a.part = $5
+        )
+        SELECT here.part IS NOT NULL AS there, coalesce(here.part, 0) AS part, coalesce(here.size, 0) AS size,
+            coalesce(here.sha256, ''::bytea) AS sha256
+        FROM lease LEFT JOIN here ON true LIMIT 1";
+    /// Of attempts that have ended.
+    ORPHANED_ANNOUNCEMENTS =
+        "DELETE FROM announced a WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = a.attempt)";
     /// Of attempts that have ended.
     ORPHANED_PINS = "DELETE FROM pins p WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = p.attempt)";
 
@@ -459,12 +480,13 @@ statements! {
     RIVAL_POOLS = concat!("SELECT ", columns!(pool ""), " FROM pools WHERE name = $1 OR (namespace = $2 AND account = $3)");
     /// 1 id.
     TENANT_BY_ID = "SELECT id FROM tenants WHERE id = $1";
-    /// 1 name, 2 namespace, 3 account, 4 uid, 5 generation, 6 tenant, 7 most workers, 8 closed, 9 policy.
+    /// 1 name, 2 namespace, 3 account, 4 uid, 5 generation, 6 tenant, 7 most workers, 8 closed, 9 policy, 10 storage.
     PUT_POOL = "
-        INSERT INTO pools (name, namespace, account, uid, generation, tenant, max_workers, closed, policy)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        INSERT INTO pools (name, namespace, account, uid, generation, tenant, max_workers, closed, policy, storage)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         ON CONFLICT (name) DO UPDATE SET account = excluded.account, uid = excluded.uid, generation = excluded.generation,
-            tenant = excluded.tenant, max_workers = excluded.max_workers, closed = excluded.closed, policy = excluded.policy";
+            tenant = excluded.tenant, max_workers = excluded.max_workers, closed = excluded.closed, policy = excluded.policy,
+            storage = excluded.storage";
     /// 1 name, 2 uid.
     DELETE_POOL = "
         WITH gone AS (DELETE FROM pools WHERE name = $1 AND uid = $2 RETURNING name),

@@ -13,6 +13,7 @@ pub(super) async fn garbage(
 ) -> Result<Vec<Garbage>, StoreError> {
     store.change(store.sql(sql::ORPHANED_PARTS)).await?;
     store.change(store.sql(sql::ORPHANED_PINS)).await?;
+    store.change(store.sql(sql::ORPHANED_ANNOUNCEMENTS)).await?;
     let mut conn = store.conn().await?;
     let rows = store
         .sql(sql::GARBAGE)

@@ -268,6 +268,20 @@ pub(super) async fn record_part(
     if Cells::of("parts", &next).small("n")? != part.part {
         return Ok(Recorded::OutOfOrder);
     }
+    // A URL for it is about, and writes something else.
+    let other = sqlx::query(
+        "SELECT 1 FROM announced WHERE attempt = ? AND output = ? AND part = ? AND (size <> ? OR sha256 <> ?)",
+    )
+    .bind(claim.attempt.to_string())
+    .bind(output)
+    .bind(part.part)
+    .bind(signed(part.size))
+    .bind(part.sha256.as_slice())
+    .fetch_optional(&mut *tx)
+    .await?;
+    if other.is_some() {
+        return Ok(Recorded::OutOfOrder);
+    }
     sqlx::query("INSERT INTO parts (attempt, output, part, size, sha256) VALUES (?, ?, ?, ?, ?)")
         .bind(claim.attempt.to_string())
         .bind(output)

@@ -7,7 +7,7 @@ use crate::store::StoreError;
 use crate::store::identity::{
     Identities, PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict, WorkerSeen,
 };
-use crate::store::row::{self, Cells, json, signed};
+use crate::store::row::{self, Cells, json, signed, storage_column};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{PoolName, WorkerId};
 
@@ -33,10 +33,11 @@ impl Identities for SqliteStore {
             }
         }
         sqlx::query(
-            "INSERT INTO pools (name, namespace, account, uid, generation, tenant, max_workers, closed, policy)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+            "INSERT INTO pools (name, namespace, account, uid, generation, tenant, max_workers, closed, policy, storage)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (name) DO UPDATE SET account = excluded.account, uid = excluded.uid, generation = excluded.generation,
-                 tenant = excluded.tenant, max_workers = excluded.max_workers, closed = excluded.closed, policy = excluded.policy",
+                 tenant = excluded.tenant, max_workers = excluded.max_workers, closed = excluded.closed, policy = excluded.policy,
+                 storage = excluded.storage",
         )
         .bind(pool.name.as_str())
         .bind(&pool.account.namespace)
@@ -47,6 +48,7 @@ impl Identities for SqliteStore {
         .bind(signed(pool.max_workers))
         .bind(pool.closed)
         .bind(&pool.policy)
+        .bind(storage_column(pool))
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;

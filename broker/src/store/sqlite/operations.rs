@@ -1,7 +1,7 @@
 //! Records beside the truth about jobs.
 
 use super::SqliteStore;
-use crate::model::{Claim, TenantLimits, Time};
+use crate::model::{Claim, Part, TenantLimits, Time};
 use crate::plan::bans::Ban;
 use crate::store::StoreError;
 use crate::store::operations::{ApiKeyShown, AttemptLog, EndedJob, Operations};
@@ -143,6 +143,42 @@ impl Operations for SqliteStore {
         .await?;
         tx.commit().await?;
         row.map(|row| Ok(Cells::of("pins", &row).text("version")?.to_owned())).transpose()
+    }
+
+    async fn announce_part(
+        &self,
+        claim: &Claim,
+        output: u32,
+        part: &Part,
+    ) -> Result<Option<Part>, StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query(
+            "INSERT INTO announced (attempt, output, part, size, sha256)
+             SELECT a.id, ?4, ?5, ?6, ?7 FROM attempts a WHERE a.id = ?1 AND a.worker = ?2 AND a.epoch = ?3 AND a.state = 'live'
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(claim.attempt.to_string())
+        .bind(claim.worker.to_string())
+        .bind(signed(claim.epoch))
+        .bind(output)
+        .bind(part.part)
+        .bind(signed(part.size))
+        .bind(part.sha256.as_slice())
+        .execute(&mut *tx)
+        .await?;
+        let row = sqlx::query(
+            "SELECT p.part, p.size, p.sha256 FROM announced p JOIN attempts a ON a.id = p.attempt
+             WHERE p.attempt = ?1 AND p.output = ?4 AND p.part = ?5 AND a.worker = ?2 AND a.epoch = ?3 AND a.state = 'live'",
+        )
+        .bind(claim.attempt.to_string())
+        .bind(claim.worker.to_string())
+        .bind(signed(claim.epoch))
+        .bind(output)
+        .bind(part.part)
+        .fetch_optional(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        row.as_ref().map(row::part).transpose()
     }
 
     async fn running_of_tenant(&self, tenant: TenantId) -> Result<u64, StoreError> {

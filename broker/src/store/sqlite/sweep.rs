@@ -14,6 +14,11 @@ pub(super) async fn garbage(
     sqlx::query("DELETE FROM pins WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = pins.attempt)")
         .execute(&store.writer)
         .await?;
+    sqlx::query(
+        "DELETE FROM announced WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.attempt = announced.attempt)",
+    )
+    .execute(&store.writer)
+    .await?;
     // What a succeeded attempt made is an input of later tasks until the job has ended, and what is in the manifest stays.
     let rows = sqlx::query(
         "SELECT a.tenant, a.job, a.id FROM attempts a JOIN jobs j ON j.id = a.job
