@@ -2,6 +2,7 @@
 
 use crate::exit;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use mpegflow_protocol::job::Moment;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -98,7 +99,7 @@ pub(crate) enum Command {
   mpegflow transcode in.mov --out dist/ --max-height 720
   mpegflow transcode old.wmv --out dist/ --legacy-decoders
   mpegflow transcode in.mp4 --out dist/ --spec job.yaml   # a job spec without its `input`
-  mpegflow transcode in.mp4 --out dist/ --preset mp4     # `mpegflow presets` explains each
+  mpegflow transcode in.mp4 --out dist/ --preset mp4     # `mpegflow presets --local` explains each
   mpegflow play dist/
 
   mpegflow transcode *.mov --out dist/ --jobs 2          # dist/a/ of a.mov, dist/b/ of b.mov…
@@ -143,7 +144,7 @@ pub(crate) struct Transcode {
 /// What to make: a preset and changes to it, or a whole job spec.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct JobOptions {
-    /// What to make; `mpegflow presets` lists a broker's [default: web]
+    /// What to make; `mpegflow presets` lists a broker's, with --local those of this program [default: web]
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
     /// A job spec in YAML or JSON (version 1), instead of the options beside this one
@@ -240,9 +241,9 @@ pub(crate) struct Thumbnail {
     pub(crate) input: PathBuf,
     /// The JPEG to make
     pub(crate) picture: PathBuf,
-    /// Which moment, in seconds from the start [default: a tenth of the duration]
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) at: Option<u32>,
+    /// Which moment, in seconds from the start, such as 12 or 12.5 [default: a tenth of the duration]
+    #[arg(long, value_name = "SECONDS", value_parser = moment)]
+    pub(crate) at: Option<Moment>,
     /// Height of the picture at most, in pixels: even, 144 to 2160
     #[arg(long, value_name = "PIXELS")]
     pub(crate) max_height: Option<u32>,
@@ -528,6 +529,11 @@ The first line is the secret that this run signs with. Nothing is registered at 
         #[command(flatten)]
         connection: Connection,
     },
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    let seconds = text.parse().ok().and_then(Moment::from_seconds);
+    seconds.ok_or_else(|| "write seconds from 0 to 86400, such as 12 or 12.5".into())
 }
 
 fn message_type(text: &str) -> Result<mpegflow_protocol::webhook::MessageType, String> {

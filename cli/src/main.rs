@@ -44,7 +44,12 @@ use ui::Ui;
 const KUBECTL_PLUGIN: &str = "kubectl-mpegflow_audit";
 
 fn main() -> ExitCode {
-    let typed = match own(typed()) {
+    let typed = typed();
+    if let Some(version) = called(&typed).and_then(|name| compat::version(name, &typed)) {
+        let _ = writeln!(std::io::stdout(), "{version}");
+        return ExitCode::SUCCESS;
+    }
+    let typed = match own(typed) {
         Ok(typed) => typed,
         Err(what) => {
             let _ = writeln!(std::io::stderr(), "error: {what}");
@@ -86,10 +91,14 @@ fn typed() -> Vec<OsString> {
     typed
 }
 
+/// The name that this program was called by.
+fn called(typed: &[OsString]) -> Option<&str> {
+    Path::new(typed.first()?).file_name()?.to_str()
+}
+
 /// What was typed in this program's own words: as `ffprobe` or `ffmpeg`, or with their options, it is `probe` or `thumbnail`.
 fn own(typed: Vec<OsString>) -> Result<Vec<OsString>, String> {
-    let name = typed.first().map(Path::new).and_then(Path::file_name).map(|name| name.to_owned());
-    let (called, rest) = match name.as_deref().and_then(std::ffi::OsStr::to_str) {
+    let (called, rest) = match called(&typed) {
         Some("ffprobe") => ("probe", typed.get(1..)),
         Some("ffmpeg") => ("thumbnail", typed.get(1..)),
         _ => match typed.get(1).and_then(|command| command.to_str()) {

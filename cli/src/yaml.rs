@@ -88,10 +88,18 @@ fn plain(text: &str) -> Value {
         "true" | "True" | "TRUE" => Value::Bool(true),
         "false" | "False" | "FALSE" => Value::Bool(false),
         _ => {
-            let integer = text.parse::<i64>().ok().filter(|_| !text.starts_with('+'));
-            integer.map_or_else(|| Value::String(text.to_owned()), |n| Value::Number(Number::from(n)))
+            let integer = text.parse::<i64>().ok().filter(|_| !text.starts_with('+')).map(Number::from);
+            integer.or_else(|| decimal(text)).map_or_else(|| Value::String(text.to_owned()), Value::Number)
         }
     }
+}
+
+/// `12.5`: digits on both sides. Other forms of the standard (`1e3`, `.inf`) are no numbers of a job spec.
+fn decimal(text: &str) -> Option<Number> {
+    let (whole, fraction) = text.split_once('.')?;
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let fits = digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(fraction);
+    text.parse().ok().filter(|_| fits).and_then(Number::from_f64)
 }
 
 #[cfg(test)]
@@ -101,10 +109,10 @@ mod tests {
 
     #[test]
     fn a_spec_in_yaml_means_the_same_as_in_json() {
-        let text = "# what to make\nversion: 1\npreset: web\nvideo:\n  max_height: 720\n  encoder: 'crf=20:preset=slow'\nallow_partial: true\nlabels: {a: \"1\", b: on}\n";
+        let text = "# what to make\nversion: 1\npreset: web\nvideo:\n  max_height: 720\n  encoder: 'crf=20:preset=slow'\nallow_partial: true\nlabels: {a: \"1\", b: on, c: 1.2.3}\nthumbnails: {poster_seconds: 2.5}\n";
         let expected = json!({
             "version": 1, "preset": "web", "video": { "max_height": 720, "encoder": "crf=20:preset=slow" },
-            "allow_partial": true, "labels": { "a": "1", "b": "on" },
+            "allow_partial": true, "labels": { "a": "1", "b": "on", "c": "1.2.3" }, "thumbnails": { "poster_seconds": 2.5 },
         });
         assert_eq!(parse(text), Ok(expected));
     }

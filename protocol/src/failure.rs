@@ -65,7 +65,7 @@ codes! {
     InputIsImage "input_is_image" Media;
     /// The input is a playlist (HLS, DASH, ffconcat…), which refers to other files. Upload the media itself.
     InputIsPlaylist "input_is_playlist" Media;
-    /// The input needs a decoder outside the allowed set. Ask for `"decoders": "legacy"`, or convert the input.
+    /// The input needs a decoder outside the allowed set. Ask for `"decoders": "legacy"` where the message names it, else convert the input.
     DecoderNotAllowed "decoder_not_allowed" Media;
     /// The input or the output needs a decoder that the operator has banned for now. Submit again once the ban is lifted.
     DecoderBanned "decoder_banned" Media;

@@ -18,6 +18,7 @@ pub const MAX_LABEL_CHARS: usize = 128;
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
     /// Version of this document; 1.
+    #[schema(minimum = 1, maximum = 1)]
     pub version: u32,
     /// The media to transcode.
     pub input: InputRef,
@@ -29,8 +30,9 @@ pub struct JobSpec {
     /// Changes to the preset's video.
     #[serde(default)]
     pub video: VideoOptions,
-    /// Which of the tenant's jobs go first.
+    /// Which of the tenant's jobs go first: 9 first, 0 last. It takes nothing from another tenant.
     #[serde(default, skip_serializing_if = "Priority::is_default")]
+    #[schema(value_type = u8, default = 5, minimum = 0, maximum = 9)]
     pub priority: Priority,
     /// The worker pool that does the work: one of the tenant's own, or a shared one. Where it is left out, the tenant's own pool (of
     /// several, the first by name), else `default`.
@@ -59,8 +61,9 @@ pub struct JobSpec {
     pub max_spend: MaxSpend,
     /// The tenant's own id for this job, 1 to 128 characters, given back unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128)]
     pub external_id: Option<String>,
-    /// The tenant's own labels, at most 16, given back unchanged.
+    /// The tenant's own labels, at most 16 of 1 to 128 characters each, given back unchanged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
@@ -185,7 +188,7 @@ pub struct AudioOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AudioTracks {
-    /// Every track, the default one first, four at most.
+    /// Every track, the default one first, four at most; what is beyond is left out.
     All,
     /// The one that the input marks as default, else the first.
     Default,
@@ -216,6 +219,47 @@ impl OutputOptions {
     }
 }
 
+/// A moment of a recording. A document has it in seconds, such as `12` or `12.5`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(u32);
+
+impl Moment {
+    const LAST_SECOND: u32 = 86_400;
+
+    /// So many seconds in; `None` for less than none and more than a day.
+    ///
+    /// What is below a millisecond is cut off: times are written with six digits, and a frame's own time, rounded up in the
+    /// last of them, has to find that frame.
+    pub fn from_seconds(seconds: f64) -> Option<Self> {
+        let ms = (seconds * 1_000.0 + 1e-6).floor();
+        if !(0.0..=f64::from(Self::LAST_SECOND) * 1_000.0).contains(&ms) || seconds < 0.0 {
+            return None;
+        }
+        Some(Self(ms as u32))
+    }
+
+    /// Milliseconds from the start.
+    pub const fn milliseconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 % 1_000 {
+            0 => serializer.serialize_u32(self.0 / 1_000),
+            _ => serializer.serialize_f64(f64::from(self.0) / 1_000.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let out = || format!("not a number from 0 to {}", Self::LAST_SECOND);
+        Self::from_seconds(f64::deserialize(deserializer)?).ok_or_else(|| serde::de::Error::custom(out()))
+    }
+}
+
 /// Changes to a preset's pictures.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -223,10 +267,11 @@ pub struct ThumbnailOptions {
     /// Whether a poster and a sprite sheet are made; true where nothing is said and the preset makes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Which moment the poster shows, in seconds from the start; a tenth of the duration where nothing is said.
+    /// Which moment the poster shows, in seconds from the start, to the millisecond: the first picture at or after it, and the last
+    /// one where there is none. A tenth of the duration where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 0, maximum = 86400)]
-    pub poster_seconds: Option<u32>,
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 86400)]
+    pub poster_seconds: Option<Moment>,
     /// Seconds between the sprite sheet's tiles, 1 to 600; more where there would be over 100 tiles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 600)]
@@ -327,7 +372,6 @@ impl JobSpec {
             ("video.max_frame_rate", spec.video.max_frame_rate, 1..=60, false),
             ("audio.bit_rate_kbps", spec.audio.bit_rate_kbps, 32..=320, false),
             ("audio.max_channels", spec.audio.max_channels, 1..=2, false),
-            ("thumbnails.poster_seconds", spec.thumbnails.poster_seconds, 0..=86_400, false),
             ("thumbnails.interval_seconds", spec.thumbnails.interval_seconds, 1..=600, false),
             ("thumbnails.tile_size", spec.thumbnails.tile_size, 64..=320, true),
             ("max_spend.output_minutes", spec.max_spend.output_minutes, 1..=1_000_000, false),
@@ -402,6 +446,34 @@ mod tests {
         assert_eq!(spec.decoders, DecoderSet::Core);
         assert_eq!(spec.video, VideoOptions::default());
         assert_eq!(spec.priority, Priority(5));
+    }
+
+    #[test]
+    fn a_moment_is_kept_to_the_millisecond_and_written_as_it_came() {
+        let spec = |moment: &str| {
+            parse(&format!(
+                r#"{{"version":1,"input":{{"upload":"UPLOAD"}},"preset":"web","thumbnails":{{"poster_seconds":{moment}}}}}"#
+            ))
+        };
+        for (text, ms) in [
+            ("0", 0),
+            ("12", 12_000),
+            ("12.5", 12_500),
+            ("0.29", 290),
+            ("0.066667", 66),
+            ("86400", 86_400_000),
+        ] {
+            let parsed = spec(text).unwrap();
+            assert_eq!(parsed.thumbnails.poster_seconds.map(Moment::milliseconds), Some(ms), "{text}");
+            let written = serde_json::to_vec(&parsed).unwrap();
+            assert_eq!(JobSpec::parse(&written).unwrap(), parsed, "{text}");
+        }
+        let written = serde_json::to_string(&spec("12").unwrap()).unwrap();
+        assert!(written.contains(r#""poster_seconds":12}"#), "as brokers before this one read it: {written}");
+        for text in ["-1", "-0.0001", "86400.001", "1e300", "\"5\"", "true"] {
+            let refused = spec(text).unwrap_err();
+            assert!(refused.contains("`thumbnails.poster_seconds`"), "{text}: {refused}");
+        }
     }
 
     #[test]

@@ -45,6 +45,13 @@ fn page() -> String {
             writeln!(page, "| `{code}` | {} |", code.help()).unwrap();
         }
     }
+    page.push_str(
+        "\n## An input that was cut off\n\n\
+         `input_truncated` rests on what a file says of itself: how long it is in bytes or time, or that its last box, packet, page or frame is\n\
+         whole. A transport stream, a program stream, an Ogg file or raw AAC that was cut exactly between two of those (of a transport stream:\n\
+         after a multiple of 188 bytes) cannot be told from a whole one and passes, and so does an MP3 without the header that encoders\n\
+         write first, wherever it was cut.\n",
+    );
     page
 }
 

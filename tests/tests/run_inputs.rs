@@ -124,6 +124,25 @@ fn pixels_that_are_not_square_become_square() {
     }
 }
 
+/// What the pictures say of their colours without a container that could say it for them.
+fn bitstream(file: &Path, folder: &Path) -> String {
+    let bare = folder.join("bare.ivf");
+    let (format, bare) = match ffprobe(file, "v:0", "stream=codec_name").as_str() {
+        "h264" => ("h264", bare.with_extension("h264")),
+        "hevc" => ("hevc", bare.with_extension("hevc")),
+        _ => ("ivf", bare),
+    };
+    let output = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "error", "-y", "-i"])
+        .arg(file)
+        .args(["-map", "0:v:0", "-c", "copy", "-f", format])
+        .arg(&bare)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    tags(&bare)
+}
+
 #[test]
 fn colours_stay_what_they_were_and_are_said() {
     for (name, primaries, transfer, matrix) in [
@@ -137,9 +156,27 @@ fn colours_stay_what_they_were_and_are_said() {
                 "{PICTURE} -c:v libx264 {X264} -color_primaries {primaries} -color_trc {transfer} -colorspace {matrix}"
             ),
         );
+        let said = tags(&input).replace("unknown", "tv");
         let made = transcode(&input, "");
-        assert_eq!(tags(&made.file), tags(&input).replace("unknown", "tv"));
+        assert_eq!(tags(&made.file), said);
         same(&input, &made, "");
+        for preset in ["web", "hevc", "vp9", "av1"] {
+            let folder = tempfile::tempdir().unwrap();
+            let out = folder.path().join("out");
+            let output =
+                attempt(&input, &out, &format!("preset: {preset}\nthumbnails: {{enabled: false}}\n"));
+            assert!(output.status.success(), "{preset}: {}", text(&output));
+            let file = out.join("video-180p.mp4");
+            assert_eq!(tags(&file), said, "{preset} {name}");
+            // Players go by the pictures themselves where those say something else than their container.
+            let bare = bitstream(&file, &out);
+            if preset == "vp9" {
+                // Its pictures say no more than the matrix.
+                assert_eq!(bare.split(',').nth(1), said.split(',').nth(1), "{preset} {name}: {bare}");
+            } else {
+                assert_eq!(bare, said, "{preset} {name}");
+            }
+        }
     }
     // Full range becomes limited range.
     let input = media::ffmpeg(
@@ -366,6 +403,36 @@ fn cover_art_is_no_film_and_beside_one_it_is_left_out() {
 }
 
 #[test]
+fn a_stream_that_is_not_needed_may_be_of_a_codec_that_nobody_decodes() {
+    let film = media::ffmpeg(
+        "in-dts.mkv",
+        &format!("{PICTURE} -f lavfi -i sine=duration=2 -c:v libx264 {X264} -c:a dca -strict -2"),
+    );
+    let song =
+        media::ffmpeg("in-ffv1.mkv", &format!("{PICTURE} -f lavfi -i sine=duration=2 -c:v ffv1 -c:a aac"));
+    for (input, spec, made) in [
+        (&film, "preset: thumbnail\n", "poster.jpg"),
+        (&film, "preset: mp4\naudio: {tracks: none}\n", "video.mp4"),
+        (&song, "preset: audio\n", "audio.m4a"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let output = attempt(input, &out, spec);
+        assert!(output.status.success(), "{spec}: {}", text(&output));
+        assert!(out.join(made).exists(), "{spec}");
+    }
+    // What is needed is refused, and no set is named that has no decoder either.
+    for (input, preset, codec) in [(&film, "mp4", "dts"), (&film, "audio", "dts"), (&song, "mp4", "ffv1")] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = attempt(input, &folder.path().join("out"), &format!("preset: {preset}\n"));
+        assert_eq!(output.status.code(), Some(3), "{preset}: {}", text(&output));
+        let said = text(&output);
+        let message = said.split("\"message\":").nth(1).unwrap_or_default();
+        assert!(message.contains(codec) && !message.contains("--legacy-decoders"), "{preset}: {said}");
+    }
+}
+
+#[test]
 fn time_code_and_data_tracks_are_passed_over() {
     let timecode = media::ffmpeg(
         "in-timecode.mov",
@@ -486,26 +553,39 @@ fn pictures_without_times_get_them_from_their_rate() {
     same(&input, &made, "");
 }
 
+/// Which part of a file of so many milliseconds a refusal says is good: `N of M ms`, `N of M bytes`, or `good to N ms`.
+fn good_part(message: &str, whole_ms: f64) -> f64 {
+    let words: Vec<&str> =
+        message.split(|c: char| c.is_whitespace() || c == ',').filter(|w| !w.is_empty()).collect();
+    let number = |at: usize| words.get(at).and_then(|w| w.parse::<f64>().ok());
+    let of = words.iter().enumerate().filter(|(_, w)| **w == "of");
+    let mut shares = of.filter_map(|(at, _)| Some(number(at.checked_sub(1)?)? / number(at + 1)?));
+    let mut times = words.windows(4).filter(|w| w[..2] == ["good", "to"] && w[3] == "ms");
+    let time = times.next().and_then(|w| w[2].parse::<f64>().ok());
+    shares.next().or(time.map(|ms| ms / whole_ms)).unwrap_or_else(|| panic!("no number: {message}"))
+}
+
 #[test]
 fn an_input_that_is_cut_off_is_refused_with_how_much_was_good_or_taken_and_marked() {
     for (name, args) in [
         ("in-cut.ts", "-c:a aac"),
         ("in-cut.mkv", "-c:a aac"),
         ("in-cut.mp4", "-c:a aac -movflags +faststart"),
+        ("in-cut.wmv", "-c:v wmv2 -b:v 400k -c:a wmav2"),
     ] {
         let whole = std::fs::read(flashes(&format!("whole-{name}"), 6, args)).unwrap();
+        let old = if name.ends_with("wmv") { "decoders: legacy\n" } else { "" };
         let at = whole.len() * 6 / 10;
         let at = if name.ends_with("ts") { at / 188 * 188 + 100 } else { at };
         let input = media::made(name, |path| std::fs::write(path, &whole[..at]).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let output = attempt(&input, &out, "preset: mp4\n");
+        let output = attempt(&input, &out, &format!("preset: mp4\n{old}"));
         assert_eq!(output.status.code(), Some(3), "{name}: {}", text(&output));
         assert!(text(&output).contains("input_truncated"), "{name}: {}", text(&output));
-        // Bytes or milliseconds: how much is there, in numbers.
-        let message = text(&output);
-        assert!(message.contains("bytes") || message.contains(" ms"), "{name}: {message}");
-        let made = transcode(&input, "allow_partial: true\n");
+        let good = good_part(&text(&output), 6_000.0);
+        assert!((0.5..0.7).contains(&good), "{name}: {good} of it: {}", text(&output));
+        let made = transcode(&input, &format!("allow_partial: true\n{old}"));
         let damage = &made.job["damage"];
         println!("{name}: {damage}");
         assert_eq!(damage["partial"], true, "{name}: {damage}");
@@ -514,6 +594,30 @@ fn an_input_that_is_cut_off_is_refused_with_how_much_was_good_or_taken_and_marke
         let (_, lasts) = facts(&made.file);
         assert!((lasts - good as f64 / 1000.0).abs() < 0.5, "{name}: {lasts} {damage}");
         in_step(&made, 1);
+    }
+    // Sound alone, whose containers state a size, or have pages or frames that are whole or not.
+    for (name, args) in [
+        ("in-cut.wav", "-c:a pcm_s16le"),
+        ("in-cut.mp3", "-c:a libmp3lame"),
+        ("in-cut.opus", "-c:a libopus"),
+        ("in-cut.aac", "-c:a aac"),
+        ("in-cut.mpg", "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4 -c:v mpeg2video -c:a mp2"),
+    ] {
+        let whole = media::ffmpeg(
+            &format!("whole-{name}"),
+            &format!("-f lavfi -i sine=duration=4:sample_rate=48000 {args}"),
+        );
+        let whole = std::fs::read(whole).unwrap();
+        for percent in [30, 50, 80] {
+            let cut = whole.len() * percent / 100;
+            let input =
+                media::made(&format!("{percent}-{name}"), |p| std::fs::write(p, &whole[..cut]).unwrap());
+            let folder = tempfile::tempdir().unwrap();
+            let spec = "preset: mp4\ndecoders: legacy\n";
+            let output = attempt(&input, &folder.path().join("out"), spec);
+            assert_eq!(output.status.code(), Some(3), "{name} {percent}: {}", text(&output));
+            assert!(text(&output).contains("input_truncated"), "{name} {percent}: {}", text(&output));
+        }
     }
     // Cut off where it says what is in it: still the file's fault, and not the storage's.
     let bytes = std::fs::read(media::folder().join("whole-in-cut.mkv")).unwrap();

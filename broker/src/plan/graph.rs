@@ -47,17 +47,6 @@ pub fn encode(
     settings: Settings,
 ) -> Result<NewTask, Failure> {
     let recipe = recipe(spec)?;
-    let chosen = choose::choose(media)?;
-    let duration_ms = media
-        .duration_ms
-        .or(chosen.video.and_then(|(s, _)| s.duration_ms))
-        .or(chosen.audio.first().and_then(|(s, _)| s.duration_ms));
-    let mut outputs = Vec::new();
-    let video = chosen.video.filter(|_| recipe.video.is_some() || recipe.stills);
-    let video = video.map(|(s, v)| {
-        Pictures { stream: s, video: v, duration_ms }.plan(recipe, spec, settings, &mut outputs)
-    });
-    let video = video.transpose()?.flatten();
     let keep = match spec.audio.tracks {
         _ if !recipe.audio => 0,
         Some(AudioTracks::None) => 0,
@@ -66,6 +55,21 @@ pub fn encode(
         None if matches!(recipe.form, Form::File(_)) => 1,
         Some(AudioTracks::All) | None => choose::MAX_AUDIO_TRACKS,
     };
+    let wanted = choose::Wanted {
+        pictures: recipe.video.is_some() || recipe.stills,
+        sound: keep > 0,
+        decoders: spec.decoders,
+    };
+    let chosen = choose::choose(media, wanted)?;
+    let duration_ms = media
+        .duration_ms
+        .or(chosen.video.and_then(|(s, _)| s.duration_ms))
+        .or(chosen.audio.first().and_then(|(s, _)| s.duration_ms));
+    let mut outputs = Vec::new();
+    let video = chosen.video.map(|(s, v)| {
+        Pictures { stream: s, video: v, duration_ms }.plan(recipe, spec, settings, &mut outputs)
+    });
+    let video = video.transpose()?.flatten();
     let audio: Vec<AudioEncode> = chosen
         .audio
         .iter()
@@ -73,8 +77,14 @@ pub fn encode(
         .map(|(stream, audio)| sound(spec, stream, audio, duration_ms, &mut outputs))
         .collect();
     if video.is_none() && audio.is_empty() {
-        let missing = if recipe.audio { "sound" } else { "pictures" };
-        let what = format!("The input has no {missing}, and the preset {} makes nothing else.", spec.preset);
+        let missing = if keep > 0 {
+            "sound"
+        } else if media.streams.iter().any(|s| s.attached_picture) {
+            "pictures but its cover"
+        } else {
+            "pictures"
+        };
+        let what = format!("The input has no {missing}, and this job of {} makes nothing else.", spec.preset);
         return Err(Failure::new(FailureCode::NoStreams, what));
     }
     let source_pixels = chosen.video.filter(|_| video.is_some()).map_or(0, |(_, v)| area(v.width, v.height));

@@ -114,8 +114,8 @@ impl PresetName {
     pub fn describe(self) -> Preset {
         let description = match self {
             Self::Web => {
-                "H.264 (up to 1080p, or video.max_height) and AAC in CMAF with HLS and DASH manifests over the same segments, \
-                 a poster and a sprite sheet with WebVTT. The ladder follows the source's size and frame rate; nothing is \
+                "H.264 (up to 1080p, or video.max_height) and AAC (of four tracks at most) in CMAF with HLS and DASH manifests over the \
+                 same segments, a poster and a sprite sheet with WebVTT. The ladder follows the source's size and frame rate; nothing is \
                  upscaled."
             }
             Self::Mp4 => {

@@ -31,7 +31,7 @@ pub fn poster(
     outputs: &mut Vec<OutputSlot>,
 ) -> PosterEncode {
     let at_ms = match spec.thumbnails.poster_seconds {
-        Some(s) => u64::from(s).saturating_mul(1000),
+        Some(moment) => u64::from(moment.milliseconds()),
         // Recordings often begin in the dark.
         None => duration_ms.unwrap_or(0) / 10,
     };
@@ -115,5 +115,6 @@ mod tests {
         let shape = Shape { width: 640, height: 360 };
         let at = |text: &str| poster(shape, Some(60_000), &spec(text), &mut Vec::new()).at_ms;
         assert_eq!((at(""), at(r#","thumbnails":{"poster_seconds":7}"#)), (6_000, 7_000));
+        assert_eq!(at(r#","thumbnails":{"poster_seconds":7.04}"#), 7_040);
     }
 }

@@ -66,6 +66,10 @@ pub(crate) async fn run(args: Probe, ui: Ui, verbose: bool) -> Result<(), Failed
     })
     .await?;
     drop(scratch);
-    ui.line(args.print_format.write(&shown.of(&ffprobe::document(&media, &args.input))));
+    let said = args.print_format.write(&shown.of(&ffprobe::document(&media, &args.input)));
+    // ffprobe writes nothing where nothing is asked for, and scripts take a line for an answer.
+    if !said.is_empty() {
+        ui.line(said);
+    }
     Ok(())
 }

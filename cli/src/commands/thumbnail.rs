@@ -68,7 +68,7 @@ fn template(args: &Thumbnail) -> Result<JobTemplate, Failed> {
     if let (Some(at), Some(thumbnails)) =
         (args.at, spec.get_mut("thumbnails").and_then(|t| t.as_object_mut()))
     {
-        thumbnails.insert("poster_seconds".into(), at.into());
+        thumbnails.insert("poster_seconds".into(), json!(at));
     }
     if let (Some(height), Some(video)) =
         (args.max_height, spec.get_mut("video").and_then(|t| t.as_object_mut()))

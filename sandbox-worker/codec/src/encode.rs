@@ -9,7 +9,7 @@
 //! | a picture above the caps, anywhere | `frame_too_large`, at once |
 //! | a decoder is refused memory, anywhere | `resource_limit`, at once |
 //! | not one frame, or no sound from packets of sound | `no_frames`, `input_corrupt` |
-//! | an MP4, AVI or transport stream that ends inside a box, chunk or packet | `input_truncated`, when it is opened |
+//! | a container that is seen to have lost its end ([`crate::truncated`]) | `input_truncated`, when it is opened |
 //! | the packets reach less than 90 % of the duration that the container states for these streams | `input_truncated`; `input_corrupt` where the demuxer gave up |
 //! | it states none, and ends inside an element or cannot be read on | the same |
 //! | of a stream, 10 % of the packets after its first frame are refused, or more before it than frames come after, or half of the frames are painted over, or the frames reach less than 90 % as far as the packets | `input_corrupt` |

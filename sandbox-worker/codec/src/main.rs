@@ -39,6 +39,7 @@ mod source;
 mod stills;
 mod tone;
 mod track;
+mod truncated;
 
 use control::Control;
 use ff::{fds, log};

@@ -4,7 +4,7 @@ use crate::decoders;
 use crate::ff::demux::Demuxer;
 use crate::ff::{AvError, log};
 use crate::input::{Input, InputSocket};
-use crate::{caps, sniff};
+use crate::{caps, sniff, truncated};
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::job::DecoderSet;
 
@@ -52,12 +52,7 @@ pub(crate) struct Opened {
 pub(crate) fn open(inputs: &Inputs, number: u32, set: DecoderSet, partial: bool) -> Result<Opened, Failure> {
     let mut head = inputs.get(number)?;
     let format = sniff::choose(&mut head, set)?;
-    let cut = match format {
-        "mov" => sniff::mp4_is_truncated(&mut inputs.get(number)?.small_reads()),
-        "avi" => sniff::avi_is_truncated(&mut inputs.get(number)?.small_reads()),
-        "mpegts" => sniff::ts_is_truncated(&mut inputs.get(number)?.small_reads()),
-        _ => None,
-    };
+    let cut = truncated::says(format, &mut inputs.get(number)?.small_reads());
     let cut = match cut {
         Some(what) if !partial => return Err(Failure::new(FailureCode::InputTruncated, what)),
         Some(_) => true,

@@ -57,6 +57,9 @@ impl Encoder {
             raw.framerate = ffi::AVRational { num: spec.frame_rate.0, den: spec.frame_rate.1 };
             raw.sample_aspect_ratio = ffi::AVRational { num: 1, den: 1 };
             raw.color_range = ffi::AVColorRange::AVCOL_RANGE_MPEG;
+            if spec.codec == VideoCodec::Vp9 {
+                raw.colorspace = vp9_matrix(spec.color.matrix);
+            }
             match spec.codec {
                 // Constant quality below a cap on the average; libvpx keeps a buffer of its own.
                 VideoCodec::Vp9 => raw.bit_rate = i64::from(spec.max_bit_rate),
@@ -255,8 +258,8 @@ impl Video {
         }
     }
 
-    /// The encoder's own parameters. Colour goes in as words of the encoder for numbers of the standard, which spares turning
-    /// hostile numbers into C enumerations.
+    /// The encoder's own parameters. Colour goes in as words of the encoder for numbers of the standard, or as those numbers that
+    /// have a word, which spares turning hostile numbers into C enumerations.
     fn parameters(&self) -> String {
         let tuning = &self.tuning;
         let mut list = match self.codec {
@@ -267,7 +270,15 @@ impl Video {
             ],
             VideoCodec::Vp9 => return tuning.lookahead.unwrap_or(16).to_string(),
             VideoCodec::Av1 => {
-                return format!("lp={}:scd=0:keyint=-1", self.threads.clamp(1, 16));
+                let said = |n: u32, word: &str| if word == UNSAID { 2 } else { n };
+                let Color { primaries, transfer, matrix } = self.color;
+                return format!(
+                    "lp={}:scd=0:keyint=-1:color-primaries={}:transfer-characteristics={}:matrix-coefficients={}",
+                    self.threads.clamp(1, 16),
+                    said(primaries, primaries_name(primaries, self.codec)),
+                    said(transfer, transfer_name(transfer, self.codec)),
+                    said(matrix, matrix_name(matrix, self.codec)),
+                );
             }
         };
         if self.codec == VideoCodec::Hevc {
@@ -298,6 +309,21 @@ impl Video {
     }
 }
 
+/// The word of x264 for what is left unspecified.
+const UNSAID: &str = "undef";
+
+/// VP9 says nothing of colour but the matrix, and has no number for some.
+fn vp9_matrix(n: u32) -> ffi::AVColorSpace {
+    match n {
+        1 => ffi::AVColorSpace::AVCOL_SPC_BT709,
+        5 => ffi::AVColorSpace::AVCOL_SPC_BT470BG,
+        6 => ffi::AVColorSpace::AVCOL_SPC_SMPTE170M,
+        7 => ffi::AVColorSpace::AVCOL_SPC_SMPTE240M,
+        9 => ffi::AVColorSpace::AVCOL_SPC_BT2020_NCL,
+        _ => ffi::AVColorSpace::AVCOL_SPC_UNSPECIFIED,
+    }
+}
+
 // The words of x264 and x265 for the numbers of ISO/IEC 23091-2. A number it has no word for is left unspecified.
 fn primaries_name(n: u32, codec: VideoCodec) -> &'static str {
     match n {
@@ -312,7 +338,7 @@ fn primaries_name(n: u32, codec: VideoCodec) -> &'static str {
         11 => "smpte431",
         12 => "smpte432",
         _ if codec == VideoCodec::Hevc => "unknown",
-        _ => "undef",
+        _ => UNSAID,
     }
 }
 
@@ -335,7 +361,7 @@ fn transfer_name(n: u32, codec: VideoCodec) -> &'static str {
         17 => "smpte428",
         18 => "arib-std-b67",
         _ if codec == VideoCodec::Hevc => "unknown",
-        _ => "undef",
+        _ => UNSAID,
     }
 }
 
@@ -349,6 +375,6 @@ fn matrix_name(n: u32, codec: VideoCodec) -> &'static str {
         9 => "bt2020nc",
         10 => "bt2020c",
         _ if codec == VideoCodec::Hevc => "unknown",
-        _ => "undef",
+        _ => UNSAID,
     }
 }

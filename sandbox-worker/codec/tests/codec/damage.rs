@@ -33,6 +33,8 @@ fn a_file_cut_at_six_tenths_never_succeeds_as_if_whole() {
         ("cut-live.mkv", "-live 1"),
         ("cut.avi", "-c:a libmp3lame"),
         ("cut.flv", "-ar 44100"),
+        ("cut.wmv", "-c:v wmv2 -c:a wmav2"),
+        ("cut.mpg", "-c:v mpeg2video -c:a mp2"),
     ] {
         let clip = media::make(&format!("{CLIP} {args}"), name);
         let whole = encode(clip.clone());
@@ -40,6 +42,40 @@ fn a_file_cut_at_six_tenths_never_succeeds_as_if_whole() {
         let failure = encode(cut(&clip, 60)).failure().clone();
         assert_eq!(failure.code, FailureCode::InputTruncated, "{name}: {failure}");
     }
+}
+
+#[test]
+fn sound_cut_at_three_five_or_eight_tenths_never_succeeds_as_if_whole() {
+    let sound = |input: Bytes| {
+        let mut task = plans::encode(None, vec![plans::audio(0, 0)]);
+        task.decoders = DecoderSet::Legacy;
+        supervisor::run(task, &[input], 1)
+    };
+    for (name, args) in [
+        ("cut.wav", "-c:a pcm_s16le"),
+        ("cut-wide.wav", "-c:a pcm_s24le -rf64 always"),
+        ("cut.mp3", "-c:a libmp3lame"),
+        ("cut-vbr.mp3", "-c:a libmp3lame -q:a 4"),
+        ("cut.ogg", "-c:a libvorbis -ac 2"),
+        ("cut.aac", "-c:a aac"),
+        ("cut.wma", "-c:a wmav2"),
+    ] {
+        let clip = media::make(&format!("-f lavfi -i sine=440:d=4:r=48000 {args}"), name);
+        let whole = sound(clip.clone());
+        assert_eq!(whole.encode().decode_errors, 0, "{name}: {}", whole.log);
+        for percent in [30, 50, 80] {
+            let failure = sound(cut(&clip, percent)).failure().clone();
+            assert_eq!(failure.code, FailureCode::InputTruncated, "{name} {percent}: {failure}");
+        }
+    }
+    // What is written to a pipe states no size, and is whole.
+    let piped = media::make("-f lavfi -i sine=440:d=4:r=48000 -c:a pcm_s16le", "piped.wav");
+    let mut bytes = piped.to_vec();
+    let data = bytes.windows(4).position(|w| w == b"data").unwrap();
+    for at in [4, data + 4] {
+        bytes[at..at + 4].fill(0xff);
+    }
+    assert_eq!(sound(Arc::new(bytes)).encode().decode_errors, 0);
 }
 
 #[test]

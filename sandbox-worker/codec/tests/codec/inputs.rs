@@ -189,6 +189,10 @@ fn an_input_that_is_cut_off_fails_and_says_how_much_is_there_unless_it_is_allowe
     task.partial = false;
     let refused = supervisor::run(task.clone(), std::slice::from_ref(&cut), 1);
     assert_eq!(refused.code(), FailureCode::InputTruncated);
+    let message = refused.failure().to_string();
+    let good =
+        message.split_once("good to ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
+    assert!(good.is_some_and(|ms| (1_500..=2_500).contains(&ms)), "half of four seconds: {message}");
     task.partial = true;
     let taken = supervisor::run(task, &[cut], 1);
     assert!((20..=80).contains(&taken.encode().tracks[0].units), "{:?}", taken.encode());
