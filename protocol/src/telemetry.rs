@@ -71,7 +71,7 @@ impl SpanName {
 
     /// A bit of its own.
     pub const fn bit(self) -> u32 {
-        1 << self as u32
+        1_u32.wrapping_shl(self as u32)
     }
 
     /// The span that it is a part of, where that is not the attempt's.

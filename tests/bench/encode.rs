@@ -77,6 +77,7 @@ pub(super) fn plan_of(clip: &Path, preset: &str, stills: bool) -> EncodeTask {
         dry_run: false,
         max_spend: Default::default(),
         priority: Default::default(),
+        pool: None,
         external_id: None,
         labels: Default::default(),
     };

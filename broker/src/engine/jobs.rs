@@ -173,7 +173,7 @@ impl Engine {
         once: Option<&Idempotency>,
         request: Option<&super::Request>,
     ) -> Result<Vec<u8>, SubmitError> {
-        Ok(self.submit_from(tenant, spec, once, None).await?.1)
+        Ok(self.submit_from(tenant, spec, once, request, None).await?.1)
     }
 
     /// Creates the job of an object that has arrived in the tenant's storage.
@@ -183,7 +183,7 @@ impl Engine {
         spec: JobSpec,
         stored: Stored,
     ) -> Result<JobId, SubmitError> {
-        Ok(self.submit_from(tenant, spec, None, Some(stored)).await?.0)
+        Ok(self.submit_from(tenant, spec, None, None, Some(stored)).await?.0)
     }
 
     /// The id that a new job has, and the answer: of a repetition, the first one's.
@@ -192,6 +192,7 @@ impl Engine {
         tenant: TenantId,
         mut spec: JobSpec,
         once: Option<&Idempotency>,
+        request: Option<&super::Request>,
         stored: Option<Stored>,
     ) -> Result<(JobId, Vec<u8>), SubmitError> {
         let preset = PresetName::find(&spec.preset)

@@ -72,6 +72,7 @@ impl JobTemplate {
                 audio: AudioOptions::default(),
                 thumbnails: ThumbnailOptions::default(),
                 priority: Default::default(),
+                pool: None,
                 output: OutputOptions { early: options.early, ..OutputOptions::default() },
                 metadata: Default::default(),
                 allow_partial: options.allow_partial,

@@ -84,7 +84,7 @@ impl Nginx {
             .stdin(Stdio::null())
             .spawn()
             .expect("nginx: `tools/setup bench` installs it");
-        ports.map(until_it_listens);
+        ports.into_iter().for_each(until_it_listens);
         Self { child, ports, certificate: dir.join("cert.pem") }
     }
 

@@ -349,7 +349,12 @@ impl Worker {
     async fn beat(mut self, lease: &Lease) -> Told {
         loop {
             tokio::time::sleep(LEASE / 4).await;
-            let beat = Heartbeat { progress: TaskProgress::default(), log: vec![] };
+            let beat = Heartbeat {
+                progress: TaskProgress::default(),
+                log: vec![],
+                spans: Default::default(),
+                counts: Default::default(),
+            };
             let body = serde_json::to_vec(&beat).unwrap();
             let told = self.once(lease, "heartbeat", "POST", "heartbeat", body, None).await;
             if matches!(told, Told::Lost | Told::Unknown) {

@@ -56,7 +56,7 @@ macro_rules! columns {
         listed!($of "id" "tenant" "size" "received" "name" "metadata" "quarantined" "created_at" "touched_at")
     };
     (pool $of:literal) => {
-        listed!($of "name" "namespace" "account" "uid" "generation" "tenant" "closed" "max_workers" "policy")
+        listed!($of "name" "namespace" "account" "uid" "generation" "tenant" "closed" "max_workers" "policy" "storage")
     };
     (verdict $of:literal) => {
         listed!($of "pool" "node" "policy" "verified" "reason" "expires_at")
