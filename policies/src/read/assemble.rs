@@ -413,7 +413,7 @@ spec: {containers: [{name: c, image: i}]}
         let names = names_with(
             &all,
             "labels: {app: web}}",
-            "labels: {app: web}, annotations: {k8s.v1.cni.cncf.io/networks: n}}",
+            "labels: {app: web}, annotations: {k8s.v1.cni.cncf.io/networks: other}}",
         );
         assert_eq!(names, ["Deployment a/web", "Pod a/web-1-x"]);
         // Another image is no other verdict.

@@ -86,8 +86,11 @@ const DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
 pub(super) fn networks(metadata: &Object<'_>) -> Result<Option<Doubt>, Invalid> {
     let Some(field) = metadata.optional("annotations") else { return Ok(None) };
     for (key, value) in field.entries()? {
-        let asked = value.node().as_str().unwrap_or_default().trim();
-        if [NETWORKS, DEFAULT_NETWORK].contains(&key) && !matches!(asked, "" | "[]") {
+        if ![NETWORKS, DEFAULT_NETWORK].contains(&key) {
+            continue;
+        }
+        let asked = value.string()?.trim();
+        if !matches!(asked, "" | "[]") {
             let shown: String = asked.chars().take(60).collect();
             let what = format!(
                 "the annotation {key} asks for the network {shown:?}, and no policy of these kinds sees what passes there"
