@@ -131,14 +131,17 @@ fn bad_input_is_an_error_with_file_and_line_and_never_a_verdict() {
         format!("{text}a{n}: &a{n} [*a{0}, *a{0}, *a{0}]\n", n - 1)
     });
     let cases = [
-        ("broken", "apiVersion: v1\nkind: Pod\nmetadata: {name: a\n".to_owned(), ":"),
-        ("bomb", format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\n{bomb}"), ":"),
-        ("twice", format!("{SHOP}---\n{SHOP}"), ":"),
+        ("broken", "apiVersion: v1\nkind: Pod\nmetadata: {name: a\nspec: {}\n".to_owned(), ":4:"),
+        ("bomb", format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\n{bomb}"), ":11:"),
+        ("twice", format!("{SHOP}---\n{SHOP}"), ":25:"),
         ("version", "apiVersion: networking.k8s.io/v9\nkind: NetworkPolicy\nmetadata: {name: p}\n".to_owned(), ":1:"),
         ("definition", "apiVersion: example.com/v1\nkind: Firewall\nmetadata: {name: p}\n".to_owned(), ":1:"),
         ("mapped", policy("ingress: [{from: [{ipBlock: {cidr: '::ffff:10.0.0.0/104'}}]}]"), ":6:"),
         ("except", policy("ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/8]}}]}]"), ":6:"),
         ("except-all", policy("ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/8]}}]}]"), ":6:"),
+        ("except-twice", policy("ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16, 10.1.2.0/24]}}]}]"), ":6:"),
+        ("mapped-pod", "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {}\nstatus: {podIP: '::ffff:10.0.1.3'}\n".to_owned(), ":5:"),
+        ("flux", "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: p}\n".to_owned(), ":1:"),
         ("zero", policy("ingress: [{ports: [{port: 0}]}]"), ":6:"),
         ("selector", policy("ingress: [{from: [{podSelector: {matchExpressions: [{key: a, operator: Is}]}}]}]"), ":6:"),
         ("label", policy("ingress: [{from: [{podSelector: {matchLabels: {app: y}}}]}]"), ":6:"),
@@ -181,4 +184,118 @@ fn without_worker_pools_the_report_says_what_to_give_it() {
     assert_eq!(code, 2, "{out}");
     let first = out.lines().next().unwrap_or_default();
     assert!(first.contains("--intents"), "{first}");
+}
+
+const KUSTOMIZATION: &str =
+    "resources: [shop.yaml]\npatches: [{target: {kind: NetworkPolicy}, patch: '[]'}]\n";
+
+#[test]
+fn a_folder_is_read_whole_and_says_which_file_is_wrong() {
+    let folder = Folder::new();
+    let outside = Folder::new();
+    let intents = outside.write("intents.yaml", INTENTS);
+    let path = folder.0.path().to_str().unwrap().to_owned();
+    std::fs::create_dir(folder.0.path().join("sub")).unwrap();
+    let (first, rest) = SHOP.split_once("---\n").unwrap();
+    folder.write("namespace.yaml", first);
+    folder.write("sub/shop.yml", rest);
+    folder.write("values.yaml", "replicas: 2\n");
+    folder.write("notes.txt", "no manifest");
+    let judged = || audit(&[&path, "--intents", &intents, "--assume-complete", "--cni", "calico@3.30"], "");
+    let (code, out, said) = judged();
+    assert_eq!(code, 0, "{out}{said}");
+    assert!(out.starts_with("Proved for 1 pod"), "{out}");
+    assert!(said.contains("values.yaml:1:1: left out"), "{said}");
+    folder.write("sub/broken.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: 1}\n");
+    let (code, out, said) = judged();
+    assert_eq!((code, &*out), (3, ""), "{said}");
+    assert!(said.contains("sub/broken.yaml:3:"), "{said}");
+}
+
+#[test]
+fn a_folder_that_kustomize_renders_is_judged_by_what_it_renders_and_not_by_its_files() {
+    let folder = Folder::new();
+    let outside = Folder::new();
+    let intents = outside.write("intents.yaml", INTENTS);
+    let path = folder.0.path().to_str().unwrap().to_owned();
+    folder.write("shop.yaml", SHOP);
+    let more = ["--intents", &intents, "--assume-complete", "--cni", "calico@3.30"];
+    for name in ["kustomization.yaml", "kustomization.yml", "Kustomization"] {
+        let file = folder.write(name, KUSTOMIZATION);
+        let (code, out, said) = audit(&[&[&*path], &more[..]].concat(), "");
+        assert_eq!((code, &*out), (3, ""), "{name}: {said}");
+        assert!(said.contains(&format!("{file}:1:1: ")), "{name}: {said}");
+        assert!(said.contains(&format!("kubectl kustomize {path} | mpegflow audit -")), "{name}: {said}");
+        std::fs::remove_file(file).unwrap();
+    }
+    // What it renders is a stream, in the order of kinds, each object with all its fields.
+    let rendered = r#"apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: db
+  namespace: shop
+spec:
+  template:
+    metadata:
+      labels:
+        app: db
+    spec:
+      containers:
+      - image: i
+        name: c
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+  namespace: shop
+spec:
+  template:
+    metadata:
+      labels:
+        app: web
+    spec:
+      containers:
+      - image: i
+        name: c
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: web
+  namespace: shop
+spec:
+  egress:
+  - ports:
+    - port: 5432
+    to:
+    - podSelector:
+        matchLabels:
+          app: db
+  podSelector:
+    matchLabels:
+      app: web
+  policyTypes:
+  - Egress
+"#;
+    let (code, out, said) = audit(&[&["-"], &more[..]].concat(), rendered);
+    assert_eq!(code, 0, "{out}{said}");
+    let (code, out, _) =
+        audit(&[&["-"], &more[..]].concat(), &rendered.replace("app: web\n  policy", "app: wep\n  policy"));
+    assert_eq!(code, 1, "{out}");
+}
+
+#[test]
+fn what_standard_input_says_wrong_has_its_line() {
+    let (code, out, said) = audit(&["-", "--assume-complete"], "apiVersion: v1\nkind: Pod\nmetadata: [\n");
+    assert_eq!((code, &*out), (3, ""), "{said}");
+    assert!(said.contains("-:4:"), "{said}");
+    // Nothing at all is no mistake, and no proof.
+    let (code, out, _) = audit(&["-", "--assume-complete"], "");
+    assert_eq!(code, 2, "{out}");
 }

@@ -125,6 +125,8 @@ pub struct Pod {
     pub ports: Vec<ContainerPort>,
     /// Whether it has finished (`status.phase` Succeeded or Failed): it then has no network.
     pub finished: bool,
+    /// Why its traffic may pass where no policy sees it: a network beside the cluster's own.
+    pub networks: Option<Doubt>,
     /// What its security settings say.
     pub security: PodSecurity,
 }

@@ -4,7 +4,7 @@ use crate::source::At;
 use std::sync::Arc;
 
 /// Security settings of a pod.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodSecurity {
     /// `automountServiceAccountToken` of the pod; its service account's counts where this is unset.
     pub automount_token: Option<bool>,
@@ -31,7 +31,7 @@ pub struct PodSecurity {
 }
 
 /// Security settings of a container; where unset, the pod's count.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerSecurity {
     /// Its name.
     pub name: Arc<str>,
@@ -61,4 +61,55 @@ pub struct ContainerSecurity {
     pub unmasked_proc: bool,
     /// Arguments `--key=value` and plain variables, of agents that enforce policies alone.
     pub settings: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl PodSecurity {
+    /// The same without what differs between a template and the pods that it became: places, images (which admission may pin to a
+    /// digest), and the token that the API server mounts, which `automountServiceAccountToken` stands for.
+    pub(crate) fn bare(&self) -> Self {
+        let nowhere = At::whole(&"".into());
+        let unplaced = |all: &[(Arc<str>, At)]| -> Vec<(Arc<str>, At)> {
+            all.iter().map(|(what, _)| (what.clone(), nowhere.clone())).collect()
+        };
+        let is_mounted = self.automount_token != Some(false);
+        let audiences =
+            self.projected_audiences.iter().filter(|audience| !(is_mounted && audience.is_empty()));
+        Self {
+            projected_audiences: audiences.cloned().collect(),
+            host_paths: unplaced(&self.host_paths),
+            secrets: unplaced(&self.secrets),
+            containers: self
+                .containers
+                .iter()
+                .map(|container| ContainerSecurity {
+                    at: nowhere.clone(),
+                    image: "".into(),
+                    ..container.clone()
+                })
+                .collect(),
+            ..self.clone()
+        }
+    }
+}
+
+impl ContainerSecurity {
+    /// A container of which nothing is said.
+    pub(crate) fn named(name: &str, at: &At) -> Self {
+        Self {
+            name: name.into(),
+            at: at.clone(),
+            init: false,
+            image: "".into(),
+            privileged: false,
+            allow_privilege_escalation: None,
+            read_only_root: None,
+            run_as_non_root: None,
+            run_as_user: None,
+            seccomp: None,
+            capabilities_added: Vec::new(),
+            capabilities_dropped: Vec::new(),
+            unmasked_proc: false,
+            settings: Vec::new(),
+        }
+    }
 }

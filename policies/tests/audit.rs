@@ -321,8 +321,11 @@ fn a_presigned_pool_reaches_its_own_endpoint_at_its_own_port_and_a_brokered_one_
         assert_eq!(outcome.proved, Truth::No, "{storage}: {}", outcome.sentence);
         assert!(errors(&outcome).contains(&"MF108"), "{storage}: {:?}", errors(&outcome));
     }
-    let outcome = audit(&presigned("{access: Presigned, endpoints: ['storage.example.com:443']}"), "calico");
-    assert_eq!(outcome.proved, Truth::Unknown, "{}", outcome.sentence);
+    for endpoint in ["storage.example.com:443", "[::ffff:192.0.2.10]:443"] {
+        let endpoints = format!("{{access: Presigned, endpoints: ['{endpoint}']}}");
+        let outcome = audit(&presigned(&endpoints), "calico");
+        assert_eq!(outcome.proved, Truth::Unknown, "{}", outcome.sentence);
+    }
 }
 
 #[test]

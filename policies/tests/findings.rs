@@ -20,9 +20,12 @@
 )]
 
 use jiff::civil::Date;
-use mpegflow_policies::audit::{self, Outcome, Request, baseline::Baseline, catalog, flows, intent};
+use mpegflow_policies::audit::{
+    self, Outcome, Request, Severity, baseline::Baseline, catalog, flows, intent,
+};
 use mpegflow_policies::read::{self, Input, Limits, ReadOptions};
 use mpegflow_policies::sets::AddressSet;
+use mpegflow_policies::truth::Truth;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +33,7 @@ use std::path::{Path, PathBuf};
 const DAY: Date = jiff::civil::date(2026, 1, 1);
 const FILE: &str = "example.yaml";
 /// Kinds that no manifest makes: they come of observed flows and baselines, which are below.
-const OBSERVED: [&str; 3] = ["MF501", "MF502", "MF503"];
+const OBSERVED: [&str; 4] = ["MF501", "MF502", "MF503", "MF504"];
 
 struct Example {
     text: String,
@@ -75,7 +78,12 @@ impl Example {
     }
 
     fn audit(&self) -> Outcome {
-        let (manifests, intents) = self.text.split_once("--- # intents\n").unwrap_or((&self.text, ""));
+        self.audit_with("")
+    }
+
+    /// The audit, with these intents where the example has none.
+    fn audit_with(&self, otherwise: &str) -> Outcome {
+        let (manifests, intents) = self.text.split_once("--- # intents\n").unwrap_or((&self.text, otherwise));
         // The line of the intents in their own file is that in the example.
         let offset = "\n".repeat(manifests.lines().count() + 1);
         let manifests = input(manifests.to_owned());
@@ -156,6 +164,45 @@ fn every_example_is_found_where_it_is_broken_and_nothing_else() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Errors about a policy's text: the policy has less effect than its author meant, and its packets are judged by what it has.
+/// docs/audit.md says so.
+const OF_POLICIES: [&str; 4] = ["MF203", "MF204", "MF205", "MF206"];
+
+/// Something that is always true of every pod.
+const ANYTHING: &str = "apiVersion: mpegflow.io/v1alpha1
+kind: NetworkIntents
+intents:
+- name: anything goes
+  from: {namespaces: {}}
+  may: [{group: any}]
+";
+
+#[test]
+fn no_example_of_an_error_is_proved() {
+    let mut judged = BTreeSet::new();
+    for (name, path) in examples() {
+        let (id, _) = name.split_once('-').unwrap();
+        if catalog::by_id(id).unwrap().severity != Severity::Error || OF_POLICIES.contains(&id) {
+            continue;
+        }
+        let example = Example::of(std::fs::read_to_string(path).unwrap());
+        let outcome = example.audit_with(ANYTHING);
+        assert_eq!(outcome.proved, Truth::No, "{name}: {}", outcome.sentence);
+        assert_eq!(outcome.exit_code(), 1, "{name}");
+        judged.insert(id.to_owned());
+    }
+    // Those that come of flows are judged by a test of their own.
+    let errors = catalog::ALL.iter().filter(|kind| kind.severity == Severity::Error);
+    let errors = errors.filter(|kind| !OF_POLICIES.contains(&kind.id) && !OBSERVED.contains(&kind.id));
+    assert_eq!(judged, errors.map(|kind| kind.id.to_owned()).collect());
+}
+
+#[test]
+fn what_has_no_error_is_proved_of_anything() {
+    let outcome = Example::of(format!("# profile: calico@3.30\n{CLOSED}")).audit_with(ANYTHING);
+    assert_eq!(outcome.proved, Truth::Yes, "{}", outcome.sentence);
 }
 
 #[test]

@@ -160,6 +160,30 @@ fn equal_priorities_that_agree_are_certain_and_calico_orders_those_that_differ_b
     assert_eq!(w.from("b/web").to("a/web").tcp(80), "denied");
 }
 
+#[test]
+fn equal_priorities_are_unknown_under_a_plugin_that_nobody_names_unless_the_verdicts_agree() {
+    // "If two policies have the same priority … the order is undefined" (apis/v1alpha2/clusternetworkpolicy_types.go, Priority).
+    let p = |name, action| ingress(name, "Admin", 5, &[&from_blue(action)]);
+    let judged =
+        |policies: &[&str]| cluster(policies).profile("generic").from("b/web").to("a/web").tcp(80).truth;
+    use mpegflow_policies::truth::Truth::{No, Unknown, Yes};
+    let (all, deny) = (network_policy("a/all", ALLOW_ALL), network_policy("a/deny", DENY_ALL));
+    for (one, two) in [("one", "two"), ("two", "one")] {
+        assert_eq!(
+            judged(&[&p(one, "Accept"), &p(two, "Deny"), &all]),
+            Unknown,
+            "{one} first by name or not"
+        );
+        assert_eq!(judged(&[&p(one, "Accept"), &p(two, "Deny"), &deny]), Unknown);
+        assert_eq!(judged(&[&p(one, "Pass"), &p(two, "Deny"), &all]), Unknown);
+        // In either order the same, and the same where nobody enforces them.
+        assert_eq!(judged(&[&p(one, "Accept"), &p(two, "Accept"), &all]), Yes);
+        assert_eq!(judged(&[&p(one, "Deny"), &p(two, "Deny"), &deny]), No);
+        assert_eq!(judged(&[&p(one, "Pass"), &p(two, "Accept"), &all]), Yes);
+        assert_eq!(judged(&[&p(one, "Pass"), &p(two, "Deny"), &deny]), No);
+    }
+}
+
 // === Subjects and peers ===
 
 #[test]
@@ -402,4 +426,24 @@ fn ports_of_an_admin_network_policy_are_tcp_unless_they_say_otherwise() {
     assert_eq!(to().udp(80), "allowed");
     assert_eq!(to().udp(54), "denied");
     assert_eq!(to().tcp(54), "allowed");
+}
+
+#[test]
+fn equal_priorities_of_admin_network_policies_are_unknown_likewise() {
+    use mpegflow_policies::truth::Truth::{No, Unknown, Yes};
+    let p = |name: &str, action: &str| {
+        let spec =
+            format!("{{priority: 5, subject: {{namespaces: {{}}}}, ingress: [{}]}}", from_blue(action));
+        manifest("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", name, &spec)
+    };
+    let judged =
+        |policies: &[&str]| cluster(policies).profile("generic").from("b/web").to("a/web").tcp(80).truth;
+    let (all, deny) = (network_policy("a/all", ALLOW_ALL), network_policy("a/deny", DENY_ALL));
+    for (one, two) in [("one", "two"), ("two", "one")] {
+        assert_eq!(judged(&[&p(one, "Allow"), &p(two, "Deny"), &all]), Unknown);
+        assert_eq!(judged(&[&p(one, "Allow"), &p(two, "Deny"), &deny]), Unknown);
+        assert_eq!(judged(&[&p(one, "Allow"), &p(two, "Allow"), &all]), Yes);
+        assert_eq!(judged(&[&p(one, "Deny"), &p(two, "Deny"), &deny]), No);
+        assert_eq!(judged(&[&p(one, "Pass"), &p(two, "Allow"), &all]), Yes);
+    }
 }

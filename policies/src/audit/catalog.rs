@@ -192,6 +192,9 @@ catalog! {
     EXPIRED_BASELINE = "MF503", "expired-baseline", Warning:
         "The baseline's acceptance of a finding has expired.",
         "Mend the finding, or have its owner accept it again with a new date.";
+    FLOWS_NOT_JUDGED = "MF504", "flows-not-judged", Warning:
+        "Packets were seen to pass of which the log says too little to hold them against the policies: that nothing contradicts them is not shown.",
+        "Export flows with the pods' names or addresses, and add the pods that they name to the input.";
 }
 
 /// A kind by its id.

@@ -23,6 +23,7 @@ use crate::read::{Document, Input, Invalid, ReadError, ReadErrors, documents};
 use crate::sets::{AddressSet, Cidr, PortSet, Protocol};
 use crate::source::At;
 use crate::truth::Doubt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What is to be proved of some pods.
@@ -119,7 +120,12 @@ fn storage(text: &Arc<str>, pool: &WorkerPool) -> Peer {
     let parsed = || {
         let (block, port) = text.rsplit_once(':')?;
         let block = block.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(block);
-        let block: Cidr = block.parse().ok().or_else(|| block.parse().ok().map(Cidr::host))?;
+        let host = || {
+            let address: IpAddr = block.parse().ok()?;
+            let is_mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+            (!is_mapped).then(|| Cidr::host(address))
+        };
+        let block: Cidr = block.parse().ok().or_else(host)?;
         Some((block, port.parse::<u16>().ok().filter(|port| *port > 0)?))
     };
     let (who, traffic) = match parsed() {

@@ -12,6 +12,7 @@ pub mod intent;
 mod lint;
 mod reach;
 mod run;
+mod seen;
 mod select;
 
 pub(crate) use agents::is_agent;

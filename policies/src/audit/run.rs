@@ -1,15 +1,12 @@
 //! The whole audit: intents, policies, rights, hardening and observed flows, under one profile.
 
 use super::baseline::Baseline;
-use super::flows::{Flows, Party};
+use super::flows::Flows;
 use super::intent::Intent;
-use super::reach::{Check, Gathered, deciding};
-use super::{
-    Finding, Outcome, Summary, Witness, access, agents, catalog, digest, hardening, lint, stable_end,
-    stable_name,
-};
+use super::reach::{Check, Gathered};
+use super::{Finding, Outcome, Summary, access, agents, catalog, hardening, lint, seen};
 use crate::cluster::{Cluster, WorkerPool};
-use crate::evaluate::{Endpoint, EndpointId, EvaluateError, Evaluation, Options};
+use crate::evaluate::{EvaluateError, Evaluation, Options};
 use crate::matching::{DomainPattern, Match};
 use crate::places;
 use crate::profile::Profile;
@@ -20,9 +17,6 @@ use crate::truth::Truth;
 use jiff::civil::Date;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Findings of observed flows that are reported one by one; beyond it they are counted.
-const MOST_FLOW_FINDINGS: usize = 100;
 
 /// What to audit, and under which assumptions.
 #[derive(Debug, Clone)]
@@ -58,8 +52,10 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
     let mut hardened: BTreeSet<usize> = BTreeSet::new();
     let mut audited: BTreeSet<usize> = BTreeSet::new();
     for intent in &request.intents {
-        check.run(intent, &agents.doubts, &mut gathered)?;
         let pods = check.pods(&intent.from);
+        let mut doubts = agents.doubts.clone();
+        doubts.extend(pods.iter().filter_map(|(_, pod, _)| cluster.pods.get(*pod)?.networks.clone()));
+        check.run(intent, &doubts, &mut gathered)?;
         audited.extend(pods.iter().map(|(_, pod, _)| *pod));
         if intent.hardened {
             hardened.extend(pods.iter().map(|(_, pod, _)| *pod));
@@ -81,7 +77,7 @@ pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
     }
     findings.extend(shared_storage(cluster));
     findings.extend(agents.findings);
-    findings.extend(contradicted(request, &evaluation));
+    findings.extend(seen::findings(request.flows, cluster, &evaluation));
 
     findings.sort_by(|a, b| {
         let key =
@@ -175,19 +171,25 @@ fn assumptions(request: &Request<'_>) -> Vec<String> {
 
 /// Violations that the baseline accepts do not count as proved; they only let the exit code be 0.
 fn verdict(outcome: &Outcome) -> Truth {
-    let contradicted = outcome.findings.iter().any(|finding| finding.id == catalog::FLOW_CONTRADICTS.id);
-    let hard = outcome.findings.iter().chain(outcome.accepted.iter().map(|accepted| &accepted.finding)).any(
-        |finding| {
-            finding.certain.must()
-                && finding.severity == super::Severity::Error
-                && finding.id >= "MF4"
-                && finding.id < "MF5"
-                || finding.id == catalog::WORKER_HAS_RIGHTS.id
-                || finding.id == catalog::ENFORCEMENT_OFF.id
-        },
-    );
+    let accepted = outcome.accepted.iter().map(|accepted| &accepted.finding);
+    let broken = outcome.findings.iter().chain(accepted).any(breaks_the_proof);
     let intents = outcome.intents.iter().map(|intent| intent.proved).min().unwrap_or(Truth::Unknown);
-    if contradicted || hard { Truth::No } else { intents }
+    if broken { Truth::No } else { intents }
+}
+
+/// Whether a finding is a violation by itself, whatever the intents' own packets say: policies that nobody enforces, a worker that
+/// is not as it must be, a packet that was seen to pass. What is wrong with a policy's text is not: its packets are judged without.
+fn breaks_the_proof(finding: &Finding) -> bool {
+    let of_worker = finding.id >= "MF4" && finding.id < "MF5";
+    let always = [
+        catalog::ENFORCEMENT_OFF.id,
+        catalog::NOT_MANAGED.id,
+        catalog::WORKER_HAS_RIGHTS.id,
+        catalog::FLOW_CONTRADICTS.id,
+    ];
+    finding.certain.must()
+        && finding.severity == super::Severity::Error
+        && (of_worker || always.contains(&finding.id))
 }
 
 fn sentence(outcome: &Outcome) -> String {
@@ -287,73 +289,4 @@ fn shared_storage(cluster: &Cluster) -> Vec<Finding> {
             Finding::certain(&catalog::SHARED_STORAGE, pool.object.clone(), Some(pool.at.clone()), reason)
         })
         .collect()
-}
-
-/// Packets that were seen to pass and are judged denied.
-fn contradicted(request: &Request<'_>, evaluation: &Evaluation<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut seen = BTreeSet::new();
-    for flow in request.flows.iter().flat_map(|flows| &flows.flows) {
-        let (Some(source), Some(destination)) = (
-            party(&flow.source, request.cluster, evaluation),
-            party(&flow.destination, request.cluster, evaluation),
-        ) else {
-            continue;
-        };
-        if !seen.insert((source, destination, flow.protocol, flow.port)) {
-            continue;
-        }
-        // A node's packet may be that of the pod's own node, a kubelet's probe: it contradicts nothing unless each reading does.
-        let sources = evaluation.seen_from(destination, source);
-        let destinations = evaluation.seen_from(source, destination);
-        let denied = |from: &EndpointId, to: &EndpointId| {
-            evaluation.verdict(*from, *to).denied.contains(flow.protocol, flow.port)
-        };
-        if !sources.iter().all(|from| destinations.iter().all(|to| denied(from, to))) {
-            continue;
-        }
-        let (Some(source), Some(destination)) = (sources.first().copied(), destinations.first().copied())
-        else {
-            continue;
-        };
-        if findings.len() >= MOST_FLOW_FINDINGS {
-            break;
-        }
-        let explanation = evaluation.explain(source, destination);
-        let steps = explanation.egress.iter().chain(&explanation.ingress);
-        let rules =
-            steps.filter(|step| step.traffic.contains(flow.protocol, flow.port)).map(deciding).collect();
-        let name = |end| evaluation.name(end);
-        let pod = [destination, source].into_iter().find_map(|end| match evaluation.endpoint(end) {
-            Some(Endpoint::Pod(pod)) => request.cluster.pods.get(*pod),
-            _ => None,
-        });
-        let Some(pod) = pod else { continue };
-        let reason =
-            format!("{} was seen to reach {}, which is judged denied", name(source), name(destination));
-        let witness = Witness {
-            source: name(source),
-            destination: name(destination),
-            protocol: flow.protocol,
-            port: flow.port,
-            rules,
-        };
-        let lasting = |end| stable_end(request.cluster, evaluation, end);
-        let covers = format!("{} {} {} {}", lasting(source), lasting(destination), flow.protocol, flow.port);
-        findings.push(Finding {
-            witness: Some(witness),
-            subject: stable_name(pod),
-            covers: digest([covers.as_str()]),
-            ..Finding::certain(&catalog::FLOW_CONTRADICTS, pod.object.clone(), Some(flow.at.clone()), reason)
-        });
-    }
-    findings
-}
-
-fn party(party: &Party, cluster: &Cluster, evaluation: &Evaluation<'_>) -> Option<EndpointId> {
-    let by_name = party.pod.as_ref().and_then(|(namespace, name)| {
-        let pod = cluster.pods.iter().position(|p| p.namespace == *namespace && p.object.name == *name)?;
-        evaluation.pod(pod)
-    });
-    by_name.or_else(|| evaluation.address(party.address?))
 }

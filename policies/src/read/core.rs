@@ -3,11 +3,13 @@
 
 use super::object::{Field, IntOrString, Invalid, Object};
 use super::pod::{self, PodOrigin};
-use super::{Document, ReadError};
+use super::{Document, ReadError, Value};
+use crate::audit::intent::{POOL_LABEL, TENANT_LABEL};
 use crate::cluster::{
-    Cluster, ContainerPort, Endpoints, Labels, Namespace, Node, Service, ServiceAccount, ServicePort,
-    Setting, TargetPort, WorkerPool,
+    Cluster, ContainerPort, Endpoints, Labels, Namespace, Node, Pod, PodSecurity, Service, ServiceAccount,
+    ServicePort, Setting, TargetPort, WorkerPool,
 };
+use crate::hardening::ContainerSecurity;
 use crate::sets::{AddressSet, Cidr, Protocol};
 use crate::source::ObjectRef;
 use std::net::IpAddr;
@@ -29,7 +31,12 @@ pub(super) const KINDS: &[(&str, &[&str], &str)] = &[
     ("apps", &["v1"], "ReplicaSet"),
     ("batch", &["v1"], "Job"),
     ("batch", &["v1"], "CronJob"),
+    ("keda.sh", &["v1alpha1"], "ScaledJob"),
     ("cilium.io", &["v2"], "CiliumEndpoint"),
+    ("cilium.io", &["v2alpha1", "v2"], "CiliumNodeConfig"),
+    ("crd.projectcalico.org", &["v1"], "FelixConfiguration"),
+    ("projectcalico.org", &["v3"], "FelixConfiguration"),
+    ("operator.tigera.io", &["v1"], "Installation"),
     ("mpegflow.io", &["v1alpha1"], "WorkerPool"),
 ];
 
@@ -55,9 +62,13 @@ pub(super) fn read(document: &Document, cluster: &mut Cluster) -> Result<(), Rea
         }
         "WorkerPool" => worker_pool(document, &root, cluster)?,
         "Pod" => {
-            let origin = PodOrigin { document, owner: owner(&metadata)?, is_template: false };
+            let networks = pod::networks(&metadata)?;
+            let origin = PodOrigin { document, owner: owner(&metadata)?, is_template: false, networks };
             cluster.pods.push(pod::read(&origin, &root, labels)?);
         }
+        "CiliumNodeConfig" => own_settings(document, root.object("spec")?.as_ref(), "defaults", cluster)?,
+        "FelixConfiguration" => own_settings(document, Some(&root), "spec", cluster)?,
+        "Installation" => own_settings(document, root.object("spec")?.as_ref(), "calicoNetwork", cluster)?,
         _ => workload(document, &root, &metadata, cluster)?,
     }
     ignore_all(&root);
@@ -127,8 +138,16 @@ fn ignore_all(object: &Object<'_>) {
     object.ignore_rest();
 }
 
-fn address(field: &Field<'_>) -> Result<IpAddr, Invalid> {
-    field.parsed("an IP address", |text| text.parse().ok())
+/// An address. One of IPv4 that is written as IPv6 belongs to no block of either family, and would escape every rule.
+pub(super) fn address(field: &Field<'_>) -> Result<IpAddr, Invalid> {
+    let text = field.string()?;
+    match text.parse() {
+        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
+            Err(field.invalid("an IPv4 address written as IPv4, not mapped into IPv6"))
+        }
+        Ok(address) => Ok(address),
+        Err(_) => Err(field.invalid("an IP address")),
+    }
 }
 
 fn addresses(object: &Object<'_>, key: &str) -> Result<Vec<IpAddr>, Invalid> {
@@ -356,16 +375,59 @@ fn workload(
     cluster: &mut Cluster,
 ) -> Result<(), ReadError> {
     let mut spec = root.required("spec")?.object()?;
-    if &*document.kind == "CronJob" {
-        spec = spec.required("jobTemplate")?.object()?.required("spec")?.object()?;
+    match &*document.kind {
+        "CronJob" => spec = spec.required("jobTemplate")?.object()?.required("spec")?.object()?,
+        "ScaledJob" => spec = spec.required("jobTargetRef")?.object()?,
+        // It makes no pod any more.
+        "Job" if is_over(root)? => return Ok(()),
+        _ => {}
     }
     let template = spec.required("template")?.object()?;
-    let labels = match template.object("metadata")? {
-        Some(metadata) => labels(metadata.optional("labels"))?,
-        None => Labels::new(),
+    let (labels, networks) = match template.object("metadata")? {
+        Some(metadata) => (labels(metadata.optional("labels"))?, pod::networks(&metadata)?),
+        None => (Labels::new(), None),
     };
-    let origin = PodOrigin { document, owner: owner(metadata)?, is_template: true };
+    let origin = PodOrigin { document, owner: owner(metadata)?, is_template: true, networks };
     cluster.pods.push(pod::read(&origin, &template, labels)?);
+    Ok(())
+}
+
+/// Whether a Job has completed or failed for good.
+fn is_over(job: &Object<'_>) -> Result<bool, Invalid> {
+    let Some(status) = job.object("status")? else { return Ok(false) };
+    for field in status.list("conditions")? {
+        let condition = field.object()?;
+        let ends = matches!(condition.string("type")?, Some("Complete" | "Failed"));
+        if ends && condition.string("status")? == Some("True") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Reads the settings of an agent from an object of its own kind. What is no scalar sets nothing that is looked at.
+fn own_settings(
+    document: &Document,
+    parent: Option<&Object<'_>>,
+    key: &str,
+    cluster: &mut Cluster,
+) -> Result<(), ReadError> {
+    let Some(field) = parent.and_then(|parent| parent.optional(key)) else { return Ok(()) };
+    let object = ObjectRef {
+        group: document.group().into(),
+        kind: document.kind.clone(),
+        namespace: document.namespace.clone(),
+        name: name_of(document)?,
+    };
+    for (key, field) in field.entries()? {
+        let value: Arc<str> = match &field.node().value {
+            Value::String(text) => Arc::clone(text),
+            Value::Bool(value) => value.to_string().into(),
+            Value::Int(value) => value.to_string().into(),
+            _ => continue,
+        };
+        cluster.settings.push(Setting { object: object.clone(), at: field.at(), key: key.into(), value });
+    }
     Ok(())
 }
 
@@ -402,12 +464,57 @@ fn worker_pool(document: &Document, root: &Object<'_>, cluster: &mut Cluster) ->
             storage_endpoints.push(Arc::from(field.string()?));
         }
     }
-    cluster.worker_pools.push(WorkerPool {
+    let pool = WorkerPool {
         object: object_ref(document)?,
         at: document.at.clone(),
         namespace: namespace_of(document),
         tenant: spec.string("tenant")?.map(Arc::from),
         storage_endpoints,
-    });
+    };
+    cluster.pods.push(worker(&pool));
+    cluster.worker_pools.push(pool);
     Ok(())
+}
+
+/// The pods that the operator makes of a pool, as far as the pool decides it (`operator/src/desired`).
+fn worker(pool: &WorkerPool) -> Pod {
+    let name = &pool.object.name;
+    let mut labels: Labels = [
+        ("app.kubernetes.io/name", "mpegflow-worker"),
+        ("app.kubernetes.io/managed-by", "mpegflow-operator"),
+        (POOL_LABEL, name),
+    ]
+    .into_iter()
+    .map(|(key, value)| (Arc::from(key), Arc::from(value)))
+    .collect();
+    if let Some(tenant) = &pool.tenant {
+        labels.insert(TENANT_LABEL.into(), tenant.clone());
+    }
+    Pod {
+        object: pool.object.clone(),
+        at: pool.at.clone(),
+        namespace: pool.namespace.clone(),
+        labels,
+        is_template: true,
+        owner: None,
+        addresses: Vec::new(),
+        host_network: false,
+        node: None,
+        service_account: format!("{name}-worker").into(),
+        ports: Vec::new(),
+        finished: false,
+        networks: None,
+        security: PodSecurity {
+            automount_token: Some(false),
+            run_as_non_root: Some(true),
+            seccomp: Some("RuntimeDefault".into()),
+            containers: vec![ContainerSecurity {
+                allow_privilege_escalation: Some(false),
+                read_only_root: Some(true),
+                capabilities_dropped: vec!["ALL".into()],
+                ..ContainerSecurity::named("worker", &pool.at)
+            }],
+            ..PodSecurity::default()
+        },
+    }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use super::node::{At, Budget, Entry, Node, Value, quoted};
 use super::stream::{Piece, pieces};
-use super::{ReadError, ReadErrors, json, parallel, plain, yaml};
+use super::{ReadError, ReadErrors, json, kinds, parallel, plain, yaml};
+
+/// Names of a file that Kustomize renders a folder by (`api/konfig`, RecognizedKustomizationFileNames).
+pub const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// How much an [`Input`] may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +78,7 @@ impl Input {
     }
 
     /// Adds a text that was found in a folder: documents that are clearly something else (Helm's `values.yaml` and
-    /// `Chart.yaml`, a Kustomization, a workflow) are left out with a [`Note`].
+    /// `Chart.yaml`, a workflow) are left out with a [`Note`]. A Kustomization is an error: the files are not what it renders.
     ///
     /// # Errors
     /// As [`Input::admit`].
@@ -336,6 +339,15 @@ impl<'t, P: Default, T: Fn(&mut P, Document)> Reader<'t, P, T> {
             self.errors.push(error.hint("audit fewer files at once, or raise the limit on documents"));
             return Next::Stop;
         }
+        if source.skip_non_kubernetes && parent.is_none() && is_kustomization(&source.name, &node) {
+            let folder = source.name.rsplit_once(['/', '\\']).map_or(".", |(folder, _)| folder);
+            let message = "a Kustomization: what it makes of the files beside it is not what they say";
+            let hint = format!(
+                "audit what it renders, `kubectl kustomize {folder} | mpegflow audit -`, or name the files that are meant"
+            );
+            self.errors.push(ReadError::new(node.pos.of(&source.name), message).hint(hint));
+            return Next::GoOn;
+        }
         if source.skip_non_kubernetes
             && parent.is_none()
             && let Some(what) = other_than_kubernetes(&source.name, &node)
@@ -431,17 +443,22 @@ fn not_utf8(source: &Source, offset: usize) -> ReadError {
     ReadError::new(at, format!("not UTF-8 at byte {offset}")).hint("save the file as UTF-8")
 }
 
+/// Whether a document from a folder tells Kustomize what to do with the other files: by its kind, or by the names that Kustomize
+/// looks for, under which the kind may be left out.
+fn is_kustomization(name: &str, node: &Node) -> bool {
+    let file = name.rsplit(['/', '\\']).next().unwrap_or(name);
+    let api_version = node.get("apiVersion").and_then(Node::as_str);
+    KUSTOMIZATIONS.contains(&file)
+        || api_version.is_some_and(|version| version.starts_with("kustomize.config.k8s.io/"))
+}
+
 /// What a document from a folder is, if it is clearly no Kubernetes object.
 fn other_than_kubernetes(name: &str, node: &Node) -> Option<String> {
     let file = name.rsplit(['/', '\\']).next().unwrap_or(name);
     let Value::Map(_) = node.value else {
         return Some(format!("{}, not a Kubernetes object", node.value.describe()));
     };
-    let api_version = node.get("apiVersion").and_then(Node::as_str);
     let has = |key| node.get(key).is_some();
-    if api_version.is_some_and(|version| version.starts_with("kustomize.config.k8s.io/")) {
-        return Some("a Kustomization; audit what `kustomize build` prints".into());
-    }
     if file == "Chart.yaml" && !has("kind") {
         return Some("a Helm chart's description; audit what `helm template` prints".into());
     }
@@ -517,22 +534,33 @@ fn items(list: Document) -> Result<Vec<Node>, ReadError> {
     }
 }
 
-/// Objects that stand twice: which of them a cluster would hold depends on the order of the files.
+/// Objects that stand twice: which of them a cluster would hold depends on the order of the files. Without a namespace an object
+/// is in `default`, as it is for kubectl, unless its kind has none; then what is written there counts for nothing.
 fn duplicates<'h>(headers: impl Iterator<Item = &'h Header>, errors: &mut ReadErrors) {
     let mut seen: HashMap<(&str, &str, &str, &str), &Header> = HashMap::new();
     for header in headers {
-        let namespace = header.namespace.as_deref().unwrap_or("");
-        match seen.entry((group(&header.api_version), &header.kind, namespace, &header.name)) {
+        let Header { kind, .. } = header;
+        let mut group = group(&header.api_version);
+        let mut name = &*header.name;
+        if group == "crd.projectcalico.org" || group == "projectcalico.org" {
+            // One store, seen through two APIs. A policy of the default tier goes by its name with and without the tier's.
+            group = "projectcalico.org";
+            if kind.ends_with("NetworkPolicy") {
+                name = name.strip_prefix("default.").unwrap_or(name);
+            }
+        }
+        let namespace = if kinds::is_cluster_wide(group, kind) {
+            ""
+        } else {
+            header.namespace.as_deref().unwrap_or("default")
+        };
+        match seen.entry((group, kind, namespace, name)) {
             std::collections::hash_map::Entry::Vacant(free) => {
                 free.insert(header);
             }
             std::collections::hash_map::Entry::Occupied(first) => {
-                let Header { kind, name, .. } = header;
-                let object = match &header.namespace {
-                    Some(namespace) => format!("{kind} {namespace}/{name}"),
-                    None => format!("{kind} {name}"),
-                };
-                let message = format!("{object} stands here and in {}", first.get().at);
+                let place = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+                let message = format!("{kind} {place}{name} stands here and in {}", first.get().at);
                 let error = ReadError::new(header.at.clone(), message);
                 errors.push(error.hint("audit what is applied: one overlay, one rendering"));
             }

@@ -47,7 +47,6 @@ const HARMLESS_OF_POLICY_GROUPS: &[(&str, &[&str])] = &[
             "CiliumL2AnnouncementPolicy",
             "CiliumLoadBalancerIPPool",
             "CiliumNode",
-            "CiliumNodeConfig",
             "CiliumPodIPPool",
         ],
     ),
@@ -60,7 +59,6 @@ const HARMLESS_OF_POLICY_GROUPS: &[(&str, &[&str])] = &[
             "BlockAffinity",
             "CalicoNodeStatus",
             "ClusterInformation",
-            "FelixConfiguration",
             "IPAMBlock",
             "IPAMConfig",
             "IPAMHandle",
@@ -78,7 +76,6 @@ const HARMLESS_OF_POLICY_GROUPS: &[(&str, &[&str])] = &[
             "BlockAffinity",
             "CalicoNodeStatus",
             "ClusterInformation",
-            "FelixConfiguration",
             "IPAMConfiguration",
             "IPPool",
             "IPReservation",
@@ -102,7 +99,8 @@ const HARMLESS_OF_CORE: &[&str] = &[
     "Secret",
 ];
 
-/// Groups that make no pods and no policies. `argoproj.io` is not among them: a Rollout and a Workflow make pods.
+/// Groups that make no pods and no policies. `argoproj.io` is not among them: a Rollout and a Workflow make pods, an Application
+/// makes whatever its repository holds, and so do a HelmRelease and a Kustomization of Flux.
 const HARMLESS_GROUPS: &[&str] = &[
     "acme.cert-manager.io",
     "admissionregistration.k8s.io",
@@ -119,15 +117,11 @@ const HARMLESS_GROUPS: &[&str] = &[
     "external-secrets.io",
     "flowcontrol.apiserver.k8s.io",
     "gateway.networking.k8s.io",
-    "helm.toolkit.fluxcd.io",
-    "keda.sh",
-    "kustomize.toolkit.fluxcd.io",
     "metrics.k8s.io",
     "mpegflow.io",
     "networking.istio.io",
     "node.k8s.io",
     "notification.toolkit.fluxcd.io",
-    "operator.tigera.io",
     "policy",
     "rbac.authorization.k8s.io",
     "resource.k8s.io",
@@ -141,22 +135,99 @@ const HARMLESS_GROUPS: &[&str] = &[
 /// Kinds of groups that also hold kinds which make pods or policies.
 const HARMLESS_KINDS: &[(&str, &[&str])] = &[
     ("apps", &["ControllerRevision"]),
-    ("argoproj.io", &["AppProject", "Application", "ApplicationSet"]),
+    ("argoproj.io", &["AppProject"]),
+    // A ScaledJob makes pods, and is read as what it is.
+    ("keda.sh", &["ClusterTriggerAuthentication", "ScaledObject", "TriggerAuthentication"]),
     // Their operator makes pods of Prometheus, Alertmanager and ThanosRuler.
     (
         "monitoring.coreos.com",
         &["PodMonitor", "Probe", "PrometheusRule", "ScrapeConfig", "ServiceMonitor", "AlertmanagerConfig"],
     ),
+    ("operator.tigera.io", &["ImageSet", "TigeraStatus"]),
 ];
 
+/// Kinds without a namespace, of the groups that a manifest commonly holds. Of a kind that is not among them an object without a
+/// namespace is taken for one in `default`, which makes one kind's objects equal or unequal as kubectl does.
+const CLUSTER_WIDE: &[(&str, &[&str])] = &[
+    ("", &["ComponentStatus", "Namespace", "Node", "PersistentVolume"]),
+    (
+        "admissionregistration.k8s.io",
+        &[
+            "MutatingAdmissionPolicy",
+            "MutatingAdmissionPolicyBinding",
+            "MutatingWebhookConfiguration",
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding",
+            "ValidatingWebhookConfiguration",
+        ],
+    ),
+    ("apiextensions.k8s.io", &["CustomResourceDefinition"]),
+    ("apiregistration.k8s.io", &["APIService"]),
+    ("certificates.k8s.io", &["CertificateSigningRequest"]),
+    ("cert-manager.io", &["ClusterIssuer"]),
+    (
+        "cilium.io",
+        &[
+            "CiliumCIDRGroup",
+            "CiliumClusterwideEnvoyConfig",
+            "CiliumClusterwideNetworkPolicy",
+            "CiliumEgressGatewayPolicy",
+            "CiliumIdentity",
+            "CiliumLoadBalancerIPPool",
+            "CiliumNode",
+        ],
+    ),
+    ("flowcontrol.apiserver.k8s.io", &["FlowSchema", "PriorityLevelConfiguration"]),
+    ("gateway.networking.k8s.io", &["GatewayClass"]),
+    ("networking.k8s.io", &["IPAddress", "IngressClass", "ServiceCIDR"]),
+    ("node.k8s.io", &["RuntimeClass"]),
+    ("operator.tigera.io", &["APIServer", "ImageSet", "Installation", "TigeraStatus"]),
+    (
+        "policy.networking.k8s.io",
+        &["AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"],
+    ),
+    (
+        "projectcalico.org",
+        &[
+            "BGPConfiguration",
+            "BGPPeer",
+            "ClusterInformation",
+            "FelixConfiguration",
+            "GlobalNetworkPolicy",
+            "GlobalNetworkSet",
+            "HostEndpoint",
+            "IPPool",
+            "Profile",
+            "StagedGlobalNetworkPolicy",
+            "Tier",
+        ],
+    ),
+    ("rbac.authorization.k8s.io", &["ClusterRole", "ClusterRoleBinding"]),
+    ("scheduling.k8s.io", &["PriorityClass"]),
+    ("storage.k8s.io", &["CSIDriver", "CSINode", "StorageClass", "VolumeAttachment"]),
+];
+
+/// Whether objects of a kind have no namespace. Calico's kinds go by `projectcalico.org`.
+pub(super) fn is_cluster_wide(group: &str, kind: &str) -> bool {
+    CLUSTER_WIDE.iter().any(|(g, kinds)| *g == group && kinds.contains(&kind))
+}
+
 /// Whether a group's kinds may change what passes.
-pub fn is_policy_group(group: &str) -> bool {
+fn is_policy_group(group: &str) -> bool {
     POLICY_GROUPS.contains(&group)
 }
 
 /// Whether a kind is, or may be, something that verdicts depend on; a reader of a live cluster leaves out the rest.
 pub fn concerns_policies(group: &str, kind: &str) -> bool {
-    group == "mpegflow.io" || (is_policy_group(group) && concern(group, kind) != Concern::None)
+    group == "mpegflow.io"
+        || (group, kind) == ("keda.sh", "ScaledJob")
+        || (group, kind) == ("operator.tigera.io", "Installation")
+        || (is_policy_group(group) && concern(group, kind) != Concern::None)
+}
+
+/// Whether anything of a group is to be read of a live cluster.
+pub fn is_group_of_concern(group: &str) -> bool {
+    is_policy_group(group) || ["keda.sh", "mpegflow.io", "operator.tigera.io"].contains(&group)
 }
 
 /// What a kind that nothing reads means.
@@ -183,7 +254,37 @@ mod tests {
         assert_eq!(concern("crd.antrea.io", "ClusterNetworkPolicy"), Concern::Policy);
         assert_eq!(concern("k8s.cni.cncf.io", "NetworkAttachmentDefinition"), Concern::Policy);
         assert_eq!(concern("argoproj.io", "Rollout"), Concern::Unknown);
-        assert_eq!(concern("argoproj.io", "Application"), Concern::None);
+        assert_eq!(concern("argoproj.io", "AppProject"), Concern::None);
+        assert_eq!(concern("keda.sh", "ScaledObject"), Concern::None);
         assert_eq!(concern("", "Podd"), Concern::Unknown);
+    }
+
+    #[test]
+    fn what_makes_whatever_a_repository_holds_is_never_taken_for_harmless() {
+        for (group, kind) in [
+            ("argoproj.io", "Application"),
+            ("argoproj.io", "ApplicationSet"),
+            ("helm.toolkit.fluxcd.io", "HelmRelease"),
+            ("kustomize.toolkit.fluxcd.io", "Kustomization"),
+            ("operator.tigera.io", "APIServer"),
+        ] {
+            assert_eq!(concern(group, kind), Concern::Unknown, "{kind}");
+        }
+    }
+
+    #[test]
+    fn settings_of_agents_and_what_makes_pods_are_read_of_a_live_cluster() {
+        for (group, kind) in [
+            ("cilium.io", "CiliumNodeConfig"),
+            ("crd.projectcalico.org", "FelixConfiguration"),
+            ("keda.sh", "ScaledJob"),
+            ("mpegflow.io", "WorkerPool"),
+            ("operator.tigera.io", "Installation"),
+        ] {
+            assert!(is_group_of_concern(group) && concerns_policies(group, kind), "{kind}");
+        }
+        assert!(
+            !concerns_policies("keda.sh", "ScaledObject") && !concerns_policies("cilium.io", "CiliumNode")
+        );
     }
 }

@@ -44,8 +44,8 @@ pub(crate) use cilium::LISTED_NAMES_ONLY;
 pub(crate) use unread::NAME as UNREAD;
 
 pub use assemble::{ReadOptions, Reading, cluster};
-pub use documents::{Document, Documents, Input, Limits, Note, documents};
-pub use kinds::{concerns_policies, is_policy_group};
+pub use documents::{Document, Documents, Input, KUSTOMIZATIONS, Limits, Note, documents};
+pub use kinds::{concerns_policies, is_group_of_concern};
 pub use node::{At, Entry, Key, Node, Pos, Value};
 pub use object::{Field, IntOrString, Invalid, Object, Unknown};
 pub use unread::Unread;

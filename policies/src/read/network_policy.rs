@@ -13,7 +13,7 @@ use super::{Document, Field, IntOrString, Object, ReadError, core, object};
 use crate::matching::{LabelOwner, Match, Test, TrafficMatch};
 use crate::policy::{Action, Dialect, Direction, Place, Policy, Rule, Section};
 use crate::profile::Fact;
-use crate::sets::{AddressSet, Family, PortSet, Protocol};
+use crate::sets::{AddressSet, Cidr, Family, PortSet, Protocol};
 use crate::source::At;
 use crate::truth::Truth;
 
@@ -229,9 +229,12 @@ fn ip_block(field: &Field<'_>, problems: &mut Problems) -> Option<Match> {
     let block = cidr(&block_field, problems)?;
     let whole = AddressSet::block(block);
     let mut set = whole.clone();
+    let mut holes: Vec<Cidr> = Vec::new();
     for field in problems.list(&object, "except") {
         let Some(except) = cidr(&field, problems) else { continue };
         let hole = AddressSet::block(except);
+        overlap(&field, except, &holes, problems);
+        holes.push(except);
         if hole == whole || !hole.is_subset(&whole) {
             let message = format!("{}: {except} must lie within {block} and be smaller", field.path());
             problems.add(field.at(), message, "an exception takes addresses out of its own block only");
@@ -240,6 +243,19 @@ fn ip_block(field: &Field<'_>, problems: &mut Problems) -> Option<Match> {
     }
     let doubt = doubts(&object.finish()).map(Match::Doubt).next();
     Some(doubt.unwrap_or(Match::Cidr(set)))
+}
+
+/// Exceptions of one block that say the same twice: one of them is not what its author means.
+pub(super) fn overlap(field: &Field<'_>, except: Cidr, before: &[Cidr], problems: &mut Problems) {
+    let hole = AddressSet::block(except);
+    if let Some(other) = before.iter().find(|other| hole.intersects(&AddressSet::block(**other))) {
+        let message = format!("{}: {except} overlaps the exception {other}", field.path());
+        problems.add(
+            field.at(),
+            message,
+            "name each address once: remove the smaller block, or correct one of them",
+        );
+    }
 }
 
 /// One item of `ports`. A protocol without a port is all ports of that protocol, TCP if none is named.

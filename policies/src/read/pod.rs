@@ -1,12 +1,12 @@
 //! Pods and pod templates: labels, addresses, ports, and what their security settings say.
 
-use super::core::{namespace_of, object_ref, port, protocol};
+use super::core::{address, namespace_of, object_ref, port, protocol};
 use super::object::{Invalid, Object};
 use super::{Document, ReadError};
 use crate::cluster::{ContainerPort, Labels, Pod};
 use crate::hardening::{ContainerSecurity, PodSecurity};
 use crate::source::ObjectRef;
-use std::net::IpAddr;
+use crate::truth::Doubt;
 use std::sync::Arc;
 
 /// Where a pod comes from.
@@ -17,6 +17,8 @@ pub(super) struct PodOrigin<'a> {
     pub(super) owner: Option<ObjectRef>,
     /// Whether it is a workload's template.
     pub(super) is_template: bool,
+    /// Networks beside the cluster's own that it asks for.
+    pub(super) networks: Option<Doubt>,
 }
 
 /// Reads a pod from the object that has its `spec` (and, of a real pod, its `status`).
@@ -38,6 +40,7 @@ pub(super) fn read(origin: &PodOrigin<'_>, object: &Object<'_>, labels: Labels) 
             .unwrap_or_else(|| "default".into()),
         ports: Vec::new(),
         finished: false,
+        networks: origin.networks.clone(),
         security: security(&spec)?,
     };
     for field in containers(&spec)?.into_iter().map(|(field, _)| field) {
@@ -58,13 +61,12 @@ pub(super) fn read(origin: &PodOrigin<'_>, object: &Object<'_>, labels: Labels) 
     }
     if let Some(status) = object.object("status")? {
         pod.finished = matches!(status.string("phase")?, Some("Succeeded" | "Failed"));
-        let parse = |text: &str| text.parse::<IpAddr>().ok();
         if let Some(field) = status.optional("podIP").filter(|f| f.node().as_str() != Some("")) {
-            pod.addresses.push(field.parsed("an IP address", parse)?);
+            pod.addresses.push(address(&field)?);
         }
         for field in status.list("podIPs")? {
             if let Some(field) = field.object()?.optional("ip") {
-                pod.addresses.push(field.parsed("an IP address", parse)?);
+                pod.addresses.push(address(&field)?);
             }
         }
         pod.addresses.sort_unstable();
@@ -73,6 +75,30 @@ pub(super) fn read(origin: &PodOrigin<'_>, object: &Object<'_>, labels: Labels) 
     }
     spec.ignore_rest();
     Ok(pod)
+}
+
+/// Networks beside the cluster's own that a pod asks Multus for.
+const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+/// The network that Multus gives it instead of the cluster's own.
+const DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
+
+/// Why traffic of pods with this metadata may pass where no policy sees it: they ask for networks of their own.
+pub(super) fn networks(metadata: &Object<'_>) -> Result<Option<Doubt>, Invalid> {
+    let Some(field) = metadata.optional("annotations") else { return Ok(None) };
+    for (key, value) in field.entries()? {
+        if ![NETWORKS, DEFAULT_NETWORK].contains(&key) {
+            continue;
+        }
+        let asked = value.string()?.trim();
+        if !matches!(asked, "" | "[]") {
+            let shown: String = asked.chars().take(60).collect();
+            let what = format!(
+                "the annotation {key} asks for the network {shown:?}, and no policy of these kinds sees what passes there"
+            );
+            return Ok(Some(Doubt::at(what, &value.at())));
+        }
+    }
+    Ok(None)
 }
 
 /// Containers of all three lists, with whether each runs before the others.
@@ -147,19 +173,9 @@ fn container(
 ) -> Result<ContainerSecurity, ReadError> {
     let mut security = ContainerSecurity {
         name: container.shared("name")?.unwrap_or_default(),
-        at: container.at(),
         init,
         image: container.shared("image")?.unwrap_or_default(),
-        privileged: false,
-        allow_privilege_escalation: None,
-        read_only_root: None,
-        run_as_non_root: None,
-        run_as_user: None,
-        seccomp: None,
-        capabilities_added: Vec::new(),
-        capabilities_dropped: Vec::new(),
-        unmasked_proc: false,
-        settings: Vec::new(),
+        ..ContainerSecurity::named("", &container.at())
     };
     if let Some(context) = container.object("securityContext")? {
         security.privileged = context.bool("privileged")? == Some(true);
@@ -179,16 +195,18 @@ fn container(
         context.ignore_rest();
     }
     let is_agent = crate::audit::is_agent(&security.image);
-    for field in
-        if is_agent { [container.list("command")?, container.list("args")?].concat() } else { Vec::new() }
-    {
-        if let Some((key, value)) = field.string()?.split_once('=') {
-            security.settings.push((key.into(), value.into()));
-        }
+    if is_agent {
+        let words = [container.list("command")?, container.list("args")?].concat();
+        let words: Vec<&str> = words.iter().map(|field| field.string()).collect::<Result<_, _>>()?;
+        security.settings = arguments(&words);
     }
     for field in container.list("env")? {
         let entry = field.object()?;
-        if let (true, Some(name), Some(value)) = (is_agent, entry.string("name")?, entry.string("value")?) {
+        let name = entry.string("name")?.filter(|_| is_agent);
+        let value = entry.string("value")?;
+        // What another object gives it is not known here.
+        let value = value.or_else(|| entry.optional("valueFrom").map(|_| "(valueFrom)"));
+        if let Some((name, value)) = name.zip(value) {
             security.settings.push((name.into(), value.into()));
         }
         let from = entry.object("valueFrom")?.map(|from| from.object("secretKeyRef")).transpose()?.flatten();
@@ -202,4 +220,20 @@ fn container(
         }
     }
     Ok(security)
+}
+
+/// Flags of a command line: `--key=value`, `--key value`, and `--key`, which is true. A shell's text is taken apart at its blanks.
+fn arguments(words: &[&str]) -> Vec<(Arc<str>, Arc<str>)> {
+    let words: Vec<&str> = words.iter().flat_map(|word| word.split_whitespace()).collect();
+    let mut flags = Vec::new();
+    for (i, word) in words.iter().enumerate() {
+        let Some(flag) = word.strip_prefix('-') else { continue };
+        let flag = flag.strip_prefix('-').unwrap_or(flag);
+        let (key, value) = flag.split_once('=').unwrap_or_else(|| {
+            let next = words.get(i.saturating_add(1)).filter(|next| !next.starts_with('-'));
+            (flag, next.copied().unwrap_or("true"))
+        });
+        flags.push((format!("--{key}").into(), value.trim_matches(['"', '\'']).into()));
+    }
+    flags
 }

@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failed};
 use crate::ui::Ui;
 use http_body_util::BodyExt as _;
 use kube::client::Body;
-use mpegflow_policies::read::{Input, Limits, Unread, concerns_policies};
+use mpegflow_policies::read::{Input, Limits, Unread, concerns_policies, is_group_of_concern};
 use serde_json::Value;
 
 /// Objects asked for at once; the API server's own clients use this number.
@@ -66,9 +66,14 @@ pub(super) async fn gather(
         config_map(&client, &mut input, ui, namespace, name).await?;
     }
     let groups = discovered(&client, "/apis").await?;
+    let name_of = |group: &Value| group.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let has_calico = array(&groups, "groups").iter().any(|group| name_of(group) == "projectcalico.org");
     for group in array(&groups, "groups") {
-        let name = group.get("name").and_then(Value::as_str).unwrap_or_default();
-        if !mpegflow_policies::read::is_policy_group(name) && name != "mpegflow.io" {
+        let name = name_of(group);
+        let name = name.as_str();
+        // Calico's API server shows under its own name what is stored under this one.
+        let is_stored_form = name == "crd.projectcalico.org" && has_calico;
+        if !is_group_of_concern(name) || is_stored_form {
             continue;
         }
         // Preferred first. A kind may be served in another version only: ClusterNetworkPolicy and AdminNetworkPolicy have none

@@ -114,7 +114,9 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Fai
         }
         if kind.is_dir() {
             walk(&path, depth.saturating_add(1), files)?;
-        } else if path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json") {
+        } else if path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json")
+            || read::KUSTOMIZATIONS.iter().any(|name| entry.file_name() == *name)
+        {
             files.push(path);
             if files.len() > MOST_FILES {
                 return Err(bad(format!("{} has more than {MOST_FILES} manifests", folder.display())));

@@ -5,7 +5,7 @@
 
 use super::super::problems::doubts;
 use super::super::selector::{all, is_label_key, is_label_value};
-use super::super::{Field, Object};
+use super::super::{At, Field, Object};
 use super::check::Check;
 use crate::matching::{Kind, LabelOwner, Match, Test};
 use crate::profile::{CiliumChange, Fact};
@@ -211,15 +211,23 @@ impl Requirement {
         if !self.test.passes("") {
             return Match::Nothing;
         }
-        reserved(&self.key).unwrap_or_else(|| Match::Doubt(self.field.clone()))
+        reserved(&self.key, &self.field.at).unwrap_or_else(|| Match::Doubt(self.field.clone()))
     }
 }
 
-/// What a reserved label stands for. Cilium's health and ingress endpoints, pods that initialize and pods that it does not
-/// manage are no endpoints here.
-pub(super) fn reserved(word: &str) -> Option<Match> {
+/// What a reserved label stands for, where `at` names it. Cilium's health and ingress endpoints, pods that initialize and pods
+/// that it does not manage are no endpoints of the input: whoever may reach them may reach addresses of which nothing is known,
+/// and through the ingress proxies all that they serve.
+pub(super) fn reserved(word: &str, at: &Option<At>) -> Option<Match> {
     let world =
         |family| Match::All(vec![Match::Kind(Kind::External), Match::Address(AddressSet::family(family))]);
+    let unseen = |who: &str| {
+        let what = format!("`{word}` means {who}, and the input does not say where those are");
+        Match::All(vec![
+            Match::Kind(Kind::External),
+            Match::Doubt(Doubt { what: what.into(), at: at.clone() }),
+        ])
+    };
     Some(match word {
         "all" => Match::Anything,
         "host" => Match::Kind(Kind::LocalNode),
@@ -228,7 +236,11 @@ pub(super) fn reserved(word: &str) -> Option<Match> {
         "world-ipv4" => world(Family::V4),
         "world-ipv6" => world(Family::V6),
         "kube-apiserver" => Match::KubeApiServer,
-        "init" | "health" | "ingress" | "unmanaged" | "none" => Match::Nothing,
+        "init" => unseen("pods whose labels Cilium does not know yet"),
+        "health" => unseen("Cilium's own health endpoints"),
+        "ingress" => unseen("Cilium's own ingress proxies, which pass on what they are sent"),
+        "unmanaged" => unseen("pods that Cilium does not manage"),
+        "none" => Match::Nothing,
         _ => return None,
     })
 }

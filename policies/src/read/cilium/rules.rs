@@ -1,5 +1,6 @@
 //! Rules of Cilium's policies: whom they name. What needs the rest of the cluster is kept as [`Peer`] for [`super::link`].
 
+use super::super::network_policy::overlap;
 use super::super::problems::doubts;
 use super::super::{Field, Object};
 use super::check::Check;
@@ -217,7 +218,7 @@ fn entity(field: &Field<'_>, check: &mut Check<'_>) -> Option<Peer> {
             Match::KubeApiServer,
         ])
     } else {
-        reserved(word)?
+        reserved(word, &Some(field.at()))?
     };
     Some(Peer::Known(known))
 }
@@ -251,7 +252,9 @@ fn cidr_rule(field: &Field<'_>, check: &mut Check<'_>) -> Option<Peer> {
     let mut excepted = Vec::new();
     let exceptions = check.problems.list(&object, "except");
     for field in &exceptions {
-        excepted.extend(block(field, check));
+        let Some(except) = block(field, check) else { continue };
+        overlap(field, except, &excepted, check.problems);
+        excepted.push(except);
     }
     let known = if let Some(cidr) = object.optional("cidr") {
         let whole = block(&cidr, check)?;

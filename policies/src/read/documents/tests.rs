@@ -133,6 +133,28 @@ fn an_object_that_stands_twice_is_refused_with_both_places() {
     let policy = |version: &str| {
         format!("apiVersion: {version}\nkind: NetworkPolicy\nmetadata: {{name: a, namespace: ns}}\n---\n")
     };
+    // Without a namespace an object is in `default`; a kind that has none has none, whatever is written.
+    let object = |api: &str, kind: &str, metadata: &str| {
+        format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{{metadata}}}\n---\n")
+    };
+    for ((api, kind, metadata), (other_api, other_metadata)) in [
+        (("v1", "Pod", "name: a"), ("v1", "name: a, namespace: default")),
+        (("v1", "Namespace", "name: a"), ("v1", "name: a, namespace: b")),
+        (
+            ("rbac.authorization.k8s.io/v1", "ClusterRole", "name: a"),
+            ("rbac.authorization.k8s.io/v1", "name: a, namespace: b"),
+        ),
+        // Calico's two APIs show one store.
+        (
+            ("projectcalico.org/v3", "NetworkPolicy", "name: a, namespace: b"),
+            ("crd.projectcalico.org/v1", "name: default.a, namespace: b"),
+        ),
+        (("projectcalico.org/v3", "Tier", "name: a"), ("crd.projectcalico.org/v1", "name: a")),
+    ] {
+        let errors =
+            read(&(object(api, kind, metadata) + &object(other_api, kind, other_metadata))).unwrap_err();
+        assert!(errors[0].contains("stands here and in x.yaml:1:1"), "{kind}: {errors:?}");
+    }
     let other = policy("networking.k8s.io/v1") + &policy("crd.projectcalico.org/v1");
     assert_eq!(read(&other).unwrap().documents.len(), 2);
     assert!(read(&(policy("networking.k8s.io/v1") + &policy("networking.k8s.io/v1beta1"))).is_err());
@@ -147,23 +169,33 @@ fn in_a_folder_what_is_clearly_something_else_is_left_out_with_a_note() {
             "a Helm chart's description; audit what `helm template` prints",
         ),
         ("c/values.yaml", "replicas: 2\n", "it has neither `apiVersion` nor `kind`"),
-        ("kustomization.yaml", "resources: []\n", "it has neither `apiVersion` nor `kind`"),
-        (
-            "k.yaml",
-            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n",
-            "a Kustomization; audit what `kustomize build` prints",
-        ),
         ("hosts.yaml", "- a\n- b\n", "a list, not a Kubernetes object"),
     ];
     for (name, text, what) in table {
         let note =
             Note { at: At { file: name.into(), line: 1, column: 1 }, message: format!("left out: {what}") };
         assert_eq!(from_folder(name, text), Ok(Documents { documents: vec![], notes: vec![note] }), "{name}");
-        assert!(
-            name == "k.yaml" || read_all(&[(name, text.as_bytes())]).is_err(),
-            "{name} named by the user"
-        );
+        assert!(read_all(&[(name, text.as_bytes())]).is_err(), "{name} named by the user");
     }
+}
+
+#[test]
+fn in_a_folder_a_kustomization_is_an_error_that_names_what_renders_it() {
+    let kind = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n";
+    let bare = "resources: [a.yaml]\n";
+    for (name, text, folder) in [
+        ("k/kustomization.yaml", bare, "k"),
+        ("k/kustomization.yml", kind, "k"),
+        ("a/b/Kustomization", bare, "a/b"),
+        ("component.yaml", kind, "."),
+    ] {
+        let error = from_folder(name, text).unwrap_err();
+        let way_out = format!("kubectl kustomize {folder} | mpegflow audit -");
+        assert!(error.starts_with(&format!("{name}:1:1: ")) && error.contains(&way_out), "{error}");
+    }
+    // Flux has a kind of that name, which is no file of Kustomize.
+    let flux = "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: a}\n";
+    assert_eq!(from_folder("flux.yaml", flux).unwrap().documents.len(), 1);
 }
 
 #[test]

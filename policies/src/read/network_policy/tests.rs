@@ -118,9 +118,9 @@ fn ports_default_to_tcp_and_a_missing_port_is_all_of_its_protocol() {
 fn except_is_taken_out_of_its_own_block_only() {
     let set = |text: &str| AddressSet::block(text.parse().unwrap());
     let (peer, _) = ingress(
-        "{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16, 10.1.2.0/24]}}, {ipBlock: {cidr: 10.1.0.0/17}}]}",
+        "{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16, 10.2.2.0/24]}}, {ipBlock: {cidr: 10.1.0.0/17}}]}",
     );
-    let first = set("10.0.0.0/8").difference(&set("10.1.0.0/16"));
+    let first = set("10.0.0.0/8").difference(&set("10.1.0.0/16")).difference(&set("10.2.2.0/24"));
     assert_eq!(peer, Match::OneOf(vec![Match::Cidr(first), Match::Cidr(set("10.1.0.0/17"))]));
     let (peer, _) = ingress("{from: [{ipBlock: {cidr: 10.1.2.3/8}}]}");
     assert_eq!(peer, Match::Cidr(set("10.0.0.0/8")), "host bits are ignored");
@@ -161,6 +161,18 @@ fn what_the_api_server_rejects_is_an_error_with_its_place() {
         (block("{cidr: 10.0.0.0/8, except: [10.0.0.0/8]}"), "must lie within 10.0.0.0/8 and be smaller"),
         (block("{cidr: 10.0.0.0/8, except: [0.0.0.0/0]}"), "must lie within 10.0.0.0/8 and be smaller"),
         (block("{cidr: 10.0.0.0/8, except: ['::/0']}"), "must lie within 10.0.0.0/8 and be smaller"),
+        (
+            block("{cidr: 10.0.0.0/8, except: [10.1.0.0/16, 10.1.2.0/24]}"),
+            "except[1]: 10.1.2.0/24 overlaps the exception 10.1.0.0/16",
+        ),
+        (
+            block("{cidr: 10.0.0.0/8, except: [10.1.2.0/24, 10.1.0.0/16]}"),
+            "except[1]: 10.1.0.0/16 overlaps the exception 10.1.2.0/24",
+        ),
+        (
+            block("{cidr: 10.0.0.0/8, except: [10.1.0.0/16, 10.1.0.0/16]}"),
+            "except[1]: 10.1.0.0/16 overlaps the exception 10.1.0.0/16",
+        ),
         (block("{cidr: 10.0.0.0/8, except: [x]}"), "except[0]: \"x\" is not a CIDR block"),
         ("{policyTypes: [ingress]}".into(), "policyTypes[0] must be one of Ingress, Egress"),
         ("{policyTypes: [Ingress, Egress, Egress]}".into(), "must name at most two types"),
