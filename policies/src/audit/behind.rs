@@ -19,10 +19,13 @@ pub(super) struct Behind<'a> {
     profile: Profile,
     evaluation: &'a Evaluation<'a>,
     /// By the Service's index, its ports with the backends of each.
-    services: Vec<(usize, Vec<(&'a ServicePort, Vec<Backend>)>)>,
+    services: Vec<(usize, Vec<Port<'a>>)>,
     /// Pods with host ports.
     host_ports: Vec<usize>,
 }
+
+/// A port of a Service, with its backends.
+type Port<'a> = (&'a ServicePort, Vec<Backend>);
 
 /// Somebody who answers for a Service's port.
 struct Backend {
