@@ -663,6 +663,15 @@ pub(crate) enum AuditFormat {
     Dot,
 }
 
+/// How an answer is written that is no report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AnswerFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
 /// Commands of an audit beside the audit itself.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -679,9 +688,9 @@ Exit codes: 0 nothing became reachable, 1 something did, 2 something may have, 3
         new: PathBuf,
         #[command(flatten)]
         world: AuditWorld,
-        /// `table` or `json`
+        /// How it is written
         #[arg(long, value_enum, value_name = "FORMAT")]
-        format: Option<AuditFormat>,
+        format: Option<AnswerFormat>,
     },
     /// How many pairs of pods can exchange packets, cannot, or may
     #[command(after_help = "Examples:
@@ -695,9 +704,9 @@ Exit codes: 0 counted, 3 bad input.")]
         input: AuditSource,
         #[command(flatten)]
         world: AuditWorld,
-        /// `table` or `json`
+        /// How it is written
         #[arg(long, value_enum, value_name = "FORMAT")]
-        format: Option<AuditFormat>,
+        format: Option<AnswerFormat>,
     },
     /// Why a packet passes or does not, rule by rule
     #[command(after_help = "Examples:
@@ -706,22 +715,23 @@ Exit codes: 0 counted, 3 bad input.")]
   mpegflow audit explain media/worker svc/kube-system/kube-dns 53/UDP --cluster
   mpegflow audit explain node/n1 media/worker any manifests/
 
-An end is NAMESPACE/NAME of a pod or workload, svc/NAMESPACE/NAME, node/NAME, an IP address or a DNS name.
+Who sends is NAMESPACE/NAME of a pod or workload, node/NAME or an IP address; who gets it may also be svc/NAMESPACE/NAME or a
+DNS name, which has a dot in it. What is sent to a Service or a node port is judged as it reaches who is behind it.
 Exit codes: 0 it passes, 1 it does not, 2 unknown, 3 bad input.")]
     Explain {
         /// Who sends
         source: String,
         /// Who gets it
         destination: String,
-        /// Port, such as 443, 53/UDP or any
+        /// Port, such as 443, 53/UDP, http, icmp or any
         port: String,
         #[command(flatten)]
         input: AuditSource,
         #[command(flatten)]
         world: AuditWorld,
-        /// `table` or `json`
+        /// How it is written
         #[arg(long, value_enum, value_name = "FORMAT")]
-        format: Option<AuditFormat>,
+        format: Option<AnswerFormat>,
     },
 }
 

@@ -299,3 +299,22 @@ fn what_standard_input_says_wrong_has_its_line() {
     let (code, out, _) = audit(&["-", "--assume-complete"], "");
     assert_eq!(code, 2, "{out}");
 }
+
+#[test]
+fn a_format_that_an_answer_does_not_have_is_wrong_usage_and_not_a_table() {
+    let folder = Folder::new();
+    let shop = folder.write("shop.yaml", SHOP);
+    for command in [
+        vec!["diff", &shop, &shop],
+        vec!["pairs", &shop],
+        vec!["explain", "shop/web", "shop/db", "5432", &shop],
+    ] {
+        for format in ["sarif", "html", "dot"] {
+            let (code, out, error) = audit(&[command.as_slice(), &["--format", format]].concat(), "");
+            assert_eq!((code, &*out), (3, ""), "{command:?} {format}: {error}");
+            assert!(error.contains("possible values: table, json"), "{command:?} {format}: {error}");
+        }
+        let (_, out, error) = audit(&[command.as_slice(), &["--format", "json"]].concat(), "");
+        assert!(out.starts_with('{'), "{command:?}: {out}{error}");
+    }
+}

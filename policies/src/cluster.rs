@@ -178,6 +178,12 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// External addresses: `spec.externalIPs` and those of its load balancer.
     pub external_ips: Vec<IpAddr>,
+    /// Those of them that are a load balancer's which packets go out to, also from within the cluster (`ipMode: Proxy`).
+    pub proxied_ips: Vec<IpAddr>,
+    /// Whether only backends on the sender's own node get what is sent to a cluster address (`internalTrafficPolicy: Local`).
+    pub internal_local: bool,
+    /// Whether only backends on the node that a packet came to get it (`externalTrafficPolicy: Local`).
+    pub external_local: bool,
     /// The name it stands for, of an `ExternalName`.
     pub external_name: Option<Arc<str>>,
     /// Its ports.

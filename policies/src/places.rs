@@ -59,11 +59,11 @@ pub fn what(set: &AddressSet) -> Option<&'static str> {
         .map(|service| service.what)
 }
 
-/// Addresses of Services: what a packet to a Service carries before its destination is translated.
+/// Addresses of Services, external ones among them: what a packet to a Service carries before its destination is translated.
 pub fn service_addresses(cluster: &Cluster) -> AddressSet {
-    AddressSet::blocks(
-        cluster.services.iter().flat_map(|service| &service.cluster_ips).copied().map(Cidr::host),
-    )
+    let services = cluster.services.iter();
+    let all = services.flat_map(|service| service.cluster_ips.iter().chain(&service.external_ips));
+    AddressSet::blocks(all.copied().map(Cidr::host))
 }
 
 /// Addresses of the API server: the Service `default/kubernetes` and its endpoints.

@@ -39,6 +39,12 @@ pub enum Fact<'a> {
     PolicesOtherProtocols,
     /// Whether egress policies see a Service's cluster address (before DNAT) instead of its backend.
     SeesClusterIp,
+    /// Whether they see an external address of a Service (`externalIPs`, its load balancer's) instead of its backend.
+    SeesExternalAddress,
+    /// Whether they see the pod's own node at a node port or host port instead of the backend.
+    SeesOwnNodePort,
+    /// Whether they see another node at a node port or host port instead of the backend.
+    SeesNodePort,
     /// Whether a pod's traffic to itself through a Service is subject to policies.
     PolicesHairpin,
     /// Whether this label of a pod is invisible to policies.
@@ -47,6 +53,8 @@ pub enum Fact<'a> {
     EndPort,
     /// Whether SCTP rules are honoured.
     Sctp,
+    /// Whether being isolated by a NetworkPolicy stops SCTP, whatever is made of rules for it.
+    IsolationStopsSctp,
     /// Whether rules of a NetworkPolicy count in a direction that its `policyTypes` does not name.
     UndeclaredRulesCount,
     /// Whether an `except` of a NetworkPolicy also takes its addresses out of wider blocks of other rules.

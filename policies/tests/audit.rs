@@ -169,7 +169,9 @@ fn intents(text: &str) -> Vec<Intent> {
 
 #[test]
 fn what_is_emitted_is_proved_under_each_profile_that_lets_policies_decide() {
-    let cases: [(&str, &[Dialect]); 5] = [
+    let cases: [(&str, &[Dialect]); 6] = [
+        // With or without enable-sctp, isolation stops SCTP.
+        ("cilium", &[Dialect::NetworkPolicy]),
         ("calico", &[Dialect::NetworkPolicy]),
         ("calico", &[Dialect::Calico]),
         ("calico", &[Dialect::NetworkPolicy, Dialect::Calico, Dialect::ClusterNetworkPolicy]),
@@ -749,4 +751,202 @@ fn what_a_pod_sends_to_itself_through_a_service_is_judged_where_the_plugin_does(
         let answer = ask("svc/other/near", "80");
         assert_eq!(answer.passes, through, "{profile}: {}", answer.table(false));
     }
+}
+
+/// The small cluster of the questions below: two nodes, a pod with a policy of Cilium, one beside it, one of somebody else.
+const ASKED: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: a}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: z}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+status: {addresses: [{type: InternalIP, address: 192.168.0.2}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: w, namespace: a, labels: {app: w}}
+spec: {nodeName: n1, containers: [{name: c, image: i}]}
+status: {podIP: 10.0.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: b, namespace: a, labels: {app: b}}
+spec: {nodeName: n1, containers: [{name: c, image: i, ports: [{name: api, containerPort: 8443}]}]}
+status: {podIP: 10.0.0.2}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: o, namespace: z, labels: {app: o}}
+spec: {nodeName: n2, containers: [{name: c, image: i}]}
+status: {podIP: 10.0.1.3}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: w, namespace: a}
+spec:
+  endpointSelector: {matchLabels: {app: w}}
+  ingress: [{}]
+  egress: [{toEndpoints: [{matchLabels: {app: b}}], toPorts: [{ports: [{port: '8443', protocol: TCP}]}]}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: w, namespace: a}
+spec:
+  podSelector: {matchLabels: {app: w}}
+  policyTypes: [Ingress, Egress]
+  egress: [{to: [{podSelector: {matchLabels: {app: b}}}], ports: [{port: 8443}]}]
+---
+";
+
+fn setting(key: &str, value: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: cilium-config, namespace: kube-system}}\ndata: {{{key}: {value:?}}}\n"
+    )
+}
+
+fn ask(
+    text: &str,
+    profile: &str,
+    [source, destination, port]: [&str; 3],
+) -> Result<explain::Answer, explain::QuestionError> {
+    explain::run(&explain::Question {
+        cluster: &read(text),
+        profile: profile.parse().unwrap(),
+        complete: true,
+        pod_cidrs: None,
+        source,
+        destination,
+        port,
+    })
+}
+
+#[test]
+fn an_agent_that_enforces_nothing_or_something_else_makes_an_explanation_unsure() {
+    let ask = |text: &str, destination| ask(text, "cilium", ["a/w", destination, "8443"]).unwrap();
+    assert_eq!(ask(ASKED, "z/o").passes, Truth::No);
+    let off = format!("{ASKED}{}", setting("enable-policy", "never"));
+    let answer = ask(&off, "z/o");
+    assert_eq!(answer.passes, Truth::Unknown, "{}", answer.table(false));
+    assert!(answer.sentence.starts_with("Unknown: "), "{}", answer.sentence);
+    assert!(answer.table(false).contains("no policy is enforced"), "{}", answer.table(false));
+    assert!(answer.json()["doubts"][0].as_str().unwrap().contains("enable-policy"), "{}", answer.json());
+    // What policies let through passes all the same.
+    assert_eq!(ask(&off, "a/b").passes, Truth::Yes);
+    let other = format!("{ASKED}{}", setting("policy-cidr-match-mode", "nodes"));
+    assert_eq!(ask(&other, "z/o").passes, Truth::Unknown);
+    assert_eq!(ask(&other, "a/b").passes, Truth::Unknown);
+}
+
+#[test]
+fn a_difference_takes_settings_of_the_agents_into_account() {
+    let profile: Profile = "cilium".parse().unwrap();
+    let (on, off) = (read(ASKED), read(&format!("{ASKED}{}", setting("enable-policy", "never"))));
+    let changes = diff::run(&on, &off, profile, None).unwrap();
+    assert_eq!(changes.opened(), Truth::Unknown, "{}", changes.table(false));
+    assert!(changes.sentence().contains("may have become reachable"), "{}", changes.sentence());
+    assert!(changes.sentence().contains("no policy is enforced"), "{}", changes.sentence());
+    assert!(changes.changes.iter().any(|c| c.source == "Pod a/w" && c.destination == "Pod z/o"));
+    assert!(changes.json()["doubts"][0].as_str().unwrap().contains("enable-policy"));
+    let other = read(&format!("{ASKED}{}", setting("policy-cidr-match-mode", "nodes")));
+    let changes = diff::run(&on, &other, profile, None).unwrap();
+    assert_eq!(changes.opened(), Truth::Unknown, "{}", changes.table(false));
+}
+
+#[test]
+fn explanations_and_differences_say_what_they_rest_on() {
+    let answer = ask(ASKED, "cilium", ["a/w", "a/b", "8443"]).unwrap();
+    let cluster = read(ASKED);
+    let changes = diff::run(&cluster, &cluster, "cilium".parse().unwrap(), None).unwrap();
+    for (table, json) in [(answer.table(false), answer.json()), (changes.table(false), changes.json())] {
+        assert!(table.contains("This holds if:\n  - the network is cilium@"), "{table}");
+        let assumptions = json["assumptions"].as_array().unwrap();
+        assert!(assumptions.iter().any(|it| it.as_str().unwrap().contains("policy is enforced")), "{json}");
+    }
+}
+
+#[test]
+fn a_pod_that_takes_its_nodes_network_opens_what_was_closed() {
+    let before = read(ASKED);
+    let host = ASKED.replace(
+        "spec: {nodeName: n1, containers: [{name: c, image: i}]}\nstatus: {podIP: 10.0.0.1}",
+        "spec: {nodeName: n1, hostNetwork: true, containers: [{name: c, image: i}]}\nstatus: {podIP: 192.168.0.1}",
+    );
+    let after = read(&host);
+    for profile in ["calico", "cilium", "aws-vpc"] {
+        let profile: Profile = profile.parse().unwrap();
+        let changes = diff::run(&before, &after, profile, None).unwrap();
+        assert_eq!(changes.opened(), Truth::Yes, "{profile}: {}", changes.table(false));
+        let opens =
+            |c: &diff::Change| c.source == "Pod a/w" && c.destination == "Pod z/o" && !c.opened.is_none();
+        assert!(changes.changes.iter().any(opens), "{profile}: {}", changes.table(false));
+        let is_pod = |name: &String| name == "Pod a/w";
+        assert!(!changes.gone.iter().chain(&changes.new).any(is_pod), "{profile}: {}", changes.table(false));
+        // The other way round it stops.
+        let changes = diff::run(&after, &before, profile, None).unwrap();
+        let stops =
+            |c: &diff::Change| c.source == "Pod a/w" && c.destination == "Pod z/o" && !c.closed.is_none();
+        assert!(changes.changes.iter().any(stops), "{profile}: {}", changes.table(false));
+        // A host-network pod that was not there is new, and reaches what its node does.
+        let without = read(&ASKED.replace(
+            "metadata: {name: w, namespace: a, labels: {app: w}}",
+            "metadata: {name: w2, namespace: a, labels: {app: w2}}",
+        ));
+        let changes = diff::run(&without, &after, profile, None).unwrap();
+        assert!(changes.new.contains(&"Pod a/w".to_owned()), "{profile}: {:?}", changes.new);
+        assert!(changes.changes.iter().any(opens), "{profile}: {}", changes.table(false));
+    }
+}
+
+#[test]
+fn one_pair_is_one_pair() {
+    let allow = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: more, namespace: a}\nspec: {podSelector: {matchLabels: {app: w}}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: z}}}], ports: [{port: 1}]}]}\n";
+    let (closed, open) = (read(ASKED), read(&format!("{ASKED}{allow}")));
+    let sentence = diff::run(&closed, &open, "calico".parse().unwrap(), None).unwrap().sentence();
+    assert!(
+        sentence.starts_with("1 pair became reachable and 0 stopped being so: Pod a/w → Pod z/o TCP 1."),
+        "{sentence}"
+    );
+    let sentence = diff::run(&open, &closed, "calico".parse().unwrap(), None).unwrap().sentence();
+    assert_eq!(sentence, "Nothing became reachable; 1 pair stopped being so.");
+}
+
+#[test]
+fn a_word_without_a_dot_is_no_dns_name_and_a_name_sends_nothing() {
+    let refused = |question: [&str; 3]| match ask(ASKED, "calico", question) {
+        Ok(answer) => panic!("{question:?}: {}", answer.sentence),
+        Err(error) => error.to_string(),
+    };
+    for word in ["b", "nope", "localhost", "", ".", "a..b", "10.0.0", "999.1.1.1", "a b.c"] {
+        let error = refused(["a/w", word, "8443"]);
+        assert!(error.contains("NAMESPACE/NAME") && error.contains("with a dot in it"), "{word}: {error}");
+        refused([word, "a/b", "8443"]);
+    }
+    for name in ["example.com", "svc/a/b"] {
+        let error = refused([name, "a/b", "8443"]);
+        assert!(error.contains("cannot be who sends"), "{error}");
+    }
+    let error = refused(["w", "b", "8443"]);
+    assert!(error.contains("nothing in the input is \"w\""), "{error}");
+    assert_eq!(ask(ASKED, "calico", ["a/w", "Example.com.", "443"]).unwrap().passes, Truth::No);
+}
+
+#[test]
+fn a_port_may_be_asked_by_its_name() {
+    assert_eq!(ask(ASKED, "calico", ["a/w", "a/b", "api"]).unwrap().passes, Truth::Yes);
+    assert_eq!(ask(ASKED, "calico", ["z/o", "a/b", "api/TCP"]).unwrap().passes, Truth::Yes);
+    let error = ask(ASKED, "calico", ["a/w", "a/b", "web"]).unwrap_err().to_string();
+    assert!(error.contains("Pod a/b has no port that is called web/TCP; it has api/TCP (8443)"), "{error}");
+    let error = ask(ASKED, "calico", ["a/w", "z/o", "api"]).unwrap_err().to_string();
+    assert!(error.contains("none that has a name"), "{error}");
 }

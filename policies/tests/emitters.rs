@@ -108,8 +108,6 @@ fn left_open(row: &Row, direction: Direction, who: Who) -> Left {
         ("calico", [CLUSTER], Who::OtherNode | Who::Outside) if direction == Direction::Ingress => {
             sure(Traffic::all())
         }
-        // Whether Cilium knows SCTP at all is not in the input; its own denials are of every protocol.
-        ("cilium", [NP], _) => unsure(sctp()),
         // The agent opens a pod's own node, and with it whatever host-network pods run there.
         ("aws-vpc", _, Who::OwnNode) => sure(Traffic::all()),
         ("aws-vpc", _, Who::HostPod) => unsure(Traffic::all()),

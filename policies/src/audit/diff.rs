@@ -1,13 +1,14 @@
 //! What became reachable, and what stopped being so, from one cluster to another.
 
 use super::explain::truth;
+use super::{agents, assumed, catalog};
 use crate::cluster::Cluster;
 use crate::evaluate::{ClassId, Endpoint, EndpointId, EvaluateError, Evaluation, Options, Verdict};
 use crate::places;
 use crate::profile::Profile;
 use crate::report::clean;
 use crate::sets::{AddressSet, Traffic};
-use crate::truth::Truth;
+use crate::truth::{Doubt, Truth};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -41,12 +42,62 @@ pub struct Changes {
     pub gone: Vec<String>,
     /// Endpoints that are only in the second.
     pub new: Vec<String>,
+    /// What makes verdicts unsure on one side or both: settings of the agents that enforce policies.
+    pub doubts: Vec<Doubt>,
+    /// What the comparison rests on.
+    pub assumptions: Vec<String>,
 }
 
 /// An endpoint by what it is called on both sides.
 type Key = String;
-/// Endpoints that neither side tells apart.
-type Group = (Option<ClassId>, Option<ClassId>);
+/// Endpoints that neither side tells apart; a host-network pod stands alone.
+type Group = (Option<(ClassId, Option<Key>)>, Option<(ClassId, Option<Key>)>);
+
+/// One side of the comparison.
+struct Side<'a> {
+    evaluation: Evaluation<'a>,
+    ends: BTreeMap<Key, EndpointId>,
+    /// Whether its agents let through what policies deny.
+    open: bool,
+}
+
+impl Side<'_> {
+    /// The verdict on a pair: nothing passes to and from whom is not there. A host-network pod is its node, as the other end
+    /// sees it.
+    fn verdict(&self, source: &Key, destination: &Key) -> Verdict {
+        let Some((source, destination)) = self.ends.get(source).zip(self.ends.get(destination)) else {
+            return nothing();
+        };
+        let (evaluation, source, destination) = (&self.evaluation, *source, *destination);
+        let seen = |subject, other| match evaluation.is_its_node(other) {
+            true => evaluation.seen_from(subject, other),
+            false => vec![other],
+        };
+        let mut all: Option<Verdict> = None;
+        for from in seen(destination, source) {
+            for to in seen(source, destination) {
+                let one = evaluation.verdict(from, to);
+                all = Some(match all {
+                    None => one,
+                    Some(all) => either(&all, &one),
+                });
+            }
+        }
+        let verdict = all.unwrap_or_else(nothing);
+        if self.open {
+            let unknown = verdict.unknown.union(&verdict.denied);
+            return Verdict { unknown, denied: Traffic::none(), ..verdict };
+        }
+        verdict
+    }
+}
+
+/// It is one of the two, which is not known.
+fn either(a: &Verdict, b: &Verdict) -> Verdict {
+    let (allowed, denied) = (a.allowed.intersection(&b.allowed), a.denied.intersection(&b.denied));
+    let unknown = allowed.union(&denied).complement();
+    Verdict { allowed, denied, unknown }
+}
 
 /// Compares. What exists on one side alone can, on the other, neither reach nor be reached.
 ///
@@ -77,16 +128,45 @@ pub fn run(
         || Options { addresses: addresses.clone(), pod_cidrs: pod_cidrs.clone(), ..Options::default() };
     let before = Evaluation::new(old, profile, options())?;
     let after = Evaluation::new(new, profile, options())?;
-    let (old_ends, new_ends) = (ends(&before), ends(&after));
+    let (old_ends, new_ends) = ends(&before, &after);
+    let (old_agents, new_agents) = (agents::look(old, profile), agents::look(new, profile));
+    let off = |agents: &agents::Agents| -> Vec<Doubt> {
+        let is_off = |id: &str| id == catalog::ENFORCEMENT_OFF.id;
+        let off = agents.findings.iter().filter(|finding| is_off(finding.id));
+        off.map(|finding| Doubt { what: finding.reason.as_str().into(), at: finding.at.clone() }).collect()
+    };
+    let mut doubts: Vec<Doubt> = Vec::new();
+    for doubt in off(&old_agents).into_iter().chain(off(&new_agents)) {
+        if !doubts.contains(&doubt) {
+            doubts.push(doubt);
+        }
+    }
+    for doubt in old_agents.doubts.iter().chain(&new_agents.doubts) {
+        if !doubts.contains(doubt) {
+            doubts.push(doubt.clone());
+        }
+    }
+    let before = Side { evaluation: before, ends: old_ends, open: !off(&old_agents).is_empty() };
+    let after = Side { evaluation: after, ends: new_ends, open: !off(&new_agents).is_empty() };
 
     let mut groups: BTreeMap<Group, Vec<&Key>> = BTreeMap::new();
-    for key in old_ends.keys().chain(new_ends.keys()).collect::<BTreeSet<_>>() {
-        let class = |ends: &BTreeMap<Key, EndpointId>, evaluation: &Evaluation<'_>| {
-            ends.get(key).map(|id| evaluation.class(*id))
+    for key in before.ends.keys().chain(after.ends.keys()).collect::<BTreeSet<_>>() {
+        let of = |side: &Side<'_>| {
+            let id = side.ends.get(key)?;
+            // What a host-network pod is hangs on its node.
+            let own = side.evaluation.is_its_node(*id).then(|| key.clone());
+            Some((side.evaluation.class(*id), own))
         };
-        groups.entry((class(&old_ends, &before), class(&new_ends, &after))).or_default().push(key);
+        groups.entry((of(&before), of(&after))).or_default().push(key);
     }
-    let mut changes = Changes { changes: Vec::new(), more: 0, gone: Vec::new(), new: Vec::new() };
+    let mut changes = Changes {
+        changes: Vec::new(),
+        more: 0,
+        gone: Vec::new(),
+        new: Vec::new(),
+        doubts,
+        assumptions: assumed(profile, false),
+    };
     for ((was, is), keys) in &groups {
         let list = match (was, is) {
             (Some(_), None) => &mut changes.gone,
@@ -98,12 +178,8 @@ pub fn run(
     for sources in groups.values() {
         for destinations in groups.values() {
             let (Some(source), Some(destination)) = pick(sources, destinations) else { continue };
-            let verdict = |ends: &BTreeMap<Key, EndpointId>, evaluation: &Evaluation<'_>| {
-                let pair = ends.get(source).zip(ends.get(destination))?;
-                Some(evaluation.verdict(*pair.0, *pair.1))
-            };
-            let was = verdict(&old_ends, &before).unwrap_or_else(nothing);
-            let is = verdict(&new_ends, &after).unwrap_or_else(nothing);
+            let was = before.verdict(source, destination);
+            let is = after.verdict(source, destination);
             let change = Change {
                 source: String::new(),
                 destination: String::new(),
@@ -143,21 +219,38 @@ fn nothing() -> Verdict {
     Verdict { allowed: Traffic::none(), denied: Traffic::all(), unknown: Traffic::none() }
 }
 
-fn ends(evaluation: &Evaluation<'_>) -> BTreeMap<Key, EndpointId> {
-    evaluation
-        .endpoints()
-        .filter(|(_, endpoint)| !matches!(endpoint, Endpoint::Imagined(_) | Endpoint::Sibling(_)))
-        // What changes for a host-network pod changes for its node, which is listed.
-        .filter(|(id, _)| !evaluation.is_its_node(*id))
-        .map(|(id, _)| (evaluation.name(id), id))
-        .collect()
+/// Endpoints of both sides.
+fn ends(
+    before: &Evaluation<'_>,
+    after: &Evaluation<'_>,
+) -> (BTreeMap<Key, EndpointId>, BTreeMap<Key, EndpointId>) {
+    let all = |evaluation: &Evaluation<'_>| -> BTreeMap<Key, EndpointId> {
+        let ends = evaluation.endpoints();
+        ends.filter(|(_, endpoint)| !matches!(endpoint, Endpoint::Imagined(_) | Endpoint::Sibling(_)))
+            .map(|(id, _)| (evaluation.name(id), id))
+            .collect()
+    };
+    let (mut old, mut new) = (all(before), all(after));
+    // What changes for a host-network pod changes for its node, which is listed, unless it was not there or had a network of its
+    // own.
+    let is_node = |ends: &BTreeMap<Key, EndpointId>, key: &Key, evaluation: &Evaluation<'_>| {
+        ends.get(key).is_some_and(|id| evaluation.is_its_node(*id))
+    };
+    let both: Vec<Key> =
+        old.keys().filter(|key| is_node(&old, key, before) && is_node(&new, key, after)).cloned().collect();
+    for key in &both {
+        old.remove(key);
+        new.remove(key);
+    }
+    (old, new)
 }
 
 impl Changes {
     /// Whether anything became reachable.
     pub fn opened(&self) -> Truth {
         let surely = self.more > 0 || self.changes.iter().any(|change| !change.opened.is_none());
-        let maybe = self.changes.iter().any(|change| !change.maybe_opened.is_none());
+        let maybe =
+            !self.doubts.is_empty() || self.changes.iter().any(|change| !change.maybe_opened.is_none());
         match (surely, maybe) {
             (true, _) => Truth::Yes,
             (false, true) => Truth::Unknown,
@@ -172,14 +265,24 @@ impl Changes {
         let (opened, closed) = (count(|c| &c.opened), count(|c| &c.closed));
         let maybe = count(|c| &c.maybe_opened);
         let first = self.changes.iter().find(|change| !change.opened.is_none());
+        let pairs = |count: usize| if count == 1 { "1 pair".to_owned() } else { format!("{count} pairs") };
+        let doubt = self.doubts.first().map(|doubt| format!(": {doubt}")).unwrap_or_default();
         match (first, maybe) {
             (Some(change), _) => format!(
-                "{opened} pairs became reachable and {closed} stopped being so: {} → {} {}.",
-                change.source, change.destination, change.opened
+                "{} became reachable and {closed} stopped being so: {} → {} {}.",
+                pairs(opened),
+                change.source,
+                change.destination,
+                change.opened
             ),
+            (None, 0) if !doubt.is_empty() => {
+                format!("Unknown what became reachable; as far as policies say, nothing did{doubt}.")
+            }
             (None, 0) if closed == 0 => "Nothing became reachable and nothing stopped being so.".into(),
-            (None, 0) => format!("Nothing became reachable; {closed} pairs stopped being so."),
-            (None, maybe) => format!("{maybe} pairs may have become reachable; {closed} stopped being so."),
+            (None, 0) => format!("Nothing became reachable; {} stopped being so.", pairs(closed)),
+            (None, maybe) => {
+                format!("{} may have become reachable; {closed} stopped being so{doubt}.", pairs(maybe))
+            }
         }
     }
 
@@ -210,6 +313,13 @@ impl Changes {
                 let _ = writeln!(out, "{what}: {}", clean(name));
             }
         }
+        for doubt in &self.doubts {
+            let _ = writeln!(out, "unknown: {}", clean(&doubt.to_string()));
+        }
+        let _ = writeln!(out, "\nThis holds if:");
+        for assumption in &self.assumptions {
+            let _ = writeln!(out, "  - {}", clean(assumption));
+        }
         out
     }
 
@@ -225,6 +335,8 @@ impl Changes {
             })).collect::<Vec<_>>(),
             "more": self.more,
             "new": self.new, "gone": self.gone,
+            "doubts": self.doubts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "assumptions": self.assumptions,
         })
     }
 }

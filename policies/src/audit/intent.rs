@@ -306,7 +306,7 @@ fn peer(field: &Field<'_>) -> Result<Peer, ReadError> {
 }
 
 /// `443`, `53/UDP`, `8000-8100/TCP`, `http`, `http/TCP`.
-fn port(text: &str) -> Option<TrafficMatch> {
+pub(super) fn port(text: &str) -> Option<TrafficMatch> {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
     let protocol = match protocol {
         "TCP" => Protocol::Tcp,
@@ -322,6 +322,8 @@ fn port(text: &str) -> Option<TrafficMatch> {
     }
     let is_name = !ports.is_empty()
         && ports.len() <= 63
+        && !ports.starts_with('-')
+        && !ports.ends_with('-')
         && ports.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     is_name.then(|| TrafficMatch::NamedPort(protocol, ports.into()))
 }

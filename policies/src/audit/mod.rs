@@ -3,6 +3,7 @@
 mod access;
 mod agents;
 pub mod baseline;
+mod behind;
 pub mod catalog;
 pub mod diff;
 pub mod explain;
@@ -241,6 +242,16 @@ impl Finding {
             doubts: Vec::new(),
         }
     }
+}
+
+/// What every verdict under a profile rests on.
+pub(crate) fn assumed(profile: Profile, complete: bool) -> Vec<String> {
+    let mut all = vec![format!("the network is {profile} and enforces policies on every node")];
+    all.extend(profile.assumptions().iter().map(|sentence| (*sentence).to_owned()));
+    if complete {
+        all.push("there are no pods, nodes and policies beside those of the input".into());
+    }
+    all
 }
 
 /// What a pod is called from one day to the next: by its controller where it has one, a Deployment's by the Deployment.

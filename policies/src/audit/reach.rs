@@ -4,10 +4,13 @@
 //! |---|---|
 //! | [`kinds`] | which finding a packet makes, by who gets it |
 //! | [`bucket`] | packets of one kind, gathered into one finding |
+//! | [`through`] | packets to an address that somebody is behind, and to host-network pods |
 
 mod bucket;
 mod kinds;
+mod through;
 
+use super::behind::Behind;
 use super::intent::{Intent, Peer};
 use super::{DecidingRule, Finding, IntentResult, Reach, catalog};
 use crate::cluster::Cluster;
@@ -34,6 +37,7 @@ pub(super) struct Gathered {
 pub(super) struct Check<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) evaluation: &'a Evaluation<'a>,
+    pub(super) behind: &'a Behind<'a>,
     pub(super) complete: bool,
 }
 
@@ -135,6 +139,7 @@ impl Check<'_> {
         let mut reached = vec![false; intent.must.len()];
         for (destination, endpoint) in self.evaluation.destinations(source) {
             if self.evaluation.is_its_node(destination) {
+                self.host_pod(intent, source, destination, buckets);
                 continue;
             }
             let verdict = self.evaluation.verdict(source, destination);
@@ -159,7 +164,7 @@ impl Check<'_> {
             let (may_lo, may_hi) = intent
                 .may
                 .as_ref()
-                .map_or((Traffic::all(), Traffic::all()), |may| self.permitted(may, destination));
+                .map_or((Traffic::all(), Traffic::all()), |may| self.permitted(may, source, destination));
             self.draw(
                 gathered,
                 objects,
@@ -178,23 +183,32 @@ impl Check<'_> {
             for (traffic, certain) in [(bad, true), (unsure, false)] {
                 for (kind, part) in self.kinds(endpoint, source, destination, &traffic) {
                     self.note(buckets, kind, (source, destination), &part, certain);
+                    if !certain {
+                        let peers = intent.may.iter().flatten();
+                        buckets.of(kind).doubts.extend(self.unsure_of(peers, source, destination));
+                    }
                 }
             }
             for peer in &intent.must_not {
                 if matches!(endpoint, Endpoint::Imagined(_)) || is_named(intent, endpoint) {
                     continue;
                 }
-                let (lo, hi) = self.permitted(std::slice::from_ref(peer), destination);
+                let (lo, hi) = self.permitted(std::slice::from_ref(peer), source, destination);
                 let bad = verdict.allowed.intersection(&lo);
                 let unsure = passes.intersection(&hi).difference(&bad);
                 for (traffic, certain) in [(bad, true), (unsure, false)] {
                     if !traffic.is_none() {
                         let pair = (source, destination);
                         self.note(buckets, &catalog::FORBIDDEN, pair, &traffic, certain);
+                        if !certain {
+                            let doubts = self.unsure_of([peer], source, destination);
+                            buckets.of(&catalog::FORBIDDEN).doubts.extend(doubts);
+                        }
                     }
                 }
             }
         }
+        self.through(intent, source, objects, buckets, gathered);
         for (peer, reached) in intent.must.iter().zip(reached) {
             if !reached {
                 let bucket = buckets.of(&catalog::CANNOT_REACH);
@@ -258,17 +272,64 @@ impl Check<'_> {
             for (traffic, certain) in [(bad, true), (unsure, false)] {
                 if !traffic.is_none() {
                     self.note(buckets, kind, (source, destination), &traffic, certain);
+                    if !certain {
+                        // Whose traffic it is hangs on the sender, which traffic on the destination.
+                        let doubts = reached_by.iter().flat_map(|peer| {
+                            let who = self.evaluation.why_unknown(&peer.who, source);
+                            who.into_iter().chain(self.unsure_of_ports(peer, destination))
+                        });
+                        buckets.of(kind).doubts.extend(doubts);
+                    }
                 }
             }
         }
         Ok(())
     }
 
+    /// The endpoint that a destination is to an intent: the source's own node is a node of the input where the input says which.
+    fn known_as(&self, source: EndpointId, destination: EndpointId) -> EndpointId {
+        if !matches!(self.evaluation.endpoint(destination), Some(Endpoint::LocalNode)) {
+            return destination;
+        }
+        let Some(Endpoint::Pod(pod) | Endpoint::Sibling(pod)) = self.evaluation.endpoint(source) else {
+            return destination;
+        };
+        let node = self.cluster.pods.get(*pod).and_then(|pod| pod.node.as_ref());
+        node.and_then(|node| self.evaluation.node(node)).unwrap_or(destination)
+    }
+
+    /// Why it is not known whether peers are a destination, and of which traffic.
+    fn unsure_of<'p>(
+        &self,
+        peers: impl IntoIterator<Item = &'p Peer>,
+        source: EndpointId,
+        destination: EndpointId,
+    ) -> Vec<Doubt> {
+        let known = self.known_as(source, destination);
+        let of = |peer: &Peer| {
+            let mut doubts = self.evaluation.why_unknown(&peer.who, known);
+            if self.evaluation.matches(&peer.who, known).may() {
+                doubts.extend(self.unsure_of_ports(peer, destination));
+            }
+            doubts
+        };
+        peers.into_iter().flat_map(of).collect()
+    }
+
+    fn unsure_of_ports(&self, peer: &Peer, destination: EndpointId) -> Option<Doubt> {
+        let (surely, possibly) = self.evaluation.traffic(&peer.traffic, destination);
+        (surely != possibly).then(|| {
+            let name = self.name(destination);
+            Doubt::new(format!("which ports of {name} {} means is not known", peer.text))
+        })
+    }
+
     /// Traffic to a destination that peers surely and possibly permit.
-    fn permitted(&self, peers: &[Peer], destination: EndpointId) -> (Traffic, Traffic) {
+    fn permitted(&self, peers: &[Peer], source: EndpointId, destination: EndpointId) -> (Traffic, Traffic) {
+        let known = self.known_as(source, destination);
         let (mut lo, mut hi) = (Traffic::none(), Traffic::none());
         for peer in peers {
-            let truth = self.evaluation.matches(&peer.who, destination);
+            let truth = self.evaluation.matches(&peer.who, known);
             if !truth.may() {
                 continue;
             }

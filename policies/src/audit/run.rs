@@ -1,10 +1,11 @@
 //! The whole audit: intents, policies, rights, hardening and observed flows, under one profile.
 
 use super::baseline::Baseline;
+use super::behind::Behind;
 use super::flows::Flows;
 use super::intent::Intent;
 use super::reach::{Check, Gathered};
-use super::{Finding, Outcome, Summary, access, agents, catalog, hardening, lint, seen};
+use super::{Finding, Outcome, Summary, access, agents, assumed, catalog, hardening, lint, seen};
 use crate::cluster::{Cluster, WorkerPool};
 use crate::evaluate::{EvaluateError, Evaluation, Options};
 use crate::matching::{DomainPattern, Match};
@@ -46,7 +47,8 @@ pub struct Request<'a> {
 pub fn run(request: &Request<'_>) -> Result<Outcome, EvaluateError> {
     let cluster = request.cluster;
     let evaluation = Evaluation::new(cluster, request.profile, options(request))?;
-    let check = Check { cluster, evaluation: &evaluation, complete: request.complete };
+    let behind = Behind::new(cluster, request.profile, &evaluation);
+    let check = Check { cluster, evaluation: &evaluation, behind: &behind, complete: request.complete };
     let agents = agents::look(cluster, request.profile);
     let mut gathered = Gathered::default();
     let mut hardened: BTreeSet<usize> = BTreeSet::new();
@@ -149,11 +151,7 @@ fn mentioned(who: &Match, addresses: &mut Vec<AddressSet>, domains: &mut Vec<Arc
 }
 
 fn assumptions(request: &Request<'_>) -> Vec<String> {
-    let mut all = vec![format!("the network is {} and enforces policies on every node", request.profile)];
-    all.extend(request.profile.assumptions().iter().map(|sentence| (*sentence).to_owned()));
-    if request.complete {
-        all.push("there are no pods, nodes and policies beside those of the input".into());
-    }
+    let mut all = assumed(request.profile, request.complete);
     let domains: Vec<&str> = request
         .intents
         .iter()

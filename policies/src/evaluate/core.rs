@@ -42,7 +42,7 @@ pub(super) struct Core {
     host_network_subject: Truth,
     sees_service_address: Truth,
     /// Endpoints that policies may apply to although they are nodes.
-    node_subjects: Truth,
+    pub(super) node_subjects: Truth,
     /// The numbers that the rest of this speaks in, and what single pairs have added to them.
     pub(super) sides: Mutex<Sides>,
 }
@@ -106,7 +106,7 @@ impl Core {
         let port_lanes = sides.traffic.id(port_lanes);
         // Where SCTP is not filtered for sure, being isolated does not stop it for sure.
         let sctp_lane = sides.traffic.id(Protocol::Sctp.traffic());
-        let without_sctp = |table: &mut TrafficTable, id| match profile.fact(Fact::Sctp).truth {
+        let without_sctp = |table: &mut TrafficTable, id| match profile.fact(Fact::IsolationStopsSctp).truth {
             Truth::Yes => id,
             Truth::Unknown | Truth::No => table.difference(id, sctp_lane),
         };
@@ -218,6 +218,20 @@ impl Core {
         self.exempted(sides, direction, subject, peer, outcome)
     }
 
+    /// Whether a profile lets it through whatever policies say.
+    pub(super) fn let_through(&self, direction: Direction, subject: usize, peer: usize) -> Truth {
+        let shape = |i: usize| self.shapes.get(i).copied();
+        match (direction, shape(peer)) {
+            _ if shape(subject) != Some(Shape::Pod) => Truth::No,
+            (Direction::Ingress, Some(Shape::LocalNode)) => self.own_node_in,
+            (Direction::Egress, Some(Shape::LocalNode)) => self.own_node_out,
+            // It may run on the same node, and then counts as that.
+            (Direction::Ingress, Some(Shape::HostPod)) => self.own_node_in.and(Truth::Unknown),
+            (Direction::Egress, Some(Shape::HostPod)) => self.own_node_out.and(Truth::Unknown),
+            _ => Truth::No,
+        }
+    }
+
     /// What a profile lets through, or may, whatever policies say.
     pub(super) fn exempted(
         &self,
@@ -228,16 +242,7 @@ impl Core {
         outcome: OutcomeId,
     ) -> OutcomeId {
         let shape = |i: usize| self.shapes.get(i).copied();
-        let let_through = match (direction, shape(peer)) {
-            _ if shape(subject) != Some(Shape::Pod) => Truth::No,
-            (Direction::Ingress, Some(Shape::LocalNode)) => self.own_node_in,
-            (Direction::Egress, Some(Shape::LocalNode)) => self.own_node_out,
-            // It may run on the same node, and then counts as that.
-            (Direction::Ingress, Some(Shape::HostPod)) => self.own_node_in.and(Truth::Unknown),
-            (Direction::Egress, Some(Shape::HostPod)) => self.own_node_out.and(Truth::Unknown),
-            _ => Truth::No,
-        };
-        let outcome = match let_through {
+        let outcome = match self.let_through(direction, subject, peer) {
             Truth::Yes => ALLOWED,
             Truth::Unknown => sides.join(Join::Either, outcome, ALLOWED),
             Truth::No => outcome,
@@ -250,6 +255,19 @@ impl Core {
             return sides.join(Join::Either, outcome, denied);
         }
         outcome
+    }
+
+    /// The outcome of the destination's side alone.
+    pub(super) fn ingress(&self, sides: &mut Sides, from: usize, to: usize) -> OutcomeId {
+        let mut joined = None;
+        for group in 0..self.source_groups {
+            let own = self.side(sides, Direction::Ingress, to, from, group);
+            joined = Some(match joined {
+                None => own,
+                Some(before) => sides.join(Join::Pick, before, own),
+            });
+        }
+        joined.unwrap_or(UNKNOWN)
     }
 
     pub(super) fn selected(&self, selection: u32, endpoint: usize) -> Truth {

@@ -1,12 +1,15 @@
 //! How a verdict on a pair came about: what each step decided, and what is not known.
 
+use super::endpoints::{Item, Shape};
 use super::evaluation::Evaluation;
 use super::side::verdict;
 use super::traffic_table::{NONE, TrafficId, TrafficTable};
 use super::{Effect, EndpointId, Explanation, Step};
-use crate::matching::TrafficMatch;
-use crate::policy::{Action, Direction};
+use crate::cluster::ContainerPort;
+use crate::matching::{Match, TrafficMatch};
+use crate::policy::{Action, Dialect, Direction};
 use crate::profile::Fact;
+use crate::sets::{Protocol, Traffic};
 use crate::truth::{Doubt, Truth};
 use std::sync::Arc;
 
@@ -16,6 +19,21 @@ pub(super) struct Recorder {
     steps: Vec<RawStep>,
     /// Policies, and rules of them, whose say is not known.
     pub(super) doubted: Vec<(usize, Option<usize>)>,
+    /// Policies without an order among them that say different things.
+    pub(super) ties: Vec<Vec<usize>>,
+    /// Traffic that isolation may stop, and may not.
+    pub(super) half_stopped: Vec<TrafficId>,
+}
+
+/// Which packets are explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Those of a pair.
+    Pair,
+    /// Those that a pod sends to itself through a Service.
+    Hairpin,
+    /// Those that come to the destination, whatever let them out.
+    Ingress,
 }
 
 struct RawStep {
@@ -29,24 +47,30 @@ struct RawStep {
 impl Evaluation<'_> {
     /// The verdict on a pair, and how it came about.
     pub fn explain(&self, source: EndpointId, destination: EndpointId) -> Explanation {
-        self.explained(source, destination, false)
+        self.explained(source, destination, Asked::Pair)
     }
 
     /// The verdict on what a pod sends to itself and that comes back through a Service, where policies judge it.
     pub fn explain_hairpin(&self, pod: EndpointId) -> Explanation {
-        self.explained(pod, pod, true)
+        self.explained(pod, pod, Asked::Hairpin)
     }
 
-    fn explained(&self, source: EndpointId, destination: EndpointId, hairpin: bool) -> Explanation {
+    /// The verdict of the destination's side alone, and how it came about: of a packet whose destination was translated after the
+    /// source's side had judged it.
+    pub fn explain_ingress(&self, source: EndpointId, destination: EndpointId) -> Explanation {
+        self.explained(source, destination, Asked::Ingress)
+    }
+
+    fn explained(&self, source: EndpointId, destination: EndpointId, asked: Asked) -> Explanation {
         let mut sides = self.sides();
         let (from, to) = (source.index(), destination.index());
-        let outcome = if hairpin {
-            self.core.judged(&mut sides, from, to)
-        } else {
-            self.core.pair(&mut sides, from, to)
+        let outcome = match asked {
+            Asked::Pair => self.core.pair(&mut sides, from, to),
+            Asked::Hairpin => self.core.judged(&mut sides, from, to),
+            Asked::Ingress => self.core.ingress(&mut sides, from, to),
         };
         let verdict = verdict(&sides.traffic, sides.outcome(outcome));
-        let exempt = if hairpin { None } else { self.core.exempt(from, to) };
+        let exempt = if asked == Asked::Hairpin { None } else { self.core.exempt(from, to) };
         let mut explanation = Explanation {
             verdict,
             exempt: exempt.map(Arc::from),
@@ -54,10 +78,14 @@ impl Evaluation<'_> {
             ingress: Vec::new(),
             doubts: Vec::new(),
         };
-        if from == to && !hairpin {
+        if from == to && asked == Asked::Pair {
             return explanation;
         }
-        for direction in [Direction::Egress, Direction::Ingress] {
+        let directions: &[Direction] = match asked {
+            Asked::Ingress => &[Direction::Ingress],
+            _ => &[Direction::Egress, Direction::Ingress],
+        };
+        for direction in directions.iter().copied() {
             let mut recorder = Recorder::default();
             let (subject, peer) = match direction {
                 Direction::Egress => (from, to),
@@ -88,11 +116,15 @@ impl Evaluation<'_> {
                 Direction::Ingress => explanation.ingress = steps,
             }
             if !explanation.verdict.unknown.is_none() {
+                let half_stopped = recorder
+                    .half_stopped
+                    .iter()
+                    .fold(Traffic::none(), |all, id| all.union(&sides.traffic.get(*id)));
                 self.doubts(
-                    &recorder.doubted,
+                    &recorder,
+                    &half_stopped,
                     direction,
-                    EndpointId::at(subject),
-                    EndpointId::at(peer),
+                    (EndpointId::at(subject), EndpointId::at(peer)),
                     &mut explanation.doubts,
                 );
             }
@@ -122,14 +154,24 @@ impl Evaluation<'_> {
         }
     }
 
+    /// Why an expression of an intent is unknown of an endpoint.
+    pub fn why_unknown(&self, what: &Match, endpoint: EndpointId) -> Vec<Doubt> {
+        let mut doubts = Vec::new();
+        if let Some(item) = self.item(endpoint) {
+            self.one().doubts(what, &item, None, &self.name(endpoint), &mut doubts);
+        }
+        doubts
+    }
+
     fn doubts(
         &self,
-        doubted: &[(usize, Option<usize>)],
+        recorder: &Recorder,
+        half_stopped: &Traffic,
         direction: Direction,
-        subject: EndpointId,
-        peer: EndpointId,
+        (subject, peer): (EndpointId, EndpointId),
         into: &mut Vec<Doubt>,
     ) {
+        let doubted = &recorder.doubted;
         let (Some(own), Some(other)) = (self.item(subject), self.item(peer)) else { return };
         let one = self.one();
         let (own_name, other_name) = (self.name(subject), self.name(peer));
@@ -160,7 +202,11 @@ impl Evaluation<'_> {
                 rules.iter().enumerate().filter(|(i, _)| rule.is_none_or(|rule| rule == *i)).map(|(_, r)| r)
             {
                 one.doubts(&rule.peer, &other, dialect, &other_name, into);
-                traffic_doubts(&rule.traffic, into);
+                let (destination, name) = match direction {
+                    Direction::Egress => (&other, &other_name),
+                    Direction::Ingress => (&own, &own_name),
+                };
+                self.traffic_doubts(&rule.traffic, policy.dialect, destination, name, into);
                 if rule.action == Action::Unknown {
                     let doubt = Doubt::at(
                         format!("what {} {} does is not known", policy.object, rule.path),
@@ -172,19 +218,118 @@ impl Evaluation<'_> {
                 }
             }
         }
-        if into.is_empty() {
-            let facts = [
-                Fact::OwnNodeIsLetIn,
-                Fact::OwnNodeIsLetOut,
-                Fact::PolicesOtherProtocols,
-                Fact::SeesClusterIp,
-            ];
-            for answer in
-                facts.map(|fact| self.profile.fact(fact)).iter().filter(|a| a.truth == Truth::Unknown)
-            {
-                into.push(Doubt::new(format!("implementations differ: {}; name one with --cni", answer.why)));
+        for tie in &recorder.ties {
+            let mut policies = tie.iter().filter_map(|policy| self.cluster.policies.get(*policy));
+            let (Some(first), Some(second)) = (policies.next(), policies.next()) else { continue };
+            let what = format!(
+                "{} and {} have the same priority and say different things: which comes first is not defined",
+                first.object, second.object
+            );
+            add(Doubt::at(what, &second.at), into);
+        }
+        let sctp = Protocol::Sctp.traffic();
+        let ported =
+            [Protocol::Tcp, Protocol::Udp].iter().fold(sctp.clone(), |all, p| all.union(&p.traffic()));
+        if half_stopped.intersects(&sctp) {
+            self.differs(Fact::IsolationStopsSctp, into);
+        }
+        if !half_stopped.is_subset(&ported) {
+            self.differs(Fact::PolicesOtherProtocols, into);
+        }
+        self.exemption_doubts(direction, (&own, &own_name), (&other, &other_name), (subject, peer), into);
+    }
+
+    /// Why it is not known whether the profile lets a packet through whatever policies say.
+    fn exemption_doubts(
+        &self,
+        direction: Direction,
+        (own, own_name): (&Item<'_>, &str),
+        (other, other_name): (&Item<'_>, &str),
+        (subject, peer): (EndpointId, EndpointId),
+        into: &mut Vec<Doubt>,
+    ) {
+        let is_node = matches!(own.shape, Shape::HostPod | Shape::LocalNode | Shape::RemoteNode);
+        if own.shape == Shape::HostPod && self.profile.fact(Fact::HostNetworkIsSubject).truth.may() {
+            self.differs(Fact::HostNetworkIsSubject, into);
+        } else if is_node && self.core.node_subjects.may() {
+            let what = format!(
+                "policies may apply to nodes here, and so to {own_name}, which is not modelled (host endpoints, or a policy \
+                 that selects nodes)"
+            );
+            add(Doubt::new(what), into);
+        }
+        let fact = match direction {
+            Direction::Ingress => Fact::OwnNodeIsLetIn,
+            Direction::Egress => Fact::OwnNodeIsLetOut,
+        };
+        if self.core.let_through(direction, subject.index(), peer.index()) == Truth::Unknown {
+            self.differs(fact, into);
+            if other.shape == Shape::HostPod {
+                let what = format!(
+                    "whether {other_name} runs on the node of {own_name}, which is let through, is not known"
+                );
+                add(Doubt::new(what), into);
             }
         }
+        if direction == Direction::Egress && other.shape == Shape::ServiceAddress {
+            self.differs(Fact::SeesClusterIp, into);
+        }
+    }
+
+    /// A fact that the profile does not know, as a doubt.
+    fn differs(&self, fact: Fact<'_>, into: &mut Vec<Doubt>) {
+        let answer = self.profile.fact(fact);
+        if answer.truth == Truth::Unknown {
+            add(super::differ(self.profile, &answer), into);
+        }
+    }
+
+    /// Why it is not known which traffic a rule is about.
+    fn traffic_doubts(
+        &self,
+        what: &TrafficMatch,
+        dialect: Dialect,
+        destination: &Item<'_>,
+        name: &str,
+        into: &mut Vec<Doubt>,
+    ) {
+        let mut sctp = |protocol: Protocol| {
+            if protocol == Protocol::Sctp {
+                self.differs(Fact::Sctp, into);
+            }
+        };
+        match what {
+            TrafficMatch::All(parts) | TrafficMatch::OneOf(parts) => {
+                parts.iter().for_each(|part| self.traffic_doubts(part, dialect, destination, name, into));
+            }
+            TrafficMatch::Not(inner) => self.traffic_doubts(inner, dialect, destination, name, into),
+            TrafficMatch::Doubt(doubt) => add(doubt.clone(), into),
+            TrafficMatch::Protocol(protocol) => sctp(*protocol),
+            TrafficMatch::Ports(protocol, ports) => {
+                sctp(*protocol);
+                if dialect == Dialect::NetworkPolicy && ports.iter().any(|(first, last)| first != last) {
+                    self.differs(Fact::EndPort, into);
+                }
+            }
+            TrafficMatch::NamedPort(protocol, port) => {
+                sctp(*protocol);
+                let has_name = |own: &&ContainerPort| own.name.as_ref() == Some(port);
+                let known = destination.ports.iter().filter(has_name).count();
+                if destination.is_imagined || known > 1 {
+                    add(Doubt::new(format!("which port of {name} is called {port} is not known")), into);
+                }
+            }
+            TrafficMatch::SourcePorts(_, ports) if !ports.is_full() => {
+                add(Doubt::new("from which port a packet is sent is not known"), into);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn add(doubt: Doubt, into: &mut Vec<Doubt>) {
+    if !into.contains(&doubt) {
+        into.push(doubt);
     }
 }
 
@@ -200,16 +345,5 @@ impl Recorder {
         if traffic != NONE {
             self.steps.push(RawStep { stage, policy, rule, effect, traffic });
         }
-    }
-}
-
-fn traffic_doubts(what: &TrafficMatch, into: &mut Vec<Doubt>) {
-    match what {
-        TrafficMatch::All(parts) | TrafficMatch::OneOf(parts) => {
-            parts.iter().for_each(|part| traffic_doubts(part, into))
-        }
-        TrafficMatch::Not(inner) => traffic_doubts(inner, into),
-        TrafficMatch::Doubt(doubt) if !into.contains(doubt) => into.push(doubt.clone()),
-        _ => {}
     }
 }

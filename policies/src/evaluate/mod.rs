@@ -30,6 +30,7 @@ pub use evaluation::Evaluation;
 pub use matrix::{Matrix, Tally, Work};
 
 use crate::policy::Direction;
+use crate::profile::{Answer, Cni, Profile};
 use crate::sets::{AddressSet, Traffic};
 use crate::source::{At, ObjectRef};
 use crate::truth::{Doubt, Truth};
@@ -178,6 +179,14 @@ pub enum Effect {
     DeniesByDefault,
     /// Did one of these, which is not known.
     Unsure,
+}
+
+/// What a profile does not know, as a doubt.
+pub(crate) fn differ(profile: Profile, answer: &Answer) -> Doubt {
+    Doubt::new(match profile.cni {
+        Cni::Generic => format!("implementations differ: {}; name one with --cni", answer.why),
+        _ => format!("it depends on how {profile} is set up: {}", answer.why),
+    })
 }
 
 impl Endpoint {

@@ -244,7 +244,16 @@ impl One<'_> {
                     DomainPattern::Under(name) => format!("*.{name}"),
                 }
             ))),
-            Match::KubeApiServer => push(Doubt::new("where the API server runs is not known".to_owned())),
+            Match::KubeApiServer if self.kube_api.is_empty() => push(Doubt::new(
+                "where the API server runs is not known: the endpoints of the Service default/kubernetes are not in the input, \
+                 and no node says that it is of the control plane",
+            )),
+            Match::KubeApiServer => {
+                push(Doubt::new(format!(
+                    "whether the API server, at {}, runs on {name} is not known",
+                    self.kube_api
+                )));
+            }
             Match::Fact(fact) => push(Doubt::new(self.profile.fact(*fact).why)),
             _ => push(Doubt::new(format!(
                 "whether it is about {name} differs between implementations; name one with --cni"

@@ -54,6 +54,7 @@ impl Core {
             for band in own.chunk_by(|a, b| a.band == b.band) {
                 let start = state;
                 let mut united = None;
+                let mut members = Vec::new();
                 for (entry, step) in band.iter().filter_map(|entry| Some((entry, self.step(*entry)?))) {
                     let selects = entry.selects();
                     let mut own = start;
@@ -72,12 +73,21 @@ impl Core {
                         own =
                             self.take(sides, own, change, recorder, (number, step.policy, Some(rule.index)));
                     }
+                    if own != start {
+                        members.push(step.policy);
+                    }
                     united = Some(match united {
                         None => own,
                         Some(before) => sides.unite(before, own),
                     });
                 }
                 state = united.unwrap_or(start);
+                if let Some(recorder) = recorder.as_deref_mut()
+                    && members.len() > 1
+                    && sides.torn(state) != sides.torn(start)
+                {
+                    recorder.ties.push(members);
+                }
             }
             let end = self.stage_end(stage, at, own, &mut sides.traffic);
             if let (Some(recorder), Change::End { must, may }) = (recorder.as_deref_mut(), end) {
@@ -97,6 +107,7 @@ impl Core {
                 recorder.note(Some(number), first, None, Effect::Unsure, unsure);
                 if unsure != NONE {
                     recorder.doubted.extend(doubtful.into_iter().map(|policy| (policy, None)));
+                    recorder.half_stopped.push(unsure);
                 }
             }
             state = sides.step(state, end);

@@ -189,6 +189,16 @@ impl Sides {
         self.state_id(united)
     }
 
+    /// What may stand in more than one of the ways that decide.
+    pub(super) fn torn(&mut self, state: StateId) -> TrafficId {
+        let State { allowed, denied, passed, .. } = self.state(state);
+        let table = &mut self.traffic;
+        let decided = table.intersection(allowed, denied);
+        let either = table.union(allowed, denied);
+        let handed_on = table.intersection(either, passed);
+        table.union(decided, handed_on)
+    }
+
     /// The outcome of a state that is finished.
     pub(super) fn end(&mut self, state: StateId) -> OutcomeId {
         if let Some(outcome) = self.ends.get(&state) {

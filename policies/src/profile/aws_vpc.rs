@@ -69,6 +69,11 @@ pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
              see the pod IP after the DNAT happens for the clusterIPs\"; it adds cluster addresses of Services whose selector \
              a peer matches (getMatchingServiceClusterIPs)",
         ),
+        Fact::SeesExternalAddress | Fact::SeesOwnNodePort | Fact::SeesNodePort => (
+            Truth::Yes,
+            "the agent's programs are at the pod's veth, before the node translates any destination: external addresses of \
+             Services, node ports and host ports are judged as the addresses that they are",
+        ),
         Fact::PolicesHairpin => (
             Truth::Yes,
             "such traffic leaves the pod through its veth, addressed to the Service, and is judged there as any other",
@@ -88,7 +93,7 @@ pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
              is an entry that denies, also to what a wider block of another rule allows (pkg/fwruleprocessor/fw_rule_processor.go, \
              ComputeMapEntriesFromEndpointRules)",
         ),
-        Fact::Sctp => (Truth::Yes, "the agent reads SCTP's ports since v1.0.1"),
+        Fact::Sctp | Fact::IsolationStopsSctp => (Truth::Yes, "the agent reads SCTP's ports since v1.0.1"),
     };
     Answer { truth, why }
 }

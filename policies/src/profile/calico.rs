@@ -70,6 +70,16 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
             Truth::No,
             "Calico polices pods in the filter table, after a Service's address is translated (felix/rules/static.go)",
         ),
+        Fact::SeesExternalAddress | Fact::SeesOwnNodePort => (
+            Truth::No,
+            "kube-proxy translates external addresses of Services and the node's own ports before Calico polices the packet \
+             (felix/rules/static.go; kube-proxy: pkg/proxy/iptables/proxier.go, syncProxyRules)",
+        ),
+        Fact::SeesNodePort => (
+            Truth::Yes,
+            "another node's ports are translated on that node (pkg/proxy/iptables/proxier.go, syncProxyRules: \
+             `--dst-type LOCAL`), after Calico has policed the pod's egress to the node",
+        ),
         Fact::PolicesHairpin => (
             Truth::Yes,
             "a packet that comes back to its pod through a Service is forwarded and passes both chains of the pod's interface \
@@ -100,7 +110,7 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
             Truth::No,
             "an exception becomes notNets of the rule that has its block (libcalico-go/lib/backend/k8s/conversion/conversion.go)",
         ),
-        Fact::Sctp => (
+        Fact::Sctp | Fact::IsolationStopsSctp => (
             Truth::Yes,
             "SCTP is a protocol with ports for Calico (api/pkg/lib/numorstring/protocol.go, SupportsPorts)",
         ),

@@ -81,6 +81,16 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
             Truth::No,
             "a Service's address is translated before policy is asked (bpf/bpf_lxc.c, __per_packet_lb_svc_xlate_4)",
         ),
+        Fact::SeesExternalAddress => (
+            Truth::Unknown,
+            "Cilium translates external addresses of Services before policy is asked where it replaces kube-proxy, and leaves \
+             them to kube-proxy, after policy, where it does not (bpf/bpf_lxc.c; Documentation/network/kubernetes/kubeproxy-free.rst)",
+        ),
+        Fact::SeesOwnNodePort | Fact::SeesNodePort => (
+            Truth::Unknown,
+            "where Cilium replaces kube-proxy, its socket load balancer translates node ports of every node before policy is \
+             asked (bpf/bpf_sock.c, sock4_wildcard_lookup); elsewhere policy is asked about the node",
+        ),
         Fact::PolicesHairpin => (
             Truth::No,
             "traffic that loops back to its pod through a Service skips policy (bpf/bpf_lxc.c, ct_state loopback)",
@@ -95,6 +105,11 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
         Fact::Sctp => (
             Truth::Unknown,
             "SCTP needs enable-sctp, which is off by default; the input does not tell (pkg/defaults/defaults.go)",
+        ),
+        Fact::IsolationStopsSctp => (
+            Truth::Yes,
+            "without enable-sctp connection tracking drops SCTP as a protocol that it does not know, and with it policy is asked \
+             (bpf/lib/conntrack.h, DROP_CT_UNKNOWN_PROTO unless ENABLE_SCTP)",
         ),
         Fact::UndeclaredRulesCount => (
             Truth::Yes,

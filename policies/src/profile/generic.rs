@@ -73,6 +73,21 @@ pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
             "the documentation: where addresses are rewritten, \"it is not defined whether this happens before or after \
              NetworkPolicy processing\"; the AWS VPC CNI sees cluster addresses, Calico and Cilium see backends",
         ),
+        Fact::SeesExternalAddress => (
+            Truth::Unknown,
+            "it is not defined whether an external address of a Service is translated before or after policies are asked; the AWS \
+             VPC CNI sees the address, Calico sees the backend",
+        ),
+        Fact::SeesOwnNodePort => (
+            Truth::Unknown,
+            "it is not defined whether a port of the pod's own node is translated before or after policies are asked; the AWS VPC \
+             CNI sees the node, Calico sees the backend",
+        ),
+        Fact::SeesNodePort => (
+            Truth::Unknown,
+            "it is not defined whether a port of another node is translated before or after policies are asked; Calico sees the \
+             node, Cilium's socket load balancer the backend",
+        ),
         Fact::PolicesHairpin => (
             Truth::Unknown,
             "network-policy-api issue 390: a pod's traffic to itself through a Service is implementation-defined for \
@@ -101,7 +116,7 @@ pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
             "by the specification an exception is one of its own block only; the AWS VPC CNI keeps it out of every wider block of \
              the pod's policies",
         ),
-        Fact::Sctp => (
+        Fact::Sctp | Fact::IsolationStopsSctp => (
             Truth::Unknown,
             "the documentation: \"a CNI plugin that supports SCTP protocol NetworkPolicies\" is needed",
         ),

@@ -249,12 +249,18 @@ fn service(
     cluster_ips.sort_unstable();
     cluster_ips.dedup();
     let mut external_ips = addresses(&spec, "externalIPs")?;
+    let mut proxied_ips = Vec::new();
+    let is_local = |key: &str| -> Result<bool, Invalid> { Ok(spec.string(key)? == Some("Local")) };
     if let Some(load_balancer) =
         root.object("status")?.map(|s| s.object("loadBalancer")).transpose()?.flatten()
     {
         for field in load_balancer.list("ingress")? {
-            if let Some(ip) = field.object()?.optional("ip") {
+            let entry = field.object()?;
+            if let Some(ip) = entry.optional("ip") {
                 external_ips.push(address(&ip)?);
+                if entry.string("ipMode")? == Some("Proxy") {
+                    proxied_ips.push(address(&ip)?);
+                }
             }
         }
     }
@@ -290,6 +296,9 @@ fn service(
         selector,
         cluster_ips,
         external_ips,
+        proxied_ips,
+        internal_local: is_local("internalTrafficPolicy")?,
+        external_local: is_local("externalTrafficPolicy")?,
         external_name: spec.string("externalName")?.filter(|name| !name.is_empty()).map(Arc::from),
         ports,
     });

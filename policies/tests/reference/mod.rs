@@ -251,7 +251,11 @@ impl Reference<'_> {
             Truth::Unknown => (ports, Traffic::all()),
             Truth::No => (ports.clone(), ports),
         };
-        let sctp = if self.fact(Fact::Sctp).must() { Traffic::none() } else { Protocol::Sctp.traffic() };
+        let sctp = if self.fact(Fact::IsolationStopsSctp).must() {
+            Traffic::none()
+        } else {
+            Protocol::Sctp.traffic()
+        };
         (surely.difference(&sctp), possibly)
     }
 

@@ -6,7 +6,7 @@ mod explain;
 mod input;
 mod pairs;
 
-use crate::args::{Audit, AuditCommand, AuditFormat, AuditSource, AuditWorld};
+use crate::args::{AnswerFormat, Audit, AuditCommand, AuditFormat, AuditSource, AuditWorld};
 use crate::exit::{Exit, Failed};
 use crate::ui::Ui;
 pub(super) use cluster::client;
@@ -128,7 +128,7 @@ fn diff(
     old: &Path,
     new: &Path,
     world: &AuditWorld,
-    format: Option<AuditFormat>,
+    format: Option<AnswerFormat>,
     ui: Ui,
 ) -> Result<u8, Failed> {
     let max = world.max_file.saturating_mul(1 << 20);
@@ -150,8 +150,8 @@ fn diff(
     })
 }
 
-fn is_json(format: Option<AuditFormat>, ui: Ui) -> bool {
-    format.map_or(ui.json, |format| format == AuditFormat::Json)
+fn is_json(format: Option<AnswerFormat>, ui: Ui) -> bool {
+    format.map_or(ui.json, |format| format == AnswerFormat::Json)
 }
 
 /// A file of our own kinds.

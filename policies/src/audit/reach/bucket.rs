@@ -1,6 +1,7 @@
 //! Packets of one kind between the pods of a class and all others, gathered into one finding for each of the pods.
 
-use super::{Check, deciding};
+use super::{Check, MOST_DOUBTS, deciding};
+use crate::audit::behind::Way;
 use crate::audit::intent::Intent;
 use crate::audit::{Finding, Witness, catalog, digest, stable_end, stable_name};
 use crate::cluster::Pod;
@@ -110,6 +111,87 @@ impl Check<'_> {
         if let Some(endpoint) = self.evaluation.endpoint(other) {
             if certain { sure } else { possible }.add(endpoint, &name, traffic);
         }
+    }
+
+    /// Remembers traffic to who is behind an address.
+    pub(super) fn note_way(
+        &self,
+        buckets: &mut Buckets,
+        kind: &'static catalog::Kind,
+        way: &Way,
+        traffic: &Traffic,
+        certain: bool,
+    ) {
+        let named = |backend: String| format!("{backend} through {}", way.text());
+        let name = named(self.name(way.backend));
+        let lasting = named(stable_end(self.cluster, self.evaluation, way.backend));
+        self.remember(buckets, kind, (&name, &lasting), traffic, certain, || {
+            let explanation = self.behind.explain(way);
+            let (protocol, port) = traffic.example()?;
+            // The packet that is sent is one to the address; what comes of it, the backend gets.
+            let out = explanation.egress.iter().filter(|step| step.traffic.contains(way.protocol, way.port));
+            let into = explanation.ingress.iter().filter(|step| step.traffic.contains(protocol, port));
+            let rules = out.chain(into).map(deciding).collect();
+            let witness = Witness {
+                source: String::new(),
+                destination: format!("{} ({}, and so {})", way.address, way.of, self.name(way.backend)),
+                protocol: way.protocol,
+                port: way.port,
+                rules,
+            };
+            Some((witness, explanation.doubts))
+        });
+    }
+
+    /// Remembers traffic to a host-network pod, which policies see as its node.
+    pub(super) fn note_host_pod(
+        &self,
+        buckets: &mut Buckets,
+        kind: &'static catalog::Kind,
+        (source, node, pod): (EndpointId, EndpointId, EndpointId),
+        traffic: &Traffic,
+        certain: bool,
+    ) {
+        let name = format!("{} ({})", self.name(pod), self.name(node));
+        let lasting = stable_end(self.cluster, self.evaluation, pod);
+        self.remember(buckets, kind, (&name, &lasting), traffic, certain, || {
+            let explanation = self.evaluation.explain(source, node);
+            let witness = self.witness(&explanation, pod, traffic, false)?;
+            Some((witness, explanation.doubts))
+        });
+    }
+
+    fn remember(
+        &self,
+        buckets: &mut Buckets,
+        kind: &'static catalog::Kind,
+        (name, lasting): (&str, &str),
+        traffic: &Traffic,
+        certain: bool,
+        show: impl FnOnce() -> Option<(Witness, Vec<Doubt>)>,
+    ) {
+        let bucket = buckets.of(kind);
+        let is_witness = bucket.witness.is_none() || (certain && !bucket.certain);
+        // Ways differ in what is not known of them.
+        let is_reason = !certain && bucket.doubts.len() < MOST_DOUBTS;
+        if (is_witness || is_reason)
+            && let Some((witness, doubts)) = show()
+        {
+            if is_witness {
+                bucket.witness = Some(witness);
+                bucket.is_inwards = false;
+            }
+            if !certain {
+                bucket.doubts.extend(doubts.into_iter().take(10));
+            }
+        }
+        bucket.certain |= certain;
+        bucket.traffic = bucket.traffic.union(traffic);
+        bucket.others.insert(name.to_owned());
+        let [sure, possible] = &mut bucket.ends;
+        let ends = if certain { sure } else { possible };
+        let all = ends.named.entry(lasting.to_owned()).or_insert_with(Traffic::none);
+        *all = all.union(traffic);
     }
 
     fn witness(

@@ -70,7 +70,7 @@ impl Check<'_> {
         }
     }
 
-    fn tenant(&self, endpoint: EndpointId) -> Option<&str> {
+    pub(super) fn tenant(&self, endpoint: EndpointId) -> Option<&str> {
         let (Endpoint::Pod(pod) | Endpoint::Sibling(pod)) = self.evaluation.endpoint(endpoint)? else {
             return None;
         };
