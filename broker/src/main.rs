@@ -168,7 +168,8 @@ enum Limits {
         #[arg(long, value_name = "NAME")]
         tenant: String,
     },
-    /// Set a tenant's limits, all at once: what is left out is as for all. Every broker follows within seconds.
+    /// Set a tenant's limits, all at once: what is left out is as for all. Every broker follows within seconds. Of a tenant that is a
+    /// Tenant of a cluster, jobs, running tasks, bytes and minutes are what its `spec.quotas` says: within a minute they are that again.
     Set {
         /// The tenant's name.
         #[arg(long, value_name = "NAME")]

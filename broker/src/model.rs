@@ -472,6 +472,19 @@ pub struct TenantLimits {
     pub copy: Option<bool>,
 }
 
+impl TenantLimits {
+    /// What a resource says of a tenant, and beside it, of what no resource can say, what is here.
+    pub fn pushed_onto(self, here: Self) -> Self {
+        Self {
+            unfinished_jobs: self.unfinished_jobs,
+            running_tasks: self.running_tasks,
+            upload_bytes: self.upload_bytes,
+            minutes_per_day: self.minutes_per_day,
+            ..here
+        }
+    }
+}
+
 /// A worker's identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerRecord {

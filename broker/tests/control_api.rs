@@ -95,6 +95,7 @@ async fn what_is_pushed_may_be_pushed_again_and_an_older_generation_changes_noth
         unfinished_jobs: Some(1),
         running_tasks: None,
         upload_bytes: None,
+        minutes_per_day: None,
         storage: None,
     };
     let id = TenantId::from_u128(7);
@@ -278,6 +279,7 @@ async fn a_tenants_storage_is_what_its_resource_says_and_never_another_ones() {
         unfinished_jobs: None,
         running_tasks: None,
         upload_bytes: None,
+        minutes_per_day: None,
         storage,
     };
     let path = |n: u128| format!("/control/v1/tenants/{}", TenantId::from_u128(n));

@@ -32,6 +32,30 @@ pub struct Taken {
 /// # Errors
 /// It is somebody else's.
 pub fn compare(wanted: &Child, live: &Value) -> Result<Mend, Taken> {
+    is_ours(wanted, live)?;
+    // Service accounts are the exception: some platforms add pull secrets to each, and no token is mounted of any.
+    let foreign = wanted.kind != Kind::ServiceAccount && others_own(live, wanted.kind);
+    let stale = crate::desired::applied(live) != wanted.digest() || !covers(live, &wanted.object, "");
+    Ok(match (foreign, stale) {
+        (true, _) => Mend::Replace,
+        // What we once replaced we own twice, and an apply would not take such a field away.
+        (false, true) if replaced_before(live) => Mend::Replace,
+        (false, true) => Mend::Apply,
+        (false, false) => Mend::Nothing,
+    })
+}
+
+/// Whether nobody but us has written the payload of an object: it is what we once wanted. For what nobody can say what it should be.
+///
+/// # Errors
+/// It is somebody else's.
+pub fn is_untouched(wanted: &Child, live: &Value) -> Result<bool, Taken> {
+    is_ours(wanted, live)?;
+    Ok(!others_own(live, wanted.kind))
+}
+
+/// Checks that it is this pool's.
+fn is_ours(wanted: &Child, live: &Value) -> Result<(), Taken> {
     let ours = wanted.object.pointer("/metadata/ownerReferences/0/uid");
     let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     let controller = owners
@@ -46,16 +70,7 @@ pub fn compare(wanted: &Child, live: &Value) -> Result<Mend, Taken> {
         let kind = text(&wanted.object, "kind").to_owned();
         return Err(Taken { kind, name: wanted.name.clone(), owner });
     }
-    // Service accounts are the exception: some platforms add pull secrets to each, and no token is mounted of any.
-    let foreign = wanted.kind != Kind::ServiceAccount && others_own(live, wanted.kind);
-    let stale = crate::desired::applied(live) != wanted.digest() || !covers(live, &wanted.object, "");
-    Ok(match (foreign, stale) {
-        (true, _) => Mend::Replace,
-        // What we once replaced we own twice, and an apply would not take such a field away.
-        (false, true) if replaced_before(live) => Mend::Replace,
-        (false, true) => Mend::Apply,
-        (false, false) => Mend::Nothing,
-    })
+    Ok(())
 }
 
 /// The object that replaces a live one: its metadata with ours on top, our payload, and nothing of others' payload.

@@ -23,6 +23,7 @@ use installed::{condition, installed};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use mpegflow_broker::model::TenantLimits;
 use mpegflow_operator::crd::Tenant;
 use mpegflow_protocol::endpoint::StorageEndpoint;
 use mpegflow_protocol::worker::{JoinFile, LeaseReply};
@@ -172,4 +173,94 @@ async fn a_presigned_pool_is_pushed_with_its_storage_and_its_workers_are_told() 
     it.pools().delete("default", &DeleteParams::default()).await.unwrap();
     let none = async || it.pools().get_opt("default").await.ok()?.is_none().then_some(());
     until("the pool is gone", none).await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_withdraws_its_leave_or_is_deleted_has_no_more_work_begun_and_keeps_its_data() {
+    let it = installed().await;
+    let id = format!("tnt_{}", "b".repeat(32));
+    let tenant = |pools: &[&str]| {
+        json!({
+            "metadata": { "name": "acme" },
+            "spec": { "id": id, "allowedPools": pools, "quotas": { "minutesPerDay": 60 } },
+        })
+    };
+    it.apply("Tenant", tenant(&["media/default"])).await;
+    let mut pool = json!({ "metadata": { "name": "default", "namespace": "media" } });
+    pool["spec"] = json!({ "tenant": "acme", "scale": { "replicas": 1 } });
+    it.apply("WorkerPool", pool).await;
+    let pods = it.until_live(1).await;
+    let worker = it.start(&pods[0]).await;
+    it.until_isolation("Verified").await;
+    let store = it.world.broker().engine().store();
+    let acme = store.tenant_named("acme").await.unwrap().unwrap();
+    let limits = async || store.tenant_limits(acme).await.unwrap().unwrap();
+    assert_eq!(limits().await.minutes_per_day, Some(60), "what it may is what its resource says");
+    // What no resource says is set at the broker, and stays whatever is pushed.
+    let kept = TenantLimits { retention_days: Some(30), burst: Some(50), ..limits().await };
+    assert!(store.set_tenant_limits(acme, &kept).await.unwrap());
+    let client = it.world.tenant("acme").await;
+    let first = submit(&client, b"x").await;
+    let lease = worker.lease().await;
+
+    // Its leave is withdrawn: what runs goes on, nothing begins.
+    it.apply("Tenant", tenant(&[])).await;
+    let closed = async |is: bool| {
+        until(&format!("the broker's copy is closed: {is}; {}", it.log_tail()), || async {
+            let pools = store.pools().await.ok()?;
+            pools.iter().any(|pool| pool.closed == is && pool.tenant == Some(acme)).then_some(())
+        })
+        .await;
+    };
+    closed(true).await;
+    it.until_pool("why", |pool| {
+        condition(pool, "Ready").is_some_and(|c| c.1 == "NotAllowed")
+            && condition(pool, "Stalled").is_some_and(|c| c.0)
+    })
+    .await;
+    submit(&client, b"y").await;
+    assert_eq!(worker.finish(&lease).await.status, 204, "what runs goes on");
+    assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}), "nothing begins");
+    assert_eq!(limits().await, kept, "the next push of the tenant leaves it");
+
+    // Given again, and proved again, it goes on.
+    it.apply("Tenant", tenant(&["media/*"])).await;
+    closed(false).await;
+    let lease = until("work again", || async {
+        match worker.ask(300).await {
+            LeaseReply::Lease(lease) => Some(*lease),
+            _ => None,
+        }
+    })
+    .await;
+    assert_eq!(worker.finish(&lease).await.status, 204);
+
+    // The tenant is deleted. The broker is away at first: nobody forgets to tell it.
+    let tenants: Api<Tenant> = Api::all(it.turn.cluster.client());
+    it.stop_operator();
+    tenants.delete("acme", &DeleteParams::default()).await.unwrap();
+    assert!(tenants.get_opt("acme").await.unwrap().is_some(), "it waits for the operator");
+    it.start_operator();
+    until(&format!("the tenant is gone; {}", it.log_tail()), || async {
+        tenants.get_opt("acme").await.ok()?.is_none().then_some(())
+    })
+    .await;
+    let suspended = TenantLimits {
+        unfinished_jobs: Some(0),
+        running_tasks: Some(0),
+        upload_bytes: Some(0),
+        minutes_per_day: Some(0),
+        ..kept
+    };
+    assert_eq!(limits().await, suspended);
+    assert!(store.pools().await.unwrap().iter().all(|pool| pool.closed), "before the tenant goes");
+    until("the pool says why", || async {
+        let pool = it.pools().get_opt("default").await.ok()??;
+        condition(&pool, "Ready").filter(|c| c.1 == "NoTenant" || c.1 == "TenantDeleted").map(drop)
+    })
+    .await;
+    assert!(matches!(worker.ask(300).await, LeaseReply::Idle {}), "nothing begins");
+    let read = client.get(&format!("/v1/jobs/{}", first.id)).await;
+    assert_eq!(read.status, 200, "what it has stays, and can be read: {}", read.text());
+    it.end_pool().await;
 }

@@ -57,6 +57,9 @@ pub struct Tenant {
     /// Bytes of all its uploads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload_bytes: Option<u64>,
+    /// Minutes of input of all jobs of a calendar day, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minutes_per_day: Option<u32>,
     /// Where its objects lie; where the broker's own do, where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,

@@ -90,6 +90,21 @@ async fn tenants(store: &dyn Store) {
     assert_eq!(store.tenant_named("pushed").await.unwrap(), Some(tenant.id));
     assert_eq!(store.tenant_limits(tenant.id).await.unwrap(), Some(tenant.limits));
     assert!(store.tenant_weights().await.unwrap().contains(&(tenant.id, 300)));
+    // What no resource can say is set here and stays; what it can, goes when it says so no more.
+    let set = TenantLimits {
+        retention_days: Some(30),
+        job_core_seconds: Some(9),
+        burst: Some(7),
+        copy: Some(true),
+        unfinished_uploads: Some(4),
+        ..tenant.limits
+    };
+    assert!(store.set_tenant_limits(tenant.id, &set).await.unwrap());
+    let limits = TenantLimits { minutes_per_day: Some(60), ..TenantLimits::default() };
+    let tenant = PushedTenant { generation: 2, limits, ..tenant };
+    assert_eq!(store.put_tenant(&tenant, T0).await.unwrap(), Pushed::Done);
+    let both = TenantLimits { running_tasks: None, minutes_per_day: Some(60), ..set };
+    assert_eq!(store.tenant_limits(tenant.id).await.unwrap(), Some(both));
     let older = PushedTenant { generation: 1, weight: 1, ..tenant.clone() };
     assert_eq!(store.put_tenant(&older, T0).await.unwrap(), Pushed::Stale(2));
     // A name stays with its id, whoever made it.

@@ -332,6 +332,7 @@ fn pushed_tenant(id: TenantId, tenant: control::Tenant, storage: Option<OwnStora
         unfinished_jobs: tenant.unfinished_jobs,
         running_tasks: tenant.running_tasks,
         upload_bytes: tenant.upload_bytes,
+        minutes_per_day: tenant.minutes_per_day,
         ..crate::model::TenantLimits::default()
     };
     PushedTenant {

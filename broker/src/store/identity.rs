@@ -73,7 +73,7 @@ pub struct PushedTenant {
     pub generation: u64,
     /// Its share.
     pub weight: u32,
-    /// What it may have.
+    /// What it may have, of what a resource can say; the rest stays as it is.
     pub limits: TenantLimits,
     /// Where its objects lie; with those of all where there is none.
     pub storage: Option<OwnStorage>,

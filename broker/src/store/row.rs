@@ -4,7 +4,7 @@
 use crate::enrol::Account;
 use crate::model::{
     AttemptState, InputSource, JobRecord, ManifestEntry, NewTask, Part, Stage, Step, StoredEvent, TaskKind,
-    TaskRecord, Time, UploadRecord, WorkerRecord,
+    TaskRecord, TenantLimits, Time, UploadRecord, WorkerRecord,
 };
 use crate::objects::own::OwnStorage;
 use crate::plan::bans::Ban;
@@ -233,6 +233,18 @@ pub(super) fn tenant_conflict(row: &impl Columns, new: &PushedTenant) -> Result<
         0
     };
     Ok((generation > new.generation).then_some(Pushed::Stale(generation)))
+}
+
+/// The limits of a tenant once it is pushed, from its row where there is one.
+pub(super) fn pushed_limits(
+    row: Option<&impl Columns>,
+    new: &PushedTenant,
+) -> Result<TenantLimits, StoreError> {
+    let here: Option<TenantLimits> = match row {
+        Some(row) => Cells::of("tenants", row).json_or_null("limits")?,
+        None => None,
+    };
+    Ok(new.limits.pushed_onto(here.unwrap_or_default()))
 }
 
 /// A tenant's own storage, where it has some.

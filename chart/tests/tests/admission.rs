@@ -62,6 +62,23 @@ fn pod() -> Value {
     })
 }
 
+/// A kind of KEDA's, without its schema.
+fn definition(kind: &str, plural: &str) -> String {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{plural}.keda.sh") },
+        "spec": {
+            "group": "keda.sh", "scope": "Namespaced",
+            "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List") },
+            "versions": [{
+                "name": "v1alpha1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
+            }],
+        },
+    })
+    .to_string()
+}
+
 /// A canary as the operator makes it, with a change.
 fn canary(name: &str, change: impl FnOnce(&mut Value)) -> Value {
     let mut pod = json!({
@@ -102,7 +119,10 @@ async fn create(client: &Client, object: Value) -> kube::Result<DynamicObject> {
 fn refused<T>(what: &str, words: &str, answer: kube::Result<T>) {
     match answer {
         Ok(_) => panic!("{what} was not refused"),
-        Err(e) => assert!(e.to_string().contains(words), "{what}: {words:?} is not in {e}"),
+        Err(e) => assert!(
+            words.split('|').any(|words| e.to_string().contains(words)),
+            "{what}: {words:?} is not in {e}"
+        ),
     }
 }
 
@@ -126,7 +146,69 @@ async fn impersonating(cluster: &Cluster, user: &str, groups: &[&str]) -> Client
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone() {
-    let cluster = Cluster::start(Options { controller_accounts: true, ..Options::default() }).await;
+    nobody_else_makes_anything(true).await;
+}
+
+/// As Kubernetes does by itself, `--use-service-account-credentials=false`: who makes a pod does not say for whom.
+#[tokio::test(flavor = "multi_thread")]
+async fn controllers_that_share_one_account_make_no_pods_for_strangers() {
+    nobody_else_makes_anything(false).await;
+}
+
+/// What makes pods of a template with the labels and the account of a pool's workers, and KEDA's kinds.
+fn makers() -> Vec<Value> {
+    let labels = json!({ "mpegflow.io/pool": "transcode" });
+    let template = |restart: &str| {
+        json!({
+            "metadata": { "labels": labels },
+            "spec": {
+                "serviceAccountName": "transcode-worker", "restartPolicy": restart, "containers": [{ "name": "c", "image": "x" }],
+            },
+        })
+    };
+    let object = |version: &str, kind: &str, spec: Value| {
+        let name = format!("stranger-{}", kind.to_lowercase());
+        json!({ "apiVersion": version, "kind": kind, "metadata": { "name": name }, "spec": spec })
+    };
+    let always = template("Always");
+    let selector = json!({ "matchLabels": labels });
+    let job = json!({ "template": template("Never") });
+    let trigger = json!({ "type": "redis", "metadata": { "passwordFromEnv": "PASSWORD" } });
+    vec![
+        object("batch/v1", "Job", job.clone()),
+        object("batch/v1", "CronJob", json!({ "schedule": "* * * * *", "jobTemplate": { "spec": job } })),
+        object("apps/v1", "ReplicaSet", json!({ "selector": selector, "template": always })),
+        object("apps/v1", "DaemonSet", json!({ "selector": selector, "template": always })),
+        object(
+            "apps/v1",
+            "StatefulSet",
+            json!({ "serviceName": "s", "selector": selector, "template": always }),
+        ),
+        object("v1", "ReplicationController", json!({ "selector": labels, "template": always })),
+        object(
+            "keda.sh/v1alpha1",
+            "ScaledObject",
+            json!({ "scaleTargetRef": { "name": "x" }, "triggers": [trigger] }),
+        ),
+        object("keda.sh/v1alpha1", "ScaledJob", json!({ "jobTargetRef": job, "triggers": [trigger] })),
+        object("keda.sh/v1alpha1", "TriggerAuthentication", json!({ "secretTargetRef": [] })),
+    ]
+}
+
+async fn nobody_else_makes_anything(controller_accounts: bool) {
+    let cluster = Cluster::start(Options { controller_accounts, ..Options::default() }).await;
+    for (kind, plural) in [
+        ("ScaledObject", "scaledobjects"),
+        ("ScaledJob", "scaledjobs"),
+        ("TriggerAuthentication", "triggerauthentications"),
+    ] {
+        cluster.apply(&definition(kind, plural)).await;
+        let resource = kube::core::ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(
+            "keda.sh", "v1alpha1", kind,
+        ));
+        let api: Api<DynamicObject> = Api::all_with(cluster.client(), &resource);
+        until("KEDA's kinds are served", || async { api.list(&ListParams::default()).await.ok() }).await;
+    }
     cluster.apply(NAMESPACES).await;
     let rendered = Helm::V4.install(&values_file("operator"));
     let mut applied = 0;
@@ -160,12 +242,36 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
     refused("a pod, even by the operator", "made from WorkerPools alone", create(&operator, pod()).await);
     refused("a Deployment", "made from WorkerPools alone", create(&stranger, deployment()).await);
     refused("a policy", "policies of this namespace", create(&stranger, policy()).await);
+    for maker in makers() {
+        let kind = maker["kind"].as_str().unwrap().to_owned();
+        refused(&kind, "from WorkerPools alone|of WorkerPools alone", create(&stranger, maker).await);
+    }
+    // The operator makes none of them but scalers.
+    for maker in makers().into_iter().filter(|maker| maker["kind"] != "ScaledObject") {
+        let kind = maker["kind"].as_str().unwrap().to_owned();
+        refused(&kind, "from WorkerPools alone|of WorkerPools alone", create(&operator, maker).await);
+    }
     refused("a token", "go to kubelets alone", token(&stranger).await);
     refused("a token, even by the operator", "go to kubelets alone", token(&operator).await);
 
     // What the operator makes becomes a pod, and that pod stays as it is.
     create(&operator, deployment()).await.unwrap();
     create(&operator, policy()).await.unwrap();
+    let scaled = makers().into_iter().find(|maker| maker["kind"] == "ScaledObject").unwrap();
+    let scaled_object = create(&operator, scaled).await.unwrap();
+    // KEDA and people mark it; what it says is the operator's.
+    let resource = kube::core::ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(
+        "keda.sh",
+        "v1alpha1",
+        "ScaledObject",
+    ));
+    let scalers: Api<DynamicObject> = Api::namespaced_with(stranger.clone(), "media", &resource);
+    let name = scaled_object.metadata.name.unwrap();
+    let paused = json!({ "metadata": { "annotations": { "autoscaling.keda.sh/paused": "true" } } });
+    scalers.patch(&name, &PatchParams::default(), &Patch::Merge(&paused)).await.expect("a pause");
+    let elsewhere = json!({ "spec": { "scaleTargetRef": { "name": "y" } } });
+    let turned = scalers.patch(&name, &PatchParams::default(), &Patch::Merge(&elsewhere)).await;
+    refused("another target", "scalers of this namespace", turned);
     let pods: Api<Pod> = Api::namespaced(stranger.clone(), "media");
     let name = until("the controllers make a pod", || async {
         let list = pods.list(&ListParams::default().labels("mpegflow.io/pool=transcode")).await.unwrap();
@@ -180,6 +286,9 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
     pods.patch(&name, &PatchParams::default(), &Patch::Merge(&annotate))
         .await
         .expect("annotations may change");
+    let image = json!({ "spec": { "containers": [{ "name": "worker", "image": "evil.example.com/x" }] } });
+    let swapped = pods.patch(&name, &PatchParams::default(), &Patch::Strategic(&image)).await;
+    refused("another image", "the image of a worker stays", swapped);
     let debug = json!({ "spec": { "ephemeralContainers": [{ "name": "d", "image": "x" }] } });
     let debugged =
         pods.patch_ephemeral_containers(&name, &PatchParams::default(), &Patch::Strategic(&debug)).await;
@@ -200,6 +309,29 @@ async fn in_a_worker_namespace_pods_tokens_and_policies_are_the_operators_alone(
         "policies of this namespace",
         policies.delete("open", &Default::default()).await,
     );
+
+    // Controllers that act for a stranger, or whose account a stranger has got: a pod of another owner than a pool's own, or of none.
+    let controllers = match controller_accounts {
+        true => "system:serviceaccount:kube-system:replicaset-controller",
+        false => "system:kube-controller-manager",
+    };
+    let controllers = impersonating(&cluster, controllers, &["system:masters"]).await;
+    let owned = |kind: &str, name: &str| {
+        let mut pod = pod();
+        let api = if kind == "ReplicaSet" { "apps/v1" } else { "batch/v1" };
+        pod["metadata"]["ownerReferences"] =
+            json!([{ "apiVersion": api, "kind": kind, "name": name, "uid": "u" }]);
+        pod
+    };
+    for (what, pod) in [
+        ("a pod of a Job", owned("Job", "transcode-worker-1")),
+        ("a pod of another ReplicaSet", owned("ReplicaSet", "stranger-1")),
+        ("a pod of nobody", pod()),
+    ] {
+        refused(what, "made from WorkerPools alone", create(&controllers, pod).await);
+    }
+    let orphan = makers().into_iter().find(|maker| maker["kind"] == "ReplicaSet").unwrap();
+    refused("a ReplicaSet of nobody", "of WorkerPools alone", create(&controllers, orphan).await);
 
     // The operator makes canaries, which can be nothing else; nobody else makes even those.
     create(&operator, canary("good", |_| {})).await.unwrap();

@@ -25,7 +25,8 @@ metadata:
 /// Kinds of other projects, whose definitions a plain API server does not have.
 fn is_foreign(object: &Value) -> bool {
     let group = object["apiVersion"].as_str().unwrap().split('/').next().unwrap();
-    ["cilium.io", "projectcalico.org", "monitoring.coreos.com", "gateway.networking.k8s.io"].contains(&group)
+    ["cilium.io", "projectcalico.org", "monitoring.coreos.com", "gateway.networking.k8s.io", "keda.sh"]
+        .contains(&group)
 }
 
 async fn dry_run(cluster: &Cluster, object: &Value) -> kube::Result<DynamicObject> {

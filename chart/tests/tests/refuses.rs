@@ -73,6 +73,12 @@ const BAD: &[(&str, &[&str])] = &[
         &["operator.enabled is true", "no DNS"],
     ),
     ("operator.depth.tls=true", &["operator.depth.redis is empty"]),
+    ("operator.depth.existingSecret=\"s\"", &["operator.depth.redis is empty"]),
+    ("operator.depth.existingSecret=\"UPPER\"", &["existingSecret"]),
+    (
+        "operator.depth={\"redis\":\"r.example:6379\",\"existingSecret\":\"s\",\"authentication\":\"a\"}",
+        &["operator.depth.authentication and operator.depth.existingSecret are both set"],
+    ),
     ("ingress.enabled=true", &["ingress.host is empty"]),
     ("ingress={\"enabled\":true,\"host\":\"h.example\"}", &["ingress.tlsSecret is empty"]),
     (

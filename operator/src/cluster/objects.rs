@@ -96,7 +96,29 @@ impl Objects {
         self.mend(namespace, child, live).await.map(Some)
     }
 
-    /// The same for an object that was read already.
+    /// Keeps an object of which nobody can say what it should be: one that only we have written stays, and one that others have written
+    /// into becomes `strict`. Where there is none it is made, if it was there before (`had`). `None`: it stayed.
+    ///
+    /// # Errors
+    /// It is somebody else's, or the API server said no.
+    pub async fn keep(
+        &self,
+        namespace: &str,
+        strict: &Child,
+        had: bool,
+    ) -> Result<Option<Written>, ApplyError> {
+        let live = self.get(strict.kind, namespace, &strict.name).await?;
+        let stays = match &live {
+            Some(live) => drift::is_untouched(strict, live)?,
+            None => !had,
+        };
+        if stays {
+            return Ok(None);
+        }
+        self.mend(namespace, strict, live).await.map(Some)
+    }
+
+    /// The same as [`Objects::ensure`] for an object that was read already.
     ///
     /// # Errors
     /// It is somebody else's, or the API server said no.

@@ -1,9 +1,9 @@
 //! What the reconcilers share.
 
+use super::world::Known;
 use crate::cluster::{Objects, Versions};
 use crate::control::{Control, Seen};
-use crate::crd::{Tenant, WorkerPool};
-use crate::desired::World;
+use crate::crd::{Read, Tenant, WorkerPool};
 use crate::gate::Gate;
 use crate::settings::Settings;
 use kube::Client;
@@ -25,10 +25,10 @@ pub(super) struct Context {
     pub(super) objects: Objects,
     pub(super) versions: Arc<Versions>,
     pub(super) settings: Settings,
-    /// The cluster around the pools, or why it cannot be used: a sentence.
-    pub(super) world: watch::Receiver<Result<World, String>>,
-    pub(super) pools: Store<WorkerPool>,
-    pub(super) tenants: Store<Tenant>,
+    /// The cluster around the pools, or why it cannot be used.
+    pub(super) world: watch::Receiver<Known>,
+    pub(super) pools: Store<Read<WorkerPool>>,
+    pub(super) tenants: Store<Read<Tenant>>,
     pub(super) recorder: Recorder,
     /// The broker; without it nobody is told anything.
     pub(super) control: Option<Arc<Control>>,
@@ -44,8 +44,8 @@ impl Context {
     pub(super) fn new(
         client: Client,
         settings: Settings,
-        world: watch::Receiver<Result<World, String>>,
-        (pools, tenants): (Store<WorkerPool>, Store<Tenant>),
+        world: watch::Receiver<Known>,
+        (pools, tenants): (Store<Read<WorkerPool>>, Store<Read<Tenant>>),
         (control, seen, gate): (Option<Arc<Control>>, watch::Receiver<Seen>, Option<Arc<Gate>>),
         instance: &str,
     ) -> Self {
@@ -73,6 +73,12 @@ impl Context {
     pub(super) fn was_pushed(&self, name: &str, pool: &mpegflow_protocol::control::Pool) -> bool {
         let pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
         pushed.get(&(pool.namespace.clone(), name.to_owned())) == Some(pool)
+    }
+
+    /// Whether the broker was given anything of a pool before.
+    pub(super) fn has_pushed(&self, namespace: &str, name: &str) -> bool {
+        let pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        pushed.contains_key(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// The broker has this of a pool; with nothing, it has nothing.

@@ -14,9 +14,10 @@ mod watch;
 mod world;
 
 pub use pool::{FINALIZER, PoolError};
+pub use tenant::{TENANT_FINALIZER, TenantError};
 
 use crate::control::{self, Control, Seen};
-use crate::crd::{Tenant, WorkerPool};
+use crate::crd::{Read, Readable, Tenant, WorkerPool};
 use crate::desired::{self, Kind};
 use crate::gate::{self, Gate};
 use crate::settings::Settings;
@@ -108,24 +109,18 @@ pub async fn run(client: Client, settings: Settings, instance: String, stop: Can
     tasks.shutdown().await;
 }
 
-/// A watch with a store behind it. Only what changes the meaning of an object comes through: a status that we wrote does
+/// A watch with a store behind it. What cannot be read as a whole is there in parts. Only what changes the meaning of an object comes through: a status that we wrote does
 /// not. What comes by, deleted objects among it, is shown to `touched` first.
 fn stored<K, F>(
     client: &Client,
     touched: F,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static + use<K, F>)
+) -> (Store<Read<K>>, impl Stream<Item = Result<Read<K>, watcher::Error>> + Send + 'static + use<K, F>)
 where
-    K: kube::Resource<DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
+    K: Readable + Clone + std::fmt::Debug + Send + Sync + 'static,
     F: Fn(&K) + Send + 'static,
 {
     let (store, writer) = reflector::store();
-    let objects = watcher(Api::<K>::all(client.clone()), watcher::Config::default())
+    let objects = watcher(Api::<Read<K>>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         // Half of an object's bytes, and nothing that is asked of these.
         .modify(|object| object.managed_fields_mut().clear())
@@ -153,17 +148,14 @@ async fn watch_children(client: Client, context: Arc<Context>, looks: mpsc::Send
     let mut watched: BTreeMap<Kind, tokio::task::AbortHandle> = BTreeMap::new();
     let mut tasks = JoinSet::new();
     loop {
-        let known = world.borrow_and_update().as_ref().map(|world| world.kinds.clone()).ok();
+        let known = world::kinds_of(&world.borrow_and_update()).clone();
         for kind in Kind::ALL {
-            let is_known = !kind.is_optional() || known.as_ref().is_some_and(|kinds| kinds.contains(&kind));
+            let is_known = !kind.is_optional() || known.contains(&kind);
             if is_known && !watched.contains_key(&kind) {
                 let versions = Arc::clone(&context.versions);
                 let task = watch::children(client.clone(), kind, versions, looks.clone());
                 watched.insert(kind, tasks.spawn(task));
-            } else if !is_known
-                && known.is_some()
-                && let Some(task) = watched.remove(&kind)
-            {
+            } else if !is_known && let Some(task) = watched.remove(&kind) {
                 task.abort();
                 context.versions.forget(kind);
             }
@@ -174,7 +166,7 @@ async fn watch_children(client: Client, context: Arc<Context>, looks: mpsc::Send
     }
 }
 
-fn look_at_pools_named(name: &str, pools: &Store<WorkerPool>, looks: &mpsc::Sender<Look>) {
+fn look_at_pools_named(name: &str, pools: &Store<Read<WorkerPool>>, looks: &mpsc::Sender<Look>) {
     for pool in pools.state().iter().filter(|pool| pool.name_any() == name) {
         // Full: the next change says so again.
         let _ = looks
@@ -182,7 +174,7 @@ fn look_at_pools_named(name: &str, pools: &Store<WorkerPool>, looks: &mpsc::Send
     }
 }
 
-fn look_at_pools_of(tenant: &Tenant, pools: &Store<WorkerPool>, looks: &mpsc::Sender<Look>) {
+fn look_at_pools_of(tenant: &Tenant, pools: &Store<Read<WorkerPool>>, looks: &mpsc::Sender<Look>) {
     let name = tenant.name_any();
     for pool in pools.state() {
         if pool.spec.tenant.as_deref() == Some(&name) {
@@ -199,8 +191,8 @@ fn look_at_pools_of(tenant: &Tenant, pools: &Store<WorkerPool>, looks: &mpsc::Se
 
 fn pools_to_look_at(
     looks: mpsc::Receiver<Look>,
-    pools: Store<WorkerPool>,
-) -> impl Stream<Item = ObjectRef<WorkerPool>> + Send + 'static {
+    pools: Store<Read<WorkerPool>>,
+) -> impl Stream<Item = ObjectRef<Read<WorkerPool>>> + Send + 'static {
     received(looks).flat_map(move |look| {
         let found = match look {
             // What is not a pool's is not looked at: an object may be left of a pool that is gone.

@@ -4,13 +4,15 @@ use super::context::Context;
 use super::push::{self, Open};
 use super::scale_in;
 use super::status::{Applied, ISOLATION_VERIFIED, QUIET, Rollout, Standing, status};
+use super::world::{self, Known};
 use crate::cluster::ApplyError;
-use crate::crd::{ConditionStatus, LastScale, WorkerPool, WorkerPoolStatus};
+use crate::crd::{ConditionStatus, Dialect, LastScale, Read, WorkerPool, WorkerPoolStatus};
 use crate::desired::{self, CANARY_LABEL, Child, Kind, Replicas};
 use crate::gate::{Isolation, Key, Wanted};
 use crate::settings::MANAGER;
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
+use kube::core::{PartialObjectMeta, PartialObjectMetaExt as _};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::runtime::finalizer::{self, finalizer};
@@ -49,14 +51,20 @@ pub enum PoolError {
 ///
 /// # Errors
 /// What is to be tried again.
-pub(super) async fn reconcile(pool: Arc<WorkerPool>, context: Arc<Context>) -> Result<Action, PoolError> {
+pub(super) async fn reconcile(
+    pool: Arc<Read<WorkerPool>>,
+    context: Arc<Context>,
+) -> Result<Action, PoolError> {
     let namespace = pool.namespace().unwrap_or_default();
-    let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &namespace);
+    // Of its metadata alone: it may hold what nobody here can read.
+    let api: Api<PartialObjectMeta<WorkerPool>> = Api::namespaced(context.client.clone(), &namespace);
     let name = pool.name_any();
-    let done = finalizer(&api, FINALIZER, pool, |event| async {
+    let metadata = Arc::new(pool.meta().clone().into_request_partial());
+    let (pool, context) = (&*pool, &*context);
+    let done = finalizer(&api, FINALIZER, metadata, |event| async move {
         match event {
-            finalizer::Event::Apply(pool) => apply(&pool, &context).await,
-            finalizer::Event::Cleanup(pool) => drain(&pool, &context).await,
+            finalizer::Event::Apply(_) => apply(pool, context).await,
+            finalizer::Event::Cleanup(_) => drain(pool, context).await,
         }
     })
     .await;
@@ -70,25 +78,43 @@ pub(super) async fn reconcile(pool: Arc<WorkerPool>, context: Arc<Context>) -> R
     }
 }
 
-async fn apply(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError> {
-    let world = context.world.borrow().clone();
-    let world = match world {
+async fn apply(pool: &Read<WorkerPool>, context: &Context) -> Result<Action, PoolError> {
+    let known = context.world.borrow().clone();
+    // Before anything else, whatever else is wrong: its pods may run.
+    let protected = protect(pool, context, &known).await;
+    if let Err((reason, mut message)) = tenant_allows(pool, context) {
+        let told = close(pool, context).await;
+        if told.is_err() {
+            message.push_str("; the broker could not be told yet, and gives its workers work");
+        }
+        report(pool, context, &Standing::Stalled(reason.into(), message), None).await?;
+        protected?;
+        return Ok(Action::requeue(if told.is_ok() { RESYNC } else { AGAIN }));
+    }
+    if let Err(error) = protected {
+        // A conflict is over when it is tried again; to write it down would be noise.
+        if !is_conflict(&error) {
+            report(pool, context, &standing(&error), None).await?;
+        }
+        return Err(error.into());
+    }
+    if let Some(unread) = pool.unread() {
+        report(pool, context, &Standing::Stalled("Unreadable".into(), unread), None).await?;
+        return Ok(Action::requeue(RESYNC));
+    }
+    let world = match known {
         Ok(world) => world,
-        Err(why) => {
-            report(pool, context, &Standing::Failing("NoBroker".into(), why.clone()), None).await?;
-            return Err(PoolError::World(why));
+        Err(none) => {
+            report(pool, context, &Standing::Failing("NoBroker".into(), none.why.clone()), None).await?;
+            return Err(PoolError::World(none.why));
         }
     };
-    if let Err((reason, message)) = tenant_allows(pool, context) {
-        report(pool, context, &Standing::Stalled(reason.into(), message), None).await?;
-        return Ok(Action::await_change());
-    }
     let children = match desired::children(pool, &context.settings, &world) {
         Ok(children) => children,
         Err(refused) => {
             let standing = Standing::Stalled(refused.reason().into(), refused.to_string());
             report(pool, context, &standing, None).await?;
-            return Ok(Action::await_change());
+            return Ok(Action::requeue(RESYNC));
         }
     };
     // Before its pods: until the broker knows the pool, it knows nobody of them.
@@ -107,13 +133,60 @@ async fn apply(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError
             Ok(Action::requeue(if held { AGAIN } else { RESYNC }))
         }
         Err(error) => {
-            // A conflict is over when it is tried again; to write it down would be noise.
             if !is_conflict(&error) {
                 report(pool, context, &standing(&error), None).await?;
             }
             Err(error.into())
         }
     }
+}
+
+/// Puts a pool's policies in place. Where nobody can say what they are (the spec cannot be used, or the broker is not there and was not
+/// seen since the operator began), those that stand stay, unless somebody else has written into them: then they become the strictest.
+async fn protect(pool: &Read<WorkerPool>, context: &Context, known: &Known) -> Result<(), ApplyError> {
+    let (world, knows_broker) = world::last(known);
+    let settings = &context.settings;
+    let (policies, is_certain) = match desired::policies(pool, settings, &world) {
+        Ok(policies) => (policies, knows_broker && pool.unread().is_none()),
+        Err(_) => (desired::strictest(pool, settings, &world).unwrap_or_default(), false),
+    };
+    let namespace = pool.namespace().unwrap_or_default();
+    let had = |kind: Kind| {
+        let had =
+            |dialect: Dialect| pool.status.as_ref().is_some_and(|status| status.policies.contains(&dialect));
+        match kind {
+            Kind::CiliumNetworkPolicy => had(Dialect::Cilium),
+            Kind::CalicoNetworkPolicy => had(Dialect::Calico),
+            _ => true,
+        }
+    };
+    // One that is refused holds up no other.
+    let mut failed = None;
+    for policy in &policies {
+        let done = if is_certain {
+            context.objects.ensure(&namespace, policy).await
+        } else {
+            context.objects.keep(&namespace, policy, had(policy.kind)).await
+        };
+        match done {
+            Ok(Some(written)) => {
+                if let Some(gate) = &context.gate {
+                    gate.touched(&key(pool), written.changed);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Ends the work of a pool that its tenant does not allow: what runs goes on, nothing begins.
+async fn close(pool: &WorkerPool, context: &Context) -> Result<(), Standing> {
+    if let Some(gate) = &context.gate {
+        gate.forget(&key(pool));
+    }
+    push::close(pool, context).await
 }
 
 /// Lets canaries try what was put in place; what is known of that, if anything is.
@@ -139,7 +212,7 @@ fn key(pool: &WorkerPool) -> Key {
     (pool.namespace().unwrap_or_default(), pool.name_any())
 }
 
-/// Everything around the pods first. If any of it fails, no pod is made, and what runs stays as it is.
+/// What is around the pods besides policies, first. If any of it fails, no pod is made, and what runs stays as it is.
 async fn put(
     pool: &WorkerPool,
     context: &Context,
@@ -151,12 +224,9 @@ async fn put(
         match child.kind {
             Kind::Deployment => deployment = Some(child),
             Kind::ScaledObject => {}
-            kind => {
-                let looked_at = context.objects.ensure(&namespace, child).await?;
-                if let (Some(written), Some(gate), true) = (looked_at, &context.gate, kind.is_policy()) {
-                    gate.touched(&key(pool), written.changed);
-                }
-            }
+            // They stand already.
+            kind if kind.is_policy() => {}
+            _ => drop(context.objects.ensure(&namespace, child).await?),
         }
     }
     let mut applied = Applied {
@@ -231,19 +301,12 @@ fn last_scale(pool: &WorkerPool, from: i32, replicas: Replicas) -> LastScale {
     LastScale { from, to: replicas.count, reason, time: now().to_string() }
 }
 
-/// Takes away policies of kinds that are no longer wanted, and a ScaledObject where nothing scales any more.
+/// Takes away policies of kinds that are not wanted, and a ScaledObject where nothing scales any more.
 async fn prune(pool: &WorkerPool, context: &Context, children: &[Child]) -> Result<(), ApplyError> {
-    let known = match &*context.world.borrow() {
-        Ok(world) => world.kinds.clone(),
-        Err(_) => return Ok(()),
-    };
-    let status = pool.status.clone().unwrap_or_default();
-    let had = |kind| match kind {
-        Kind::CiliumNetworkPolicy => status.policies.contains(&crate::crd::Dialect::Cilium),
-        Kind::CalicoNetworkPolicy => status.policies.contains(&crate::crd::Dialect::Calico),
-        Kind::ScaledObject => status.autoscaled,
-        _ => false,
-    };
+    let known = world::kinds_of(&context.world.borrow()).clone();
+    let was_autoscaled = pool.status.as_ref().is_some_and(|status| status.autoscaled);
+    // Policies may have been made before anything was written of it.
+    let had = |kind: Kind| kind.is_policy() || kind == Kind::ScaledObject && was_autoscaled;
     let namespace = pool.namespace().unwrap_or_default();
     for kind in known {
         if had(kind) && !children.iter().any(|child| child.kind == kind) {
@@ -262,8 +325,7 @@ async fn drain(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError
     if let Some(gate) = &context.gate {
         gate.forget(&key(pool));
     }
-    let knows_keda =
-        context.world.borrow().as_ref().is_ok_and(|world| world.kinds.contains(&Kind::ScaledObject));
+    let knows_keda = world::kinds_of(&context.world.borrow()).contains(&Kind::ScaledObject);
     if knows_keda {
         context.objects.delete(Kind::ScaledObject, &namespace, &name, &uid).await?;
     }
@@ -311,8 +373,14 @@ pub(super) fn tenant_allows(pool: &WorkerPool, context: &Context) -> Result<(), 
     let Some(name) = &pool.spec.tenant else { return Ok(()) };
     let tenant = context.tenants.get(&kube::runtime::reflector::ObjectRef::new(name));
     let Some(tenant) = tenant else {
-        return Err(("NoTenant", format!("there is no Tenant {name}")));
+        return Err(("NoTenant", format!("there is no Tenant {name}: nothing new begins in its pools")));
     };
+    if tenant.meta().deletion_timestamp.is_some() {
+        return Err((
+            "TenantDeleted",
+            format!("the Tenant {name} is deleted: nothing new begins in its pools"),
+        ));
+    }
     let (namespace, pool) = (pool.namespace().unwrap_or_default(), pool.name_any());
     if tenant.spec.allows(&namespace, &pool) {
         return Ok(());
@@ -367,7 +435,7 @@ async fn report(
         return Ok(());
     }
     let namespace = pool.namespace().unwrap_or_default();
-    let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Api<PartialObjectMeta<WorkerPool>> = Api::namespaced(context.client.clone(), &namespace);
     let patch = json!({ "status": status });
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     match api.patch_status(&pool.name_any(), &params, &Patch::Merge(patch)).await {
@@ -449,7 +517,7 @@ fn now() -> Timestamp {
 }
 
 /// When to try again, with more and more patience.
-pub(super) fn retry(pool: Arc<WorkerPool>, error: &PoolError, context: Arc<Context>) -> Action {
+pub(super) fn retry(pool: Arc<Read<WorkerPool>>, error: &PoolError, context: Arc<Context>) -> Action {
     let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
     if pool.metadata.deletion_timestamp.is_some() && matches!(error, PoolError::World(_)) {
         return Action::requeue(DRAINING);

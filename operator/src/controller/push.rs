@@ -5,9 +5,10 @@ use super::status::Standing;
 use crate::control::ControlError;
 use crate::crd::{Tenant, WorkerPool};
 use crate::desired;
-use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Resource as _, ResourceExt as _};
 use mpegflow_protocol::control;
+use mpegflow_protocol::ids::TenantId;
 
 /// Certificates live an hour, and pods may not: so many generations of a pool's largest size may have one at once.
 const GENERATIONS: u32 = 60;
@@ -19,7 +20,7 @@ const SHARE: u32 = 100;
 pub(super) enum Open<'a> {
     /// It may, where a verdict on what has this digest says so.
     Verified(&'a str),
-    /// It may not: it ends.
+    /// It may not: it ends, or its tenant does not allow it.
     No,
 }
 
@@ -27,20 +28,29 @@ pub(super) enum Open<'a> {
 pub(super) async fn pool(pool: &WorkerPool, context: &Context, open: Open<'_>) -> Result<(), Standing> {
     let Some(broker) = &context.control else { return Ok(()) };
     let name = pool.name_any();
-    let tenant = match &pool.spec.tenant {
-        None => None,
-        Some(name) => {
-            let tenant = context.tenants.get(&ObjectRef::new(name));
-            tenant.and_then(|tenant| tenant.spec.id.parse().ok())
-        }
-    };
+    let tenant: Option<TenantId> = pool.spec.tenant.as_ref().and_then(|name| {
+        let tenant = context.tenants.get(&ObjectRef::new(name));
+        tenant.and_then(|tenant| tenant.spec.id.parse().ok())
+    });
+    // A tenant's own pool never becomes a shared one. Closed, without anybody to say whose it is, it takes no pods either.
+    let is_orphan = pool.spec.tenant.is_some() && tenant.is_none();
+    if is_orphan && open != Open::No {
+        let name = pool.spec.tenant.as_deref().unwrap_or_default();
+        return Err(Standing::Stalled(
+            "NoTenant".into(),
+            format!("the id of the Tenant {name} cannot be read"),
+        ));
+    }
     let copy = control::Pool {
         namespace: pool.namespace().unwrap_or_default(),
         account: desired::name(pool),
         uid: pool.uid().unwrap_or_default(),
         observed_generation: u64::try_from(pool.metadata.generation.unwrap_or_default()).unwrap_or_default(),
         tenant,
-        max_workers: u32::from(pool.spec.scale.max).saturating_mul(GENERATIONS).saturating_add(100),
+        max_workers: match is_orphan {
+            true => 0,
+            false => u32::from(pool.spec.scale.max).saturating_mul(GENERATIONS).saturating_add(100),
+        },
         closed: open == Open::No,
         policy: match open {
             Open::Verified(digest) => Some(digest.to_owned()),
@@ -76,6 +86,28 @@ pub(super) async fn pool(pool: &WorkerPool, context: &Context, open: Open<'_>) -
     }
 }
 
+/// Closes a pool, where the broker has it: nothing new begins in it.
+pub(super) async fn close(pool: &WorkerPool, context: &Context) -> Result<(), Standing> {
+    if context.control.is_none() {
+        return Ok(());
+    }
+    let name = pool.name_any();
+    let (has_it, answers) = {
+        let seen = context.seen.borrow();
+        let has_it = seen.pool(&name).is_some_and(|seen| Some(&seen.uid) == pool.meta().uid.as_ref());
+        (has_it, seen.answers())
+    };
+    let was_told = context.has_pushed(&pool.namespace().unwrap_or_default(), &name);
+    match (has_it || was_told, answers) {
+        (true, _) => self::pool(pool, context, Open::No).await,
+        // It was never told of this pool.
+        (false, true) => Ok(()),
+        (false, false) => {
+            Err(Standing::Failing("BrokerAway".into(), "the broker's control API cannot be asked".into()))
+        }
+    }
+}
+
 /// Says that a pool is gone.
 pub(super) async fn forget(pool: &WorkerPool, context: &Context) -> Result<(), ControlError> {
     let Some(broker) = &context.control else { return Ok(()) };
@@ -87,8 +119,25 @@ pub(super) async fn forget(pool: &WorkerPool, context: &Context) -> Result<(), C
 /// Pushes a tenant.
 pub(super) async fn tenant(tenant: &Tenant, context: &Context) -> Result<(), ControlError> {
     let Some(broker) = &context.control else { return Ok(()) };
+    broker.put_tenant(&tenant.spec.id, &copy(tenant)).await
+}
+
+/// Leaves a tenant nothing that it may begin: no job, no upload, and no task of what it has. What it has stays.
+pub(super) async fn suspend(tenant: &Tenant, context: &Context) -> Result<(), ControlError> {
+    let Some(broker) = &context.control else { return Ok(()) };
+    let nothing = control::Tenant {
+        unfinished_jobs: Some(0),
+        running_tasks: Some(0),
+        upload_bytes: Some(0),
+        minutes_per_day: Some(0),
+        ..copy(tenant)
+    };
+    broker.put_tenant(&tenant.spec.id, &nothing).await
+}
+
+fn copy(tenant: &Tenant) -> control::Tenant {
     let quotas = tenant.spec.quotas.clone().unwrap_or_default();
-    let copy = control::Tenant {
+    control::Tenant {
         name: tenant.name_any(),
         uid: tenant.uid().unwrap_or_default(),
         observed_generation: u64::try_from(tenant.metadata.generation.unwrap_or_default())
@@ -97,6 +146,7 @@ pub(super) async fn tenant(tenant: &Tenant, context: &Context) -> Result<(), Con
         unfinished_jobs: quotas.queued,
         running_tasks: quotas.running,
         upload_bytes: quotas.bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        minutes_per_day: quotas.minutes_per_day,
         storage: tenant.spec.storage.clone().map(|storage| control::Storage {
             bucket: storage.bucket,
             prefix: storage.prefix.unwrap_or_default(),
@@ -106,6 +156,5 @@ pub(super) async fn tenant(tenant: &Tenant, context: &Context) -> Result<(), Con
             role_arn: storage.role_arn,
             secret: storage.secret.map(|secret| secret.name),
         }),
-    };
-    broker.put_tenant(&tenant.spec.id, &copy).await
+    }
 }

@@ -1,7 +1,7 @@
 //! The cluster around the pools: where the broker is, and which kinds there are.
 
 use crate::cluster;
-use crate::desired::{Kind, World};
+use crate::desired::{Broker, Kind, World};
 use crate::settings::Settings;
 use futures_util::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1::Service;
@@ -11,8 +11,34 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// What is known of the cluster, or a sentence that says why pools cannot be made.
-pub(super) type Known = Result<World, String>;
+/// What is known of the cluster, or why pools cannot be made.
+pub(super) type Known = Result<World, NoBroker>;
+
+/// Nobody knows where the broker is. What stands around pods is kept in place all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NoBroker {
+    /// Why: a sentence.
+    pub(super) why: String,
+    kinds: BTreeSet<Kind>,
+    /// Where it was when that was known last.
+    last: Option<Broker>,
+}
+
+/// The kinds that the cluster knows.
+pub(super) fn kinds_of(known: &Known) -> &BTreeSet<Kind> {
+    known.as_ref().map_or_else(|none| &none.kinds, |world| &world.kinds)
+}
+
+/// The cluster as it is, or was when the broker was there last. Before that nobody is the broker.
+pub(super) fn last(known: &Known) -> (World, bool) {
+    match known {
+        Ok(world) => (world.clone(), true),
+        Err(none) => {
+            let broker = none.last.clone().unwrap_or_else(Broker::nobody);
+            (World { broker, kinds: none.kinds.clone() }, none.last.is_some())
+        }
+    }
+}
 
 /// Looks once, and again until the API server answers.
 pub(super) async fn first(client: &Client, settings: &Settings) -> Known {
@@ -45,7 +71,7 @@ pub(super) async fn keep(client: Client, settings: Settings, known: watch::Sende
             },
         }
         let before = known.borrow().clone();
-        if let Some(now) = look(&client, &settings, before.ok().as_ref()).await {
+        if let Some(now) = look(&client, &settings, Some(&before)).await {
             known.send_if_modified(|known| {
                 let is_new = *known != now;
                 if is_new {
@@ -59,13 +85,13 @@ pub(super) async fn keep(client: Client, settings: Settings, known: watch::Sende
 }
 
 /// `None`: the API server does not answer, and what was known stays.
-async fn look(client: &Client, settings: &Settings, before: Option<&World>) -> Option<Known> {
+async fn look(client: &Client, settings: &Settings, before: Option<&Known>) -> Option<Known> {
     let kinds = match cluster::known(client).await {
         Ok(kinds) => kinds,
         Err(error) => {
             // An aggregated API server that is down must not look like a kind that is gone.
             tracing::warn!(error = super::chain(&error), "the kinds of the cluster cannot be listed");
-            before.map(|world| world.kinds.clone())?
+            before.map(|known| kinds_of(known).clone())?
         }
     };
     match cluster::broker(client, &settings.broker).await {
@@ -75,7 +101,13 @@ async fn look(client: &Client, settings: &Settings, before: Option<&World>) -> O
             tracing::warn!(error = super::chain(&error), "the broker's Service cannot be read");
             None
         }
-        Err(error) => Some(Err(super::chain(&error))),
+        Err(error) => {
+            let last = before.and_then(|known| match known {
+                Ok(world) => Some(world.broker.clone()),
+                Err(none) => none.last.clone(),
+            });
+            Some(Err(NoBroker { why: super::chain(&error), kinds, last }))
+        }
     }
 }
 
@@ -89,6 +121,6 @@ fn log(known: &Known) {
             let kinds: BTreeSet<Kind> = world.kinds.clone();
             tracing::info!(broker = ?world.broker.addresses, ?kinds, "the cluster around the pools changed");
         }
-        Err(why) => tracing::warn!(why, "pools wait"),
+        Err(none) => tracing::warn!(why = none.why, "pools wait"),
     }
 }

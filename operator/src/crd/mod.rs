@@ -3,11 +3,13 @@
 
 mod condition;
 mod manifest;
+mod read;
 mod tenant;
 mod worker_pool;
 
 pub use condition::{Condition, ConditionStatus};
 pub use manifest::{definitions, to_yaml};
+pub use read::{Read, Readable, Unread};
 pub use tenant::{
     ObjectStore, Quotas, SecretReference, Tenant, TenantSpec, TenantStatus, Webhook, WebhookEvent,
 };

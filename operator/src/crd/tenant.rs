@@ -6,6 +6,7 @@ use super::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 /// A tenant of the platform. Its name is what worker pools say in `spec.tenant` and what their pods carry as the label
 /// `mpegflow.io/tenant`.
@@ -43,7 +44,8 @@ pub struct TenantSpec {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100))]
     pub weight: u16,
-    /// Limits; what is not said here is the broker's default.
+    /// Limits; what is not said here is the broker's default. Others than these are set at the broker (`mpegflow-broker limits set`)
+    /// and stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quotas: Option<Quotas>,
     /// Where its objects lie; without it, where the broker's own do.
@@ -61,10 +63,15 @@ pub struct TenantSpec {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_pools: Vec<String>,
-    /// Where its jobs' events go, signed.
+    /// Where its jobs' events go, signed. The operator does not push them yet, so that none may be written: the tenant registers
+    /// them at the broker, `POST /v1/webhooks`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["url".into()]))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["url".into()]),
+        validation = Rule::new("self.size() == 0")
+            .message("webhooks are not pushed by this version: register them at the broker, POST /v1/webhooks, and leave this out")
+    )]
     pub webhooks: Vec<Webhook>,
 }
 
@@ -186,6 +193,13 @@ pub struct TenantStatus {
 
 fn one() -> u16 {
     1
+}
+
+impl super::Readable for Tenant {
+    fn least() -> Map<String, Value> {
+        // No id: nothing is pushed of it, and no pool is anybody's by it.
+        json!({ "id": "" }).as_object().cloned().unwrap_or_default()
+    }
 }
 
 impl TenantSpec {

@@ -3,10 +3,10 @@
 #![allow(unreachable_pub, reason = "KubeSchema repeats each struct inside a function")]
 
 use super::Condition;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// A pool of workers.
@@ -54,7 +54,9 @@ use std::collections::BTreeMap;
     validation = Rule::new("(self.isolation.level == 'Sandboxed') == has(self.runtimeClassName)")
         .message("isolation.level Sandboxed needs the runtimeClassName of the sandbox, and Standard has none"),
     validation = Rule::new("!(self.isolation.level == 'Sandboxed' && has(self.gpu) && has(self.gpu.migProfile))")
-        .message("a sandbox does not show MIG devices: use a whole GPU, or isolation.level Standard")
+        .message("a sandbox does not show MIG devices: use a whole GPU, or isolation.level Standard"),
+    validation = Rule::new("!has(self.runtimeClassName) || !self.runtimeClassName.matches('gvisor|runsc')")
+        .message("gVisor has no Landlock, without which no worker of this version runs: name a sandbox with a kernel of its own, such as Kata")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerPoolSpec {
@@ -81,12 +83,12 @@ pub struct WorkerPoolSpec {
     /// The pods' `affinity`, as in a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
-    pub affinity: Option<serde_json::Value>,
+    pub affinity: Option<Value>,
     /// How workers spread over nodes and zones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub topology_spread: Vec<TopologySpread>,
-    /// RuntimeClass of the pods; for `isolation.level: Sandboxed`.
+    /// RuntimeClass of the pods; for `isolation.level: Sandboxed`. Its kernel has to have Landlock: Kata's has, gVisor has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub runtime_class_name: Option<String>,
@@ -127,8 +129,13 @@ pub enum Class {
 
 /// An amount as Kubernetes writes it, such as `500m`, `2` or `3Gi`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Quantity(pub IntOrString);
+#[serde(untagged)]
+pub enum Quantity {
+    /// So many of the unit, and as large as the API server takes them: `IntOrString` of its own API ends at 32 bits.
+    Number(serde_json::Number),
+    /// With a suffix, or without.
+    Text(String),
+}
 
 /// What a worker gets, as request and limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -329,9 +336,11 @@ pub struct Isolation {
     #[serde(default = "three_hundred")]
     #[schemars(range(min = 60, max = 86_400))]
     pub canary_period_seconds: u32,
-    /// The weakest set of locks that a worker's codec may run under. This version does not act on it, and workers refuse anything but
-    /// `Full`.
+    /// The weakest set of locks that a worker's codec may run under: `Full`. Workers of this version refuse anything less, and so does
+    /// this field.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self == 'Full'")
+        .message("workers of this version run under nothing less than Full: leave lockProfile out, and use nodes whose kernel has Landlock"))]
     pub lock_profile: LockProfile,
 }
 
@@ -341,7 +350,7 @@ pub enum IsolationLevel {
     /// A hardened container and locked codec processes in it.
     #[default]
     Standard,
-    /// The same in the sandbox of `runtimeClassName`, such as gVisor or Kata.
+    /// The same in the sandbox of `runtimeClassName`, such as Kata.
     Sandboxed,
 }
 
@@ -364,7 +373,7 @@ pub enum LockProfile {
     /// Landlock, seccomp and limits.
     #[default]
     Full,
-    /// Seccomp and limits, for kernels and sandboxes without Landlock.
+    /// Seccomp and limits, for kernels and sandboxes without Landlock. Refused by this version.
     NoLandlock,
 }
 
@@ -385,10 +394,14 @@ pub struct Gpu {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^[1-9]g\.[0-9]+gb(\+me)?$"))]
     pub mig_profile: Option<String>,
-    /// Encoders that the GPU has; none, where it only decodes.
+    /// Encoders that the GPU has. Nothing of this version goes by it, so that it may not be written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("self.size() == 0")
+            .message("nothing of this version goes by gpu.encoders: leave it out, and give each model of GPU a pool of its own")
+    )]
     pub encoders: Vec<Encoder>,
 }
 
@@ -476,6 +489,13 @@ pub struct LastScale {
     pub time: String,
 }
 
+impl super::Readable for WorkerPool {
+    fn least() -> Map<String, Value> {
+        let least = json!({ "class": "cpu", "image": "", "resources": { "cpu": "1", "memory": "1Gi" } });
+        least.as_object().cloned().unwrap_or_default()
+    }
+}
+
 impl Default for Scale {
     fn default() -> Self {
         Self {
@@ -517,15 +537,17 @@ impl JsonSchema for Quantity {
             "anyOf": [{ "type": "integer" }, { "type": "string" }],
             "pattern": r"^([0-9]+|[0-9]*\.[0-9]+)([kMGTPE]i?|[mnu])?$",
             "maxLength": 32,
+            // Else kube makes one that need not be written nullable, and a null is stored that nobody can read.
+            "nullable": false,
         })
     }
 }
 
 impl std::fmt::Display for Quantity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            IntOrString::Int(number) => number.fmt(f),
-            IntOrString::String(text) => text.fmt(f),
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
         }
     }
 }
@@ -555,7 +577,7 @@ fn three_hundred() -> u32 {
 }
 
 fn two_gibibytes() -> Quantity {
-    Quantity(IntOrString::String("2Gi".into()))
+    Quantity::Text("2Gi".into())
 }
 
 fn nvidia() -> String {

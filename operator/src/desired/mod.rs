@@ -46,6 +46,18 @@ pub struct Broker {
     pub pods: BTreeMap<String, String>,
 }
 
+impl Broker {
+    /// Nobody: policies of it let nothing out.
+    pub fn nobody() -> Self {
+        Self {
+            addresses: Vec::new(),
+            port: 1,
+            target_port: 1,
+            pods: BTreeMap::from([("mpegflow.io/broker".to_owned(), "nobody".to_owned())]),
+        }
+    }
+}
+
 /// Why no objects are made of a pool. Nothing of it changes until somebody mends it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -112,6 +124,26 @@ pub fn children(pool: &WorkerPool, settings: &Settings, world: &World) -> Result
     Ok(children)
 }
 
+/// The policies of a pool alone.
+///
+/// # Errors
+/// What must be mended by whoever wrote the pool.
+pub fn policies(pool: &WorkerPool, settings: &Settings, world: &World) -> Result<Vec<Child>, Refused> {
+    policies::policies(pool, settings, world)
+}
+
+/// The strictest that a pool may have: to the broker and to no storage, in every dialect that the cluster knows. For pools of which
+/// nobody can say what their own are.
+///
+/// # Errors
+/// Its name is none of which policies can be made.
+pub fn strictest(pool: &WorkerPool, settings: &Settings, world: &World) -> Result<Vec<Child>, Refused> {
+    let mut pool = pool.clone();
+    pool.spec.storage = crate::crd::Storage::default();
+    pool.spec.isolation.dialects = vec![Dialect::Auto];
+    policies::policies(&pool, settings, world)
+}
+
 /// Kinds of policies among objects.
 pub fn dialects(children: &[Child]) -> Vec<Dialect> {
     let dialect = |child: &Child| match child.kind {
@@ -153,4 +185,37 @@ fn owner(pool: &WorkerPool) -> Value {
         "controller": true,
         "blockOwnerDeletion": true,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_strictest_policies_are_made_of_any_spec_in_every_dialect_and_of_no_broker_too() {
+        let pool: WorkerPool = serde_json::from_value(json!({
+            "apiVersion": "mpegflow.io/v1alpha1", "kind": "WorkerPool",
+            "metadata": { "name": "a", "namespace": "media", "uid": "u" },
+            "spec": {
+                "class": "cpu", "image": "i", "resources": { "cpu": 2, "memory": "3Gi" },
+                "storage": { "access": "Presigned", "endpoints": ["999.0.2.1:443"] },
+                "isolation": { "dialects": ["Cilium"] },
+            },
+        }))
+        .unwrap();
+        let settings = Settings::new(crate::settings::BrokerService::default());
+        let kinds = BTreeSet::from([Kind::CalicoNetworkPolicy, Kind::CiliumNetworkPolicy]);
+        let world = World { broker: Broker::nobody(), kinds };
+        assert!(policies(&pool, &settings, &world).is_err());
+        let made = strictest(&pool, &settings, &world).unwrap();
+        assert_eq!(dialects(&made), [Dialect::NetworkPolicy, Dialect::Cilium, Dialect::Calico]);
+        let plain = &made[0].object["spec"];
+        assert_eq!(plain["podSelector"]["matchLabels"], json!({ POOL_LABEL: "a" }));
+        assert_eq!(plain["egress"].as_array().unwrap().len(), 1, "nobody's pods and no address: {plain}");
+        assert_eq!(
+            plain["egress"][0]["to"][0]["podSelector"]["matchLabels"],
+            json!({ "mpegflow.io/broker": "nobody" })
+        );
+    }
 }

@@ -4,7 +4,7 @@ use super::controls::{self, Controls};
 use super::state::{Ending, Pod, Step};
 use super::{Gate, Key};
 use crate::control::{Control, Seen};
-use crate::crd::WorkerPool;
+use crate::crd::{Read, WorkerPool};
 use crate::desired::CANARY_LABEL;
 use crate::settings::MANAGER;
 use futures_util::{StreamExt as _, pin_mut};
@@ -37,7 +37,7 @@ pub(crate) struct Around {
     pub(crate) client: Client,
     pub(crate) control: Arc<Control>,
     pub(crate) seen: watch::Receiver<Seen>,
-    pub(crate) pools: Store<WorkerPool>,
+    pub(crate) pools: Store<Read<WorkerPool>>,
     /// Addresses where the operator looks itself.
     pub(crate) asked: Vec<SocketAddr>,
 }
@@ -99,7 +99,7 @@ pub(crate) async fn keep(gate: Arc<Gate>, around: Around, report: impl Fn(&Key) 
 }
 
 /// Forgets pools whose end nobody told of.
-fn sweep(gate: &Gate, pools: &Store<WorkerPool>) {
+fn sweep(gate: &Gate, pools: &Store<Read<WorkerPool>>) {
     let known = gate.lock().pools();
     for (key, uid) in known {
         let pool = pools.get(&ObjectRef::new(&key.1).within(&key.0));

@@ -4,6 +4,7 @@ use crate::rules;
 use crate::support::{Shared, turn};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use mpegflow_operator::crd::{Read, WorkerPool};
 use mpegflow_test_cluster::until;
 use serde_json::{Value, json};
 
@@ -49,6 +50,25 @@ async fn the_api_server_enforces_every_rule_and_every_bound() {
     for (kind, change) in rules::out_of_bounds() {
         let answer = apply(shared, &rules::object(kind, &change), true).await;
         assert!(answer.is_err(), "{kind} {change} is let through");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_api_server_takes_the_operator_reads() {
+    let turn = turn().await;
+    let api = api(turn.shared, "WorkerPool");
+    for (place, value) in rules::taken() {
+        let mut object = rules::object("WorkerPool", &json!({ "spec": { "scale": {} } }));
+        let (parent, field) = place.rsplit_once('/').unwrap();
+        object.pointer_mut(parent).unwrap()[field] = value.clone();
+        let mut params = PatchParams::apply("rules").force();
+        params.dry_run = true;
+        let stored = match api.patch("it", &params, &Patch::Apply(&object)).await {
+            Ok(stored) => serde_json::to_value(stored).unwrap(),
+            Err(error) => panic!("{place}: {value} is refused, and needs no test: {error}"),
+        };
+        let read: Read<WorkerPool> = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(read.unread(), None, "{place}: {value} is stored as {stored}");
     }
 }
 

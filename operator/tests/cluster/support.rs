@@ -1,7 +1,8 @@
 //! The shared cluster with the operator in it.
 
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
-use mpegflow_operator::crd::{self, Tenant, WorkerPool};
+use kube::core::PartialObjectMeta;
+use mpegflow_operator::crd::{self, Read, Tenant, WorkerPool};
 use mpegflow_operator::desired::Kind;
 use mpegflow_test_cluster::{Cluster, Process, Write, until};
 use serde_json::{Value, json};
@@ -150,16 +151,17 @@ impl Shared {
         self.cluster.try_apply(&object).await.unwrap();
     }
 
-    /// Changes a pool by a merge patch.
+    /// Changes a pool by a merge patch, also to what cannot be read.
     pub(crate) async fn patch_pool(&self, name: &str, patch: Value) {
-        self.pools("media").patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        let pools: Api<PartialObjectMeta<WorkerPool>> = Api::namespaced(self.cluster.client(), "media");
+        pools.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Waits until `Ready` of a pool has a reason at the pool's present generation.
     pub(crate) async fn until_reason(&self, name: &str, reason: &str) -> WorkerPool {
-        let pools = self.pools("media");
+        let pools: Api<Read<WorkerPool>> = Api::namespaced(self.cluster.client(), "media");
         until(&format!("{name} is {reason}; {}", self.operator_log_tail()), || async {
-            let pool = pools.get_opt(name).await.ok()??;
+            let pool = WorkerPool::clone(&*pools.get_opt(name).await.ok()??);
             let status = pool.status.clone()?;
             let ready = status.conditions.iter().find(|c| c.kind == "Ready")?;
             (ready.reason == reason && ready.observed_generation == pool.metadata.generation?).then_some(pool)

@@ -37,6 +37,13 @@ pub fn cases() -> Vec<Case> {
     let gpu_rule = "gpu belongs to class gpu, and class gpu needs it";
     let sandbox =
         "isolation.level Sandboxed needs the runtimeClassName of the sandbox, and Standard has none";
+    let gvisor = "gVisor has no Landlock, without which no worker of this version runs: name a sandbox with a kernel of its own, such as Kata";
+    let locks = "workers of this version run under nothing less than Full: leave lockProfile out, and use nodes whose kernel has Landlock";
+    let encoders = "nothing of this version goes by gpu.encoders: leave it out, and give each model of GPU a pool of its own";
+    let webhooks = "webhooks are not pushed by this version: register them at the broker, POST /v1/webhooks, and leave this out";
+    let hook = json!({ "url": "https://a.example", "secret": { "name": "s" }, "events": ["JobFailed"] });
+    let sandboxed =
+        |class: &str| spec(json!({ "isolation": { "level": "Sandboxed" }, "runtimeClassName": class }));
     let presigned = "endpoints belong to access Presigned, and Presigned needs at least one";
     let sign_in = "exactly one of roleArn and secret says how the broker signs in";
     let role = "arn:aws:iam::123456789012:role/mpegflow";
@@ -77,26 +84,41 @@ pub fn cases() -> Vec<Case> {
             "isolation.level is immutable: make another WorkerPool",
             json!({}),
             spec(json!({ "isolation": { "level": "Standard" } })),
-            spec(json!({ "isolation": { "level": "Sandboxed" }, "runtimeClassName": "gvisor" })),
+            spec(json!({ "isolation": { "level": "Sandboxed" }, "runtimeClassName": "kata" })),
         ),
         case("WorkerPool", gpu_rule, spec(gpu()), spec(json!({ "class": "gpu" }))),
         case("WorkerPool", gpu_rule, json!({}), spec(json!({ "gpu": {} }))),
         case(
             "WorkerPool",
             sandbox,
-            spec(json!({ "isolation": { "level": "Sandboxed" }, "runtimeClassName": "gvisor" })),
+            spec(json!({ "isolation": { "level": "Sandboxed" }, "runtimeClassName": "kata" })),
             spec(json!({ "isolation": { "level": "Sandboxed" } })),
         ),
-        case("WorkerPool", sandbox, json!({}), spec(json!({ "runtimeClassName": "gvisor" }))),
+        case("WorkerPool", sandbox, json!({}), spec(json!({ "runtimeClassName": "kata" }))),
         case(
             "WorkerPool",
             "a sandbox does not show MIG devices: use a whole GPU, or isolation.level Standard",
             spec(json!({ "class": "gpu", "gpu": { "migProfile": "1g.10gb" } })),
             spec(json!({
                 "class": "gpu", "gpu": { "migProfile": "1g.10gb" },
-                "isolation": { "level": "Sandboxed" }, "runtimeClassName": "gvisor",
+                "isolation": { "level": "Sandboxed" }, "runtimeClassName": "kata",
             })),
         ),
+        case("WorkerPool", gvisor, sandboxed("kata-qemu"), sandboxed("gvisor")),
+        case("WorkerPool", gvisor, json!({}), sandboxed("runsc-kvm")),
+        case(
+            "WorkerPool",
+            locks,
+            spec(json!({ "isolation": { "lockProfile": "Full" } })),
+            spec(json!({ "isolation": { "lockProfile": "NoLandlock" } })),
+        ),
+        case(
+            "WorkerPool",
+            encoders,
+            spec(json!({ "class": "gpu", "gpu": { "encoders": [] } })),
+            spec(json!({ "class": "gpu", "gpu": { "encoders": ["h264"] } })),
+        ),
+        case("Tenant", webhooks, spec(json!({ "webhooks": [] })), spec(json!({ "webhooks": [hook] }))),
         case(
             "WorkerPool",
             "min is at most max",
@@ -208,6 +230,21 @@ pub fn out_of_bounds() -> Vec<(&'static str, Value)> {
             "Tenant",
             spec(json!({ "storage": { "bucket": "m", "roleArn": "arn:aws:iam::123456789012:role/x" } })),
         ),
+    ]
+}
+
+/// What the API server takes at a place of a pool, though it is none of what people write there.
+pub fn taken() -> Vec<(&'static str, Value)> {
+    vec![
+        ("/spec/resources/memory", json!(4_294_967_296_i64)),
+        ("/spec/resources/memory", json!(i64::MAX)),
+        ("/spec/resources/cpu", json!(-1)),
+        ("/spec/resources/scratch", json!(5_000_000_000_i64)),
+        ("/spec/resources/scratch", Value::Null),
+        ("/spec/tenant", Value::Null),
+        ("/spec/gpu", Value::Null),
+        ("/spec/scale/fallback", Value::Null),
+        ("/spec/tolerations", json!([{ "key": null, "operator": "Exists", "tolerationSeconds": i64::MAX }])),
     ]
 }
 

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 pub struct Options {
     /// kube-scheduler, too. Without a node it can place nothing, and without it pods simply stay pending.
     pub scheduler: bool,
-    /// Controllers with accounts of their own, as clusters have them, in place of the administrator's.
+    /// Controllers with accounts of their own, as kubeadm's clusters have them, in place of one for all of them.
     pub controller_accounts: bool,
 }
 
@@ -53,10 +53,15 @@ impl Cluster {
             held.iter().map(|listener| listener.local_addr().expect("an address").port()).collect();
         drop(held);
         let token = random();
-        pki.write("tokens.csv", &format!("{token},admin,admin,\"system:masters\"\n"));
+        let controllers = random();
+        let users = [(&token, "admin"), (&controllers, "system:kube-controller-manager")];
+        let users = users.map(|(token, user)| format!("{token},{user},{user},\"system:masters\"\n"));
+        pki.write("tokens.csv", &users.concat());
         pki.write("audit.yaml", audit::POLICY);
         let kubeconfig = dir.path().join("kubeconfig");
         fs::write(&kubeconfig, kubeconfig_text(&pki, ports[0], &token)).expect("a kubeconfig");
+        let of_controllers = dir.path().join("kubeconfig-controllers");
+        fs::write(of_controllers, kubeconfig_text(&pki, ports[0], &controllers)).expect("a kubeconfig");
         let config = config(&kubeconfig).await;
         let cluster = Self { programs: Mutex::default(), dir, port: ports[0], etcd: ports[1], pki, config };
 
@@ -205,7 +210,7 @@ impl Cluster {
 
     fn controller_manager(&self, options: Options) -> Command {
         let mut manager = Command::new(program("kubernetes", "kube-controller-manager"));
-        let kubeconfig = self.file("kubeconfig");
+        let kubeconfig = self.file("kubeconfig-controllers");
         manager.args(["--kubeconfig", &kubeconfig, "--leader-elect=false", "--secure-port", "0"]);
         let accounts = options.controller_accounts;
         manager.args([&format!("--use-service-account-credentials={accounts}"), "--profiling=false"]);

@@ -93,7 +93,7 @@ impl Identities for PostgresStore {
         self.sql(sql::PUT_TENANT)
             .bind(tenant.id.to_string())
             .bind(i64::from(tenant.weight))
-            .bind(json(&tenant.limits))
+            .bind(json(&row::pushed_limits(rows.first(), tenant)?))
             .bind(&tenant.uid)
             .bind(signed(tenant.generation))
             .execute(&mut *tx)

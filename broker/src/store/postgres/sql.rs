@@ -497,7 +497,8 @@ statements! {
     /// 1 namespace, 2 account.
     POOL_OF = concat!("SELECT ", columns!(pool ""), " FROM pools WHERE namespace = $1 AND account = $2");
     /// 1 id, 2 name.
-    RIVAL_TENANTS = "SELECT id, name, pushed_uid, pushed_generation FROM tenants WHERE id = $1 OR name = $2";
+    RIVAL_TENANTS = "
+        SELECT id, name, limits, pushed_uid, pushed_generation FROM tenants WHERE id = $1 OR name = $2 FOR UPDATE";
     /// 1 id, 2 weight, 3 limits, 4 uid, 5 generation.
     PUT_TENANT = "
         UPDATE tenants SET weight = $2, limits = $3, pushed_uid = $4, pushed_generation = $5 WHERE id = $1";

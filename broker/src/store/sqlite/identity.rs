@@ -86,7 +86,7 @@ impl Identities for SqliteStore {
     async fn put_tenant(&self, tenant: &PushedTenant, now: Time) -> Result<Pushed, StoreError> {
         let mut tx = self.write().await?;
         let rows = sqlx::query(
-            "SELECT id, name, pushed_uid, pushed_generation FROM tenants WHERE id = ?1 OR name = ?2",
+            "SELECT id, name, limits, pushed_uid, pushed_generation FROM tenants WHERE id = ?1 OR name = ?2",
         )
         .bind(tenant.id.to_string())
         .bind(&tenant.name)
@@ -109,7 +109,7 @@ impl Identities for SqliteStore {
             "UPDATE tenants SET weight = ?, limits = ?, pushed_uid = ?, pushed_generation = ? WHERE id = ?",
         )
         .bind(tenant.weight)
-        .bind(json(&tenant.limits))
+        .bind(json(&row::pushed_limits(rows.first(), tenant)?))
         .bind(&tenant.uid)
         .bind(signed(tenant.generation))
         .bind(tenant.id.to_string())
