@@ -338,6 +338,7 @@ async fn a_job_goes_to_its_tenants_own_pool_or_to_a_shared_one_that_it_names_and
         unfinished_jobs: None,
         running_tasks: None,
         upload_bytes: None,
+        minutes_per_day: None,
         storage: None,
     };
     assert_eq!(put(&operator, &format!("/control/v1/tenants/{id}"), &tenant).await.0, 204);
