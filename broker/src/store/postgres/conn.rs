@@ -21,6 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection that lay idle for this long is tried before it is used: a firewall or a failover may have cut it.
 const SUSPECT: Duration = Duration::from_secs(5);
+/// It has to answer that within this time; then the next one is tried, or a new one made.
+const TRIED: Duration = Duration::from_secs(3);
 /// A connection that was not back in the pool for this long goes there, so that the pool can replace it.
 const OUT: Duration = Duration::from_secs(60);
 /// A connection is replaced after this long: what balances connections over servers then gets its turn.
@@ -111,7 +113,7 @@ impl Connector {
             .before_acquire(|conn, meta| {
                 Box::pin(async move {
                     if meta.idle_for >= SUSPECT {
-                        conn.ping().await?;
+                        answered(TRIED, conn.ping()).await?;
                     }
                     Ok(true)
                 })
@@ -169,17 +171,16 @@ impl Connector {
     /// The one that was used last. Those that lay idle go back to the pool, which looks whether they live.
     fn take_spare(&self) -> Option<Spare> {
         let mut spare = self.spare();
-        spare.retain(Spare::is_fresh);
+        send_home(&mut spare, |conn| !conn.is_fresh());
         spare.pop()
     }
 
     fn give_back(&self, mut conn: Spare) {
         let mut spare = self.spare();
-        spare.retain(Spare::is_fresh);
         conn.used = Instant::now();
-        if conn.is_fresh() && !self.permits.is_closed() {
-            spare.push(conn);
-        }
+        spare.push(conn);
+        let closed = self.permits.is_closed();
+        send_home(&mut spare, |conn| closed || !conn.is_fresh());
     }
 
     async fn pooled(&self) -> Result<PoolConnection<Postgres>, StoreError> {
@@ -205,7 +206,7 @@ impl Connector {
 
     pub(super) async fn close(&self) {
         self.permits.close();
-        self.spare().clear();
+        send_home(&mut self.spare(), |_| true);
         self.pool.close().await;
     }
 }
@@ -255,22 +256,29 @@ impl Conn {
 }
 
 impl Drop for Conn {
-    /// Its last statement did not end well, or nobody waited for it: the pool may have it back if it still answers.
+    /// Its last statement did not end well, or nobody waited for it.
     fn drop(&mut self) {
-        let (Some(Held { spare, .. }), Ok(runtime)) =
-            (self.held.take(), tokio::runtime::Handle::try_current())
-        else {
-            return;
-        };
-        let (mut conn, transaction) = (spare.conn, self.transaction);
-        // Given up in the middle of what follows, it is closed, and does not count against the pool.
-        conn.close_on_drop();
-        runtime.spawn(tokio::time::timeout(PATIENCE, async move {
-            if !transaction || conn.execute("ROLLBACK").await.is_ok() {
-                conn.return_to_pool().await;
-            }
-        }));
+        if let Some(Held { spare, .. }) = self.held.take() {
+            go_home(spare.conn, self.transaction);
+        }
     }
+}
+
+/// Gives those back to the pool.
+fn send_home(spare: &mut Vec<Spare>, goes: impl Fn(&Spare) -> bool) {
+    spare.extract_if(.., |conn| goes(conn)).for_each(|gone| go_home(gone.conn, false));
+}
+
+/// The pool may have it back if it still answers, and only then: the pool itself would ask it, wait without end, and count it all the while.
+fn go_home(mut conn: PoolConnection<Postgres>, transaction: bool) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    // Given up in the middle of what follows, it is closed.
+    conn.close_on_drop();
+    runtime.spawn(tokio::time::timeout(PATIENCE, async move {
+        if !transaction || conn.execute("ROLLBACK").await.is_ok() {
+            conn.return_to_pool().await;
+        }
+    }));
 }
 
 impl Deref for Conn {
