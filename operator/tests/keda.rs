@@ -147,8 +147,8 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
     redis(port, &["DEL", "{mpegflow:queue}:depth"]).unwrap();
     until_workers(0).await;
 
-    // Redis goes while there is a little work: after the failed polls there are as many as the fallback says, which nobody else would ask
-    // for, and KEDA says that this is why.
+    // Redis goes while there is a little work. What there is stays, and that is all: KEDA 2.20 drops its scaler after a failed poll, cannot
+    // make another while Redis refuses it, and counts towards the fallback (3 here, which nobody else asks for) only what scalers say.
     for i in 0..5 {
         redis(port, &["HSET", "{mpegflow:queue}:depth", &i.to_string(), "1"]).unwrap();
     }
@@ -165,11 +165,13 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
     };
     assert_eq!(falls_back().await, Some(false), "Redis answers");
     redis_server.stop();
-    until_workers(3).await;
-    until("KEDA falls back", || async { falls_back().await?.then_some(()) }).await;
-    // And not less than there is, however long it lasts.
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    until_workers(3).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    until_workers(1).await;
+    assert_eq!(
+        falls_back().await,
+        Some(false),
+        "KEDA falls back by now: say so in docs/operator.md, and demand it here"
+    );
 
     // A person's pause, on KEDA's own object.
     let paused = json!({ "metadata": { "annotations": { "autoscaling.keda.sh/paused": "true" } } });
@@ -188,7 +190,7 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let _redis_server = start_redis(cluster.dir(), port);
     tokio::time::sleep(Duration::from_secs(15)).await;
-    until_workers(3).await;
+    until_workers(1).await;
     let object = scaled.get("queue-worker").await.unwrap();
     assert_eq!(
         object.metadata.annotations.unwrap()["autoscaling.keda.sh/paused"],
