@@ -243,12 +243,15 @@ enum Told {
 pub(crate) async fn work(shared: Arc<Shared>, number: usize, seed: u64) {
     let mut random = Random::new(seed);
     loop {
-        let tenant = number % REAL;
+        // Of whichever tenant: one that has nothing to do makes its workers retire.
+        let tenant = random.below(REAL);
         let Some(mut worker) = enrol(&shared, number, tenant, &mut random).await else {
             tokio::time::sleep(Duration::from_millis(200)).await;
             continue;
         };
         worker.lease_and_work().await;
+        // As whatever starts workers waits before it starts one again: enrolments cost handshakes.
+        tokio::time::sleep(Duration::from_millis(500 + random.below(1_000) as u64)).await;
     }
 }
 

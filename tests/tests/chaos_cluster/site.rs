@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A lease without a heartbeat lives so long.
 pub(crate) const LEASE: Duration = Duration::from_secs(6);
@@ -65,7 +65,11 @@ pub(crate) struct RealWorker {
     pub(crate) child: Option<Child>,
     number: usize,
     pub(crate) wanted: bool,
+    started: Option<Instant>,
 }
+
+/// A worker that ended is not started again before this time, counted from its last start.
+const AGAIN: Duration = Duration::from_secs(2);
 
 impl Site {
     pub(crate) async fn start(kind: s3::Kind, real_workers: usize) -> Self {
@@ -126,8 +130,9 @@ impl Site {
         let join = path("join");
         admin(&["join-token", "create", "--broker", &service.address().to_string(), "--out", &join]);
         let join = serde_json::from_slice(&std::fs::read(join).unwrap()).unwrap();
-        let workers =
-            (0..real_workers).map(|number| RealWorker { child: None, number, wanted: true }).collect();
+        let workers = (0..real_workers)
+            .map(|number| RealWorker { child: None, number, wanted: true, started: None })
+            .collect();
         // Whoever enrols is the real tenant's until the test says otherwise: a made-up worker must not get a real clip, nor a
         // real one what a made-up worker wrote.
         let bind = "ALTER TABLE workers ALTER COLUMN tenant SET DEFAULT";
@@ -176,7 +181,9 @@ impl Site {
             }
         }
         for worker in &mut self.workers {
-            if worker.wanted && ended(&mut worker.child) {
+            let waited = worker.started.is_none_or(|started| started.elapsed() > AGAIN);
+            if worker.wanted && waited && ended(&mut worker.child) {
+                worker.started = Some(Instant::now());
                 let scratch = self.dir.path().join(format!("scratch-{}", worker.number));
                 std::fs::create_dir_all(&scratch).unwrap();
                 let child = Command::new(program("mpegflow-worker"))
