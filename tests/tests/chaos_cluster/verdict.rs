@@ -20,7 +20,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The database's time as a broker knows it may be off by half of a slow round trip.
+/// The database's time as a broker knows it may be off by half of a round trip; one that has just begun may have had a slow one only.
 const ABOUT_MS: i64 = 2_000;
 
 async fn rows(conn: &mut PgConnection, sql: &str) -> Vec<PgRow> {

@@ -36,10 +36,7 @@ pub(super) fn mp4(source: &mut dyn ReadAt) -> Option<String> {
         let end = at.saturating_add(size);
         if end > len {
             let name = String::from_utf8_lossy(&kind).into_owned();
-            return Some(format!(
-                "the MP4 ends inside its box {name}: {} of {size} bytes are there",
-                len.saturating_sub(at)
-            ));
+            return Some(format!("the MP4 ends inside its box {name}: {len} of {end} bytes are there"));
         }
         (at, last) = (end, kind);
         boxes = boxes.saturating_add(1);
