@@ -645,10 +645,10 @@ async fn replicas_tell_of_one_trace_also_of_what_another_had_begun() {
     assert_eq!(probes.len(), 2, "{spans:#?}");
     let attempt = lost.attempt.to_string();
     let gone = probes.iter().find(|s| s.attributes["mpegflow.attempt.id"] == attempt).unwrap();
-    assert_eq!(
-        (gone.error.as_deref(), gone.attributes["error.type"].as_str()),
-        (Some("worker_lost"), "worker_lost")
-    );
+    let why = gone.attributes["error.type"].as_str();
+    assert_eq!(gone.error.as_deref(), Some(why));
+    // The broker that is left may have come to lead just now: then it cannot know whose fault it was.
+    assert!(["worker_lost", "broker_error"].contains(&why), "{why}");
     assert_eq!(gone.attributes["mpegflow.attempt.state"], "lost");
     assert_eq!((&gone.parent, &gone.instance), (&whole.id, &whole.instance));
     let begun: Vec<_> = spans.iter().filter(|s| s.parent == gone.id && s.instance == root.instance).collect();

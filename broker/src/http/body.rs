@@ -137,7 +137,7 @@ mod tests {
         let mut chunks = 0;
         while chunks < most {
             match stream.next().await {
-                Some(Ok(_)) => chunks += 1,
+                Some(Ok(_)) => chunks = chunks.saturating_add(1),
                 Some(Err(e)) => return (chunks, Some(e)),
                 None => break,
             }

@@ -20,7 +20,7 @@ pub(super) async fn catch_up(store: &PostgresStore, tenant: TenantId) -> Result<
     loop {
         let mut conn = store.conn().await?;
         let query = store.sql(sql::WAITS).bind(tenant.to_string());
-        let waits = query.fetch_optional(&mut *conn).await?.is_some();
+        let waits = query.fetch_optional(&mut conn).await?.is_some();
         conn.done().await?;
         if !waits {
             return Ok(());
@@ -58,7 +58,7 @@ async fn once(store: &PostgresStore, tenant: Option<TenantId>) -> Result<u64, St
     }
     // A statement after the lock: what another sequencer has moved is gone from its snapshot.
     let tenants: Vec<String> = heads.keys().map(TenantId::to_string).collect();
-    let rows = store.sql(sql::JOURNAL).bind(tenants).bind(BATCH).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::JOURNAL).bind(tenants).bind(BATCH).fetch_all(&mut conn).await?;
     let mut taken = Vec::with_capacity(rows.len());
     let mut entries = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -70,7 +70,7 @@ async fn once(store: &PostgresStore, tenant: Option<TenantId>) -> Result<u64, St
         entries.push((tenant, chain::append(tenant, &mut locked.head, locked.now, content)));
     }
     write(store, &mut conn, &entries, &heads).await?;
-    store.sql(sql::TAKEN).bind(taken).execute(&mut *conn).await?;
+    store.sql(sql::TAKEN).bind(taken).execute(&mut conn).await?;
     conn.done().await?;
     Ok(u64::try_from(entries.len()).unwrap_or(u64::MAX))
 }
@@ -83,7 +83,7 @@ struct Locked {
 }
 
 async fn lock_heads(query: Query<'_>, conn: &mut Conn) -> Result<BTreeMap<TenantId, Locked>, StoreError> {
-    let rows = query.fetch_all(&mut **conn).await?;
+    let rows = query.fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
             let cells = Cells::of("chains", row);
@@ -138,7 +138,7 @@ async fn write(
         .bind(inner(|c| c.stage.clone()))
         .bind(inner(|c| c.failure.clone()))
         .bind(of(entries, |e| e.content.as_ref().map(|c| c.at)))
-        .execute(&mut **conn)
+        .execute(conn)
         .await?;
     store
         .sql(sql::ADVANCE_HEADS)
@@ -146,7 +146,7 @@ async fn write(
         .bind(heads.values().map(|l| signed(l.head.seq)).collect::<Vec<_>>())
         .bind(heads.values().map(|l| l.head.hash.to_vec()).collect::<Vec<_>>())
         .bind(heads.values().map(|l| l.now).collect::<Vec<_>>())
-        .execute(&mut **conn)
+        .execute(conn)
         .await?;
     Ok(())
 }
@@ -160,7 +160,7 @@ pub(super) async fn erase(store: &PostgresStore, tenant: TenantId, at: i64) -> R
     let through = locked.head.seq;
     let record = chain::append(tenant, &mut locked.head, locked.now, chain::erasure(salt()?, through, at));
     let query = store.sql(sql::ERASE).bind(tenant.to_string()).bind(signed(through)).bind(chain::ERASED);
-    let erased = query.patient().execute(&mut *conn).await?.rows_affected();
+    let erased = query.patient().execute(&mut conn).await?.rows_affected();
     write(store, &mut conn, &[(tenant, record)], &heads).await?;
     conn.done().await?;
     Ok(erased)
@@ -180,13 +180,8 @@ pub(super) async fn erase_jobs(
     let mut conn = store.begin().await?;
     let mut heads = lock_heads(store.sql(sql::LOCK_HEAD).bind(tenant.to_string()), &mut conn).await?;
     let Some(locked) = heads.get_mut(&tenant) else { return Ok(0) };
-    let rows = store
-        .sql(sql::ERASE_JOBS)
-        .patient()
-        .bind(tenant.to_string())
-        .bind(jobs)
-        .fetch_all(&mut *conn)
-        .await?;
+    let rows =
+        store.sql(sql::ERASE_JOBS).patient().bind(tenant.to_string()).bind(jobs).fetch_all(&mut conn).await?;
     let mut erased =
         rows.iter().map(|row| Cells::of("events", row).number("seq")).collect::<Result<Vec<_>, _>>()?;
     if erased.is_empty() {
@@ -212,7 +207,7 @@ pub(super) async fn entries(
 ) -> Result<Vec<Entry>, StoreError> {
     let mut conn = store.conn().await?;
     let query = store.sql(sql::ENTRIES).bind(tenant.to_string()).bind(signed(after)).bind(i64::from(limit));
-    let rows = query.fetch_all(&mut *conn).await?;
+    let rows = query.fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter()
         .map(|row| {
@@ -240,7 +235,7 @@ pub(super) async fn entries(
 /// The heads of all chains that have an entry.
 pub(super) async fn heads(store: &PostgresStore) -> Result<Vec<TenantHead>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::HEADS).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::HEADS).fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter().map(tenant_head).collect()
 }

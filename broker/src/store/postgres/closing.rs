@@ -34,7 +34,7 @@ impl Statement for Closings {
             .bind(asks.iter().map(|claim| claim.attempt.to_string()).collect::<Vec<_>>())
             .bind(asks.iter().map(|claim| claim.worker.to_string()).collect::<Vec<_>>())
             .bind(asks.iter().map(|claim| signed(claim.epoch)).collect::<Vec<_>>())
-            .fetch_all(&mut *conn)
+            .fetch_all(&mut conn)
             .await?;
         let (mut live, mut ids, mut parted) = (HashMap::new(), Vec::new(), Vec::new());
         for row in &rows {
@@ -55,7 +55,7 @@ impl Statement for Closings {
         }
         let mut parts: HashMap<AttemptId, Vec<(u32, Part)>> = HashMap::new();
         if !parted.is_empty() {
-            for row in &connector.sql(sql::PARTS_OF).bind(parted).fetch_all(&mut *conn).await? {
+            for row in &connector.sql(sql::PARTS_OF).bind(parted).fetch_all(&mut conn).await? {
                 let cells = Cells::of("parts", row);
                 parts
                     .entry(cells.id("attempt")?)

@@ -16,7 +16,7 @@ const MOST_EXPIRED: i64 = 1_000;
 
 pub(super) async fn ready(store: &PostgresStore) -> Result<Vec<ReadyTask>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::READY).bind(MOST_READY).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::READY).bind(MOST_READY).fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter().map(|row| ready_task(row, "id")).collect()
 }
@@ -51,7 +51,7 @@ pub(super) async fn ready_for(
         .bind(tenant.map(|tenant| tenant.to_string()))
         .bind(now.0)
         .bind(i64::from(limit))
-        .fetch_all(&mut *conn)
+        .fetch_all(&mut conn)
         .await?;
     conn.done().await?;
     rows.iter().map(|row| ready_task(row, "id")).collect()
@@ -59,7 +59,7 @@ pub(super) async fn ready_for(
 
 pub(super) async fn running(store: &PostgresStore) -> Result<Vec<RunningTask>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::RUNNING_TASKS).bind(MOST_READY).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::RUNNING_TASKS).bind(MOST_READY).fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter()
         .map(|row| {
@@ -76,7 +76,7 @@ pub(super) async fn live(store: &PostgresStore, claim: &Claim) -> Result<Option<
         .bind(claim.attempt.to_string())
         .bind(claim.worker.to_string())
         .bind(signed(claim.epoch))
-        .fetch_optional(&mut *conn)
+        .fetch_optional(&mut conn)
         .await?;
     conn.done().await?;
     row.map(|row| {
@@ -98,14 +98,14 @@ pub(super) async fn live(store: &PostgresStore, claim: &Claim) -> Result<Option<
 
 pub(super) async fn live_of_worker(store: &PostgresStore, worker: WorkerId) -> Result<u32, StoreError> {
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::LIVE_OF_WORKER).bind(worker.to_string()).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::LIVE_OF_WORKER).bind(worker.to_string()).fetch_optional(&mut conn).await?;
     conn.done().await?;
     row.map_or(Ok(0), |row| Cells::of("workers", &row).small("live"))
 }
 
 pub(super) async fn expired(store: &PostgresStore, now: Time) -> Result<Vec<Expired>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::EXPIRED).bind(store.at(now)).bind(MOST_EXPIRED).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::EXPIRED).bind(store.at(now)).bind(MOST_EXPIRED).fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter()
         .map(|row| {
@@ -140,7 +140,7 @@ pub(super) async fn record_part(
         .bind(i64::from(part.part))
         .bind(signed(part.size))
         .bind(part.sha256.as_slice())
-        .fetch_one(&mut *conn)
+        .fetch_one(&mut conn)
         .await?;
     conn.done().await?;
     let cells = Cells::of("parts", &row);
@@ -158,7 +158,7 @@ pub(super) async fn parts(
 ) -> Result<Vec<Part>, StoreError> {
     let mut conn = store.conn().await?;
     let query = store.sql(sql::PARTS).bind(attempt.to_string()).bind(i64::from(output));
-    let rows = query.fetch_all(&mut *conn).await?;
+    let rows = query.fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter().map(row::part).collect()
 }

@@ -17,13 +17,13 @@ impl Identities for PostgresStore {
     async fn put_pool(&self, pool: &PoolRecord) -> Result<Pushed, StoreError> {
         let mut tx = self.begin().await?;
         // Two operators at once, one of them late, must not both find nothing.
-        self.sql(sql::LOCK_POOLS).execute(&mut *tx).await?;
+        self.sql(sql::LOCK_POOLS).execute(&mut tx).await?;
         let rows = self
             .sql(sql::RIVAL_POOLS)
             .bind(pool.name.as_str())
             .bind(&pool.account.namespace)
             .bind(&pool.account.name)
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut tx)
             .await?;
         for row in &rows {
             if let Some(no) = pool.conflicts(&row::pool(row)?) {
@@ -32,7 +32,7 @@ impl Identities for PostgresStore {
         }
         if let Some(tenant) = pool.tenant {
             let known = self.sql(sql::TENANT_BY_ID).bind(tenant.to_string());
-            if known.fetch_optional(&mut *tx).await?.is_none() {
+            if known.fetch_optional(&mut tx).await?.is_none() {
                 return Ok(Pushed::Missing("tenant"));
             }
         }
@@ -47,7 +47,7 @@ impl Identities for PostgresStore {
             .bind(pool.closed)
             .bind(&pool.policy)
             .bind(storage_column(pool))
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         tx.done().await?;
         Ok(Pushed::Done)
@@ -59,7 +59,7 @@ impl Identities for PostgresStore {
 
     async fn pools(&self) -> Result<Vec<PoolRecord>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::POOLS).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::POOLS).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::pool).collect()
     }
@@ -67,19 +67,19 @@ impl Identities for PostgresStore {
     async fn pool_of(&self, account: &Account) -> Result<Option<PoolRecord>, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::POOL_OF).bind(&account.namespace).bind(&account.name);
-        let row = query.fetch_optional(&mut *conn).await?;
+        let row = query.fetch_optional(&mut conn).await?;
         conn.done().await?;
         row.as_ref().map(row::pool).transpose()
     }
 
     async fn put_tenant(&self, tenant: &PushedTenant, now: Time) -> Result<Pushed, StoreError> {
         let mut tx = self.begin().await?;
-        self.sql(sql::LOCK_POOLS).execute(&mut *tx).await?;
+        self.sql(sql::LOCK_POOLS).execute(&mut tx).await?;
         let rows = self
             .sql(sql::RIVAL_TENANTS)
             .bind(tenant.id.to_string())
             .bind(&tenant.name)
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut tx)
             .await?;
         for row in &rows {
             if let Some(no) = row::tenant_conflict(row, tenant)? {
@@ -88,7 +88,7 @@ impl Identities for PostgresStore {
         }
         if rows.is_empty() {
             let add = self.sql(sql::ADD_TENANT).bind(tenant.id.to_string()).bind(&tenant.name).bind(now.0);
-            add.bind(chain::genesis(tenant.id).as_slice()).execute(&mut *tx).await?;
+            add.bind(chain::genesis(tenant.id).as_slice()).execute(&mut tx).await?;
         }
         self.sql(sql::PUT_TENANT)
             .bind(tenant.id.to_string())
@@ -96,7 +96,7 @@ impl Identities for PostgresStore {
             .bind(json(&row::pushed_limits(rows.first(), tenant)?))
             .bind(&tenant.uid)
             .bind(signed(tenant.generation))
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         if let Err(no) = storage::put(self, &mut tx, tenant.id, tenant.storage.as_ref(), false).await? {
             return Ok(Pushed::Storage(no));
@@ -114,8 +114,8 @@ impl Identities for PostgresStore {
     ) -> Result<PodAdded, StoreError> {
         let mut tx = self.begin().await?;
         // One pod at a time for each pool: the count below is then right, and a pod cannot race itself.
-        self.sql(sql::LOCK_ENROLMENT).bind(worker.pool.as_str()).execute(&mut *tx).await?;
-        let row = self.sql(sql::POD_WORKER).bind(worker.id.to_string()).fetch_optional(&mut *tx).await?;
+        self.sql(sql::LOCK_ENROLMENT).bind(worker.pool.as_str()).execute(&mut tx).await?;
+        let row = self.sql(sql::POD_WORKER).bind(worker.id.to_string()).fetch_optional(&mut tx).await?;
         if let Some(row) = row
             && let Some(no) = row::pod_conflict(&row, worker)?
         {
@@ -126,7 +126,7 @@ impl Identities for PostgresStore {
             .bind(worker.pool.as_str())
             .bind(worker.id.to_string())
             .bind(now.0)
-            .fetch_one(&mut *tx)
+            .fetch_one(&mut tx)
             .await?;
         if Cells::of("workers", &row).number("n")? >= most {
             return Ok(PodAdded::TooMany);
@@ -140,7 +140,7 @@ impl Identities for PostgresStore {
             .bind(worker.key.as_slice())
             .bind(now.0)
             .bind(expires.0)
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         tx.done().await?;
         Ok(PodAdded::Done)
@@ -148,7 +148,7 @@ impl Identities for PostgresStore {
 
     async fn workers(&self, now: Time) -> Result<Vec<(PoolName, WorkerSeen)>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::POOL_WORKERS).bind(now.0).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::POOL_WORKERS).bind(now.0).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::worker_seen).collect()
     }
@@ -165,7 +165,7 @@ impl Identities for PostgresStore {
             .bind(pool.as_str())
             .bind(ids.iter().map(ToString::to_string).collect::<Vec<_>>())
             .bind(now.0)
-            .fetch_all(&mut *conn)
+            .fetch_all(&mut conn)
             .await?;
         conn.done().await?;
         rows.iter().map(|row| Cells::of("workers", row).id("id")).collect()
@@ -185,7 +185,7 @@ impl Identities for PostgresStore {
 
     async fn revoked(&self, since: Time) -> Result<Vec<WorkerId>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::REVOKED).bind(since.0).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::REVOKED).bind(since.0).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(|row| Cells::of("workers", row).id("id")).collect()
     }
@@ -205,7 +205,7 @@ impl Identities for PostgresStore {
 
     async fn verdicts(&self, now: Time) -> Result<Vec<Verdict>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::VERDICTS).bind(now.0).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::VERDICTS).bind(now.0).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::verdict).collect()
     }

@@ -26,7 +26,7 @@ pub(super) async fn is_new(
         .bind(&arrival.version)
         .bind(arrival.modified)
         .bind(arrival.sequencer.as_deref())
-        .fetch_optional(&mut **conn)
+        .fetch_optional(conn)
         .await?;
     row.map(|row| Ok(!Cells::of("intake_objects", &row).flag("known")?)).transpose()
 }
@@ -49,7 +49,7 @@ pub(super) async fn keep(
         .bind(arrival.sequencer.as_deref())
         .bind(job.map(|job| job.to_string()))
         .bind(now.0)
-        .execute(&mut **conn)
+        .execute(conn)
         .await?;
     Ok(())
 }
@@ -61,7 +61,7 @@ async fn note(
     trouble: &Trouble,
 ) -> Result<(), StoreError> {
     let query = store.sql(sql::NOTE_TROUBLE).bind(rule.to_string()).bind(&trouble.reason);
-    query.bind(trouble.key.as_deref()).bind(trouble.at.0).execute(&mut **conn).await?;
+    query.bind(trouble.key.as_deref()).bind(trouble.at.0).execute(conn).await?;
     Ok(())
 }
 
@@ -91,7 +91,7 @@ impl Intake for PostgresStore {
             .bind(new.created_at.0)
             .bind(new.next_look_at.map(|t| t.0))
             .bind(i64::from(most))
-            .execute(&mut *conn)
+            .execute(&mut conn)
             .await?;
         if added.rows_affected() == 0 {
             return Ok(Once::Done(false));
@@ -103,7 +103,7 @@ impl Intake for PostgresStore {
 
     async fn rules(&self, tenant: TenantId) -> Result<Vec<RuleRecord>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::RULES).bind(tenant.to_string()).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::RULES).bind(tenant.to_string()).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::rule).collect()
     }
@@ -112,9 +112,9 @@ impl Intake for PostgresStore {
         // No job is made by it meanwhile.
         let mut conn = uploads::lock_tenant(self, tenant).await?;
         let query = self.sql(sql::DELETE_RULE).bind(tenant.to_string()).bind(id.to_string());
-        let found = query.execute(&mut *conn).await?.rows_affected() == 1;
+        let found = query.execute(&mut conn).await?.rows_affected() == 1;
         if found {
-            self.sql(sql::DELETE_ARRIVALS).bind(id.to_string()).execute(&mut *conn).await?;
+            self.sql(sql::DELETE_ARRIVALS).bind(id.to_string()).execute(&mut conn).await?;
         }
         conn.done().await?;
         Ok(found)
@@ -123,9 +123,9 @@ impl Intake for PostgresStore {
     async fn look_again(&self, tenant: TenantId, id: RuleId, now: Time) -> Result<bool, StoreError> {
         let mut conn = uploads::lock_tenant(self, tenant).await?;
         let query = self.sql(sql::LOOK_AGAIN).bind(tenant.to_string()).bind(id.to_string());
-        let found = query.bind(now.0).execute(&mut *conn).await?.rows_affected() == 1;
+        let found = query.bind(now.0).execute(&mut conn).await?.rows_affected() == 1;
         if found {
-            self.sql(sql::DELETE_REFUSED).bind(id.to_string()).execute(&mut *conn).await?;
+            self.sql(sql::DELETE_REFUSED).bind(id.to_string()).execute(&mut conn).await?;
         }
         conn.done().await?;
         Ok(found)
@@ -140,7 +140,7 @@ impl Intake for PostgresStore {
     ) -> Result<bool, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::HEARD).bind(rule.to_string()).bind(bucket).bind(object).bind(sequencer);
-        let found = query.fetch_optional(&mut *conn).await?;
+        let found = query.fetch_optional(&mut conn).await?;
         conn.done().await?;
         Ok(found.is_some())
     }
@@ -153,7 +153,7 @@ impl Intake for PostgresStore {
     ) -> Result<Vec<(String, String)>, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::KNOWN_OBJECTS).bind(rule.to_string()).bind(bucket).bind(objects.to_vec());
-        let rows = query.fetch_all(&mut *conn).await?;
+        let rows = query.fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::known_object).collect()
     }
@@ -161,7 +161,7 @@ impl Intake for PostgresStore {
     async fn refuse(&self, arrival: &Arrival, trouble: &Trouble) -> Result<bool, StoreError> {
         let mut conn = self.conn().await?;
         let row = self.sql(sql::TENANT_OF_RULE).bind(arrival.rule.to_string());
-        let row = row.fetch_optional(&mut *conn).await?;
+        let row = row.fetch_optional(&mut conn).await?;
         conn.done().await?;
         let Some(row) = row else { return Ok(false) };
         let tenant = Cells::of("intake_rules", &row).id("tenant")?;
@@ -184,7 +184,7 @@ impl Intake for PostgresStore {
     async fn rules_to_look(&self, now: Time, limit: u32) -> Result<Vec<RuleRecord>, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::RULES_TO_LOOK).bind(now.0).bind(i64::from(limit));
-        let rows = query.fetch_all(&mut *conn).await?;
+        let rows = query.fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::rule).collect()
     }

@@ -35,14 +35,14 @@ pub(super) async fn submit(
     let size = match new.object_size {
         Some(size) => {
             let query = store.sql(sql::QUARANTINED_INPUT).bind(new.upload.to_string());
-            if query.fetch_optional(&mut *conn).await?.is_some() {
+            if query.fetch_optional(&mut conn).await?.is_some() {
                 return Ok(Once::Done(Submitted::Quarantined));
             }
             size
         }
         None => {
             let query = store.sql(sql::UPLOAD).bind(new.tenant.to_string()).bind(new.upload.to_string());
-            let upload = query.fetch_optional(&mut *conn).await?;
+            let upload = query.fetch_optional(&mut conn).await?;
             let Some(upload) = upload.as_ref().map(row::upload).transpose()? else {
                 return Ok(Once::Done(Submitted::NoUpload));
             };
@@ -57,13 +57,13 @@ pub(super) async fn submit(
     };
     let most = i64::from(new.max_unfinished);
     let unfinished =
-        store.sql(sql::UNFINISHED).bind(new.tenant.to_string()).bind(most).fetch_one(&mut *conn).await?;
+        store.sql(sql::UNFINISHED).bind(new.tenant.to_string()).bind(most).fetch_one(&mut conn).await?;
     if Cells::of("jobs", &unfinished).number("n")? >= u64::from(new.max_unfinished) {
         return Ok(Once::Done(Submitted::TooMany));
     }
     if let Some(path) = &new.path {
         let query = store.sql(sql::JOB_AT).bind(new.tenant.to_string()).bind(path);
-        if let Some(other) = query.fetch_optional(&mut *conn).await? {
+        if let Some(other) = query.fetch_optional(&mut conn).await? {
             return Ok(Once::Done(Submitted::PathTaken(Cells::of("jobs", &other).id("id")?)));
         }
     }
@@ -86,7 +86,7 @@ pub(super) async fn submit(
         .bind(i64::from(new.spec.priority.0))
         .bind(new.path.as_deref())
         .bind(new.trace.map(|trace| trace.to_string()))
-        .execute(&mut *conn)
+        .execute(&mut conn)
         .await?;
     if let Some(arrival) = &new.arrival {
         intake::keep(store, &mut conn, arrival, Some(new.id), now).await?;
@@ -102,7 +102,7 @@ pub(super) async fn at(
     path: &str,
 ) -> Result<Option<JobId>, StoreError> {
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::JOB_AT).bind(tenant.to_string()).bind(path).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::JOB_AT).bind(tenant.to_string()).bind(path).fetch_optional(&mut conn).await?;
     conn.done().await?;
     row.map(|row| Cells::of("jobs", &row).id("id")).transpose()
 }
@@ -114,7 +114,7 @@ pub(super) async fn tasks_of(
     jobs: &[JobId],
 ) -> Result<Vec<(JobId, TaskRecord)>, StoreError> {
     let ids: Vec<String> = jobs.iter().map(JobId::to_string).collect();
-    let rows = connector.sql(sql::TASKS).bind(ids).fetch_all(&mut **conn).await?;
+    let rows = connector.sql(sql::TASKS).bind(ids).fetch_all(conn).await?;
     rows.iter().map(|row| Ok((Cells::of("tasks", row).id("job")?, row::task(row)?))).collect()
 }
 
@@ -130,7 +130,7 @@ async fn views(
     }
     let mut objects: HashMap<JobId, Vec<ManifestEntry>> = HashMap::new();
     let ids: Vec<String> = ids.iter().map(JobId::to_string).collect();
-    for row in &store.sql(sql::OBJECTS).bind(ids).fetch_all(&mut **conn).await? {
+    for row in &store.sql(sql::OBJECTS).bind(ids).fetch_all(conn).await? {
         objects.entry(Cells::of("objects", row).id("job")?).or_default().push(row::object(row)?);
     }
     let view = |job: JobRecord| JobView {
@@ -149,7 +149,7 @@ pub(super) async fn get(
     // The job, its tasks and its objects are of one moment.
     let mut conn = store.snapshot().await?;
     let query = store.sql(sql::JOB).bind(tenant.to_string()).bind(id.to_string());
-    let job = query.fetch_optional(&mut *conn).await?.as_ref().map(row::job).transpose()?;
+    let job = query.fetch_optional(&mut conn).await?.as_ref().map(row::job).transpose()?;
     let view = views(store, &mut conn, job.into_iter().collect()).await?.pop();
     conn.done().await?;
     Ok(view)
@@ -169,7 +169,7 @@ pub(super) async fn list(
     if let Some(state) = state {
         query = query.bind(state.as_str());
     }
-    let rows = query.fetch_all(&mut *conn).await?;
+    let rows = query.fetch_all(&mut conn).await?;
     let jobs = rows.iter().map(row::job).collect::<Result<_, _>>()?;
     let views = views(store, &mut conn, jobs).await?;
     conn.done().await?;
@@ -188,14 +188,14 @@ pub(super) async fn cancel(
         return Ok(seen);
     }
     let query = store.sql(sql::LOCK_JOB).bind(tenant.to_string()).bind(id.to_string());
-    let Some(job) = query.fetch_optional(&mut *conn).await?.as_ref().map(row::job).transpose()? else {
+    let Some(job) = query.fetch_optional(&mut conn).await?.as_ref().map(row::job).transpose()? else {
         return Ok(Once::Done(Canceled::NotFound));
     };
     if job.state.is_final() {
         return Ok(Once::Done(Canceled::AlreadyFinal(job.state)));
     }
     // After the lock, which every lease of this job's tasks takes too.
-    let count = store.sql(sql::RUNNING).bind(id.to_string()).fetch_one(&mut *conn).await?;
+    let count = store.sql(sql::RUNNING).bind(id.to_string()).fetch_one(&mut conn).await?;
     let running = Cells::of("tasks", &count).number("n")? > 0;
     let (state, kind) = if running {
         (JobState::Canceling, EventKind::Canceling)
@@ -210,7 +210,7 @@ pub(super) async fn cancel(
             .bind((!running).then_some(now.0))
             .bind(word(&kind))
             .bind(now.0)
-            .execute(&mut *conn)
+            .execute(&mut conn)
             .await?;
     }
     uploads::keep(store, &mut conn, tenant, once, b"", now).await?;
@@ -232,7 +232,7 @@ pub(super) async fn events(
         query = query.bind(job.to_string());
     }
     let mut conn = store.conn().await?;
-    let rows = query.fetch_all(&mut *conn).await?;
+    let rows = query.fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter().map(row::event).collect()
 }
@@ -240,7 +240,7 @@ pub(super) async fn events(
 pub(super) async fn last_event(store: &PostgresStore, tenant: TenantId) -> Result<u64, StoreError> {
     chain::catch_up(store, tenant).await?;
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::LAST_EVENT).bind(tenant.to_string()).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::LAST_EVENT).bind(tenant.to_string()).fetch_optional(&mut conn).await?;
     conn.done().await?;
     row.map_or(Ok(0), |row| Cells::of("chains", &row).number("seq"))
 }
@@ -274,7 +274,7 @@ pub(super) async fn count(store: &PostgresStore) -> Result<Vec<(JobState, u64)>,
 
 async fn count_now(store: &PostgresStore) -> Result<Vec<(JobState, u64)>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::COUNT_JOBS).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::COUNT_JOBS).fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter()
         .map(|row| {

@@ -30,7 +30,7 @@ impl Statement for Asking {
     ) -> Result<Vec<Result<Self::Answer, StoreError>>, StoreError> {
         let mut conn = connector.conn().await?;
         let ids: Vec<String> = asks.iter().map(WorkerId::to_string).collect();
-        let rows = connector.sql(sql::WORKERS).bind(ids).fetch_all(&mut *conn).await?;
+        let rows = connector.sql(sql::WORKERS).bind(ids).fetch_all(&mut conn).await?;
         conn.done().await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
@@ -77,7 +77,7 @@ impl Statement for Leases {
             .bind(of(asks, |a| signed(a.new.lease_ms)))
             .bind(of(asks, |a| i64::from(a.new.most)))
             .bind(of(asks, |a| a.new.now.0))
-            .fetch_all(&mut *conn)
+            .fetch_all(&mut conn)
             .await?;
         conn.done().await?;
         let mut found: HashMap<AttemptId, &PgRow> = HashMap::with_capacity(rows.len());

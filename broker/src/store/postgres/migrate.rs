@@ -67,7 +67,7 @@ fn is_busy(error: &StoreError) -> bool {
 
 async fn once(connector: &Arc<Connector>, all: &[Migration]) -> Result<(), StoreError> {
     let mut conn = connector.begin().await?;
-    connector.sql("SELECT pg_advisory_xact_lock($1)").patient().bind(LOCK).execute(&mut *conn).await?;
+    connector.sql("SELECT pg_advisory_xact_lock($1)").patient().bind(LOCK).execute(&mut conn).await?;
     conn.execute(
         "CREATE TABLE IF NOT EXISTS schema_versions (
             version BIGINT PRIMARY KEY, sha384 BYTEA NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
@@ -78,7 +78,7 @@ async fn once(connector: &Arc<Connector>, all: &[Migration]) -> Result<(), Store
     .await?;
     let rows = connector
         .sql("SELECT version, sha384, coalesce(oldest, version) AS oldest FROM schema_versions")
-        .fetch_all(&mut *conn)
+        .fetch_all(&mut conn)
         .await?;
     let known = all.iter().map(|m| m.version).max().unwrap_or(0);
     let mut applied = BTreeMap::new();
@@ -104,7 +104,7 @@ async fn once(connector: &Arc<Connector>, all: &[Migration]) -> Result<(), Store
             .bind(migration.version)
             .bind(&*migration.checksum)
             .bind(BESIDE.min(migration.version))
-            .execute(&mut *conn)
+            .execute(&mut conn)
             .await?;
     }
     conn.done().await

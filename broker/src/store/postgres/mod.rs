@@ -283,7 +283,7 @@ impl PostgresStore {
     /// Runs one statement; how many rows it changed.
     async fn change(&self, query: Query<'_>) -> Result<u64, StoreError> {
         let mut conn = self.conn().await?;
-        let done = query.execute(&mut *conn).await?;
+        let done = query.execute(&mut conn).await?;
         conn.done().await?;
         Ok(done.rows_affected())
     }
@@ -296,7 +296,7 @@ impl PostgresStore {
 
 async fn time(connector: &Arc<Connector>) -> Result<Time, StoreError> {
     let mut conn = connector.conn().await?;
-    let row = connector.sql(sql::TIME).fetch_one(&mut *conn).await?;
+    let row = connector.sql(sql::TIME).fetch_one(&mut conn).await?;
     conn.done().await?;
     Cells::of("clock", &row).time("now")
 }

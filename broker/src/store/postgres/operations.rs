@@ -26,7 +26,7 @@ impl Operations for PostgresStore {
 
     async fn pools_of_others(&self, broker: &str, since: Time) -> Result<Vec<PoolSeen>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::POOLS_OF_OTHERS).bind(broker).bind(since.0).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::POOLS_OF_OTHERS).bind(broker).bind(since.0).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter()
             .map(|row| {
@@ -46,7 +46,7 @@ impl Operations for PostgresStore {
 
     async fn api_keys(&self, tenant: TenantId) -> Result<Vec<ApiKeyShown>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::KEYS).bind(tenant.to_string()).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::KEYS).bind(tenant.to_string()).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::api_key_shown).collect()
     }
@@ -57,7 +57,7 @@ impl Operations for PostgresStore {
 
     async fn tenant_limits(&self, tenant: TenantId) -> Result<Option<TenantLimits>, StoreError> {
         let mut conn = self.conn().await?;
-        let row = self.sql(sql::TENANT_LIMITS).bind(tenant.to_string()).fetch_optional(&mut *conn).await?;
+        let row = self.sql(sql::TENANT_LIMITS).bind(tenant.to_string()).fetch_optional(&mut conn).await?;
         conn.done().await?;
         row.map_or(Ok(None), |row| Cells::of("tenants", &row).json_or_null("limits"))
     }
@@ -69,7 +69,7 @@ impl Operations for PostgresStore {
 
     async fn tenant_named(&self, name: &str) -> Result<Option<TenantId>, StoreError> {
         let mut conn = self.conn().await?;
-        let row = self.sql(sql::TENANT).bind(name).fetch_optional(&mut *conn).await?;
+        let row = self.sql(sql::TENANT).bind(name).fetch_optional(&mut conn).await?;
         conn.done().await?;
         row.map(|row| Cells::of("tenants", &row).id("id")).transpose()
     }
@@ -81,7 +81,7 @@ impl Operations for PostgresStore {
     ) -> Result<Option<MediaInfo>, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::MEDIA_OF_UPLOAD).bind(tenant.to_string()).bind(upload.to_string());
-        let row = query.fetch_optional(&mut *conn).await?;
+        let row = query.fetch_optional(&mut conn).await?;
         conn.done().await?;
         row.map_or(Ok(None), |row| Cells::of("jobs", &row).json_or_null("media"))
     }
@@ -96,17 +96,17 @@ impl Operations for PostgresStore {
     ) -> Result<bool, StoreError> {
         // The tenant's lock: two jobs at once do not both get the last minute.
         let mut conn = uploads::lock_tenant(self, tenant).await?;
-        let taken = self.sql(sql::HAS_MINUTES).bind(job.to_string()).fetch_optional(&mut *conn).await?;
+        let taken = self.sql(sql::HAS_MINUTES).bind(job.to_string()).fetch_optional(&mut conn).await?;
         if taken.is_some() {
             return Ok(true);
         }
         let query = self.sql(sql::MINUTES_TAKEN).bind(tenant.to_string()).bind(signed(day));
-        let row = query.bind(job.to_string()).fetch_one(&mut *conn).await?;
+        let row = query.bind(job.to_string()).fetch_one(&mut conn).await?;
         if Cells::of("minutes", &row).number("ms")?.saturating_add(ms) > most {
             return Ok(false);
         }
         let query = self.sql(sql::TAKE_MINUTES).bind(job.to_string()).bind(tenant.to_string());
-        query.bind(signed(day)).bind(signed(ms)).execute(&mut *conn).await?;
+        query.bind(signed(day)).bind(signed(ms)).execute(&mut conn).await?;
         conn.done().await?;
         Ok(true)
     }
@@ -114,7 +114,7 @@ impl Operations for PostgresStore {
     async fn minutes_taken(&self, tenant: TenantId, day: u64) -> Result<u64, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::MINUTES_TAKEN).bind(tenant.to_string()).bind(signed(day)).bind("");
-        let row = query.fetch_one(&mut *conn).await?;
+        let row = query.fetch_one(&mut conn).await?;
         conn.done().await?;
         Cells::of("minutes", &row).number("ms")
     }
@@ -134,7 +134,7 @@ impl Operations for PostgresStore {
                 .bind(i64::from(input))
                 .bind(version);
             let mut conn = self.conn().await?;
-            let row = query.fetch_optional(&mut *conn).await?;
+            let row = query.fetch_optional(&mut conn).await?;
             conn.done().await?;
             let Some(row) = row else { return Ok(None) };
             if let Some(pinned) = Cells::of("pins", &row).text_or_null("version")? {
@@ -161,7 +161,7 @@ impl Operations for PostgresStore {
                 .bind(signed(part.size))
                 .bind(part.sha256.as_slice());
             let mut conn = self.conn().await?;
-            let rows = query.fetch_all(&mut *conn).await?;
+            let rows = query.fetch_all(&mut conn).await?;
             conn.done().await?;
             let Some(row) = rows.first() else { return Ok(None) };
             if Cells::of("announced", row).flag("there")? {
@@ -173,7 +173,7 @@ impl Operations for PostgresStore {
 
     async fn running_of_tenant(&self, tenant: TenantId) -> Result<u64, StoreError> {
         let mut conn = self.conn().await?;
-        let row = self.sql(sql::RUNNING_OF_TENANT).bind(tenant.to_string()).fetch_one(&mut *conn).await?;
+        let row = self.sql(sql::RUNNING_OF_TENANT).bind(tenant.to_string()).fetch_one(&mut conn).await?;
         conn.done().await?;
         Cells::of("attempts", &row).number("n")
     }
@@ -193,7 +193,7 @@ impl Operations for PostgresStore {
     async fn logs(&self, tenant: TenantId, job: JobId, limit: u32) -> Result<Vec<AttemptLog>, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::LOGS).bind(tenant.to_string()).bind(job.to_string()).bind(i64::from(limit));
-        let rows = query.fetch_all(&mut *conn).await?;
+        let rows = query.fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::attempt_log).collect()
     }
@@ -204,7 +204,7 @@ impl Operations for PostgresStore {
 
     async fn bans(&self) -> Result<Vec<Ban>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::BANS).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::BANS).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::ban).collect()
     }
@@ -220,7 +220,7 @@ impl Operations for PostgresStore {
     async fn ended_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<EndedJob>, StoreError> {
         let mut conn = self.conn().await?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
-        let rows = self.sql(sql::ENDED_JOBS).bind(after).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::ENDED_JOBS).bind(after).bind(i64::from(limit)).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::ended_job).collect()
     }

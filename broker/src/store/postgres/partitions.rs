@@ -76,7 +76,7 @@ fn bad_time(error: jiff::Error) -> StoreError {
 
 async fn lock(store: &PostgresStore) -> Result<Conn, StoreError> {
     let mut conn = store.begin().await?;
-    store.sql("SELECT pg_advisory_xact_lock($1)").patient().bind(LOCK).execute(&mut *conn).await?;
+    store.sql("SELECT pg_advisory_xact_lock($1)").patient().bind(LOCK).execute(&mut conn).await?;
     conn.execute(LOCK_TIMEOUT).await?;
     Ok(conn)
 }
@@ -98,7 +98,7 @@ async fn make(store: &PostgresStore, month: &Month) -> Result<(), StoreError> {
     let Month { name, from_ms, to_ms } = month;
     let mut conn = lock(store).await?;
     let query = store.sql(sql::PARTITIONS);
-    let there = query.fetch_all(&mut *conn).await?;
+    let there = query.fetch_all(&mut conn).await?;
     if there.iter().any(|row| Cells::of("pg_class", row).text("name").is_ok_and(|n| n == name)) {
         return Ok(());
     }
@@ -119,7 +119,7 @@ async fn make(store: &PostgresStore, month: &Month) -> Result<(), StoreError> {
 /// The partitions, oldest first.
 pub(super) async fn names(store: &PostgresStore) -> Result<Vec<String>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::PARTITIONS).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::PARTITIONS).fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter().map(|row| Ok(Cells::of("pg_class", row).text("name")?.to_owned())).collect()
 }
@@ -176,7 +176,7 @@ pub(super) async fn drop(
     let anchor = anchor.open(public_key)?;
     let now = store.database_time().await?.0;
     let mut conn = lock(store).await?;
-    let rows = store.sql(sql::PARTITIONS).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::PARTITIONS).fetch_all(&mut conn).await?;
     let names: Vec<&str> =
         rows.iter().map(|row| Cells::of("pg_class", row).text("name")).collect::<Result<_, _>>()?;
     judge(partition, &names, now)?;
@@ -191,7 +191,7 @@ pub(super) async fn drop(
         .bind(anchor.heads.iter().map(hash).collect::<Vec<_>>())
         .bind(partition)
         .bind(now)
-        .execute(&mut *conn)
+        .execute(&mut conn)
         .await?;
     let statements = format!("ALTER TABLE events DETACH PARTITION {partition}; DROP TABLE {partition}");
     conn.execute(AssertSqlSafe(statements)).await?;

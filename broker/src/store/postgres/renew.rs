@@ -89,7 +89,7 @@ async fn run<T>(
         .bind(asked().map(|(claim, _)| signed(claim.epoch)).collect::<Vec<_>>())
         .bind(asked().map(|(_, (lease_ms, _, _))| signed(*lease_ms)).collect::<Vec<_>>())
         .bind(asked().map(|(_, (_, at, _))| *at).collect::<Vec<_>>())
-        .fetch_all(&mut *conn)
+        .fetch_all(&mut conn)
         .await?;
     conn.done().await?;
     rows.iter()

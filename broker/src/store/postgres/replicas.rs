@@ -14,14 +14,14 @@ pub(super) async fn lead(
 ) -> Result<Option<u64>, StoreError> {
     let mut conn = store.conn().await?;
     let query = store.sql(sql::LEAD).bind(duty).bind(holder).bind(signed(ttl_ms));
-    let row = query.fetch_optional(&mut *conn).await?;
+    let row = query.fetch_optional(&mut conn).await?;
     conn.done().await?;
     row.map(|row| Cells::of("leaders", &row).number("epoch")).transpose()
 }
 
 pub(super) async fn leads(store: &PostgresStore, duty: &str, epoch: u64) -> Result<bool, StoreError> {
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::LEADS).bind(duty).bind(signed(epoch)).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::LEADS).bind(duty).bind(signed(epoch)).fetch_optional(&mut conn).await?;
     conn.done().await?;
     Ok(row.is_some())
 }
@@ -58,7 +58,7 @@ pub(super) async fn is_asked_for(
     holder: &str,
 ) -> Result<bool, StoreError> {
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::ASKED_FOR).bind(id.to_string()).bind(holder).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::ASKED_FOR).bind(id.to_string()).bind(holder).fetch_optional(&mut conn).await?;
     conn.done().await?;
     Ok(row.is_some())
 }
@@ -66,7 +66,7 @@ pub(super) async fn is_asked_for(
 pub(super) async fn ended(store: &PostgresStore, claims: &[Claim]) -> Result<Vec<AttemptId>, StoreError> {
     let attempts: Vec<String> = claims.iter().map(|claim| claim.attempt.to_string()).collect();
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::ENDED).bind(attempts).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::ENDED).bind(attempts).fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter().map(|row| Cells::of("leases", row).id("attempt")).collect()
 }

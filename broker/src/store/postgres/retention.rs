@@ -18,7 +18,7 @@ impl Retention for PostgresStore {
     async fn delete_job(&self, tenant: TenantId, job: JobId, now: Time) -> Result<Deleted, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::DELETE_JOB).bind(tenant.to_string()).bind(job.to_string()).bind(now.0);
-        let row = query.fetch_one(&mut *conn).await?;
+        let row = query.fetch_one(&mut conn).await?;
         conn.done().await?;
         let cells = Cells::of("jobs", &row);
         Ok(match (cells.number("deleted")?, cells.number("found")?) {
@@ -30,7 +30,7 @@ impl Retention for PostgresStore {
 
     async fn purgeable_jobs(&self, limit: u32) -> Result<Vec<(TenantId, JobId)>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::PURGEABLE_JOBS).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::PURGEABLE_JOBS).bind(i64::from(limit)).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter()
             .map(|row| {
@@ -50,7 +50,7 @@ impl Retention for PostgresStore {
             .patient()
             .bind(tenant.to_string())
             .bind(names)
-            .fetch_one(&mut *conn)
+            .fetch_one(&mut conn)
             .await?;
         conn.done().await?;
         Cells::of("jobs", &row).number("n")
@@ -59,7 +59,7 @@ impl Retention for PostgresStore {
     async fn old_jobs(&self, tenant: TenantId, before: Time, limit: u32) -> Result<Vec<JobId>, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::OLD_JOBS).bind(tenant.to_string()).bind(first_id_at(before).to_string());
-        let rows = query.bind(before.0).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
+        let rows = query.bind(before.0).bind(i64::from(limit)).fetch_all(&mut conn).await?;
         conn.done().await?;
         ids("jobs", &rows)
     }
@@ -72,14 +72,14 @@ impl Retention for PostgresStore {
     ) -> Result<Vec<UploadId>, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::OLD_UPLOADS).bind(tenant.to_string()).bind(before.0).bind(i64::from(limit));
-        let rows = query.fetch_all(&mut *conn).await?;
+        let rows = query.fetch_all(&mut conn).await?;
         conn.done().await?;
         ids("uploads", &rows)
     }
 
     async fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::TENANTS).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::TENANTS).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter()
             .map(|row| {
@@ -96,14 +96,14 @@ impl Retention for PostgresStore {
     async fn delete_tenant(&self, name: &str, now: Time) -> Result<Option<TenantId>, StoreError> {
         let mut conn = self.conn().await?;
         let row =
-            self.sql(sql::DELETE_TENANT).patient().bind(name).bind(now.0).fetch_optional(&mut *conn).await?;
+            self.sql(sql::DELETE_TENANT).patient().bind(name).bind(now.0).fetch_optional(&mut conn).await?;
         conn.done().await?;
         row.map(|row| Cells::of("tenants", &row).id("id")).transpose()
     }
 
     async fn finish_tenant(&self, tenant: TenantId, now: Time) -> Result<bool, StoreError> {
         let mut conn = self.conn().await?;
-        let row = self.sql(sql::TENANT_HAS_DATA).bind(tenant.to_string()).fetch_optional(&mut *conn).await?;
+        let row = self.sql(sql::TENANT_HAS_DATA).bind(tenant.to_string()).fetch_optional(&mut conn).await?;
         conn.done().await?;
         if row.is_some() {
             return Ok(false);

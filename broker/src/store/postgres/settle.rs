@@ -245,7 +245,7 @@ impl Statement for Ends {
             .bind(flat(asks, |a| &a.events, |_, _, (kind, ..)| kind.as_str()))
             .bind(flat(asks, |a| &a.events, |_, _, (_, state, _)| *state))
             .bind(flat(asks, |a| &a.events, |_, _, (.., failure)| failure.as_deref()))
-            .fetch_all(&mut *conn)
+            .fetch_all(&mut conn)
             .await?;
         conn.done().await?;
         let mut current: HashMap<AttemptId, bool> = HashMap::with_capacity(rows.len());

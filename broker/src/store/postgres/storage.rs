@@ -19,15 +19,15 @@ pub(super) async fn put(
     abandon: bool,
 ) -> Result<Result<(), StorageRefused>, StoreError> {
     // An upload or a job that is about to be there comes before or after.
-    store.sql(sql::LOCK_TENANT).bind(tenant.to_string()).execute(&mut **conn).await?;
-    let rows = store.sql(sql::OWN_STORAGES).fetch_all(&mut **conn).await?;
+    store.sql(sql::LOCK_TENANT).bind(tenant.to_string()).execute(conn).await?;
+    let rows = store.sql(sql::OWN_STORAGES).fetch_all(conn).await?;
     let neighbours = rows.iter().map(row::neighbour).collect::<Result<Vec<_>, _>>()?;
-    let data = store.sql(sql::TENANT_HAS_DATA).bind(tenant.to_string()).fetch_optional(&mut **conn).await?;
+    let data = store.sql(sql::TENANT_HAS_DATA).bind(tenant.to_string()).fetch_optional(conn).await?;
     if let Some(no) = refused(tenant, storage, &neighbours, data.is_some() && !abandon) {
         return Ok(Err(no));
     }
     let set = store.sql(sql::SET_STORAGE).bind(tenant.to_string());
-    let done = set.bind(storage.map(|storage| json(&storage.raw()))).execute(&mut **conn).await?;
+    let done = set.bind(storage.map(|storage| json(&storage.raw()))).execute(conn).await?;
     Ok(if done.rows_affected() == 1 { Ok(()) } else { Err(StorageRefused::NoTenant) })
 }
 
@@ -35,14 +35,14 @@ pub(super) async fn put(
 impl Storages for PostgresStore {
     async fn storage_of(&self, tenant: TenantId) -> Result<Option<OwnStorage>, StoreError> {
         let mut conn = self.conn().await?;
-        let row = self.sql(sql::OWN_STORAGE).bind(tenant.to_string()).fetch_optional(&mut *conn).await?;
+        let row = self.sql(sql::OWN_STORAGE).bind(tenant.to_string()).fetch_optional(&mut conn).await?;
         conn.done().await?;
         Ok(row.as_ref().map(row::own_storage).transpose()?.flatten())
     }
 
     async fn storages(&self) -> Result<Vec<(TenantId, OwnStorage)>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::OWN_STORAGES).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::OWN_STORAGES).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(|row| row::neighbour(row).map(|n| (n.id, n.storage))).collect()
     }
@@ -54,7 +54,7 @@ impl Storages for PostgresStore {
         abandon: bool,
     ) -> Result<Result<(), StorageRefused>, StoreError> {
         let mut tx = self.begin().await?;
-        self.sql(sql::LOCK_POOLS).execute(&mut *tx).await?;
+        self.sql(sql::LOCK_POOLS).execute(&mut tx).await?;
         let set = put(self, &mut tx, tenant, storage, abandon).await?;
         if set.is_ok() {
             tx.done().await?;

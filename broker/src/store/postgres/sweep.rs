@@ -19,7 +19,7 @@ pub(super) async fn garbage(
         .sql(sql::GARBAGE)
         .bind(i64::from(limit))
         .bind(without.iter().map(ToString::to_string).collect::<Vec<_>>())
-        .fetch_all(&mut *conn)
+        .fetch_all(&mut conn)
         .await?;
     conn.done().await?;
     rows.iter()
@@ -36,7 +36,7 @@ pub(super) async fn swept(store: &PostgresStore, attempt: AttemptId, swept: bool
 
 pub(super) async fn keeps_files(store: &PostgresStore, attempt: AttemptId) -> Result<bool, StoreError> {
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::KEEPS_FILES).bind(attempt.to_string()).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::KEEPS_FILES).bind(attempt.to_string()).fetch_optional(&mut conn).await?;
     conn.done().await?;
     Ok(row.is_some())
 }
@@ -47,7 +47,7 @@ pub(super) async fn forget_idempotency(store: &PostgresStore, before: Time) -> R
 
 pub(super) async fn outbox(store: &PostgresStore, limit: u32) -> Result<Vec<Note>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::OUTBOX).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::OUTBOX).bind(i64::from(limit)).fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter()
         .map(|row| {

@@ -17,7 +17,7 @@ pub(super) async fn ensure(
     store.change(query.bind(chain::genesis(id).as_slice())).await?;
     // In a statement of its own: who lost the race to add the name sees it only now.
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::TENANT).bind(name).fetch_one(&mut *conn).await?;
+    let row = store.sql(sql::TENANT).bind(name).fetch_one(&mut conn).await?;
     conn.done().await?;
     Cells::of("tenants", &row).id("id")
 }
@@ -43,7 +43,7 @@ pub(super) async fn add_key(
 
 pub(super) async fn key(store: &PostgresStore, id: KeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::KEY).bind(id.to_string()).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::KEY).bind(id.to_string()).fetch_optional(&mut conn).await?;
     conn.done().await?;
     row.as_ref().map(row::api_key).transpose()
 }
@@ -58,7 +58,7 @@ pub(super) async fn set_weight(store: &PostgresStore, name: &str, weight: u32) -
 
 pub(super) async fn weights(store: &PostgresStore) -> Result<Vec<(TenantId, u32)>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::WEIGHTS).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::WEIGHTS).fetch_all(&mut conn).await?;
     conn.done().await?;
     rows.iter()
         .map(|row| {
@@ -83,14 +83,14 @@ pub(super) async fn join_token(
     sha256: [u8; 32],
 ) -> Result<Option<PoolName>, StoreError> {
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::JOIN_TOKEN).bind(sha256.to_vec()).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::JOIN_TOKEN).bind(sha256.to_vec()).fetch_optional(&mut conn).await?;
     conn.done().await?;
     row.map(|row| Cells::of("join_tokens", &row).pool("pool")).transpose()
 }
 
 pub(super) async fn has_join_token(store: &PostgresStore, pool: &PoolName) -> Result<bool, StoreError> {
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::HAS_JOIN_TOKEN).bind(pool.as_str()).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::HAS_JOIN_TOKEN).bind(pool.as_str()).fetch_optional(&mut conn).await?;
     conn.done().await?;
     Ok(row.is_some())
 }
@@ -116,7 +116,7 @@ pub(super) async fn add_worker(
 
 pub(super) async fn worker(store: &PostgresStore, id: WorkerId) -> Result<Option<WorkerRecord>, StoreError> {
     let mut conn = store.conn().await?;
-    let row = store.sql(sql::WORKER).bind(id.to_string()).fetch_optional(&mut *conn).await?;
+    let row = store.sql(sql::WORKER).bind(id.to_string()).fetch_optional(&mut conn).await?;
     conn.done().await?;
     row.as_ref().map(row::worker).transpose()
 }

@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 /// A transaction that holds the tenant's lock: quotas are counted and repetitions are looked up one at a time.
 pub(super) async fn lock_tenant(store: &PostgresStore, tenant: TenantId) -> Result<Conn, StoreError> {
     let mut conn = store.begin().await?;
-    store.sql(sql::LOCK_TENANT).bind(tenant.to_string()).execute(&mut *conn).await?;
+    store.sql(sql::LOCK_TENANT).bind(tenant.to_string()).execute(&mut conn).await?;
     Ok(conn)
 }
 
@@ -24,7 +24,7 @@ pub(super) async fn seen<T>(
 ) -> Result<Option<Once<T>>, StoreError> {
     let Some(once) = once else { return Ok(None) };
     let query = store.sql(sql::SEEN).bind(tenant.to_string()).bind(&once.key);
-    let Some(row) = query.fetch_optional(&mut **conn).await? else { return Ok(None) };
+    let Some(row) = query.fetch_optional(conn).await? else { return Ok(None) };
     let cells = Cells::of("idempotency", &row);
     if cells.sha256("request")? != once.request {
         return Ok(Some(Once::Mismatch));
@@ -49,7 +49,7 @@ pub(super) async fn keep(
         .bind(once.request.as_slice())
         .bind(answer)
         .bind(now.0)
-        .execute(&mut **conn)
+        .execute(conn)
         .await?;
     Ok(())
 }
@@ -64,7 +64,7 @@ pub(super) async fn create(
     if let Some(seen) = seen(store, &mut conn, upload.tenant, once).await? {
         return Ok(seen);
     }
-    let row = store.sql(sql::UPLOADED).bind(upload.tenant.to_string()).fetch_one(&mut *conn).await?;
+    let row = store.sql(sql::UPLOADED).bind(upload.tenant.to_string()).fetch_one(&mut conn).await?;
     let cells = Cells::of("uploads", &row);
     if cells.number("unfinished")? >= u64::from(new.max_unfinished) {
         return Ok(Once::Done(Announced::TooMany));
@@ -80,7 +80,7 @@ pub(super) async fn create(
         .bind(upload.name.as_deref())
         .bind(upload.created_at.0)
         .bind(upload.metadata.as_deref())
-        .execute(&mut *conn)
+        .execute(&mut conn)
         .await?;
     keep(store, &mut conn, upload.tenant, once, &new.answer, upload.created_at).await?;
     conn.done().await?;
@@ -94,7 +94,7 @@ pub(super) async fn get(
 ) -> Result<Option<UploadRecord>, StoreError> {
     let mut conn = store.conn().await?;
     let query = store.sql(sql::UPLOAD).bind(tenant.to_string()).bind(id.to_string());
-    let row = query.fetch_optional(&mut *conn).await?;
+    let row = query.fetch_optional(&mut conn).await?;
     conn.done().await?;
     row.as_ref().map(row::upload).transpose()
 }
@@ -118,11 +118,11 @@ pub(super) async fn delete(
     // No job is submitted meanwhile.
     let mut conn = lock_tenant(store, tenant).await?;
     let query = store.sql(sql::UPLOAD_IN_USE).bind(tenant.to_string()).bind(id.to_string());
-    if query.fetch_optional(&mut *conn).await?.is_some() {
+    if query.fetch_optional(&mut conn).await?.is_some() {
         return Ok(Deleted::InUse);
     }
     let query = store.sql(sql::DELETE_UPLOAD).bind(tenant.to_string()).bind(id.to_string());
-    let done = query.execute(&mut *conn).await?;
+    let done = query.execute(&mut conn).await?;
     conn.done().await?;
     Ok(if done.rows_affected() == 1 { Deleted::Done } else { Deleted::NotFound })
 }
@@ -132,7 +132,7 @@ pub(super) async fn idle(
     before: Time,
 ) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::IDLE_UPLOADS).bind(before.0).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::IDLE_UPLOADS).bind(before.0).fetch_all(&mut conn).await?;
     conn.done().await?;
     pairs(&rows)
 }
@@ -147,7 +147,7 @@ pub(super) async fn delete_idle(
 
 pub(super) async fn all(store: &PostgresStore) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
     let mut conn = store.conn().await?;
-    let rows = store.sql(sql::ALL_UPLOADS).fetch_all(&mut *conn).await?;
+    let rows = store.sql(sql::ALL_UPLOADS).fetch_all(&mut conn).await?;
     conn.done().await?;
     pairs(&rows)
 }

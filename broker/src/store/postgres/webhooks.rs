@@ -37,7 +37,7 @@ impl Webhooks for PostgresStore {
             .bind(json(&new.salts))
             .bind(new.created_at.0)
             .bind(i64::from(most))
-            .execute(&mut *conn)
+            .execute(&mut conn)
             .await?;
         if added.rows_affected() == 0 {
             return Ok(Once::Done(false));
@@ -49,7 +49,7 @@ impl Webhooks for PostgresStore {
 
     async fn webhooks(&self, tenant: TenantId) -> Result<Vec<WebhookRecord>, StoreError> {
         let mut conn = self.conn().await?;
-        let rows = self.sql(sql::WEBHOOKS).bind(tenant.to_string()).fetch_all(&mut *conn).await?;
+        let rows = self.sql(sql::WEBHOOKS).bind(tenant.to_string()).fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::webhook).collect()
     }
@@ -57,7 +57,7 @@ impl Webhooks for PostgresStore {
     async fn webhook(&self, tenant: TenantId, id: WebhookId) -> Result<Option<WebhookRecord>, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::WEBHOOK).bind(tenant.to_string()).bind(id.to_string());
-        let row = query.fetch_optional(&mut *conn).await?;
+        let row = query.fetch_optional(&mut conn).await?;
         conn.done().await?;
         row.as_ref().map(row::webhook).transpose()
     }
@@ -75,7 +75,7 @@ impl Webhooks for PostgresStore {
         }
         let query = self.sql(sql::SET_SALTS).bind(tenant.to_string()).bind(id.to_string());
         let query = query.bind(json(&rotation.old)).bind(json(&rotation.new));
-        if query.execute(&mut *conn).await?.rows_affected() == 0 {
+        if query.execute(&mut conn).await?.rows_affected() == 0 {
             return Ok(Once::Done(false));
         }
         uploads::keep(self, &mut conn, tenant, once, rotation.answer, rotation.now).await?;
@@ -96,7 +96,7 @@ impl Webhooks for PostgresStore {
             return Ok(seen);
         }
         let query = self.sql(sql::ENABLE_WEBHOOK).bind(tenant.to_string()).bind(id.to_string());
-        if query.bind(signed(cursor)).execute(&mut *conn).await?.rows_affected() == 0 {
+        if query.bind(signed(cursor)).execute(&mut conn).await?.rows_affected() == 0 {
             return Ok(Once::Done(false));
         }
         uploads::keep(self, &mut conn, tenant, once, b"", now).await?;
@@ -108,10 +108,10 @@ impl Webhooks for PostgresStore {
         let mut conn = self.begin().await?;
         // Its lock keeps a fan-out from adding messages in between.
         let lock = self.sql(sql::LOCK_WEBHOOK).bind(tenant.to_string()).bind(id.to_string());
-        let found = lock.fetch_optional(&mut *conn).await?.is_some();
+        let found = lock.fetch_optional(&mut conn).await?.is_some();
         if found {
-            self.sql(sql::DELETE_DELIVERIES).bind(id.to_string()).execute(&mut *conn).await?;
-            self.sql(sql::DELETE_WEBHOOK).bind(id.to_string()).execute(&mut *conn).await?;
+            self.sql(sql::DELETE_DELIVERIES).bind(id.to_string()).execute(&mut conn).await?;
+            self.sql(sql::DELETE_WEBHOOK).bind(id.to_string()).execute(&mut conn).await?;
         }
         conn.done().await?;
         Ok(found)
@@ -120,7 +120,7 @@ impl Webhooks for PostgresStore {
     async fn webhooks_behind(&self, limit: u32, most_pending: u32) -> Result<Vec<WebhookRecord>, StoreError> {
         let mut conn = self.conn().await?;
         let query = self.sql(sql::WEBHOOKS_BEHIND).bind(i64::from(most_pending)).bind(i64::from(limit));
-        let rows = query.fetch_all(&mut *conn).await?;
+        let rows = query.fetch_all(&mut conn).await?;
         conn.done().await?;
         rows.iter().map(row::webhook).collect()
     }
@@ -145,7 +145,7 @@ impl Webhooks for PostgresStore {
             .bind(text(|d| d.job.to_string()))
             .bind(text(|d| d.body.clone()))
             .bind(now.0)
-            .fetch_one(&mut *conn)
+            .fetch_one(&mut conn)
             .await?;
         conn.done().await?;
         Ok(Cells::of("webhooks", &row).number("moved")? == 1)
@@ -167,13 +167,13 @@ impl Webhooks for PostgresStore {
             .bind(i64::from(limit))
             .bind(i64::from(each))
             .bind(busy.iter().map(WebhookId::to_string).collect::<Vec<_>>())
-            .fetch_all(&mut *conn)
+            .fetch_all(&mut conn)
             .await?;
         let deliveries: Vec<DeliveryRecord> = rows.iter().map(row::delivery).collect::<Result<_, _>>()?;
         let mut webhooks = HashMap::new();
         if !deliveries.is_empty() {
             let ids: Vec<String> = deliveries.iter().map(|d| d.webhook.to_string()).collect();
-            for row in &self.sql(sql::WEBHOOKS_BY_ID).bind(ids).fetch_all(&mut *conn).await? {
+            for row in &self.sql(sql::WEBHOOKS_BY_ID).bind(ids).fetch_all(&mut conn).await? {
                 let webhook = row::webhook(row)?;
                 webhooks.insert(webhook.id, webhook);
             }
@@ -203,7 +203,7 @@ impl Webhooks for PostgresStore {
             .bind((end.state != DeliveryState::Pending).then_some(now.0))
             .bind((end.state == DeliveryState::Delivered).then_some(now.0))
             .bind(end.disable.map(|d| d.as_str()))
-            .fetch_one(&mut *conn)
+            .fetch_one(&mut conn)
             .await?;
         conn.done().await?;
         Ok(Cells::of("deliveries", &row).number("ended")? == 1)
@@ -223,7 +223,7 @@ impl Webhooks for PostgresStore {
             .bind(webhook.to_string())
             .bind(after.map_or_else(|| "msg_~".to_owned(), |id| id.to_string()))
             .bind(i64::from(limit))
-            .fetch_all(&mut *conn)
+            .fetch_all(&mut conn)
             .await?;
         conn.done().await?;
         rows.iter().map(row::delivery).collect()
@@ -247,7 +247,7 @@ impl Webhooks for PostgresStore {
             .bind(webhook.to_string())
             .bind(id.to_string())
             .bind(now.0)
-            .fetch_optional(&mut *conn)
+            .fetch_optional(&mut conn)
             .await?;
         let again = row.as_ref().map(row::delivery).transpose()?;
         if let (Some(again), Some((once, tell))) = (&again, once) {
