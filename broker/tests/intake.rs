@@ -616,7 +616,7 @@ async fn a_rule_is_checked_made_once_for_one_key_and_nobody_elses() {
     let answers = futures_util::future::join_all(calls).await;
     assert!(answers.iter().all(|a| a.status == 201 && a.body == answers[0].body), "{}", answers[0].text());
     let made: Rule = answers[0].json();
-    assert_eq!(tenant.get("/v1/intake/rules").await.json::<Vec<Rule>>(), [made.clone()]);
+    assert_eq!(tenant.get("/v1/intake/rules").await.json::<Vec<Rule>>(), std::slice::from_ref(&made));
     let reused = keyed.call("POST", "/v1/intake/rules", json!({ "job": web() }).to_string()).await;
     assert_eq!((reused.status.as_u16(), reused.problem().as_str()), (422, "idempotency_mismatch"));
     let other = world.tenant("other").await;

@@ -102,14 +102,16 @@ pub(crate) async fn run(command: Intake, engine: &Engine) -> anyhow::Result<()> 
                     mpegflow_protocol::from_json("job spec", &bytes, MAX_API_BODY).with_context(failed)?
                 }
                 None => {
-                    let mut job = serde_json::json!({ "version": 1, "preset": preset });
+                    let mut job = serde_json::Map::new();
+                    job.insert("version".into(), 1.into());
+                    job.insert("preset".into(), serde_json::json!(preset));
                     if let Some(path) = output_path {
-                        job["output"] = serde_json::json!({ "path": path });
+                        job.insert("output".into(), serde_json::json!({ "path": path }));
                     }
                     if let Some(priority) = priority {
-                        job["priority"] = priority.into();
+                        job.insert("priority".into(), priority.into());
                     }
-                    serde_json::from_value(job)?
+                    serde_json::from_value(job.into())?
                 }
             };
             let wanted = CreateRule { prefix, suffix, job, poll_seconds, existing };
