@@ -599,6 +599,11 @@ impl Tenant {
         id
     }
 
+    pub(crate) async fn has_ended(&mut self, id: &str) -> bool {
+        let answer = self.call("GET", &format!("/v1/jobs/{id}"), b"", None).await;
+        answer.status == 200 && answer.json::<Job>().state.is_final()
+    }
+
     /// What it has to begin with, while all is well.
     pub(crate) async fn begin(&mut self) {
         for size in [1_000 + self.number as u64, 40_000] {
