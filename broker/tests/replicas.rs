@@ -649,7 +649,8 @@ async fn replicas_tell_of_one_trace_also_of_what_another_had_begun() {
     assert_eq!(gone.error.as_deref(), Some(why));
     // The broker that is left may have come to lead just now: then it cannot know whose fault it was.
     assert!(["worker_lost", "broker_error"].contains(&why), "{why}");
-    assert_eq!(gone.attributes["mpegflow.attempt.state"], "lost");
+    let state = if why == "worker_lost" { "lost" } else { "failed" };
+    assert_eq!(gone.attributes["mpegflow.attempt.state"], state);
     assert_eq!((&gone.parent, &gone.instance), (&whole.id, &whole.instance));
     let begun: Vec<_> = spans.iter().filter(|s| s.parent == gone.id && s.instance == root.instance).collect();
     assert_eq!(begun.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["queue", "lease"]);

@@ -46,7 +46,9 @@ fn to_milliseconds(answer: &str) -> String {
             format!("{before}duration{}", rounded(after).unwrap_or_else(|| after.into()))
         }
         // Without names, a duration is alone on its line, or behind the name of its section.
-        None if line.split(['|', ',']).count() <= 2 => rounded(line).unwrap_or_else(|| line.into()),
+        None if !line.contains('=') && line.split(['|', ',']).count() <= 2 => {
+            rounded(line).unwrap_or_else(|| line.into())
+        }
         None => line.into(),
     };
     answer.split('\n').map(line).collect::<Vec<_>>().join("\n")
