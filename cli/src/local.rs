@@ -146,12 +146,7 @@ fn write_secret(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn broker_failed(setup: &Setup, error: &StartError) -> Failed {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
+    let text = mpegflow_protocol::text::chain(error);
     let failed =
         Failed::new(Exit::Failed, "broker_start", format!("the embedded broker does not start: {text}"));
     failed.help(match error {

@@ -21,6 +21,7 @@ use crate::trace::Incoming;
 use crate::webhooks::post::{Poster, SystemResolver};
 use crate::webhooks::{self, address::Ports};
 use mpegflow_protocol::ids::PoolName;
+use mpegflow_protocol::text::chain;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -255,16 +256,6 @@ impl Resolved {
 
 fn small(n: Option<u64>) -> Option<u32> {
     n.and_then(|n| u32::try_from(n).ok())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 fn place<T>(slot: &Slot<T>) -> String {

@@ -6,6 +6,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use mpegflow_protocol::text;
 use std::path::Path;
 use std::time::Duration;
 
@@ -78,11 +79,5 @@ impl Reviewer for ApiServer {
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    mpegflow_protocol::text::clean(&text, 512)
+    text::clean(&text::chain(error), 512)
 }

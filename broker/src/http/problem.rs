@@ -212,13 +212,7 @@ impl Problem {
     }
 
     fn internal(error: &dyn Error) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
-        }
-        tracing::error!(error = %text, "a call failed");
+        tracing::error!(error = %mpegflow_protocol::text::chain(error), "a call failed");
         Self::new(Kind::Internal).detail("The broker could not do its part; its log says why. Try again.")
     }
 }

@@ -10,6 +10,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use mpegflow_protocol::text;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -91,7 +92,7 @@ impl Sender {
             }
         }
         let request = request.body(Full::new(body)).map_err(|e| Refused::later(e.to_string()))?;
-        let answer = self.client.request(request).await.map_err(|e| Refused::later(chain(&e)))?;
+        let answer = self.client.request(request).await.map_err(|e| Refused::later(text::chain(&e)))?;
         let status = answer.status();
         let after =
             answer.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
@@ -111,16 +112,6 @@ impl Sender {
         let after = after.map(|s| Duration::from_secs(s).min(MOST_RETRY_AFTER));
         Err(Refused { why: format!("it answers {}", status.as_u16()), again, after })
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 /// The headers of a file: `Name: value`, one a line.

@@ -101,13 +101,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failed> {
 }
 
 fn failed(code: &str, what: &str, error: &dyn std::error::Error) -> Failed {
-    let mut text = format!("{what}: {error}");
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    Failed::new(Exit::Failed, code, text)
+    Failed::new(Exit::Failed, code, format!("{what}: {}", mpegflow_protocol::text::chain(error)))
 }
 
 /// The Secrets of a namespace, by name alone.

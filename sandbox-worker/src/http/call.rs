@@ -83,13 +83,7 @@ async fn judged(response: Response<Incoming>) -> Result<Response<Incoming>, Call
 
 /// An error and its causes. None of them holds a header, so none holds a secret.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
-    }
-    text::clean(&line, 512)
+    text::clean(&text::chain(error), 512)
 }
 
 /// A range's bytes as hyper gives them.
