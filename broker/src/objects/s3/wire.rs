@@ -4,6 +4,7 @@
 use super::fault::Fault;
 use super::limits::{CONNECT, CONTROL_BODY};
 use crate::objects::BodyError;
+use crate::trust;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector as SmithyConnector, HttpConnectorFuture, HttpConnectorSettings,
     SharedHttpConnector,
@@ -21,11 +22,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use std::error::Error;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -75,28 +74,7 @@ impl std::fmt::Debug for Wire {
 impl Wire {
     /// `ca` is a PEM file with the only authorities that are trusted; the system's where there is none.
     pub(super) fn open(ca: Option<&Path>) -> io::Result<Self> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = HttpsConnectorBuilder::new();
-        let builder = match ca {
-            Some(path) => {
-                let mut roots = rustls::RootCertStore::empty();
-                for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
-                    roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
-                }
-                if roots.is_empty() {
-                    return Err(io::Error::other(
-                        "the file of the certificate authority holds no certificate",
-                    ));
-                }
-                let config = rustls::ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .map_err(io::Error::other)?
-                    .with_root_certificates(roots)
-                    .with_no_client_auth();
-                builder.with_tls_config(config)
-            }
-            None => builder.with_provider_and_native_roots(provider)?,
-        };
+        let https = HttpsConnectorBuilder::new().with_tls_config(trust::client(ca)?);
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -107,7 +85,7 @@ impl Wire {
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL)
             .http1_max_buf_size(BUFFER)
-            .build(builder.https_or_http().enable_http1().wrap_connector(tcp));
+            .build(https.https_or_http().enable_http1().wrap_connector(tcp));
         Ok(Self { http })
     }
 
