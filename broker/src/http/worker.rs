@@ -12,15 +12,16 @@ use crate::model::Part;
 use crate::secret;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, Response, StatusCode, header};
+use axum::extract::{FromRequestParts, Path, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 use mpegflow_protocol::ids::{AttemptId, PoolName, WorkerId};
 use mpegflow_protocol::to_json;
 use mpegflow_protocol::worker::{
     Complete, Enroll, Enrolled, Fail, Heartbeat, Lease, LeaseReply, LeaseRequest, PART_DIGEST_HEADER,
-    PartUrl, ReadUrl, Renew, UrlReply,
+    PartUrl, ReadUrl, Renew,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +63,8 @@ pub fn router(engine: Arc<Engine>, ca: Arc<Ca>, enrolment: Arc<Enrolment>) -> Ro
 }
 
 /// The worker whose certificate was shown.
-fn peer(app: &App, request: &Request) -> Result<Peer, Problem> {
-    let connection = request.extensions().get::<TlsPeer>();
+fn peer(app: &App, of: &Extensions) -> Result<Peer, Problem> {
+    let connection = of.get::<TlsPeer>();
     let shown = connection.and_then(|peer| peer.0.clone());
     // The handshake checked the dates once; the connection may have outlived the certificate.
     let peer = match shown.filter(|peer| peer.expires > app.engine.now()).map(|peer| peer.who) {
@@ -82,6 +83,28 @@ fn grant(app: &App, worker: WorkerId, attempt: &str, headers: &HeaderMap) -> Res
     let capability = auth::bearer(headers).ok_or_else(|| Problem::new(Kind::Unauthorized))?;
     let attempt: AttemptId = attempt.parse().map_err(|_| Problem::new(Kind::NotFound))?;
     Ok(app.engine.authorize(worker, attempt, capability)?)
+}
+
+/// Every call after the lease begins with it: the worker, and the attempt in the path that its capability is for.
+struct Holder {
+    peer: Peer,
+    grant: Granted,
+}
+
+impl FromRequestParts<App> for Holder {
+    type Rejection = Response<Body>;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response<Body>> {
+        let path =
+            RawPathParams::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
+        let attempt = path.iter().find(|(name, _)| *name == "attempt").map_or("", |(_, attempt)| attempt);
+        let holder = || {
+            let peer = peer(app, &parts.extensions)?;
+            let grant = grant(app, peer.worker, attempt, &parts.headers)?;
+            Ok(Self { peer, grant })
+        };
+        holder().map_err(|problem: Problem| problem.into_response())
+    }
 }
 
 fn position(text: &str) -> Result<u32, Problem> {
@@ -113,7 +136,7 @@ async fn enroll(State(app): State<App>, request: Request) -> Result<Response<Bod
 }
 
 async fn renew(State(app): State<App>, request: Request) -> Result<Response<Body>, Problem> {
-    let peer = peer(&app, &request)?;
+    let peer = peer(&app, request.extensions())?;
     let renew: Renew = parse("renewal", request.into_body()).await?;
     let worker = app.engine.identity(peer.worker, &peer.pool).await?;
     if worker.pod.is_some() {
@@ -184,7 +207,7 @@ fn certificate(app: &App, csr: &str, worker: WorkerId, pool: &PoolName) -> Resul
 }
 
 async fn lease(State(app): State<App>, request: Request) -> Result<Response<Body>, Problem> {
-    let peer = peer(&app, &request)?;
+    let peer = peer(&app, request.extensions())?;
     let wanted: LeaseRequest = parse("lease request", request.into_body()).await?;
     let wait = Duration::from_millis(u64::from(wanted.wait_ms)).min(MAX_WAIT);
     let reply = match app.engine.lease(peer.worker, wait).await? {
@@ -235,11 +258,10 @@ impl Drop for Handed {
 
 async fn read_input(
     State(app): State<App>,
-    Path((attempt, input)): Path<(String, String)>,
+    Path((_, input)): Path<(String, String)>,
+    Holder { grant, .. }: Holder,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
-    let peer = peer(&app, &request)?;
-    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let input = position(&input)?;
     let total = app.engine.input_size(grant, input).await?;
     let header = request.headers().get(header::RANGE).and_then(|h| h.to_str().ok());
@@ -262,12 +284,11 @@ async fn read_input(
 
 async fn put_part(
     State(app): State<App>,
-    Path((attempt, output, part)): Path<(String, String, String)>,
+    Path((_, output, part)): Path<(String, String, String)>,
+    Holder { grant, .. }: Holder,
     request: Request,
 ) -> Result<StatusCode, Problem> {
-    let peer = peer(&app, &request)?;
     let headers = request.headers();
-    let grant = grant(&app, peer.worker, &attempt, headers)?;
     let (output, part) = (position(&output)?, position(&part)?);
     let size = headers
         .get(header::CONTENT_LENGTH)
@@ -283,35 +304,32 @@ async fn put_part(
 
 async fn read_url(
     State(app): State<App>,
-    Path((attempt, input)): Path<(String, String)>,
+    Path((_, input)): Path<(String, String)>,
+    Holder { peer, grant }: Holder,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
-    let peer = peer(&app, &request)?;
-    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let input = position(&input)?;
     let ReadUrl { start, end } = parse("range", request.into_body()).await?;
-    Ok(secret_json(&app.engine.sign_read(grant, &peer.pool, input, start..end).await?))
+    Ok(json(&app.engine.sign_read(grant, &peer.pool, input, start..end).await?))
 }
 
 async fn part_url(
     State(app): State<App>,
-    Path((attempt, output, part)): Path<(String, String, String)>,
+    Path((_, output, part)): Path<(String, String, String)>,
+    Holder { peer, grant }: Holder,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
-    let peer = peer(&app, &request)?;
-    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let (output, part) = (position(&output)?, position(&part)?);
     let part = announced(part, parse("part", request.into_body()).await?)?;
-    Ok(secret_json(&app.engine.sign_part(grant, &peer.pool, output, part).await?))
+    Ok(json(&app.engine.sign_part(grant, &peer.pool, output, part).await?))
 }
 
 async fn part_stored(
     State(app): State<App>,
-    Path((attempt, output, part)): Path<(String, String, String)>,
+    Path((_, output, part)): Path<(String, String, String)>,
+    Holder { grant, .. }: Holder,
     request: Request,
 ) -> Result<StatusCode, Problem> {
-    let peer = peer(&app, &request)?;
-    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let (output, part) = (position(&output)?, position(&part)?);
     let part = announced(part, parse("part", request.into_body()).await?)?;
     app.engine.part_stored(grant, output, part).await?;
@@ -324,30 +342,20 @@ fn announced(part: u32, said: PartUrl) -> Result<Part, Problem> {
     Ok(Part { part, size: said.size, sha256 })
 }
 
-/// An answer that nobody on the way may keep.
-fn secret_json(reply: &UrlReply) -> Response<Body> {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (headers, to_json(reply)).into_response()
-}
-
 async fn heartbeat(
     State(app): State<App>,
-    Path(attempt): Path<String>,
+    Holder { peer, grant }: Holder,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
-    let peer = peer(&app, &request)?;
-    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let beat: Heartbeat = parse("heartbeat", request.into_body()).await?;
     Ok(json(&app.engine.heartbeat(grant, &peer.pool, &beat).await?))
 }
 
 async fn complete(
     State(app): State<App>,
-    Path(attempt): Path<String>,
+    Holder { grant, .. }: Holder,
     request: Request,
 ) -> Result<StatusCode, Problem> {
-    let peer = peer(&app, &request)?;
-    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let complete: Complete = parse("completion", request.into_body()).await?;
     app.engine.complete(grant, complete).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -355,23 +363,15 @@ async fn complete(
 
 async fn fail(
     State(app): State<App>,
-    Path(attempt): Path<String>,
+    Holder { grant, .. }: Holder,
     request: Request,
 ) -> Result<StatusCode, Problem> {
-    let peer = peer(&app, &request)?;
-    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
     let fail: Fail = parse("failure", request.into_body()).await?;
     app.engine.fail(grant, fail).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn release(
-    State(app): State<App>,
-    Path(attempt): Path<String>,
-    request: Request,
-) -> Result<StatusCode, Problem> {
-    let peer = peer(&app, &request)?;
-    let grant = grant(&app, peer.worker, &attempt, request.headers())?;
+async fn release(State(app): State<App>, Holder { grant, .. }: Holder) -> Result<StatusCode, Problem> {
     app.engine.release(grant).await?;
     Ok(StatusCode::NO_CONTENT)
 }
