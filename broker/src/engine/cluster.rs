@@ -108,12 +108,12 @@ pub enum PodRefused {
 }
 
 /// Of the pools that were pushed, the one that a tenant's job goes to; pools come in the order of their names.
-fn choose(
-    pools: &mut dyn Iterator<Item = &PoolRecord>,
+fn choose<'a>(
+    pools: impl IntoIterator<Item = &'a PoolRecord>,
     tenant: TenantId,
     wanted: Option<&PoolName>,
 ) -> Option<PoolName> {
-    let mut open = pools.filter(|pool| !pool.closed);
+    let mut open = pools.into_iter().filter(|pool| !pool.closed);
     let chosen = match wanted {
         Some(name) => open.find(|pool| pool.name == *name && pool.tenant.is_none_or(|owner| owner == tenant)),
         None => open.find(|pool| pool.tenant == Some(tenant)),
@@ -190,28 +190,24 @@ impl Engine {
         wanted: Option<&PoolName>,
     ) -> Result<PoolName, SubmitError> {
         let seen = self.known();
-        let of = |pools: &mut dyn Iterator<Item = &PoolRecord>| choose(pools, tenant, wanted);
-        let chosen = match &seen {
-            Some(known) => of(&mut known.pools.values()),
-            None => None,
-        };
-        // What was pushed within the last second has not been looked at yet.
-        let chosen = match chosen {
-            None if seen.is_none() || wanted.is_some() => of(&mut self.store.pools().await?.iter()),
-            chosen => chosen,
-        };
-        match (chosen, wanted) {
-            (Some(pool), _) => Ok(pool),
-            (None, None) => Ok(PoolName::default()),
-            // Nobody pushes the pools of workers that join by tokens, or whose accounts the configuration names.
-            (None, Some(name)) => {
-                let is_known = seen.is_some_and(|known| known.pools.contains_key(name));
-                let is_there = *name == PoolName::default()
-                    || self.lookout.around().has_workers(name)
-                    || self.store.has_join_token(name).await?;
-                if !is_known && is_there { Ok(name.clone()) } else { Err(SubmitError::NoPool(name.clone())) }
-            }
+        if let Some(pool) = seen.as_ref().and_then(|known| choose(known.pools.values(), tenant, wanted)) {
+            return Ok(pool);
         }
+        if seen.is_some() && wanted.is_none() {
+            return Ok(PoolName::default());
+        }
+        // What was pushed within the last second has not been looked at yet.
+        let pushed = self.store.pools().await?;
+        if let Some(pool) = choose(&pushed, tenant, wanted) {
+            return Ok(pool);
+        }
+        let Some(name) = wanted else { return Ok(PoolName::default()) };
+        // Nobody pushes the pools of workers that join by tokens, or whose accounts the configuration names.
+        let is_there = pushed.iter().all(|pool| pool.name != *name)
+            && (*name == PoolName::default()
+                || self.lookout.around().has_workers(name)
+                || self.store.has_join_token(name).await?);
+        if is_there { Ok(name.clone()) } else { Err(SubmitError::NoPool(name.clone())) }
     }
 
     /// Why nobody of the pool gets anything, where that is so.

@@ -196,24 +196,21 @@ async fn http<S>(
         let router = router.clone();
         request.extensions_mut().insert(peer.clone());
         async move {
-            if request.headers().contains_key(header::TRANSFER_ENCODING) && !is_plainly_chunked(&request) {
-                // Somebody in front may have cut the body elsewhere: nothing after it is read as a request.
-                let mut response = Problem::new(Kind::Unprocessable)
-                    .detail("The body's length has to be given once.")
-                    .into_response();
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                return Ok(response.map(|body| Answer { body, _busy: busy }));
-            }
             // hyper drops a Content-Length beside a Transfer-Encoding, so that what is left cannot be told from an honest
             // request; the connection of every chunked one ends with its answer, as RFC 9112 (6.1) demands for that case.
             let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-            let answer: Result<_, std::convert::Infallible> = router.oneshot(request.map(Body::new)).await;
-            answer.map(|mut response| {
-                if chunked || since.elapsed() >= age {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                response.map(|body| Answer { body, _busy: busy })
-            })
+            let mut response = if chunked && !is_plainly_chunked(&request) {
+                // Somebody in front may have cut the body elsewhere: nothing after it is read as a request.
+                Problem::new(Kind::Unprocessable)
+                    .detail("The body's length has to be given once.")
+                    .into_response()
+            } else {
+                router.oneshot(request.map(Body::new)).await?
+            };
+            if chunked || since.elapsed() >= age {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response.map(|body| Answer { body, _busy: busy }))
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
