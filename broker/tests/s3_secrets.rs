@@ -10,32 +10,20 @@
 
 #[path = "support/s3_front.rs"]
 mod front;
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/s3.rs"]
 mod s3;
 
 use front::{Fault, Front};
 use futures_util::StreamExt as _;
+use log::Log;
 use mpegflow_broker::conformance::objects::{broken, chunked, head, pattern};
 use mpegflow_broker::objects::s3::{S3Config, S3Objects};
 use mpegflow_broker::objects::{Key, ObjectError, Objects as _};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::limits::PART_SIZE;
 use s3::{BUCKET, Kind, Server};
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 const TENANT: TenantId = TenantId::from_u128(0x5ec2e7);
 const JOB: JobId = JobId::from_u128(3);

@@ -10,9 +10,12 @@
 #[path = "support/collector.rs"]
 mod collector;
 mod common;
+#[path = "support/log.rs"]
+mod log;
 
 use collector::{Collector, Mood, Seen};
 use common::*;
+use log::Log;
 use mpegflow_broker::model::TaskKind;
 use mpegflow_broker::otlp::{OtlpConfig, Sender, queue};
 use mpegflow_broker::trace::{self, Incoming, Name, Share, Span, Spans as _};
@@ -20,8 +23,7 @@ use mpegflow_protocol::api::{Job, JobState, Upload};
 use mpegflow_protocol::telemetry::{Counts, SpanName, WorkerSpan, WorkerSpans};
 use mpegflow_protocol::worker::{Heartbeat, Lease, TaskProgress};
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -389,19 +391,6 @@ async fn spans_that_nobody_takes_are_bounded_and_the_end_is_too() {
     let [sent_now, dropped, lost] = sent(&queue);
     assert_eq!(sent_now, 0);
     assert_eq!(dropped + lost, MANY, "each is accounted for");
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@
 #[path = "emitters/scenario.rs"]
 #[allow(dead_code, reason = "the emitters use the rest")]
 mod scenario;
+mod support;
 
 use mpegflow_policies::audit::{Outcome, Request, explain, intent, run};
 use mpegflow_policies::cluster::{Cluster, Service, TargetPort};
@@ -20,7 +21,7 @@ use mpegflow_policies::emit::to_yaml;
 use mpegflow_policies::evaluate::{Endpoint, EndpointId, Evaluation, Options};
 use mpegflow_policies::policy::Dialect;
 use mpegflow_policies::profile::{Cni, Profile};
-use mpegflow_policies::read::{self, Input, Limits, ReadOptions};
+use mpegflow_policies::read::{Input, Limits};
 use mpegflow_policies::sets::AddressSet;
 use mpegflow_policies::sets::Protocol;
 use mpegflow_policies::truth::Truth;
@@ -82,12 +83,7 @@ status: {loadBalancer: {ingress: [{ip: 203.0.113.2}]}}
 ";
 
 fn read(text: &str) -> Cluster {
-    let mut input = Input::new(Limits::default());
-    input.add("in.yaml", text).unwrap();
-    match read::cluster(&input, &ReadOptions::default()) {
-        Ok(reading) => reading.cluster,
-        Err(errors) => panic!("{errors}\n{text}"),
-    }
+    support::world(&[text]).cluster
 }
 
 fn audit(text: &str, profile: &str, intents: &str) -> Outcome {

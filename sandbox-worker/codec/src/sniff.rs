@@ -181,22 +181,8 @@ fn looks_like_text(head: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    struct Bytes(Vec<u8>);
-
-    impl ReadAt for Bytes {
-        fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
-            let rest = self.0.get(offset as usize..).unwrap_or(&[]);
-            let n = rest.len().min(buf.len());
-            buf[..n].copy_from_slice(&rest[..n]);
-            Ok(n)
-        }
-        fn len(&self) -> u64 {
-            self.0.len() as u64
-        }
-    }
-
     fn code(bytes: &[u8]) -> FailureCode {
-        choose(&mut Bytes(bytes.to_vec()), DecoderSet::Legacy).unwrap_err().code
+        choose(&mut bytes.to_vec(), DecoderSet::Legacy).unwrap_err().code
     }
 
     #[test]

@@ -71,24 +71,9 @@ fn short_of(what: &str, said: u64, there: u64) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// A file in memory.
-    pub(super) struct Bytes(pub(super) Vec<u8>);
-
-    impl ReadAt for Bytes {
-        fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
-            let rest = self.0.get(offset as usize..).unwrap_or(&[]);
-            let n = rest.len().min(buf.len());
-            buf[..n].copy_from_slice(&rest[..n]);
-            Ok(n)
-        }
-        fn len(&self) -> u64 {
-            self.0.len() as u64
-        }
-    }
-
     /// What is said of these bytes.
     pub(super) fn said(format: &str, bytes: &[u8]) -> Option<String> {
-        says(format, &mut Bytes(bytes.to_vec()))
+        says(format, &mut bytes.to_vec())
     }
 
     const FORMATS: [&str; 9] = ["mov", "avi", "wav", "asf", "mp3", "mpegts", "mpeg", "ogg", "aac"];

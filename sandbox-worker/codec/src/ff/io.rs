@@ -18,6 +18,20 @@ pub(crate) trait ReadAt: Send {
     fn len(&self) -> u64;
 }
 
+/// A file in memory.
+#[cfg(test)]
+impl ReadAt for Vec<u8> {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let rest = self.get(offset as usize..).unwrap_or(&[]);
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+    fn len(&self) -> u64 {
+        Self::len(self) as u64
+    }
+}
+
 /// An owned `AVIOContext` for reading, and the source behind it.
 pub(crate) struct Reader {
     context: *mut ffi::AVIOContext,
