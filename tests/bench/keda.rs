@@ -1,54 +1,36 @@
 //! What KEDA's polling period costs: how long a spike waits for its first worker and for all of them, against what is asked of Redis and of the
 //! API server while nothing happens. Real KEDA, its metrics adapter, a real HPA, a real Redis, a WorkerPool and the operator.
 
+mod pools;
+
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
 use mpegflow_test_cluster::{Cluster, Process};
-use serde_json::{Value, json};
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use pools::{pool, resource, until};
+use serde_json::json;
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 const PERIODS: [u32; 3] = [2, 10, 30];
 const SPIKES: u32 = 8;
 const WORKERS: i64 = 5;
+/// How often it is looked whether something has come about.
+const OFTEN: Duration = Duration::from_millis(50);
 const DEPTH: &str = "{mpegflow:spike}:depth";
-const SURROUNDINGS: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: mpegflow}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: media}
----
-apiVersion: v1
-kind: Service
-metadata: {name: mpegflow-broker, namespace: mpegflow}
-spec:
-  selector: {app.kubernetes.io/name: mpegflow-broker}
-  ports: [{name: worker-api, port: 8443, targetPort: 8443}]
-";
+const MEDIA: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: media}\n";
 
 #[tokio::main]
 async fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let cluster = Cluster::start(Default::default()).await;
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut server = Command::new("redis-server");
     server.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     let _redis = Process::start("redis", cluster.dir(), &server);
     cluster.start_keda().await;
-    cluster.apply(SURROUNDINGS).await;
-    for definition in ["tenants.yaml", "workerpools.yaml"] {
-        let path = root.join("chart/mpegflow-crds/templates").join(definition);
-        cluster.apply(&std::fs::read_to_string(path).unwrap()).await;
-    }
-    cluster.apply(&std::fs::read_to_string(root.join("operator/rbac.yaml")).unwrap()).await;
-    let operator = start(&cluster, port).await;
+    pools::surround(&cluster).await;
+    cluster.apply(MEDIA).await;
+    let operator = pools::start(&cluster, &format!("127.0.0.1:{port}")).await;
 
     let mut rows = Vec::new();
     for period in PERIODS {
@@ -65,10 +47,7 @@ async fn main() {
             "redisCallsAMinute": row.redis, "apiRequestsAMinute": row.api,
         }));
     }
-    let file = std::env::current_exe().unwrap().with_file_name("bench-keda.json");
-    std::fs::write(&file, serde_json::to_vec_pretty(&json!({ "name": "keda", "rows": rows })).unwrap())
-        .unwrap();
-    println!("\nas JSON: {}", file.display());
+    pools::report("keda", &json!({ "name": "keda", "rows": rows }));
 }
 
 struct Row {
@@ -79,18 +58,16 @@ struct Row {
 }
 
 async fn measure(cluster: &Cluster, operator: &Process, port: u16, period: u32) -> Row {
-    let pools: Api<DynamicObject> = Api::namespaced_with(
-        cluster.client(),
-        "media",
-        &ApiResource::from_gvk(&GroupVersionKind::gvk("mpegflow.io", "v1alpha1", "WorkerPool")),
-    );
+    let pools: Api<DynamicObject> =
+        Api::namespaced_with(cluster.client(), "media", &resource("mpegflow.io", "v1alpha1", "WorkerPool"));
     // What the API server is asked for while there is no pool is not the pool's.
     tokio::time::sleep(Duration::from_secs(20)).await;
     let before = (requests(cluster).await, Instant::now());
     tokio::time::sleep(Duration::from_secs(60)).await;
     let without = (requests(cluster).await - before.0) / before.1.elapsed().as_secs_f64() * 60.0;
 
-    pools.patch("spike", &PatchParams::apply("bench"), &Patch::Apply(pool(period))).await.unwrap();
+    let spike = pool("spike", json!({ "max": WORKERS, "pollingSeconds": period, "cooldownSeconds": 1 }));
+    pools.patch("spike", &PatchParams::apply("bench"), &Patch::Apply(spike)).await.unwrap();
     let replicas = async || {
         let pool = pools.get("spike").await.ok()?;
         Some((
@@ -98,7 +75,7 @@ async fn measure(cluster: &Cluster, operator: &Process, port: u16, period: u32) 
             pool.data["spec"]["scale"]["replicas"].as_i64().unwrap_or(0),
         ))
     };
-    until(operator, async || replicas().await == Some((true, 0))).await;
+    until(operator, OFTEN, async || replicas().await == Some((true, 0))).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     let (api, redis, begun) = (requests(cluster).await, calls(port), Instant::now());
     tokio::time::sleep(Duration::from_secs(120)).await;
@@ -114,54 +91,21 @@ async fn measure(cluster: &Cluster, operator: &Process, port: u16, period: u32) 
         for task in 0..WORKERS {
             redis_says(port, &["HSET", DEPTH, &task.to_string(), "1"]);
         }
-        until(operator, async || replicas().await.is_some_and(|(_, count)| count >= 1)).await;
+        until(operator, OFTEN, async || replicas().await.is_some_and(|(_, count)| count >= 1)).await;
         first.push(begun.elapsed().as_secs_f64());
-        until(operator, async || replicas().await.is_some_and(|(_, count)| count >= WORKERS)).await;
+        until(operator, OFTEN, async || replicas().await.is_some_and(|(_, count)| count >= WORKERS)).await;
         all.push(begun.elapsed().as_secs_f64());
         redis_says(port, &["DEL", DEPTH]);
-        until(operator, async || replicas().await == Some((true, 0))).await;
+        until(operator, OFTEN, async || replicas().await == Some((true, 0))).await;
     }
     pools.delete("spike", &DeleteParams::default()).await.unwrap();
-    until(operator, async || pools.get_opt("spike").await.is_ok_and(|pool| pool.is_none())).await;
+    until(operator, OFTEN, async || pools.get_opt("spike").await.is_ok_and(|pool| pool.is_none())).await;
     Row { first: middle_and_worst(first), all: middle_and_worst(all), redis, api }
 }
 
 fn middle_and_worst(mut seconds: Vec<f64>) -> (f64, f64) {
     seconds.sort_by(f64::total_cmp);
     (seconds[seconds.len() / 2], seconds[seconds.len() - 1])
-}
-
-fn pool(period: u32) -> Value {
-    json!({
-        "apiVersion": "mpegflow.io/v1alpha1", "kind": "WorkerPool", "metadata": { "name": "spike" },
-        "spec": {
-            "class": "cpu",
-            "image": format!("registry.example.com/mpegflow/worker@sha256:{}", "a".repeat(64)),
-            "resources": { "cpu": 2, "memory": "3Gi" },
-            "scale": { "max": WORKERS, "pollingSeconds": period, "cooldownSeconds": 1 },
-        },
-    })
-}
-
-async fn start(cluster: &Cluster, port: u16) -> Process {
-    let ca = cluster.dir().join("broker-ca.crt");
-    std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nMAo=\n-----END CERTIFICATE-----\n").unwrap();
-    let program = std::env::current_exe().unwrap().with_file_name("mpegflow-operator");
-    let mut command = Command::new(program);
-    command.env("KUBECONFIG", cluster.kubeconfig_of("mpegflow", "mpegflow-operator").await);
-    command.arg("run").arg("--broker-ca").arg(ca).args(["--redis", &format!("127.0.0.1:{port}")]);
-    Process::start("operator", cluster.dir(), &command)
-}
-
-async fn until(operator: &Process, ask: impl AsyncFn() -> bool) {
-    for _ in 0..12_000 {
-        if ask().await {
-            return;
-        }
-        assert!(!operator.has_ended(), "{}", operator.log_tail());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("not in ten minutes: {}", operator.log_tail());
 }
 
 /// Requests that the API server has answered, but for watches that ended and our own looks at pools.
@@ -183,26 +127,7 @@ fn calls(port: u16) -> f64 {
 }
 
 fn redis_says(port: u16, command: &[&str]) -> String {
-    for _ in 0..100 {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
-            std::thread::sleep(Duration::from_millis(100));
-            continue;
-        };
-        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        let mut text = format!("*{}\r\n", command.len());
-        for part in command {
-            text += &format!("${}\r\n{part}\r\n", part.len());
-        }
-        stream.write_all(text.as_bytes()).unwrap();
-        let (mut answer, mut buffer) = (Vec::new(), [0; 16_384]);
-        while let Ok(read @ 1..) = stream.read(&mut buffer) {
-            answer.extend_from_slice(&buffer[..read]);
-            // A number; the long answer ends when nothing more comes.
-            if answer.starts_with(b":") {
-                break;
-            }
-        }
-        return String::from_utf8_lossy(&answer).into_owned();
-    }
-    panic!("Redis does not answer");
+    let answer = Command::new("redis-cli").args(["-p", &port.to_string()]).args(command).output().unwrap();
+    assert!(answer.status.success(), "redis-cli: {}", String::from_utf8_lossy(&answer.stderr));
+    String::from_utf8_lossy(&answer.stdout).into_owned()
 }

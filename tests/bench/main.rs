@@ -5,6 +5,7 @@
 //! | `encode` | `mpegflow transcode`: broker, supervisor, four locked processes, checked HLS; and each preset | `ffmpeg` making the same renditions as HLS; and the same by preset, with the bytes they take |
 //! | `start` | exec, locks, one frame decoded and encoded | `bwrap --unshare-all` around `ffmpeg` doing the same |
 //! | `audit` | `mpegflow audit pairs`: manifests on disk to what passes between all pairs of pods | cyclonus and netpol-analyzer on the same files |
+//! | `stream` | `mpegflow-broker`: bytes between a worker and an S3 server, TLS on both sides | nginx in front of the same server |
 //!
 //! `bench NAME…` runs some of them, `RUNS=5` each more often. Machines are shared and noisy: runs alternate, and what counts is
 //! the ratio of the medians. CPU is user and system time of the command and every process it started.
@@ -17,6 +18,7 @@ mod encode;
 mod measure;
 mod presets;
 mod start;
+mod stream;
 
 use serde_json::Value;
 
@@ -24,7 +26,8 @@ use serde_json::Value;
 type Subject = (&'static str, fn(usize) -> Value);
 
 /// What can be measured.
-const SUBJECTS: [Subject; 3] = [("encode", encode::run), ("start", start::run), ("audit", audit::run)];
+const SUBJECTS: [Subject; 4] =
+    [("encode", encode::run), ("start", start::run), ("audit", audit::run), ("stream", stream::run)];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();

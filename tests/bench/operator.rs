@@ -1,57 +1,50 @@
 //! A thousand WorkerPools in a real control plane: how long until policies and ScaledObjects are in place, what it takes of
 //! the operator's memory and of the API server's writes, and what a restart costs.
 
+mod pools;
+
 use futures_util::{StreamExt as _, stream};
 use kube::Api;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use mpegflow_test_cluster::{Cluster, Process};
+use pools::{pool, resource, until};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const POOLS: usize = 1000;
 const NAMESPACES: usize = 10;
 const USER: &str = "system:serviceaccount:mpegflow:mpegflow-operator";
-const BROKER: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: mpegflow}
----
-apiVersion: v1
-kind: Service
-metadata: {name: mpegflow-broker, namespace: mpegflow}
-spec:
-  selector: {app.kubernetes.io/name: mpegflow-broker}
-  ports: [{name: worker-api, port: 8443, targetPort: 8443}]
-";
+/// Where nobody is: no pool scales here.
+const REDIS: &str = "redis.example.com:6379";
+/// How often it is looked whether all are there.
+const LOOK: Duration = Duration::from_millis(500);
 
 #[tokio::main]
 async fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let cluster = Cluster::start(Default::default()).await;
-    cluster.apply(BROKER).await;
-    for definition in ["tenants.yaml", "workerpools.yaml"] {
-        let path = root.join("chart/mpegflow-crds/templates").join(definition);
-        cluster.apply(&std::fs::read_to_string(path).unwrap()).await;
-    }
+    pools::surround(&cluster).await;
     cluster.install_keda_definitions().await;
-    cluster.apply(&std::fs::read_to_string(root.join("operator/rbac.yaml")).unwrap()).await;
     for i in 0..NAMESPACES {
         cluster.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: media-{i}}}\n")).await;
     }
-    let mut operator = start(&cluster).await;
+    let mut operator = pools::start(&cluster, REDIS).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
 
     let started = Instant::now();
-    let pools = resource("mpegflow.io", "v1alpha1", "WorkerPool");
+    let kind = resource("mpegflow.io", "v1alpha1", "WorkerPool");
     let creates = stream::iter(0..POOLS).map(|i| {
         let api: Api<DynamicObject> =
-            Api::namespaced_with(cluster.client(), &format!("media-{}", i % NAMESPACES), &pools);
+            Api::namespaced_with(cluster.client(), &format!("media-{}", i % NAMESPACES), &kind);
         async move {
             let name = format!("pool-{i}");
-            api.patch(&name, &PatchParams::apply("bench"), &Patch::Apply(pool(&name))).await.unwrap();
+            api.patch(
+                &name,
+                &PatchParams::apply("bench"),
+                &Patch::Apply(pool(&name, json!({ "max": 20, "fallback": { "replicas": 2 } }))),
+            )
+            .await
+            .unwrap();
         }
     });
     creates.buffer_unordered(8).collect::<Vec<()>>().await;
@@ -71,7 +64,7 @@ async fn main() {
     operator.stop();
     drop(operator);
     let before = cluster.writes().len();
-    let operator = start(&cluster).await;
+    let operator = pools::start(&cluster, REDIS).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     quiet(&cluster, before).await;
     let restart = self::writes(&cluster, before);
@@ -94,37 +87,7 @@ async fn main() {
     }
     let metrics: Vec<Value> =
         rows.iter().map(|(what, goal, value)| json!({ "what": what, "goal": goal, "ours": value })).collect();
-    let file = target_folder().join("bench-operator.json");
-    let report = json!({ "name": "operator", "pools": POOLS, "metrics": metrics });
-    std::fs::write(&file, serde_json::to_vec_pretty(&report).unwrap()).unwrap();
-    println!("\nas JSON: {}", file.display());
-}
-
-fn pool(name: &str) -> Value {
-    json!({
-        "apiVersion": "mpegflow.io/v1alpha1", "kind": "WorkerPool", "metadata": { "name": name },
-        "spec": {
-            "class": "cpu",
-            "image": format!("registry.example.com/mpegflow/worker@sha256:{}", "a".repeat(64)),
-            "resources": { "cpu": 2, "memory": "3Gi" },
-            "scale": { "max": 20, "fallback": { "replicas": 2 } },
-        },
-    })
-}
-
-/// The operator beside this program, with the rights of rbac.yaml.
-async fn start(cluster: &Cluster) -> Process {
-    let ca = cluster.dir().join("broker-ca.crt");
-    std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nMAo=\n-----END CERTIFICATE-----\n").unwrap();
-    let program = std::env::current_exe().unwrap().with_file_name("mpegflow-operator");
-    let mut command = Command::new(program);
-    command.env("KUBECONFIG", cluster.kubeconfig_of("mpegflow", "mpegflow-operator").await);
-    command.arg("run").arg("--broker-ca").arg(ca).args(["--redis", "redis.example.com:6379"]);
-    Process::start("operator", cluster.dir(), &command)
-}
-
-fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+    pools::report("operator", &json!({ "name": "operator", "pools": POOLS, "metrics": metrics }));
 }
 
 async fn count(cluster: &Cluster, resource: &ApiResource, counts: impl Fn(&DynamicObject) -> bool) -> usize {
@@ -142,25 +105,14 @@ async fn until_in_place(cluster: &Cluster, operator: &Process) {
         resource("keda.sh", "v1alpha1", "ScaledObject"),
     ];
     for kind in kinds {
-        until(operator, || async { count(cluster, &kind, |_| true).await == POOLS }).await;
+        until(operator, LOOK, async || count(cluster, &kind, |_| true).await == POOLS).await;
     }
 }
 
 async fn until_ready(cluster: &Cluster, operator: &Process) {
     let pools = resource("mpegflow.io", "v1alpha1", "WorkerPool");
     let is_ready = |object: &DynamicObject| object.data["status"]["conditions"][0]["status"] == "True";
-    until(operator, || async { count(cluster, &pools, is_ready).await == POOLS }).await;
-}
-
-async fn until<F: Future<Output = bool>>(operator: &Process, mut ask: impl FnMut() -> F) {
-    for _ in 0..1200 {
-        if ask().await {
-            return;
-        }
-        assert!(!operator.has_ended(), "{}", operator.log_tail());
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    panic!("not in ten minutes: {}", operator.log_tail());
+    until(operator, LOOK, async || count(cluster, &pools, is_ready).await == POOLS).await;
 }
 
 fn writes(cluster: &Cluster, since: usize) -> usize {
@@ -189,8 +141,4 @@ fn memory(process: &Process) -> (f64, f64) {
         line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(f64::NAN)
     };
     (kib("VmRSS:") / 1024.0, kib("VmHWM:") / 1024.0)
-}
-
-fn target_folder() -> PathBuf {
-    std::env::current_exe().unwrap().parent().unwrap().to_owned()
 }

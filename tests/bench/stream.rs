@@ -7,12 +7,11 @@
 //! both ways; on its way the broker checks it, which nginx cannot, so what that takes is measured by itself as well, and told apart.
 //!
 //! CPU is user and system time of the proxy alone, all of its processes. On a small machine the client and the S3 server are what the
-//! time of the wall goes to, so the CPU is what tells proxies apart. `bench-stream`, `RUNS=5` for more of each; runs alternate, and the
-//! medians are compared.
+//! time of the wall goes to, so the CPU is what tells proxies apart. `PARTS=get,put,memory` for some of it.
 
-#[path = "../../../broker/tests/common/mod.rs"]
+#[path = "../../broker/tests/common/mod.rs"]
 mod common;
-#[path = "../../../broker/tests/support/s3.rs"]
+#[path = "../../broker/tests/support/s3.rs"]
 mod s3;
 
 mod broker;
@@ -20,6 +19,7 @@ mod curl;
 mod nginx;
 mod proxy;
 
+use super::measure::median;
 use broker::Broker;
 use curl::Transfer;
 use mpegflow_protocol::limits::PART_SIZE;
@@ -44,8 +44,7 @@ const CROWD: usize = 1_000;
 const SLOWLY: u64 = 128 << 10;
 const CROWD_LASTS: Duration = Duration::from_secs(20);
 
-fn main() {
-    let runs: usize = std::env::var("RUNS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
+pub(super) fn run(runs: usize) -> Value {
     let parts = std::env::var("PARTS").unwrap_or_else(|_| "get,put,memory".into());
     let wanted = |part: &str| parts.split(',').any(|p| p == part);
     let site = Site::start();
@@ -70,22 +69,7 @@ fn main() {
     if wanted("memory") {
         metrics.push(site.crowd());
     }
-    println!("\n{:<66} {:>10} {:>10} {:>8}  goal", "stream", "ours", "nginx", "ratio");
-    for m in &metrics {
-        let number = |value: &Value| value.as_f64().map_or_else(|| "-".into(), |n| format!("{n:.3}"));
-        let text = |name: &str| m[name].as_str().unwrap_or_default().to_owned();
-        let (ours, peer, ratio) = (number(&m["ours"]), number(&m["peer"]), number(&m["ratio"]));
-        println!("{:<66} {ours:>10} {peer:>10} {ratio:>8}  {}", text("what"), text("goal"));
-    }
-    let row = json!({ "name": "stream", "runs": runs, "peer": nginx::version(), "metrics": metrics });
-    let file = mpegflow_tests::target_folder().join("bench-stream.json");
-    std::fs::write(&file, serde_json::to_vec_pretty(&row).unwrap()).unwrap();
-    println!("as JSON: {}", file.display());
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    json!({ "name": "stream", "runs": runs, "peer": nginx::version(), "metrics": metrics })
 }
 
 /// What one way costs.
