@@ -18,8 +18,8 @@ pub(super) struct Behind<'a> {
     cluster: &'a Cluster,
     profile: Profile,
     evaluation: &'a Evaluation<'a>,
-    /// By the Service's index, its ports with the backends of each.
-    services: Vec<(usize, Vec<Port<'a>>)>,
+    /// Of each Service, its ports with the backends of each.
+    services: Vec<Vec<Port<'a>>>,
     /// Pods with host ports.
     host_ports: Vec<usize>,
 }
@@ -94,9 +94,9 @@ struct NodeFront {
 impl<'a> Behind<'a> {
     pub(super) fn new(cluster: &'a Cluster, profile: Profile, evaluation: &'a Evaluation<'a>) -> Self {
         let mut own = Self { cluster, profile, evaluation, services: Vec::new(), host_ports: Vec::new() };
-        for (index, service) in cluster.services.iter().enumerate() {
+        for service in &cluster.services {
             let ports = service.ports.iter().map(|port| (port, own.backends(service, port))).collect();
-            own.services.push((index, ports));
+            own.services.push(ports);
         }
         let has_one = |pod: &Pod| pod.ports.iter().any(|port| port.host_port.is_some());
         let pods = cluster.pods.iter().enumerate();
@@ -164,8 +164,7 @@ impl<'a> Behind<'a> {
 
     /// The backends of a Service's port.
     pub(super) fn backends_of(&self, service: usize, port: &ServicePort) -> Vec<(EndpointId, Traffic)> {
-        let own = self.services.iter().find(|(index, _)| *index == service);
-        let ports = own.into_iter().flat_map(|(_, ports)| ports);
+        let ports = self.services.get(service).into_iter().flatten();
         let ports = ports.filter(|(own, _)| std::ptr::eq(*own, port));
         ports.flat_map(|(_, backends)| backends).map(|own| (own.endpoint, own.target.clone())).collect()
     }
@@ -186,8 +185,7 @@ impl<'a> Behind<'a> {
             kinds.entry(self.evaluation.class(node.id)).or_insert(at);
         }
         let is_first = |at: usize| every || kinds.values().any(|first| *first == at);
-        for (index, ports) in &self.services {
-            let Some(service) = self.cluster.services.get(*index) else { continue };
+        for (index, (service, ports)) in self.cluster.services.iter().zip(&self.services).enumerate() {
             let addresses = service.cluster_ips.iter().map(|ip| Door::Cluster(*ip));
             let addresses = addresses.chain(service.external_ips.iter().map(|ip| Door::External(*ip)));
             for door in addresses {
@@ -217,7 +215,7 @@ impl<'a> Behind<'a> {
                             take(Way {
                                 source,
                                 door,
-                                service: Some(*index),
+                                service: Some(index),
                                 front,
                                 protocol: port.protocol,
                                 port: port.port,
@@ -261,7 +259,7 @@ impl<'a> Behind<'a> {
                         take(self.through_node(
                             (source, node, &own_nodes),
                             (port.protocol, number, &service.object.to_string()),
-                            (Some(*index), sees),
+                            (Some(index), sees),
                             (backend.endpoint, backend.target.clone()),
                             (is, is_not_known),
                         ));

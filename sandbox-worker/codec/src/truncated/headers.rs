@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn an_mp4_without_its_index_is_truncated() {
         let mp4 = |bytes: &[u8]| said("mov", bytes).unwrap();
-        assert!(mp4(b"\0\0\0\x10ftypisom\0\0\0\0\0\0\0\x10mdat").contains("mdat: 8 of 16 bytes"));
+        assert!(mp4(b"\0\0\0\x10ftypisom\0\0\0\0\0\0\0\x10mdat").contains("mdat: 24 of 32 bytes"));
         assert!(mp4(b"\0\0\0\x10ftypisom\0\0\0\0\0\0\0\x08mdat").contains("moov"));
         assert!(mp4(b"\0\0\0\x08moov\0\0\0\x08moof").contains("fragment"));
     }
