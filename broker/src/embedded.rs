@@ -7,6 +7,7 @@ use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError
 use crate::enrol::{Enrolment, PodTokens};
 use crate::http::cors::Origins;
 use crate::http::{control, metrics, public, serve, worker};
+use crate::lanes::Lanes;
 use crate::model::{Clock, SystemClock};
 use crate::objects::local::LocalObjects;
 use crate::objects::measured::Measured;
@@ -123,6 +124,8 @@ pub struct Config {
     pub resolver: Arc<dyn Resolve>,
     /// How long a URL for a worker of a presigned pool holds.
     pub url_life: Duration,
+    /// What carries workers' connections.
+    pub lanes: Lanes,
 }
 
 impl std::fmt::Debug for Config {
@@ -171,6 +174,7 @@ impl Config {
             webhooks: webhooks::Policy::default(),
             resolver: Arc::new(SystemResolver),
             url_life: URL_LIFE,
+            lanes: Lanes::default(),
         }
     }
 }
@@ -487,25 +491,35 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let limits = serve::Limits::default();
     let public_routes =
         public::router(Arc::clone(&engine), config.extra_routes, config.origins, stop.clone());
-    tasks.spawn(serve::run(public_listener, None, public_routes, limits, stop.clone()));
+    // On the caller's threads.
+    let here = Lanes::default();
+    tasks.spawn(serve::run(public_listener, None, public_routes, limits, here.clone(), stop.clone()));
     let enrolment = Arc::new(Enrolment::new(config.pods.clone()));
     let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca), Arc::clone(&enrolment));
     // A supervisor keeps its connection over a long encode.
     let worker_limits = serve::Limits { head: Duration::from_secs(90), age: config.connection_age, ..limits };
-    tasks.spawn(serve::run(worker_listener, Some(tls.clone()), worker_routes, worker_limits, stop.clone()));
+    let (tls_of_workers, lanes) = (Some(tls.clone()), config.lanes);
+    tasks.spawn(serve::run(
+        worker_listener,
+        tls_of_workers,
+        worker_routes,
+        worker_limits,
+        lanes,
+        stop.clone(),
+    ));
     let mut control_address = None;
     if let Some((listener, address)) = control_listener {
         control_address = Some(address);
         let routes = control::router(Arc::clone(&engine), Arc::clone(&opened.ca), enrolment);
         let limits = serve::Limits { connections: 64, ..worker_limits };
-        tasks.spawn(serve::run(listener, Some(tls), routes, limits, stop.clone()));
+        tasks.spawn(serve::run(listener, Some(tls), routes, limits, here.clone(), stop.clone()));
     }
     let mut metrics_address = None;
     if let Some((listener, address)) = metrics_listener {
         metrics_address = Some(address);
         let routes = metrics::router(Arc::clone(&engine));
         let limits = serve::Limits { connections: 16, ..limits };
-        tasks.spawn(serve::run(listener, None, routes, limits, stop.clone()));
+        tasks.spawn(serve::run(listener, None, routes, limits, here, stop.clone()));
     }
     tasks.spawn(sender::run(Arc::clone(&engine), poster, stop.clone()));
     tasks.spawn(lookout(Arc::clone(&engine), stop.clone()));

@@ -21,6 +21,7 @@
 
 pub mod audit;
 mod batch;
+mod bulk;
 pub mod ca;
 pub mod capability;
 pub mod config;
@@ -30,6 +31,7 @@ pub mod engine;
 pub mod enrol;
 pub mod http;
 pub mod intake;
+pub mod lanes;
 pub mod model;
 pub mod objects;
 pub mod oidc;

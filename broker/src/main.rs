@@ -13,6 +13,7 @@ use mpegflow_broker::config::{Layers, Objects as ObjectsPlace, Problems, Resolve
 use mpegflow_broker::embedded::{self, Config, Opened};
 use mpegflow_broker::enrol::PodTokens;
 use mpegflow_broker::enrol::kubernetes::ApiServer;
+use mpegflow_broker::lanes::Lanes;
 use mpegflow_broker::model::TenantLimits;
 use mpegflow_broker::objects::Objects;
 use mpegflow_broker::objects::s3::S3Objects;
@@ -319,6 +320,8 @@ async fn run(command: Command, resolved: &Resolved) -> anyhow::Result<()> {
         Command::Serve => {
             config.objects = bucket(&resolved.objects).await?;
             config.pods = pods(resolved.kubernetes.as_ref()).await?;
+            config.lanes =
+                Lanes::start().context("cannot start the threads that carry workers' connections")?;
             serve(config).await
         }
         Command::Migrate => {

@@ -26,7 +26,7 @@ use mpegflow_broker::objects::{Key, Objects as _};
 use mpegflow_protocol::api::{Job, JobState};
 use mpegflow_protocol::control::{Pool, Storage};
 use mpegflow_protocol::ids::{AttemptId, JobId, UploadId};
-use mpegflow_protocol::limits::{PART_SIZE, PRESIGNED_LEAST};
+use mpegflow_protocol::limits::{PART_SIZE, PARTS_AT_ONCE, PRESIGNED_LEAST};
 use mpegflow_protocol::worker::{
     Complete, Lease, LeaseReply, OutputDigest, PartUrl, ReadUrl, Signed, UrlReply,
 };
@@ -376,7 +376,7 @@ async fn a_url_writes_the_bytes_that_were_announced_and_no_others() {
         assert!(matches!(again.json(), UrlReply::Stored {}), "{}", again.text());
         for (output, part, bytes, status) in [
             (0, 0, &altered[1..], 409),
-            (0, 2, &part[..], 409),
+            (0, 1 + PARTS_AT_ONCE, &part[..], 409),
             (0, 1, &[][..], 409),
             (99, 0, &part[..], 404),
         ] {

@@ -80,7 +80,7 @@ async fn an_older_epoch_is_refused_everywhere() {
 }
 
 #[tokio::test]
-async fn a_part_counts_only_whole_in_order_and_once() {
+async fn a_part_counts_only_whole_and_once_and_none_before_the_first() {
     let world = world().await;
     let tenant = world.tenant("a").await;
     let (worker, lease) = at_encode(&world, &tenant).await;
@@ -99,7 +99,7 @@ async fn a_part_counts_only_whole_in_order_and_once() {
         .sum();
     assert_eq!(kept, 0, "nothing of it is kept");
 
-    assert_eq!(worker.put(&lease, 0, 1, b"second").await.status, 409, "out of order");
+    assert_eq!(worker.put(&lease, 0, 1, b"second").await.status, 409, "none is there before the first");
     assert_eq!(worker.put(&lease, 0, 0, b"").await.status, 411, "empty");
     assert_eq!(worker.put(&lease, 99, 0, b"x").await.status, 404, "no such slot");
 
@@ -136,6 +136,44 @@ async fn a_part_counts_only_whole_in_order_and_once() {
     lie[0].digest = "0".repeat(64);
     assert_eq!(worker.end(&lease, "complete", complete(&lie)).await.status, 422);
     assert_eq!(worker.end(&lease, "complete", complete(&outputs)).await.status, 204);
+}
+
+#[tokio::test]
+async fn parts_come_in_any_order_and_at_once_but_close_together_and_without_a_gap() {
+    let world = world().await;
+    let tenant = world.tenant("a").await;
+    let (worker, lease) = at_encode(&world, &tenant).await;
+    let whole: Vec<Vec<u8>> = (1..=5).map(|n| vec![n; PART_SIZE as usize]).collect();
+    let put = |part: u32| worker.put(&lease, 0, part, &whole[part as usize]);
+    assert_eq!(put(0).await.status, 204);
+    assert_eq!(put(4).await.status, 204, "as far ahead as may be");
+    assert_eq!(worker.put(&lease, 0, 5, b"x").await.status, 409, "further");
+    assert_eq!(worker.put(&lease, 0, 3, b"short").await.status, 409, "a short one before one that is there");
+
+    // What is said at the end leaves out what is missing, and counts as nothing.
+    let mut others = Vec::new();
+    for n in 1..lease.outputs.len() {
+        assert_eq!(worker.put(&lease, n, 0, b"x").await.status, 204);
+        others.push(output_digest(&[b"x"]));
+    }
+    let complete = |parts: &[&[u8]]| {
+        let outputs: Vec<_> = std::iter::once(output_digest(parts)).chain(others.iter().cloned()).collect();
+        serde_json::to_vec(&mpegflow_protocol::worker::Complete {
+            result: result_for(&lease, &outputs),
+            outputs,
+            evidence: evidence(),
+        })
+        .unwrap()
+    };
+    let gap = complete(&[&whole[0], &whole[4]]);
+    assert_eq!(worker.end(&lease, "complete", gap).await.status, 422);
+
+    let together = futures_util::future::join_all([3, 1, 2].map(put)).await;
+    assert!(together.iter().all(|answer| answer.status == 204));
+    assert_eq!(worker.put(&lease, 0, 5, b"the last").await.status, 204);
+    assert_eq!(worker.put(&lease, 0, 6, b"after a short one").await.status, 409);
+    let parts: Vec<&[u8]> = whole.iter().map(Vec::as_slice).chain([&b"the last"[..]]).collect();
+    assert_eq!(worker.end(&lease, "complete", complete(&parts)).await.status, 204);
 }
 
 #[tokio::test]

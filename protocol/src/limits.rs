@@ -12,6 +12,8 @@ pub const MAX_OUTPUTS: usize = 32;
 pub const PART_SIZE: u64 = 8 << 20;
 /// Parts of one object (80 GiB at [`PART_SIZE`]).
 pub const MAX_PARTS: u32 = 10_000;
+/// Parts of one output that may be on their way at once, after its first: that is how far from the first one that is missing a part may be.
+pub const PARTS_AT_ONCE: u32 = 4;
 /// A range of an input, or a part of an output, that is shorter goes through the broker, whatever its pool may: it costs storage more
 /// calls than it is worth.
 pub const PRESIGNED_LEAST: u64 = 256 << 10;

@@ -17,8 +17,9 @@
 //!
 //! The capability goes in `Authorization: Bearer`. It is bound to the worker's identity, the attempt and the lease's epoch;
 //! once the lease is lost every call answers 409 and changes nothing. A part declares its length (`Content-Length`) and
-//! digest ([`PART_DIGEST_HEADER`]) before its body; parts of one output are sent in order, each but the last exactly
-//! [`crate::limits::PART_SIZE`] long; a part sent again must have the same digest.
+//! digest ([`PART_DIGEST_HEADER`]) before its body; each but the last of an output is exactly [`crate::limits::PART_SIZE`] long,
+//! and a part sent again must have the same digest. Of one output the first part goes alone, then
+//! [`crate::limits::PARTS_AT_ONCE`] at once: one that is further ahead of those that are there is refused with 409.
 //!
 //! In a presigned pool the worker may ask for a URL for one range or one part, use it at once, and tell that a part is stored; the
 //! broker then asks storage. A URL is for one object and method, with all that is signed into it, and for about a minute: the next

@@ -3,8 +3,8 @@
 //!
 //! The client is curl. It reads a worker's input from `mpegflow-broker` and the same object from nginx, and writes parts of 8 MiB to
 //! both; nginx has no idea of S3, so its client brings URLs that are signed. Both ask for the client's certificate. The broker has
-//! PostgreSQL's place taken by its own file, since no move of a job is measured here. Parts go with their SHA-256 to the S3 server by
-//! both ways; on its way the broker checks it, which nginx cannot, so what that takes is measured by itself as well, and told apart.
+//! PostgreSQL's place taken by its own file, since no move of a job is measured here. Parts go with their SHA-256 by both ways, and the
+//! S3 server compares it; where a server does not, the broker does, which takes it a fifth more.
 //!
 //! CPU is user and system time of the proxy alone, all of its processes. On a small machine the client and the S3 server are what the
 //! time of the wall goes to, so the CPU is what tells proxies apart. `PARTS=get,put,memory` for some of it.
@@ -24,7 +24,7 @@ use broker::Broker;
 use curl::Transfer;
 use mpegflow_protocol::limits::PART_SIZE;
 use nginx::Nginx;
-use proxy::Proxy;
+use proxy::{Direct, Proxy};
 use s3::{Kind, Server};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,10 @@ const MANY: usize = 64;
 const EACH: u64 = 64 * MIB;
 /// Parts that each of them writes.
 const PARTS_EACH: usize = 4;
+/// Reads of which the first byte is waited for, and the streams beside them, of so many bytes a second each.
+const READS: usize = 500;
+const LOAD: usize = 8;
+const LOAD_EACH: u64 = 12 * MIB;
 /// Streams at a time where it is asked what a stream takes of memory.
 const CROWD: usize = 1_000;
 /// Bytes a second that each of these takes, and for how long.
@@ -45,7 +49,7 @@ const SLOWLY: u64 = 128 << 10;
 const CROWD_LASTS: Duration = Duration::from_secs(20);
 
 pub(super) fn run(runs: usize) -> Value {
-    let parts = std::env::var("PARTS").unwrap_or_else(|_| "get,put,memory".into());
+    let parts = std::env::var("PARTS").unwrap_or_else(|_| "get,put,first,memory".into());
     let wanted = |part: &str| parts.split(',').any(|p| p == part);
     let site = Site::start();
     let mut metrics = Vec::new();
@@ -61,10 +65,11 @@ pub(super) fn run(runs: usize) -> Value {
             (format!("PUT, {MANY} streams, {PARTS_EACH} parts of 8 MiB each"), PARTS_EACH * MANY, MANY),
         ] {
             let bytes = parts as u64 * PART_SIZE;
-            let mut rows = site.compare(&title, runs, at_once, bytes, |site| site.writes(parts));
-            rows.push(without_digests(&rows[1], &title));
-            metrics.extend(rows);
+            metrics.extend(site.compare(&title, runs, at_once, bytes, |site| site.writes(parts, at_once)));
         }
+    }
+    if wanted("first") {
+        metrics.push(site.first_byte(runs));
     }
     if wanted("memory") {
         metrics.push(site.crowd());
@@ -104,9 +109,10 @@ impl Site {
         random(&input, GIB);
         random(&part, PART_SIZE);
         let digest = mpegflow_broker::secret::sha256(&std::fs::read(&part).unwrap());
-        let mut broker = runtime.block_on(Broker::start(dir.path(), &server, &input));
+        let broker = runtime.block_on(Broker::start(dir.path(), &server, &input));
         let nginx = Nginx::start(dir.path(), &server, broker.authority());
         broker.trust(nginx.certificate());
+        broker.trust(server.ca.as_ref().unwrap());
         Self { runtime, server, broker, nginx, part, digest, _dir: dir }
     }
 
@@ -120,8 +126,10 @@ impl Site {
     }
 
     /// Parts that nobody has written yet.
-    fn writes(&self, parts: usize) -> Ways {
-        let ours = self.runtime.block_on(self.broker.parts(parts, &self.part, &self.digest));
+    fn writes(&self, parts: usize, at_once: usize) -> Ways {
+        // Each of many streams is the first part of an output, for which the broker begins a multipart upload as well.
+        let of_each = if at_once > 1 { 1 } else { u64::MAX };
+        let ours = self.runtime.block_on(self.broker.parts(parts, of_each, &self.part, &self.digest));
         let paths = self.runtime.block_on(nginx::signed_parts(&self.server, parts, &self.digest));
         let checksum = nginx::checksum_header(&self.digest);
         let put = |path: String| Transfer::put(&path, &self.part).header(&checksum);
@@ -171,6 +179,39 @@ impl Site {
         ]
     }
 
+    /// What a proxy adds to the longest wait but one in a hundred for the first byte, while others read at half of what they could.
+    fn first_byte(&self, runs: usize) -> Value {
+        let range = "Range: bytes=0-65535";
+        let ours = vec![self.broker.input().header(range); READS];
+        let path = self.runtime.block_on(nginx::signed_get(&self.server, &self.broker.object(&self.server)));
+        let signed = vec![Transfer::get(&path).header(range); READS];
+        let direct = Direct(self.server.address.port());
+        let [unbuffered, buffered] = self.nginx.fronts();
+        let sides: [(&dyn Proxy, &[Transfer]); 4] =
+            [(&direct, &signed), (&self.broker, &ours), (&unbuffered, &signed), (&buffered, &signed)];
+        let mut waits: [Vec<f64>; 4] = Default::default();
+        for _ in 0..runs {
+            for ((proxy, transfers), waits) in sides.iter().zip(&mut waits) {
+                // The load goes the same way, the direct one's too.
+                let others = self.reads(LOAD, GIB);
+                let others = if proxy.port() == self.broker.port() { others.ours } else { others.nginx };
+                let _load = curl::Crowd::start(*proxy, &others, self.broker.client(), LOAD_EACH);
+                std::thread::sleep(Duration::from_secs(1));
+                let sorted = curl::first_bytes(*proxy, transfers, self.broker.client());
+                waits.push(sorted[sorted.len() * 99 / 100] * 1e3);
+            }
+        }
+        let [direct, through @ ..] = waits.map(median);
+        println!("first byte, p99: {direct:.2} ms without a proxy, through each {through:?}");
+        row(
+            "ms added to p99 of the first byte",
+            "<= 2",
+            "milliseconds",
+            through.map(|ms| ms - direct),
+            f64::min,
+        )
+    }
+
     /// Resident memory for each of many streams that are read slowly.
     fn crowd(&self) -> Value {
         let Ways { ours, nginx } = self.reads(CROWD, GIB);
@@ -205,24 +246,6 @@ fn row(
     let peer = better(unbuffered, buffered);
     json!({ "what": what, "goal": goal, "unit": unit, "ours": ours, "peer": peer, "ratio": ours / peer,
             "nginx_unbuffered": unbuffered, "nginx_buffered": buffered })
-}
-
-/// The CPU of writing, less what the digest of as many bytes takes.
-fn without_digests(cpu: &Value, title: &str) -> Value {
-    let of = |name: &str| cpu[name].as_f64().unwrap();
-    let costs = [of("ours") - hashing(), of("nginx_unbuffered"), of("nginx_buffered")];
-    row(&format!("the same, digests not counted, {title}"), "<= 1.0x", "seconds", costs, f64::min)
-}
-
-/// Seconds that the SHA-256 of a GiB takes here, by what the broker hashes with.
-fn hashing() -> f64 {
-    let bytes = vec![7u8; PART_SIZE as usize];
-    let times = GIB / PART_SIZE;
-    let cpu = proxy::own_cpu();
-    for _ in 0..times {
-        std::hint::black_box(mpegflow_broker::secret::sha256(std::hint::black_box(&bytes)));
-    }
-    (proxy::own_cpu() - cpu).as_secs_f64()
 }
 
 /// A file of so many bytes that nobody can guess.

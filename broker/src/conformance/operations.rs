@@ -212,11 +212,7 @@ async fn announcements(store: &Arc<dyn Store>) {
     for other in
         [part(99), Part { size: 98, ..announced.clone() }, Part { sha256: [98; 32], ..announced.clone() }]
     {
-        assert_eq!(
-            store.record_part(&claim, 0, &other, T0).await.unwrap(),
-            Recorded::OutOfOrder,
-            "{other:?}"
-        );
+        assert_eq!(store.record_part(&claim, 0, &other, T0).await.unwrap(), Recorded::Conflict, "{other:?}");
     }
     assert_eq!(store.record_part(&claim, 0, announced, T0).await.unwrap(), Recorded::Done);
     // What nobody announced may be anything.

@@ -357,10 +357,12 @@ async fn parts(store: &dyn Store) {
     let (_, task) = submit(store, &made).await;
     let claim = lease(store, task, made.worker).await;
     let part = |n| Part { part: n, size: 1, sha256: [9; 32] };
-    assert_eq!(store.record_part(&claim, 0, &part(1), T0).await.unwrap(), Recorded::OutOfOrder);
-    assert_eq!(store.record_part(&claim, 0, &part(0), T0).await.unwrap(), Recorded::Done);
-    assert_eq!(store.record_part(&claim, 0, &part(0), T0).await.unwrap(), Recorded::OutOfOrder);
     assert_eq!(store.record_part(&claim, 0, &part(1), T0).await.unwrap(), Recorded::Done);
+    assert_eq!(store.record_part(&claim, 0, &part(0), T0).await.unwrap(), Recorded::Done);
+    let other = Part { sha256: [8; 32], ..part(1) };
+    for again in [part(0), part(1), other] {
+        assert_eq!(store.record_part(&claim, 0, &again, T0).await.unwrap(), Recorded::Conflict);
+    }
     assert_eq!(store.parts(claim.attempt, 0).await.unwrap(), [part(0), part(1)]);
     assert_eq!(store.parts(claim.attempt, 1).await.unwrap(), []);
 }

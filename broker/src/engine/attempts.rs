@@ -81,8 +81,8 @@ pub enum CallError {
     /// The output would be larger than its slot.
     #[error("the output would be larger than its slot")]
     TooLarge,
-    /// The part is not the next one, or has a length that parts do not have.
-    #[error("the part is not the next one")]
+    /// The part is too far from those that are there, or has a length that it cannot have there.
+    #[error("the part does not follow those that are there")]
     PartOrder,
     /// The part was sent before, with another digest or length.
     #[error("the part was sent before with another digest")]
@@ -443,7 +443,7 @@ impl Engine {
             .ok()
             .and_then(|n| attempt.task.plan.outputs.get(n))
             .ok_or(CallError::NoSlot)?;
-        let writer = live.writer(output).ok_or(CallError::NoSlot)?;
+        let writer = live.writer(output, part).ok_or(CallError::NoSlot)?;
         let announced = Part { part, size, sha256 };
         has_a_parts_length(&announced)?;
         // A repeat may overtake the broken connection that it repeats.
@@ -482,7 +482,7 @@ impl Engine {
                 self.store.unsweep(grant.0.attempt).await?;
                 Err(CallError::LeaseLost)
             }
-            Recorded::OutOfOrder => Err(CallError::PartOrder),
+            Recorded::Conflict => Err(CallError::PartConflict),
         }
     }
 
@@ -533,7 +533,7 @@ pub(super) fn key_of(source: &InputSource, attempt: &LiveAttempt) -> Key {
 pub(super) enum Next {
     /// One of them.
     Known,
-    /// The next one.
+    /// One that may come now.
     Fresh(PartHead),
 }
 
@@ -544,16 +544,23 @@ pub(super) fn has_a_parts_length(part: &Part) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Parts of one output come one after another.
+/// Parts of one output come in any order, but close together, and none before the first: it opens what all of them go to. `parts` are
+/// those that are there, by number.
 pub(super) fn next(parts: &[Part], part: &Part, max_bytes: u64) -> Result<Next, CallError> {
-    if let Some(known) = usize::try_from(part.part).ok().and_then(|n| parts.get(n)) {
+    let before = parts.partition_point(|p| p.part < part.part);
+    if let Some(known) = parts.get(before).filter(|p| p.part == part.part) {
         if known.size != part.size || !secret::same(&known.sha256, &part.sha256) {
             return Err(CallError::PartConflict);
         }
         return Ok(Next::Known);
     }
-    let last_is_short = parts.last().is_some_and(|p| p.size != limits::PART_SIZE);
-    if usize::try_from(part.part) != Ok(parts.len()) || last_is_short {
+    let first_missing = (0..).zip(parts).take_while(|(number, part)| part.part == *number).count();
+    let at_once = if first_missing == 0 { 1 } else { limits::PARTS_AT_ONCE };
+    let ahead = part.part.saturating_sub(u32::try_from(first_missing).unwrap_or(u32::MAX));
+    // Only the last of all is short.
+    let follows_the_last = parts.last().is_some_and(|p| p.size != limits::PART_SIZE && p.part < part.part);
+    let is_not_the_last = part.size != limits::PART_SIZE && before < parts.len();
+    if ahead >= at_once || follows_the_last || is_not_the_last {
         return Err(CallError::PartOrder);
     }
     let offset = u64::from(part.part).saturating_mul(limits::PART_SIZE);
@@ -563,7 +570,7 @@ pub(super) fn next(parts: &[Part], part: &Part, max_bytes: u64) -> Result<Next, 
     Ok(Next::Fresh(PartHead { offset, size: part.size, sha256: part.sha256 }))
 }
 
-/// An output's turn to be written.
+/// A part's turn to be written.
 pub(super) async fn turn(
     writer: &tokio::sync::Mutex<()>,
 ) -> Result<tokio::sync::MutexGuard<'_, ()>, CallError> {

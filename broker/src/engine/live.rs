@@ -5,6 +5,7 @@ use super::traces::Traced;
 use crate::model::{Claim, LiveAttempt, Step, TaskKind, Time};
 use mpegflow_protocol::api::{Event, EventKind, JobState};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId};
+use mpegflow_protocol::limits::PARTS_AT_ONCE;
 use mpegflow_protocol::task::TaskSpec;
 use mpegflow_protocol::telemetry::SpanName;
 use mpegflow_protocol::worker::TaskProgress;
@@ -39,8 +40,8 @@ pub(super) struct Live {
     /// The state of the bans that it was last held against; 0 where it was not.
     pub(super) bans: AtomicU64,
     progress: Mutex<TaskProgress>,
-    /// One writer for each output at a time.
-    outputs: Vec<tokio::sync::Mutex<()>>,
+    /// Of each output, one writer for each part that may be on its way.
+    outputs: Vec<Writers>,
     /// Versions of inputs, as the store has pinned them.
     pins: Mutex<HashMap<u32, String>>,
     /// What its spans say, where it is traced.
@@ -48,6 +49,8 @@ pub(super) struct Live {
     /// Names of spans that its worker has told: a bit for each.
     told: AtomicU32,
 }
+
+type Writers = [tokio::sync::Mutex<()>; PARTS_AT_ONCE as usize];
 
 impl Live {
     fn new(attempt: &LiveAttempt) -> Self {
@@ -70,7 +73,7 @@ impl Live {
             over: AtomicBool::new(false),
             bans: AtomicU64::new(0),
             progress: Mutex::default(),
-            outputs: attempt.task.plan.outputs.iter().map(|_| tokio::sync::Mutex::default()).collect(),
+            outputs: attempt.task.plan.outputs.iter().map(|_| Writers::default()).collect(),
             pins: Mutex::default(),
             traced: Traced::new(attempt),
             told: AtomicU32::new(0),
@@ -87,8 +90,10 @@ impl Live {
         self.over.load(Ordering::Relaxed)
     }
 
-    pub(super) fn writer(&self, output: u32) -> Option<&tokio::sync::Mutex<()>> {
-        self.outputs.get(usize::try_from(output).ok()?)
+    /// Parts that may be on their way at once never share one.
+    pub(super) fn writer(&self, output: u32, part: u32) -> Option<&tokio::sync::Mutex<()>> {
+        let writers = self.outputs.get(usize::try_from(output).ok()?)?;
+        writers.get(usize::try_from(part % PARTS_AT_ONCE).ok()?)
     }
 
     /// The version of an input that is read, where it is known here. There are as many inputs as the plan has.

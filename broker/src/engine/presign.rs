@@ -68,7 +68,7 @@ impl Engine {
         let (attempt, live) = self.live(grant).await?;
         may_have_urls(&attempt)?;
         let slot = slot(&attempt, output)?;
-        let writer = live.writer(output).ok_or(CallError::NoSlot)?;
+        let writer = live.writer(output, part.part).ok_or(CallError::NoSlot)?;
         has_a_parts_length(&part)?;
         let _writer = turn(writer).await?;
         let parts = self.store.parts(grant.0.attempt, output).await?;
@@ -98,7 +98,7 @@ impl Engine {
     pub async fn part_stored(&self, grant: Granted, output: u32, part: Part) -> Result<(), CallError> {
         let (attempt, live) = self.live(grant).await?;
         let slot = slot(&attempt, output)?;
-        let writer = live.writer(output).ok_or(CallError::NoSlot)?;
+        let writer = live.writer(output, part.part).ok_or(CallError::NoSlot)?;
         has_a_parts_length(&part)?;
         let _writer = turn(writer).await?;
         let parts = self.store.parts(grant.0.attempt, output).await?;

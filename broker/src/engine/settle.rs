@@ -84,7 +84,10 @@ impl Engine {
                 parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),
                 digest: secret::digest_of_parts(parts.iter().map(|p| &p.sha256)),
             };
-            if found != *said {
+            // They came in any order.
+            let is_whole = (0..).zip(&parts).all(|(number, part)| part.part == number)
+                && parts.iter().rev().skip(1).all(|part| part.size == limits::PART_SIZE);
+            if found != *said || !is_whole {
                 return Err(CallError::OutputDiffers(position));
             }
             let key = Key::Output(attempt.tenant, attempt.job, attempt.claim.attempt, output);

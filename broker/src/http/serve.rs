@@ -2,8 +2,10 @@
 
 use super::idle::{Busy, Idle, Place};
 use super::problem::{Kind, Problem};
+use crate::bulk::{Gather, ReadAhead};
 use crate::ca::{self, Peer};
 use crate::engine::Connected;
+use crate::lanes::Lanes;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::future::Future as _;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -62,7 +64,7 @@ const LEAVING: Duration = Duration::from_millis(100);
 /// A connection that was made just before the end has this long to send its first request.
 const FIRST: Duration = Duration::from_secs(1);
 /// hyper grows its read buffer to 400 KiB for each fast connection unless it is told otherwise.
-const BUFFER: usize = 128 << 10;
+const BUFFER: usize = 64 << 10;
 const MAX_HEADERS: usize = 64;
 
 /// The verified client certificate's owner, if one was shown; in every request's extensions on the worker port.
@@ -81,12 +83,13 @@ impl TlsPeer {
     }
 }
 
-/// Serves a router until `stop`.
+/// Serves a router until `stop`; on the caller's threads where there are no lanes.
 pub async fn run(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
     limits: Limits,
+    lanes: Lanes,
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections));
@@ -113,7 +116,7 @@ pub async fn run(
             () = stop.cancelled() => None,
         };
         let (tls, router, stop, place) = (tls.clone(), router.clone(), stop.clone(), idle.enter());
-        connections.spawn(async move {
+        carry(&mut connections, &lanes, socket, move |socket| async move {
             connection(socket, tls, router, limits, stop, place).await;
             drop(slot);
         });
@@ -125,13 +128,37 @@ pub async fn run(
             let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
             let Ok(socket) = socket else { continue };
             let (tls, router, stop, place) = (tls.clone(), router.clone(), stop.clone(), idle.enter());
-            connections.spawn(async move { connection(socket, tls, router, limits, stop, place).await });
+            carry(&mut connections, &lanes, socket, move |socket| {
+                connection(socket, tls, router, limits, stop, place)
+            });
         }
     }
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain, drained).await.is_err() {
         connections.shutdown().await;
     }
+}
+
+/// Serves a connection on the lane that carries least, which its socket then belongs to, or here.
+fn carry<F: Future<Output = ()> + Send>(
+    connections: &mut JoinSet<()>,
+    lanes: &Lanes,
+    socket: TcpStream,
+    serve: impl FnOnce(TcpStream) -> F + Send + 'static,
+) {
+    let Some(lane) = lanes.pick() else {
+        connections.spawn(async move { serve(socket).await });
+        return;
+    };
+    let handle = lane.handle().clone();
+    let on_lane = async move {
+        let _place = lane;
+        match socket.into_std().and_then(TcpStream::from_std) {
+            Ok(socket) => serve(socket).await,
+            Err(e) => tracing::warn!(error = %e, "cannot serve a connection"),
+        }
+    };
+    connections.spawn_on(on_lane, &handle);
 }
 
 /// Waits for room for one more connection, and has silent ones leave until there is some.
@@ -162,14 +189,14 @@ async fn connection(
     let Some(tls) = tls else { return http(socket, TlsPeer::new(None), router, limits, stop, place).await };
     ask_now_and_then(&socket.socket);
     let handshake = tokio::select! {
-        handshake = tokio::time::timeout(HANDSHAKE, tls.accept(socket)) => handshake,
+        handshake = tokio::time::timeout(HANDSHAKE, tls.accept(ReadAhead::new(socket))) => handshake,
         () = place.told() => return,
     };
     match handshake {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let peer = certificates.and_then(<[_]>::first).and_then(ca::peer);
-            http(stream, TlsPeer::new(peer), router, limits, stop, place).await;
+            http(Gather::new(stream), TlsPeer::new(peer), router, limits, stop, place).await;
         }
         Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),

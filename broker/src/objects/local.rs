@@ -131,9 +131,9 @@ impl Objects for LocalObjects {
     async fn put_part(&self, key: &Key, head: &PartHead, mut body: Body) -> Result<(), ObjectError> {
         let mut file = self.writable(key).await?;
         let written = write_part(&mut file, head, &mut body).await;
-        if written.is_err() {
-            // Whether this works does not matter: bytes beyond the recorded parts are overwritten or cut off.
-            let _ = file.set_len(head.offset).await;
+        if written.is_err() && head.offset == 0 {
+            // Nothing comes beside the first part. What is left of another one is overwritten or cut off; parts may be there behind it.
+            let _ = file.set_len(0).await;
         }
         written
     }

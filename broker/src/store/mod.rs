@@ -203,8 +203,8 @@ pub enum Recorded {
     Done,
     /// The attempt is not live, or not this worker's in this epoch.
     Stale,
-    /// It is not the next part.
-    OutOfOrder,
+    /// It is there already, or something else was announced.
+    Conflict,
 }
 
 /// What became of the end of an attempt.
@@ -479,7 +479,7 @@ pub trait Store:
     ) -> Result<Option<(JobState, Time)>, StoreError>;
     /// Live attempts whose lease or time has run out.
     async fn expired(&self, now: Time) -> Result<Vec<Expired>, StoreError>;
-    /// Notes that a part was received whole, if it is the next one and the claim is live.
+    /// Notes that a part was received whole, if the claim is live and it is the first to say so of that part.
     async fn record_part(
         &self,
         claim: &Claim,

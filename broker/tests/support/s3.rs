@@ -109,6 +109,8 @@ impl Server {
     fn make_certificate(&mut self) {
         let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        // OpenSSL takes a certificate whose issuer has the subject's name for one that signed itself.
+        params.distinguished_name.push(rcgen::DnType::CommonName, "authority of the test");
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let ca = rcgen::CertifiedIssuer::self_signed(params, ca_key).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();

@@ -1,4 +1,5 @@
-//! Takes an output from the codec, cuts it into parts, and sends each up while the next is filled.
+//! Takes an output from the codec, cuts it into parts, and sends several up while the next is filled: the first alone, since it opens
+//! what the others go to.
 //!
 //! Memory: each output fills one part at a time, and all outputs together have at most [`IN_FLIGHT`] parts on their way. An
 //! output whose full part finds no place stops reading, its pipe fills up, and the codec waits.
@@ -7,12 +8,13 @@ use crate::attempt::AbortOnDrop;
 use crate::attempt::meter::Meters;
 use crate::attempt::stop::Stop;
 use crate::backoff::{LONGEST_WAIT, Tries};
-use crate::broker::{Broker, Grant};
+use crate::broker::{Broker, CallError, Grant};
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
 use mpegflow_protocol::failure::FailureCode;
-use mpegflow_protocol::limits::{MAX_PARTS, PART_SIZE};
+use mpegflow_protocol::limits::{MAX_PARTS, PART_SIZE, PARTS_AT_ONCE};
 use mpegflow_protocol::worker::OutputDigest;
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -26,6 +28,8 @@ use tokio::sync::Semaphore;
 pub const IN_FLIGHT: usize = 3;
 /// The first allocation for a part; playlists never need more, media doubles it a few times.
 const FIRST_BUFFER: usize = 64 << 10;
+/// The answer to a part that does not follow those that are there.
+const CONFLICT: u16 = 409;
 /// One read of a pipe.
 const READ: usize = 256 << 10;
 
@@ -111,7 +115,9 @@ impl<B: Broker> Uploads<B> {
                 }
                 Err(error) => error,
             };
-            if !error.is_transient() || !tries.again().await {
+            // A broker of the release before takes a part only after all those before it.
+            let overtook = number > 0 && matches!(error, CallError::Refused { status: CONFLICT, .. });
+            if !(error.is_transient() || overtook) || !tries.again().await {
                 return Err(Stop::of_call(&error, &format!("sending part {number} of output {output}")));
             }
             self.meters.tried_again();
@@ -131,8 +137,12 @@ struct Object<B> {
     all: Context,
     size: u64,
     parts: u32,
-    sending: Option<AbortOnDrop<Result<(), Stop>>>,
+    /// In the order of their numbers.
+    sending: VecDeque<Sending>,
 }
+
+/// A part on its way.
+type Sending = AbortOnDrop<Result<(), Stop>>;
 
 impl<B: Broker> Object<B> {
     fn new(uploads: Arc<Uploads<B>>, output: u32, max_bytes: u64) -> Self {
@@ -145,7 +155,7 @@ impl<B: Broker> Object<B> {
             all: Context::new(&SHA256),
             size: 0,
             parts: 0,
-            sending: None,
+            sending: VecDeque::new(),
         }
     }
 
@@ -189,11 +199,10 @@ impl<B: Broker> Object<B> {
         Ok(())
     }
 
-    /// Hands the part over. Parts of one output go in order, so the one before has to be through.
+    /// Hands the part over, once those that it may not overtake are through.
     async fn send_part(&mut self) -> Result<(), Stop> {
-        if let Some(sending) = self.sending.take() {
-            sending.join().await?;
-        }
+        let at_once = if self.parts == 1 { 1 } else { PARTS_AT_ONCE };
+        self.wait_for_all_but(at_once.saturating_sub(1)).await?;
         if self.parts >= MAX_PARTS {
             return Err(too_long(self.output, self.max_bytes));
         }
@@ -205,10 +214,20 @@ impl<B: Broker> Object<B> {
         self.parts = self.parts.saturating_add(1);
         let place = Arc::clone(&self.uploads.places).acquire_owned().await;
         let place = place.map_err(|e| Stop::fail(FailureCode::WorkerError, e.to_string()))?;
-        self.sending = Some(AbortOnDrop(tokio::spawn(async move {
+        self.sending.push_back(AbortOnDrop(tokio::spawn(async move {
             let _place = place;
             uploads.send(output, number, bytes, &digest).await
         })));
+        Ok(())
+    }
+
+    /// Waits until no more than so many parts are on their way.
+    async fn wait_for_all_but(&mut self, some: u32) -> Result<(), Stop> {
+        while u32::try_from(self.sending.len()).is_ok_and(|sending| sending > some) {
+            if let Some(first) = self.sending.pop_front() {
+                first.join().await?;
+            }
+        }
         Ok(())
     }
 
@@ -216,9 +235,7 @@ impl<B: Broker> Object<B> {
         if !self.part.is_empty() {
             self.send_part().await?;
         }
-        if let Some(sending) = self.sending.take() {
-            sending.join().await?;
-        }
+        self.wait_for_all_but(0).await?;
         Ok(OutputDigest { size: self.size, parts: self.parts, digest: hex(self.all.finish().as_ref()) })
     }
 }

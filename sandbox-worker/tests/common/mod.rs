@@ -23,6 +23,13 @@ pub struct State {
     pub leases: VecDeque<LeaseReply>,
     pub reads: Vec<(u32, Range<u64>)>,
     pub parts: BTreeMap<(u32, u32), (Bytes, String)>,
+    /// Parts that are refused with 409 the next time they come.
+    pub put_conflicts: Vec<u32>,
+    /// How long the storing of a part takes.
+    pub put_takes: Duration,
+    /// Parts that are being stored, and those that were beside each when it came, itself included.
+    pub putting: Vec<u32>,
+    pub beside: Vec<Vec<u32>>,
     pub beats: Vec<Heartbeat>,
     pub completed: Vec<Complete>,
     pub failed: Vec<Fail>,
@@ -165,10 +172,23 @@ impl Broker for MemoryBroker {
         bytes: Bytes,
         digest: &str,
     ) -> Result<(), CallError> {
+        let takes = {
+            let mut state = self.state();
+            if let Some(error) = state.put_errors.pop_front() {
+                return Err(error);
+            }
+            if let Some(at) = state.put_conflicts.iter().position(|other| *other == part) {
+                state.put_conflicts.remove(at);
+                return Err(CallError::Refused { status: 409, detail: "that does not follow".into() });
+            }
+            state.putting.push(part);
+            let beside = state.putting.clone();
+            state.beside.push(beside);
+            state.put_takes
+        };
+        tokio::time::sleep(takes).await;
         let mut state = self.state();
-        if let Some(error) = state.put_errors.pop_front() {
-            return Err(error);
-        }
+        state.putting.retain(|other| *other != part);
         state.parts.insert((output, part), (bytes, digest.into()));
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::s3::Server;
 use mpegflow_protocol::api::{Job, Upload};
 use mpegflow_protocol::limits::PART_SIZE;
 use mpegflow_protocol::task::TaskResult;
-use mpegflow_protocol::worker::{Complete, JoinFile, Lease, PART_DIGEST_HEADER};
+use mpegflow_protocol::worker::{Complete, JoinFile, Lease, LeaseReply, PART_DIGEST_HEADER};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -17,10 +17,12 @@ const MEDIA_MS: u64 = 3 * 3_600_000;
 pub(crate) struct Broker {
     child: Child,
     port: u16,
+    dir: PathBuf,
     tenant: Http,
-    worker: Worker,
+    join: JoinFile,
     /// The task whose input is read.
     reading: Lease,
+    /// Its worker.
     client: Client,
     authority: PathBuf,
 }
@@ -50,6 +52,7 @@ impl Broker {
             String::from_utf8(out.stdout).unwrap()
         };
         let mut command = Command::new(&program);
+        command.arg("serve");
         settings(&mut command);
         let child = command.spawn().unwrap();
         until_it_listens(public);
@@ -66,19 +69,13 @@ impl Broker {
         let join: JoinFile = serde_json::from_slice(&std::fs::read(join).unwrap()).unwrap();
         let tenant = Http::new(format!("http://127.0.0.1:{public}"), None, None)
             .with("authorization", format!("Bearer {}", key.trim()));
-        let worker = Worker::enroll(&join, ([127, 0, 0, 1], port).into()).await;
-        let client = Client {
-            certificate: dir.join("worker.pem"),
-            key: dir.join("worker.key"),
-            trusted: dir.join("trusted.pem"),
-        };
+        let dir = dir.to_owned();
         let authority = dir.join("authority.pem");
-        std::fs::write(&client.certificate, &worker.certificate).unwrap();
-        std::fs::write(&client.key, key_pem(&worker.key)).unwrap();
-        std::fs::write(&client.trusted, &join.ca).unwrap();
         std::fs::write(&authority, &join.ca).unwrap();
+        std::fs::write(dir.join("trusted.pem"), &join.ca).unwrap();
+        let (worker, client) = enroll(&dir, &join, port).await;
         let reading = Self::job(&tenant, &worker, std::fs::read(input).unwrap()).await;
-        Self { child, port, tenant, worker, reading, client, authority }
+        Self { child, port, dir, tenant, join, reading, client, authority }
     }
 
     /// A job over these bytes, and its first task.
@@ -99,8 +96,8 @@ impl Broker {
     }
 
     /// Has the client trust another server too.
-    pub(crate) fn trust(&mut self, certificate: &Path) {
-        let both = [&self.authority, certificate].map(|path| std::fs::read_to_string(path).unwrap());
+    pub(crate) fn trust(&self, certificate: &Path) {
+        let both = [&self.client.trusted, certificate].map(|path| std::fs::read_to_string(path).unwrap());
         std::fs::write(&self.client.trusted, both.concat()).unwrap();
     }
 
@@ -121,11 +118,19 @@ impl Broker {
         largest.strip_prefix(bucket).unwrap().display().to_string()
     }
 
-    /// Writing so many parts of tasks that are fresh.
-    pub(crate) async fn parts(&self, parts: usize, file: &Path, digest: &[u8; 32]) -> Vec<Transfer> {
+    /// Writing so many parts of tasks that are fresh, so many of each output: those of one output come one after another. A worker
+    /// has no more than a few tasks at once, so they are of as many as it takes.
+    pub(crate) async fn parts(
+        &self,
+        parts: usize,
+        of_each: u64,
+        file: &Path,
+        digest: &[u8; 32],
+    ) -> Vec<Transfer> {
         let mut transfers = Vec::with_capacity(parts);
         while transfers.len() < parts {
-            let probe = Self::job(&self.tenant, &self.worker, vec![7]).await;
+            let (worker, client) = enroll(&self.dir, &self.join, self.port).await;
+            let probe = Self::job(&self.tenant, &worker, vec![7]).await;
             let TaskResult::Probe(mut result) = common::result_for(&probe, &[]) else {
                 panic!("not a probe")
             };
@@ -138,15 +143,16 @@ impl Broker {
                 outputs: Vec::new(),
                 evidence: common::evidence(),
             };
-            let answer = self.worker.end(&probe, "complete", serde_json::to_vec(&complete).unwrap()).await;
+            let answer = worker.end(&probe, "complete", serde_json::to_vec(&complete).unwrap()).await;
             assert_eq!(answer.status, 204, "{}", answer.text());
-            while let mpegflow_protocol::worker::LeaseReply::Lease(lease) = self.worker.ask(0).await {
+            while let LeaseReply::Lease(lease) = worker.ask(0).await {
                 for (output, slot) in lease.outputs.iter().enumerate() {
-                    for part in 0..slot.max_bytes / PART_SIZE {
+                    for part in 0..(slot.max_bytes / PART_SIZE).min(of_each) {
                         let path =
                             format!("/worker/v1/attempts/{}/outputs/{output}/parts/{part}", lease.attempt);
                         let digest = format!("{PART_DIGEST_HEADER}: {}", hex(digest));
-                        transfers.push(Transfer::put(&path, file).header(&bearer(&lease)).header(&digest));
+                        let put = Transfer::put(&path, file).header(&bearer(&lease)).header(&digest);
+                        transfers.push(put.by(&client));
                     }
                 }
             }
@@ -171,6 +177,19 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A worker, and how the client is taken for it.
+async fn enroll(dir: &Path, join: &JoinFile, port: u16) -> (Worker, Client) {
+    let worker = Worker::enroll(join, ([127, 0, 0, 1], port).into()).await;
+    let client = Client {
+        certificate: dir.join(format!("{}.pem", worker.id)),
+        key: dir.join(format!("{}.key", worker.id)),
+        trusted: dir.join("trusted.pem"),
+    };
+    std::fs::write(&client.certificate, &worker.certificate).unwrap();
+    std::fs::write(&client.key, key_pem(&worker.key)).unwrap();
+    (worker, client)
 }
 
 fn bearer(lease: &Lease) -> String {

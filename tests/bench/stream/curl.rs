@@ -11,12 +11,14 @@ pub(crate) struct Transfer {
     path: String,
     headers: Vec<String>,
     upload: Option<PathBuf>,
+    /// Who asks, where it is not the client of all.
+    by: Option<Client>,
 }
 
 impl Transfer {
     /// `path` with the query, if there is one.
     pub(crate) fn get(path: &str) -> Self {
-        Self { path: path.into(), headers: Vec::new(), upload: None }
+        Self { path: path.into(), headers: Vec::new(), upload: None, by: None }
     }
 
     pub(crate) fn put(path: &str, file: &Path) -> Self {
@@ -27,9 +29,15 @@ impl Transfer {
         self.headers.push(line.into());
         self
     }
+
+    pub(crate) fn by(mut self, client: &Client) -> Self {
+        self.by = Some(client.clone());
+        self
+    }
 }
 
 /// Who the client is, and whom it trusts: files in PEM.
+#[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
@@ -42,6 +50,18 @@ pub(crate) fn run(proxy: &dyn Proxy, transfers: &[Transfer], client: &Client, at
     let out = command(file.path(), at_once).output().unwrap();
     let errors = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "curl: {}: {errors}", out.status);
+}
+
+/// Runs the transfers one after the other, and returns the seconds that each waited for its first byte, in order.
+pub(crate) fn first_bytes(proxy: &dyn Proxy, transfers: &[Transfer], client: &Client) -> Vec<f64> {
+    let file = config(proxy, transfers, client, None);
+    let out = command(file.path(), 1).output().unwrap();
+    assert!(out.status.success(), "curl: {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
+    let mut waited: Vec<f64> =
+        String::from_utf8(out.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(waited.len(), transfers.len());
+    waited.sort_by(f64::total_cmp);
+    waited
 }
 
 /// Many clients that read slowly, until it is dropped.
@@ -104,8 +124,10 @@ fn config(
         }
         // curl waits for leave to send a large body unless it is told not to.
         text.push_str(
-            "silent\nshow-error\nfail\nhttp1.1\ntlsv1.3\noutput = \"/dev/null\"\nheader = \"Expect:\"\n",
+            "silent\nshow-error\nfail\nhttp1.1\ntlsv1.3\noutput = \"/dev/null\"\nheader = \"Expect:\"\n\
+             write-out = \"%{time_starttransfer}\\n\"\n",
         );
+        let client = transfer.by.as_ref().unwrap_or(client);
         for (name, file) in [("cert", &client.certificate), ("key", &client.key), ("cacert", &client.trusted)]
         {
             writeln!(text, "{name} = \"{}\"", file.display()).unwrap();

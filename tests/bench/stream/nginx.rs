@@ -69,7 +69,7 @@ impl Nginx {
             temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
                 .map(|what| format!("{what}_temp_path {}/{what};", dir.display()))
                 .concat(),
-            unbuffered = site(ports[0], "proxy_buffering off; proxy_buffer_size 64k;"),
+            unbuffered = site(ports[0], "proxy_buffering off; proxy_buffers 8 64k; proxy_buffer_size 64k;"),
             buffered = site(ports[1], "proxy_buffers 8 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;"),
         );
         let file = dir.join("nginx.conf");

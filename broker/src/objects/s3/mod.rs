@@ -373,12 +373,13 @@ impl Inner {
         } else {
             Some(self.multiparts.id(&self.bucket, object).await.map_err(|fault| fault.during(STEP))?)
         };
-        let target = match &id {
-            None => Target::Object(object),
-            Some(id) => Target::Part { object, id, number },
+        // Tried for parts alone. Storage that cannot be asked now is taken for one that does not.
+        let (target, storage_compares) = match &id {
+            None => (Target::Object(object), false),
+            Some(id) => (Target::Part { object, id, number }, self.compares().await.unwrap_or(false)),
         };
         let verdict = outgoing::Verdict::default();
-        let body = wire::streamed(outgoing::checked(body, head, verdict.clone()));
+        let body = wire::streamed(outgoing::checked(body, head, storage_compares, verdict.clone()));
         let sent = self.bucket.put(target, head.size, &head.sha256, body).await;
         match (sent, verdict.take()) {
             // Whatever storage says of a part that was cut off.

@@ -30,7 +30,7 @@ const ADDRESSES: Duration = Duration::from_secs(10);
 pub(super) struct Handing {
     /// PEM of the only authorities that workers trust. They have none of their own: without it every byte goes through the broker.
     ca: Option<Arc<str>>,
-    /// Whether storage takes no part that has not the digest in its request.
+    /// Whether storage takes no part that has not the digest in its request. Asked for parts that go through the broker too.
     compares: OnceCell<bool>,
     addresses: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
 }
@@ -149,7 +149,7 @@ impl Inner {
 
     /// Tries whether storage refuses a part that has not the digest in its request. Storage that only writes the digest down would take
     /// from a worker whatever it sends.
-    async fn compares(&self) -> Result<bool, Fault> {
+    pub(super) async fn compares(&self) -> Result<bool, Fault> {
         let tried = self.handing.compares.get_or_try_init(|| async {
             let object = format!("{}probe/{}", self.names.root(), uuid::Uuid::new_v4().simple());
             let id = self.bucket.create(&object).await?;
@@ -161,7 +161,7 @@ impl Inner {
                 Err(fault) if fault.is_of_digest() => given_up.map(|()| true),
                 Ok(()) | Err(Fault::Digest) => {
                     tracing::warn!(
-                        "storage does not compare bodies with their digests: no worker gets a URL for a part"
+                        "storage does not compare bodies with their digests: the broker does, and no worker gets a URL for a part"
                     );
                     Ok(false)
                 }

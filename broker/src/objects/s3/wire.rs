@@ -3,6 +3,8 @@
 
 use super::fault::Fault;
 use super::limits::{CONNECT, CONTROL_BODY};
+use crate::bulk::{Gather, ReadAhead};
+use crate::lanes;
 use crate::objects::BodyError;
 use crate::trust;
 use aws_smithy_runtime_api::client::http::{
@@ -18,15 +20,19 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::error::Error;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tower::ServiceExt as _;
+use tower::util::MapResponse;
 
 /// What S3 keeps an idle connection open for is about 20 s.
 const POOL_IDLE: Duration = Duration::from_secs(15);
@@ -59,10 +65,18 @@ pub(super) fn streamed(
     StreamBody::new(frames).boxed_unsync()
 }
 
+/// A connection below TLS, and above it where there is any.
+type Below = TokioIo<ReadAhead<TcpStream>>;
+type Above = TokioIo<Gather<TokioIo<MaybeHttpsStream<Below>>>>;
+type Tcp = MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> Below>;
+type Connector = MapResponse<HttpsConnector<Tcp>, fn(MaybeHttpsStream<Below>) -> Above>;
+
 /// The connections to storage.
 #[derive(Clone)]
 pub(super) struct Wire {
-    http: Client<HttpsConnector<HttpConnector>, Outgoing>,
+    http: Client<Connector, Outgoing>,
+    /// Each lane's own: a connection stays on the thread that made it.
+    on_lanes: Arc<[Client<Connector, Outgoing>]>,
 }
 
 impl std::fmt::Debug for Wire {
@@ -79,14 +93,24 @@ impl Wire {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT));
-        let http = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .pool_max_idle_per_host(POOL)
-            .http1_max_buf_size(BUFFER)
-            .build(https.https_or_http().enable_http1().wrap_connector(tcp));
-        Ok(Self { http })
+        let below: fn(TokioIo<TcpStream>) -> Below = |tcp| TokioIo::new(ReadAhead::new(tcp.into_inner()));
+        let above: fn(_) -> Above = |stream| TokioIo::new(Gather::new(TokioIo::new(stream)));
+        let https = https.https_or_http().enable_http1().wrap_connector(tcp.map_response(below));
+        let connector: Connector = https.map_response(above);
+        let client = || {
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(POOL_IDLE)
+                .pool_max_idle_per_host(POOL)
+                .http1_max_buf_size(BUFFER)
+                .build(connector.clone())
+        };
+        Ok(Self { http: client(), on_lanes: (0..lanes::MOST).map(|_| client()).collect() })
+    }
+
+    fn here(&self) -> &Client<Connector, Outgoing> {
+        lanes::here().and_then(|lane| self.on_lanes.get(lane)).unwrap_or(&self.http)
     }
 
     /// Sends a request and returns the head of a good answer; `within` bounds the time until then.
@@ -95,7 +119,7 @@ impl Wire {
         request: Request<Outgoing>,
         within: Duration,
     ) -> Result<Response<Incoming>, Fault> {
-        let answer = timeout(within, self.http.request(request)).await.map_err(|_| Fault::Timeout)?;
+        let answer = timeout(within, self.here().request(request)).await.map_err(|_| Fault::Timeout)?;
         let answer = answer.map_err(|e| Fault::Connection(e.into()))?;
         if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
     }
@@ -121,7 +145,7 @@ async fn refusal(answer: Response<Incoming>) -> Fault {
 
 impl SmithyConnector for Wire {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let http = self.http.clone();
+        let http = self.here().clone();
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
             let request = request.map(BodyExt::boxed_unsync);

@@ -146,7 +146,7 @@ pub(super) async fn record_part(
     let cells = Cells::of("parts", &row);
     Ok(match (cells.number("live")?, cells.number("added")?) {
         (0, _) => Recorded::Stale,
-        (_, 0) => Recorded::OutOfOrder,
+        (_, 0) => Recorded::Conflict,
         _ => Recorded::Done,
     })
 }

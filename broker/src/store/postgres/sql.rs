@@ -179,8 +179,7 @@ statements! {
         ), added AS (
             INSERT INTO parts (attempt, output, part, size, sha256)
             SELECT lease.attempt, $5::bigint, $6::bigint, $7::bigint, $8::bytea FROM lease
-            WHERE (SELECT count(*) FROM parts p WHERE p.attempt = $1 AND p.output = $5) = $6
-              AND NOT EXISTS (SELECT 1 FROM announced a WHERE a.attempt = $1 AND a.output = $5 AND a.part = $6
+            WHERE NOT EXISTS (SELECT 1 FROM announced a WHERE a.attempt = $1 AND a.output = $5 AND a.part = $6
                   AND (a.size <> $7 OR a.sha256 <> $8))
             ON CONFLICT DO NOTHING RETURNING part
         )

@@ -260,14 +260,6 @@ pub(super) async fn record_part(
     if live.is_none() {
         return Ok(Recorded::Stale);
     }
-    let next = sqlx::query("SELECT count(*) AS n FROM parts WHERE attempt = ? AND output = ?")
-        .bind(claim.attempt.to_string())
-        .bind(output)
-        .fetch_one(&mut *tx)
-        .await?;
-    if Cells::of("parts", &next).small("n")? != part.part {
-        return Ok(Recorded::OutOfOrder);
-    }
     // A URL for it is about, and writes something else.
     let other = sqlx::query(
         "SELECT 1 FROM announced WHERE attempt = ? AND output = ? AND part = ? AND (size <> ? OR sha256 <> ?)",
@@ -280,18 +272,20 @@ pub(super) async fn record_part(
     .fetch_optional(&mut *tx)
     .await?;
     if other.is_some() {
-        return Ok(Recorded::OutOfOrder);
+        return Ok(Recorded::Conflict);
     }
-    sqlx::query("INSERT INTO parts (attempt, output, part, size, sha256) VALUES (?, ?, ?, ?, ?)")
-        .bind(claim.attempt.to_string())
-        .bind(output)
-        .bind(part.part)
-        .bind(signed(part.size))
-        .bind(part.sha256.as_slice())
-        .execute(&mut *tx)
-        .await?;
+    let added = sqlx::query(
+        "INSERT INTO parts (attempt, output, part, size, sha256) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    )
+    .bind(claim.attempt.to_string())
+    .bind(output)
+    .bind(part.part)
+    .bind(signed(part.size))
+    .bind(part.sha256.as_slice())
+    .execute(&mut *tx)
+    .await?;
     tx.commit().await?;
-    Ok(Recorded::Done)
+    Ok(if added.rows_affected() == 1 { Recorded::Done } else { Recorded::Conflict })
 }
 
 pub(super) async fn parts(
