@@ -521,6 +521,28 @@ fn what_the_own_node_translates_comes_from_a_node_to_pods_elsewhere() {
     assert_eq!(audit(&text, "calico", NEVER_Z).proved, Truth::Yes);
 }
 
+#[test]
+fn pods_of_one_template_reach_each_other_through_their_service() {
+    // The address is let out to, and each lets the others in: none of it is a packet to one of them itself.
+    let text = format!(
+        "{CLUSTER}{OTHER}apiVersion: v1\nkind: Service\nmetadata: {{name: t, namespace: a}}\nspec: {{clusterIP: 10.96.0.7, selector: {{app: t}}, ports: [{{port: 80, targetPort: 8080}}]}}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: t, namespace: a}}\nspec: {{template: {{metadata: {{labels: {{app: t}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: t, namespace: a}}\nspec: {{podSelector: {{matchLabels: {{app: t}}}}, policyTypes: [Ingress, Egress], ingress: [{{from: [{{podSelector: {{matchLabels: {{app: t}}}}}}]}}], egress: [{{to: [{{ipBlock: {{cidr: 10.96.0.7/32}}}}]}}]}}\n"
+    );
+    let intents = "  must-not: [{namespace: a, pods: {app: t}}]\n- name: so\n  from: {namespace: a, pods: {app: t}}\n  must-not: [{namespace: a, pods: {app: t}}]\n";
+    let judged = |profile: &str| {
+        // Pods get addresses that are no Service's.
+        let text = format!(
+            "{text}---\napiVersion: v1\nkind: Node\nmetadata: {{name: n3}}\nspec: {{podCIDR: 10.0.0.0/16}}\n"
+        );
+        let outcome = audit(&text, profile, intents);
+        (outcome.intents[1].proved, outcome.sentence)
+    };
+    let (proved, sentence) = judged("aws-vpc");
+    assert_eq!(proved, Truth::No, "{sentence}");
+    assert!(sentence.contains("another pod of Deployment a/t through 10.96.0.7 port 80"), "{sentence}");
+    let (proved, sentence) = judged("calico");
+    assert_eq!(proved, Truth::Yes, "{sentence}");
+}
+
 /// Another pod like `w` on the second node, which no policy tells from it.
 const TWIN: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: w2, namespace: a, labels: {app: w}}\nspec: {nodeName: n2, containers: [{name: c, image: i, ports: [{name: web, containerPort: 81}]}]}\nstatus: {podIP: 10.0.1.1}\n---\n";
 

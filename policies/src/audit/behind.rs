@@ -31,6 +31,8 @@ pub(super) struct Behind<'a> {
     openings: Vec<Opening<'a>>,
     /// By who answers, the indices of what it answers at.
     answered: HashMap<EndpointId, Vec<usize>>,
+    /// By the template of pods, another pod of it: what one of them sends to an address that all of them are behind, that one gets.
+    siblings: HashMap<EndpointId, EndpointId>,
     /// Nodes, each with its name where it has one.
     nodes: Vec<(EndpointId, Option<Arc<str>>)>,
     /// Addresses that a load balancer may have.
@@ -114,7 +116,13 @@ impl<'a> Behind<'a> {
             _ => None,
         });
         let nodes = nodes.collect();
-        let mut own = Self { cluster, profile, evaluation, openings, answered, nodes, outside: Vec::new() };
+        let siblings = evaluation.endpoints().filter_map(|(id, endpoint)| match endpoint {
+            Endpoint::Sibling(i) => Some((evaluation.pod(*i)?, id)),
+            _ => None,
+        });
+        let siblings = siblings.collect();
+        let outside = Vec::new();
+        let mut own = Self { cluster, profile, evaluation, openings, answered, siblings, nodes, outside };
         own.outside = own.outside();
         own
     }
@@ -136,7 +144,7 @@ impl<'a> Behind<'a> {
         self.answered.get(&endpoint).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Ways from a source.
+    /// Ways from a source; to itself only where all are asked for.
     pub(super) fn each(&self, source: EndpointId, scope: Scope, mut take: impl FnMut(Way)) {
         let openings: Vec<&Opening<'_>> = match scope {
             Scope::To(backend) => {
@@ -150,9 +158,14 @@ impl<'a> Behind<'a> {
         let mut sender = self.sender(source);
         for opening in openings {
             for front in self.fronts(opening, &mut sender) {
-                for backend in opening.backends.iter().filter(|own| scope.ends_at(own.endpoint, source)) {
+                for backend in opening.backends.iter().filter(|own| scope.ends_at(own.endpoint)) {
+                    let end = match self.siblings.get(&source) {
+                        _ if backend.endpoint != source || scope == Scope::Every => backend.endpoint,
+                        Some(sibling) => *sibling,
+                        None => continue,
+                    };
                     if let Some(way) = self.way(opening, &front, &sender, backend, scope) {
-                        take(way);
+                        take(Way { backend: end, ..way });
                     }
                 }
             }
@@ -441,12 +454,11 @@ impl Passage {
 }
 
 impl Scope {
-    /// Whether a way of a source's to somebody is asked for: one to itself only where all are.
-    fn ends_at(self, backend: EndpointId, source: EndpointId) -> bool {
+    /// Whether a way to somebody is asked for.
+    fn ends_at(self, backend: EndpointId) -> bool {
         match self {
-            Self::Every => true,
-            Self::Judged => backend != source,
-            Self::To(wanted) => backend == wanted && backend != source,
+            Self::Every | Self::Judged => true,
+            Self::To(wanted) => backend == wanted,
         }
     }
 }

@@ -6,8 +6,8 @@ use super::pod::{self, PodOrigin};
 use super::{Document, ReadError, Value};
 use crate::audit::intent::{POOL_LABEL, TENANT_LABEL};
 use crate::cluster::{
-    Cluster, ContainerPort, Endpoints, Labels, Namespace, Node, NodePort, Pod, PodSecurity, Service, ServiceAccount,
-    ServicePort, Setting, TargetPort, UnknownBalancer, WorkerPool,
+    Cluster, ContainerPort, Endpoints, Labels, Namespace, Node, NodePort, Pod, PodSecurity, Service,
+    ServiceAccount, ServicePort, Setting, TargetPort, UnknownBalancer, WorkerPool,
 };
 use crate::hardening::ContainerSecurity;
 use crate::sets::{AddressSet, Cidr, Protocol};
