@@ -50,6 +50,9 @@ pub enum Fact<'a> {
     SeesOwnNodeAsSender,
     /// Whether they see another node as the sender of what that one has translated so.
     SeesOtherNodeAsSender,
+    /// Whether they see another pod's node as the sender of what that pod has sent to a third node, whoever gets it there: what
+    /// leaves the pods' network may be masqueraded.
+    SeesClientsNodeAsSender,
     /// Whether they see the pod's own node as the sender of what comes through a host port.
     SeesHostPortNodeAsSender,
     /// Whether a pod's traffic to itself through a Service is subject to policies.

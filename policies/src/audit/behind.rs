@@ -305,11 +305,21 @@ impl<'a> Behind<'a> {
         by: Translator<'_>,
     ) -> Vec<EndpointId> {
         let own_node = || self.evaluation.local_node().into_iter().collect::<Vec<_>>();
-        let one_of = |fact, nodes: Vec<EndpointId>| {
-            let sees = self.profile.fact(fact).truth;
-            let itself = (!sees.must()).then_some(sender.id);
-            itself.into_iter().chain(nodes.into_iter().filter(move |_| sees.may()))
+        let pick = |itself: &[EndpointId], fact, nodes: Vec<EndpointId>| -> Vec<EndpointId> {
+            match self.profile.fact(fact).truth {
+                Truth::Yes => nodes,
+                Truth::Unknown => [itself, &nodes].concat(),
+                Truth::No => itself.to_vec(),
+            }
         };
+        // What a pod sends to another node may have its own node's address before it comes there; that node is not the backend's.
+        let itself = if sender.is_pod && front.is_of_another_node(opening) {
+            let nodes = self.other_nodes(sender.node.as_ref(), backend);
+            pick(&[sender.id], Fact::SeesClientsNodeAsSender, nodes)
+        } else {
+            vec![sender.id]
+        };
+        let one_of = |fact, nodes| pick(&itself, fact, nodes);
         let mut seen = Vec::new();
         match opening.what {
             // Whose policies do not look at senders.
@@ -317,7 +327,7 @@ impl<'a> Behind<'a> {
                 seen.push(sender.id);
             }
             What::HostPort { .. } => seen.extend(one_of(Fact::SeesHostPortNodeAsSender, own_node())),
-            What::Service { service, .. } if front.keeps_sender(service, sender) => seen.push(sender.id),
+            What::Service { service, .. } if front.keeps_sender(service, sender) => seen.extend(&itself),
             What::Service { service, .. } => {
                 let is_out = front.is_out_to_balancer(service);
                 if is_out {

@@ -90,6 +90,11 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
             "what another node has translated left that node with the node's own address \
              (pkg/proxy/iptables/proxier.go, KUBE-MARK-MASQ)",
         ),
+        Fact::SeesClientsNodeAsSender => (
+            Truth::Unknown,
+            "an IP pool with natOutgoing gives what its pods send to nodes the address of their own node, one without does not \
+             (felix/rules/nat.go, makeNATOutgoingRuleIPTables)",
+        ),
         Fact::SeesHostPortNodeAsSender => (Truth::No, super::PORTMAP),
         Fact::PolicesHairpin => (
             Truth::Yes,

@@ -102,6 +102,11 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
             "what comes to another node has the identity `world` in tunneling mode and `remote-node` in native routing \
              (Documentation/security/policy/caveats.rst, Security Identity for N/S Service Traffic)",
         ),
+        Fact::SeesClientsNodeAsSender => (
+            Truth::Unknown,
+            "whether what a pod sends to a node is masqueraded depends on how masquerading is set up \
+             (Documentation/network/concepts/masquerading.rst)",
+        ),
         Fact::SeesHostPortNodeAsSender => (
             Truth::Unknown,
             "a host port keeps the client's address, but for pods of the same node where the CNI plugin portmap opens it: Cilium gives \

@@ -98,6 +98,11 @@ pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
             Truth::Unknown,
             "kube-proxy gives what another node hands on that node's address; Cilium in tunneling mode keeps the client's identity",
         ),
+        Fact::SeesClientsNodeAsSender => (
+            Truth::Unknown,
+            "whether what a pod sends to another node is masqueraded is not defined; Calico does so for pools with natOutgoing, and \
+             the AWS VPC CNI does not",
+        ),
         Fact::SeesHostPortNodeAsSender => (
             Truth::Unknown,
             "it is not defined whether a host port keeps the client's address; the CNI plugin portmap does",

@@ -81,6 +81,14 @@ impl Front {
         }
     }
 
+    /// Whether it is a node's, and not the sender's own.
+    pub(super) fn is_of_another_node(&self, opening: &Opening<'_>) -> bool {
+        match &self.node {
+            Some(node) => !node.is_own,
+            None => matches!(opening.what, What::HostPort { .. }),
+        }
+    }
+
     /// Whether it is a load balancer's that packets go out to.
     pub(super) fn is_out_to_balancer(&self, service: &Service) -> bool {
         match self.door {
