@@ -142,6 +142,8 @@ pub struct ContainerPort {
     pub port: u16,
     /// Port on the node, if it has one.
     pub host_port: Option<u16>,
+    /// The one address of the node that the port on it is open at (`hostIP`); `None` where it is open at all.
+    pub host_ip: Option<IpAddr>,
 }
 
 /// A node.
@@ -180,6 +182,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// Those of them that are a load balancer's which packets go out to, also from within the cluster (`ipMode: Proxy`).
     pub proxied_ips: Vec<IpAddr>,
+    /// Whether it has a load balancer whose address the input does not say: it is not assigned yet, or is told by a name.
+    pub unknown_balancer: Option<UnknownBalancer>,
     /// Whether only backends on the sender's own node get what is sent to a cluster address (`internalTrafficPolicy: Local`).
     pub internal_local: bool,
     /// Whether only backends on the node that a packet came to get it (`externalTrafficPolicy: Local`).
@@ -202,7 +206,25 @@ pub struct ServicePort {
     /// Port of its backends.
     pub target: TargetPort,
     /// Port on each node, if any.
-    pub node_port: Option<u16>,
+    pub node_port: Option<NodePort>,
+}
+
+/// Port of a Service on each node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodePort {
+    /// This one.
+    Number(u16),
+    /// One that the API server chooses: a manifest seldom says which.
+    Unassigned,
+}
+
+/// A load balancer whose address the input does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownBalancer {
+    /// It has none yet: a manifest has no status.
+    Unassigned,
+    /// It is known by a name alone, as those of AWS are. Nodes do not know its addresses either: packets go out to it.
+    ByName,
 }
 
 /// Port of a Service's backends.

@@ -45,6 +45,16 @@ pub enum Fact<'a> {
     SeesOwnNodePort,
     /// Whether they see another node at a node port or host port instead of the backend.
     SeesNodePort,
+    /// Whether a pod's policies see its own node as the sender of what that node has translated from a node port or an external
+    /// address of a Service with `externalTrafficPolicy: Cluster`, instead of the client.
+    SeesOwnNodeAsSender,
+    /// Whether they see another node as the sender of what that one has translated so.
+    SeesOtherNodeAsSender,
+    /// Whether they see another pod's node as the sender of what that pod has sent to a third node, whoever gets it there: what
+    /// leaves the pods' network may be masqueraded.
+    SeesClientsNodeAsSender,
+    /// Whether they see the pod's own node as the sender of what comes through a host port.
+    SeesHostPortNodeAsSender,
     /// Whether a pod's traffic to itself through a Service is subject to policies.
     PolicesHairpin,
     /// Whether this label of a pod is invisible to policies.
@@ -89,6 +99,10 @@ pub enum CiliumChange {
     /// Whether `**.` at the start of a pattern stands for one or more labels.
     SubdomainPattern,
 }
+
+/// Why a host port keeps the sender's address, where the CNI plugin of that purpose opens it.
+const PORTMAP: &str = "the CNI plugin portmap, which opens host ports, masquerades what a pod sends to itself or comes from the node's \
+                       own loopback address, and nothing else (plugins/meta/portmap/README.md, SNAT)";
 
 /// An answer, and where it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

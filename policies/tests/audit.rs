@@ -950,3 +950,76 @@ fn a_port_may_be_asked_by_its_name() {
     let error = ask(ASKED, "calico", ["a/w", "z/o", "api"]).unwrap_err().to_string();
     assert!(error.contains("none that has a name"), "{error}");
 }
+
+/// A public chart's rendered manifests; the file says whose.
+const CHART: &str = include_str!("charts/kube-state-metrics-8.4.0.yaml");
+
+#[test]
+fn a_public_charts_policy_that_shuts_its_own_pod_in_is_found() {
+    // What an administrator has beside it: where the API server is.
+    let api = "---\napiVersion: v1\nkind: Service\nmetadata: {name: kubernetes, namespace: default}\nspec: {clusterIP: 10.96.0.1, ports: [{name: https, port: 443, targetPort: 6443}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}\naddressType: IPv4\nendpoints: [{addresses: [192.0.2.1]}]\nports: [{name: https, port: 6443}]\n";
+    let ask = |text: &str, profile: &str| {
+        let mut file = Input::new(Limits::default());
+        let intents = "apiVersion: mpegflow.io/v1alpha1\nkind: NetworkIntents\nintents:\n- name: it serves its metrics and nothing else\n  from: {pods: {app.kubernetes.io/name: kube-state-metrics}}\n  reached-by: [{group: any, ports: [http]}]\n- name: it lists what it counts\n  from: {pods: {app.kubernetes.io/name: kube-state-metrics}}\n  must: [{cidr: 192.0.2.1/32, ports: [6443]}]\n";
+        file.add("intents.yaml", intents).unwrap();
+        run(&Request {
+            cluster: &read(text),
+            profile: profile.parse().unwrap(),
+            complete: true,
+            intents: intent::read(&file).unwrap(),
+            pod_cidrs: None,
+            baseline: None,
+            today: "2026-01-01".parse().unwrap(),
+            flows: &[],
+        })
+        .unwrap()
+    };
+    for profile in ["calico", "cilium", "aws-vpc"] {
+        let outcome = ask(&format!("{CHART}{api}"), profile);
+        let answers: Vec<Truth> = outcome.intents.iter().map(|intent| intent.proved).collect();
+        assert_eq!(answers, [Truth::Yes, Truth::No], "{profile}: {}", outcome.sentence);
+        let found: Vec<_> = outcome.findings.iter().filter(|f| f.severity == Severity::Error).collect();
+        assert_eq!(found.len(), 1, "{profile}: {found:#?}");
+        assert_eq!(found[0].id, "MF110");
+        assert!(found[0].reason.starts_with("it cannot reach 192.0.2.1/32"), "{}", found[0].reason);
+        let rule = &found[0].witness.as_ref().unwrap().rules[0];
+        assert_eq!(rule.policy.as_ref().unwrap().name, "rel-kube-state-metrics".into());
+        // With the egress that it needs, it is as it should be.
+        let mended = CHART.replace(
+            "  policyTypes:\n",
+            "  egress: [{to: [{ipBlock: {cidr: 192.0.2.1/32}}], ports: [{port: 6443}]}]\n  policyTypes:\n",
+        );
+        assert_ne!(mended, CHART);
+        let outcome = ask(&format!("{mended}{api}"), profile);
+        assert_eq!(outcome.proved, Truth::Yes, "{profile}: {}", outcome.sentence);
+        // Behind a node port the metrics are for everybody, as they are said to be, and the other port is for nobody.
+        let exposed = mended.replace("type: \"ClusterIP\"", "type: NodePort");
+        assert_ne!(exposed, mended);
+        assert_ne!(ask(&format!("{exposed}{api}"), profile).proved, Truth::No, "{profile}");
+    }
+}
+
+#[test]
+fn a_policy_for_a_host_network_pod_is_told_why_it_selects_nobody() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: exporter, namespace: a, labels: {app: exporter}}\nspec: {hostNetwork: true, containers: [{name: c, image: i}]}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: exporter, namespace: a}\nspec: {podSelector: {matchLabels: {app: APP}}, policyTypes: [Ingress]}\n";
+    let reason = |app: &str| {
+        let outcome = run(&Request {
+            cluster: &read(&text.replace("APP", app)),
+            profile: "calico".parse().unwrap(),
+            complete: true,
+            intents: Vec::new(),
+            pod_cidrs: None,
+            baseline: None,
+            today: "2026-01-01".parse().unwrap(),
+            flows: &[],
+        })
+        .unwrap();
+        outcome.findings.iter().find(|f| f.id == "MF201").unwrap().reason.clone()
+    };
+    assert_eq!(
+        reason("exporter"),
+        "NetworkPolicy a/exporter selects none of the 1 pods in the namespace a: Pod a/exporter is one by its labels, and is on its \
+         node's network, where no policy for pods has a say"
+    );
+    assert_eq!(reason("other"), "NetworkPolicy a/exporter selects none of the 1 pods in the namespace a");
+}

@@ -15,8 +15,8 @@
 mod scenario;
 mod support;
 
-use mpegflow_policies::audit::{Outcome, Request, explain, intent, run};
-use mpegflow_policies::cluster::{Cluster, Service, TargetPort};
+use mpegflow_policies::audit::{Outcome, Request, diff, explain, intent, run};
+use mpegflow_policies::cluster::{Cluster, NodePort, Service, TargetPort};
 use mpegflow_policies::emit::to_yaml;
 use mpegflow_policies::evaluate::{Endpoint, EndpointId, Evaluation, Options};
 use mpegflow_policies::policy::Dialect;
@@ -273,6 +273,330 @@ fn an_address_that_an_intent_names_does_not_stand_for_another_tenants_pods() {
     assert_eq!(audit(&text, "aws-vpc", may).proved, Truth::Yes);
 }
 
+/// What is found of who reaches `w`, with how sure it is.
+fn reached(outcome: &Outcome) -> Vec<String> {
+    let found = outcome.findings.iter().filter(|finding| finding.id == "MF109");
+    found.map(|finding| format!("{:?} {}", finding.certain, finding.reason)).collect()
+}
+
+/// A Service of `w`, and the policy of `w`, which is closed but for what is let in.
+fn exposed(spec: &str, ingress: &str) -> String {
+    format!(
+        "{CLUSTER}{OTHER}apiVersion: v1\nkind: Service\nmetadata: {{name: w, namespace: a}}\nspec: {{selector: {{app: w}}, {spec}}}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: w, namespace: a}}\nspec: {{podSelector: {{matchLabels: {{app: w}}}}, policyTypes: [Ingress, Egress], ingress: [{ingress}]}}\n"
+    )
+}
+
+const NODE_PORT: &str =
+    "type: NodePort, clusterIP: 10.96.0.9, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]";
+const NOBODY: &str = "  reached-by: []\n";
+
+#[test]
+fn an_outside_client_that_arrives_as_the_pods_own_node_reaches_it() {
+    // kube-proxy gives a node port's packet the node's address, and a pod's own node is always let in.
+    let text = exposed(NODE_PORT, "");
+    for (profile, proved) in [
+        ("aws-vpc", Truth::No),
+        // Calico looks before the address is replaced; Cilium does where it is its own kube-proxy.
+        ("calico", Truth::Yes),
+        ("cilium", Truth::Unknown),
+        ("generic", Truth::Unknown),
+    ] {
+        let outcome = audit(&text, profile, NOBODY);
+        assert_eq!(outcome.proved, proved, "{profile}: {}", outcome.sentence);
+        assert_eq!(reached(&outcome).is_empty(), proved.must(), "{profile}");
+        let doubts = &outcome.intents[0].doubts;
+        assert_eq!(
+            doubts.iter().any(|doubt| doubt.what.contains("sees the sender's address or a node's")),
+            proved == Truth::Unknown,
+            "{profile}: {doubts:#?}"
+        );
+    }
+    let outcome = audit(&text, "aws-vpc", NOBODY);
+    let found = reached(&outcome);
+    assert!(
+        found[0].starts_with("Yes ")
+            && found[0].contains("through the pod's own node port 30080 (Service a/w)"),
+        "{found:#?}"
+    );
+    let witness = outcome.findings.iter().find(|f| f.id == "MF109").unwrap().witness.as_ref().unwrap();
+    assert_eq!((&*witness.destination, witness.port), ("Pod a/w", 8080), "{witness:?}");
+    // The same of ports that the API server is still to choose, of load balancers, and of every way that the world is written.
+    for spec in [
+        NODE_PORT.replace(", nodePort: 30080", ""),
+        NODE_PORT.replace("NodePort", "LoadBalancer"),
+        NODE_PORT.replace("NodePort", "LoadBalancer").replace(", nodePort: 30080", ""),
+    ] {
+        assert_eq!(audit(&exposed(&spec, ""), "aws-vpc", NOBODY).proved, Truth::No, "{spec}");
+        let outcome = audit(
+            &exposed(&spec, ""),
+            "aws-vpc",
+            "  reached-by: [{cidr: 203.0.113.0/24}, {group: pods}, {group: nodes}]\n",
+        );
+        assert_eq!(outcome.proved, Truth::No, "{spec}: who is not in that block comes in, too");
+    }
+    // Pods reach an external address through their own node, which is that of `w`; of a load balancer without node ports it is not
+    // known which node hands a packet on.
+    let external = "clusterIP: 10.96.0.9, externalIPs: [203.0.113.9], ports: [{port: 80, targetPort: 8080}]";
+    let balancer = "type: LoadBalancer, allocateLoadBalancerNodePorts: false, clusterIP: 10.96.0.9, ports: [{port: 80, targetPort: 8080}]";
+    for (spec, proved) in [(external, Truth::No), (balancer, Truth::Unknown)] {
+        let outcome = audit(&exposed(spec, ""), "aws-vpc", NOBODY);
+        assert_eq!(outcome.proved, proved, "{spec}: {}", outcome.sentence);
+    }
+    // Where there is no such port, nobody comes in.
+    let inner = "clusterIP: 10.96.0.9, ports: [{port: 80, targetPort: 8080}]";
+    for profile in ["aws-vpc", "calico", "cilium"] {
+        assert_eq!(audit(&exposed(inner, ""), profile, NOBODY).proved, Truth::Yes, "{profile}");
+    }
+    // To `generic` SCTP and other protocols are open, and that is all.
+    let outcome = audit(&exposed(inner, ""), "generic", NOBODY);
+    assert!(
+        !outcome.intents[0].doubts.iter().any(|doubt| doubt.what.contains("sender's address")),
+        "{outcome:#?}"
+    );
+}
+
+#[test]
+fn an_outside_client_that_keeps_its_address_is_judged_by_it() {
+    let local = NODE_PORT.replace("type: NodePort", "type: NodePort, externalTrafficPolicy: Local");
+    let one = "{from: [{ipBlock: {cidr: 203.0.113.0/24}}]}";
+    for profile in ["aws-vpc", "calico", "cilium"] {
+        assert_eq!(audit(&exposed(&local, ""), profile, NOBODY).proved, Truth::Yes, "{profile}");
+        let outcome = audit(&exposed(&local, one), profile, NOBODY);
+        assert_eq!(outcome.proved, Truth::No, "{profile}: {}", outcome.sentence);
+        let outcome = audit(&exposed(&local, one), profile, "  reached-by: [{cidr: 203.0.113.0/24}]\n");
+        assert_eq!(outcome.proved, Truth::Yes, "{profile}: {}", outcome.sentence);
+    }
+}
+
+#[test]
+fn an_outside_client_that_arrives_as_another_node_reaches_whom_nodes_may_reach() {
+    let nodes = "{from: [{ipBlock: {cidr: 192.168.0.1/32}}, {ipBlock: {cidr: 192.168.0.2/32}}]}";
+    let text = exposed(NODE_PORT, nodes);
+    for profile in ["calico", "aws-vpc"] {
+        // To name nodes permits nodes, and nobody for whom they stand in.
+        let outcome = audit(&text, profile, "  reached-by: [{group: nodes}]\n");
+        assert_eq!(outcome.proved, Truth::No, "{profile}: {}", outcome.sentence);
+        let found = reached(&outcome);
+        assert!(found.iter().any(|reason| reason.contains("through node n2 port 30080")), "{found:#?}");
+        // Nor is a pod of another tenant the outside.
+        let outcome = audit(&text, profile, "  reached-by: [{group: nodes}, {group: outside}]\n");
+        assert_eq!(outcome.proved, Truth::No, "{profile}: {}", outcome.sentence);
+        let found = reached(&outcome);
+        assert!(
+            found.iter().all(|reason| reason.contains("Pod ") && !reason.contains("outside")),
+            "{found:#?}"
+        );
+        let outcome =
+            audit(&text, profile, "  reached-by: [{group: nodes}, {group: outside}, {group: pods}]\n");
+        assert_eq!(outcome.proved, Truth::Yes, "{profile}: {}", outcome.sentence);
+    }
+    // With `Local` a node keeps the client's address, which of a pod elsewhere may already be that of its node: Calico's pools say.
+    let local = NODE_PORT.replace("type: NodePort", "type: NodePort, externalTrafficPolicy: Local");
+    for (profile, proved) in [("aws-vpc", Truth::Yes), ("calico", Truth::Unknown)] {
+        let outcome = audit(&exposed(&local, nodes), profile, "  reached-by: [{group: nodes}]\n");
+        assert_eq!(outcome.proved, proved, "{profile}: {}", outcome.sentence);
+        let outcome =
+            audit(&exposed(&local, nodes), profile, "  reached-by: [{group: nodes}, {group: pods}]\n");
+        assert_eq!(outcome.proved, Truth::Yes, "{profile}: {}", outcome.sentence);
+    }
+    // Cilium's own kinds, in its words for nodes.
+    let cilium = |entity: &str| {
+        format!(
+            "{}---\napiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: c, namespace: a}}\nspec: {{endpointSelector: {{matchLabels: {{app: w}}}}, ingress: [{{fromEntities: [{entity}]}}]}}\n",
+            exposed(NODE_PORT, "")
+        )
+    };
+    for entity in ["remote-node", "host"] {
+        let outcome = audit(&cilium(entity), "cilium", "  reached-by: [{group: nodes}]\n");
+        assert_eq!(outcome.proved, Truth::Unknown, "{entity}: {}", outcome.sentence);
+    }
+}
+
+#[test]
+fn a_host_port_is_open_to_who_may_reach_the_pod_itself() {
+    let host = CLUSTER.replace(
+        "{nodeName: n1, containers: [{name: c, image: i}]}",
+        "{nodeName: n1, containers: [{name: c, image: i, ports: [{containerPort: 8080, hostPort: 9001}]}]}",
+    );
+    let closed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: w, namespace: a}\nspec: {podSelector: {matchLabels: {app: w}}, policyTypes: [Ingress, Egress]}\n";
+    for (profile, proved) in [
+        ("aws-vpc", Truth::Yes),
+        ("calico", Truth::Yes),
+        // What portmap hands from a node to its own pods comes from the node to Cilium.
+        ("cilium", Truth::Unknown),
+        ("generic", Truth::Unknown),
+    ] {
+        let outcome = audit(&format!("{host}{closed}"), profile, NOBODY);
+        assert_eq!(outcome.proved, proved, "{profile}: {}", outcome.sentence);
+    }
+    let loopback = host.replace("hostPort: 9001", "hostPort: 9001, hostIP: 127.0.0.1");
+    assert_eq!(audit(&format!("{loopback}{closed}"), "cilium", NOBODY).proved, Truth::Yes);
+}
+
+#[test]
+fn a_host_port_is_open_at_its_address_alone() {
+    let at = |ip: &str| {
+        OTHER.replace("containerPort: 9000", &format!("containerPort: 9000, hostPort: 9001, hostIP: {ip}"))
+    };
+    for (ip, sent, proved) in [
+        ("0.0.0.0", "192.168.0.2", Truth::No),
+        ("'::'", "192.168.0.2", Truth::No),
+        ("''", "192.168.0.2", Truth::No),
+        ("192.168.0.2", "192.168.0.2", Truth::No),
+        // The pod's node has only the other address.
+        ("192.168.0.1", "192.168.0.2", Truth::Yes),
+        // An address of its node that the input does not list.
+        ("192.168.7.2", "192.168.7.2", Truth::No),
+        ("192.168.7.2", "192.168.0.2", Truth::Yes),
+        ("127.0.0.1", "192.168.0.2", Truth::Yes),
+    ] {
+        let text = format!("{CLUSTER}{}{}", at(ip), egress(&format!("{sent}/32"), 9001));
+        let outcome = audit(&text, "calico", NEVER_Z);
+        assert_eq!(outcome.proved, proved, "{ip} {sent}: {}", outcome.sentence);
+    }
+    // Of a node without addresses it is not known.
+    let text = format!("{CLUSTER}{}{}", at("192.168.7.2"), egress("192.168.0.2/32", 9001))
+        .replace("[{type: InternalIP, address: 192.168.0.2}]", "[]");
+    let outcome = audit(&text, "calico", NEVER_Z);
+    assert_eq!(outcome.proved, Truth::Unknown, "{}", outcome.sentence);
+    // What is no address opens nothing that could be proved closed.
+    assert!(
+        support::try_world(&[&at("localhost")])
+            .is_err_and(|error| error.contains("hostIP must be an IP address"))
+    );
+}
+
+#[test]
+fn a_node_port_that_the_input_does_not_say_may_be_any() {
+    let service = SERVICE.replace(", nodePort: 30443", "");
+    let range = egress("192.168.0.2/32", 30_000).replace("port: 30000", "port: 30000, endPort: 32767");
+    let one = egress("192.168.0.2/32", 31_000);
+    let other = egress("192.168.0.2/32", 29_999);
+    for (rules, proved) in [(range, Truth::No), (one, Truth::Unknown), (other, Truth::Yes)] {
+        let outcome = audit(&format!("{CLUSTER}{OTHER}{service}{rules}"), "calico", NEVER_Z);
+        assert_eq!(outcome.proved, proved, "{rules}: {}", outcome.sentence);
+    }
+}
+
+#[test]
+fn a_load_balancer_that_the_input_does_not_say_may_be_anywhere() {
+    let everywhere =
+        egress("0.0.0.0/0", 443).replace("0.0.0.0/0", "0.0.0.0/0, except: [10.0.0.0/8, 192.168.0.0/16]");
+    for status in ["status: {loadBalancer: {ingress: [{hostname: lb.example.com}]}}", ""] {
+        let service = SERVICE
+            .replace("externalIPs: [203.0.113.1], ", "allocateLoadBalancerNodePorts: false, ")
+            .replace(", nodePort: 30443", "")
+            .replace("status: {loadBalancer: {ingress: [{ip: 203.0.113.2}]}}", status);
+        let text = format!("{CLUSTER}{OTHER}{service}{everywhere}");
+        let outcome = audit(&text, "aws-vpc", NEVER_Z);
+        assert_eq!(outcome.proved, Truth::Unknown, "{status}: {}", outcome.sentence);
+        assert!(
+            outcome.sentence.contains("the address of the load balancer of Service z/s"),
+            "{}",
+            outcome.sentence
+        );
+        // A node does not know an address that is told by name: the packet goes out, and comes back as somebody else's.
+        let proved = if status.is_empty() { Truth::Yes } else { Truth::Unknown };
+        let outcome = audit(&text, "calico", NEVER_Z);
+        assert_eq!(outcome.proved, proved, "{status}: {}", outcome.sentence);
+    }
+}
+
+#[test]
+fn what_the_own_node_translates_comes_from_a_node_to_pods_elsewhere() {
+    // Calico sees the backend as it is sent, and the node as it arrives: `o` lets nodes in, and not `w`.
+    let open = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: open, namespace: z}\nspec: {podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{ipBlock: {cidr: 192.168.0.0/24}}]}]}\n";
+    let text = format!("{CLUSTER}{OTHER}{SERVICE}{}{open}", egress("10.0.1.3/32", 9000));
+    let outcome = audit(&text, "calico", NEVER_Z);
+    assert_eq!(outcome.proved, Truth::No, "{}", outcome.sentence);
+    assert!(
+        forbidden(&outcome).unwrap().contains("through the pod's own node port 30443"),
+        "{:#?}",
+        outcome.findings
+    );
+    assert_eq!(ask(&text, "calico", "node/n1", "30443").unwrap().passes, Truth::Yes);
+    let without = SERVICE
+        .replace(", nodePort: 30443", "")
+        .replace("LoadBalancer", "ClusterIP")
+        .replace("externalIPs: [203.0.113.1], ", "")
+        .replace("status: {loadBalancer: {ingress: [{ip: 203.0.113.2}]}}", "");
+    let text = format!("{CLUSTER}{OTHER}{without}{}{open}", egress("10.0.1.3/32", 9000));
+    assert_eq!(audit(&text, "calico", NEVER_Z).proved, Truth::Yes);
+}
+
+#[test]
+fn pods_of_one_template_reach_each_other_through_their_service() {
+    // The address is let out to, and each lets the others in: none of it is a packet to one of them itself.
+    let text = format!(
+        "{CLUSTER}{OTHER}apiVersion: v1\nkind: Service\nmetadata: {{name: t, namespace: a}}\nspec: {{clusterIP: 10.96.0.7, selector: {{app: t}}, ports: [{{port: 80, targetPort: 8080}}]}}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: t, namespace: a}}\nspec: {{template: {{metadata: {{labels: {{app: t}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: t, namespace: a}}\nspec: {{podSelector: {{matchLabels: {{app: t}}}}, policyTypes: [Ingress, Egress], ingress: [{{from: [{{podSelector: {{matchLabels: {{app: t}}}}}}]}}], egress: [{{to: [{{ipBlock: {{cidr: 10.96.0.7/32}}}}]}}]}}\n"
+    );
+    let intents = "  must-not: [{namespace: a, pods: {app: t}}]\n- name: so\n  from: {namespace: a, pods: {app: t}}\n  must-not: [{namespace: a, pods: {app: t}}]\n";
+    let judged = |profile: &str| {
+        // Pods get addresses that are no Service's.
+        let text = format!(
+            "{text}---\napiVersion: v1\nkind: Node\nmetadata: {{name: n3}}\nspec: {{podCIDR: 10.0.0.0/16}}\n"
+        );
+        let outcome = audit(&text, profile, intents);
+        (outcome.intents[1].proved, outcome.sentence)
+    };
+    let (proved, sentence) = judged("aws-vpc");
+    assert_eq!(proved, Truth::No, "{sentence}");
+    assert!(sentence.contains("another pod of Deployment a/t through 10.96.0.7 port 80"), "{sentence}");
+    let (proved, sentence) = judged("calico");
+    assert_eq!(proved, Truth::Yes, "{sentence}");
+}
+
+/// Another pod like `w` on the second node, which no policy tells from it.
+const TWIN: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: w2, namespace: a, labels: {app: w}}\nspec: {nodeName: n2, containers: [{name: c, image: i, ports: [{name: web, containerPort: 81}]}]}\nstatus: {podIP: 10.0.1.1}\n---\n";
+
+#[test]
+fn pods_that_policies_do_not_tell_apart_are_told_apart_by_where_and_what_they_are() {
+    let named = |text: &str| {
+        text.replace(
+            "{nodeName: n1, containers: [{name: c, image: i}]}",
+            "{nodeName: n1, containers: [{name: c, image: i, ports: [{name: web, containerPort: 80}]}]}",
+        )
+    };
+    // The one's own node is permitted, the other's is not.
+    let text = format!("{CLUSTER}{TWIN}{}", egress("192.168.0.1/32", 443));
+    let outcome = audit(&text, "aws-vpc", "  may: [{cidr: 192.168.0.1/32}]\n");
+    assert_eq!(outcome.proved, Truth::No, "{}", outcome.sentence);
+    // Port 80 is `web` of the one and not of the other.
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: w, namespace: a}\nspec: {podSelector: {matchLabels: {app: w}}, ingress: [{from: [{podSelector: {matchLabels: {app: b}}}], ports: [{port: 80}]}]}\n";
+    let text = named(&format!("{CLUSTER}{TWIN}{policy}"));
+    let outcome = audit(&text, "calico", "  reached-by: [{namespace: a, pods: {app: b}, ports: [web]}]\n");
+    assert_eq!(outcome.proved, Truth::No, "{}", outcome.sentence);
+    // An address of another tenant's pods is permitted to their own tenant alone.
+    let text = format!("{CLUSTER}{TWIN}{OTHER}{SERVICE}{}", egress("10.96.0.5/32", 443))
+        .replace(
+            "name: w, namespace: a, labels: {app: w}",
+            "name: w, namespace: a, labels: {app: w, mpegflow.io/tenant: z}",
+        )
+        .replace(
+            "name: w2, namespace: a, labels: {app: w}",
+            "name: w2, namespace: a, labels: {app: w, mpegflow.io/tenant: a}",
+        )
+        .replace("labels: {team: z}", "labels: {mpegflow.io/tenant: z}");
+    let outcome = audit(&text, "aws-vpc", "  may: [{cidr: 10.96.0.5/32, ports: [443]}, {group: nodes}]\n");
+    assert_eq!(outcome.proved, Truth::No, "{}", outcome.sentence);
+    assert!(
+        outcome.findings.iter().any(|f| f.id == "MF107" && f.object.name == "w2".into()),
+        "{:#?}",
+        outcome.findings
+    );
+    // One is behind a Service and the other is not.
+    let text = exposed(NODE_PORT, "").replace("selector: {app: w}", "selector: {app: w, out: there}")
+        + "---\n"
+        + &TWIN.replace("{app: w}", "{app: w, out: there}");
+    let outcome = audit(&text, "aws-vpc", NOBODY);
+    assert_eq!(outcome.proved, Truth::No, "{}", outcome.sentence);
+    assert!(
+        outcome.findings.iter().filter(|f| f.id == "MF109").all(|f| f.object.name == "w2".into()),
+        "{:#?}",
+        outcome.findings
+    );
+}
+
 fn ask(
     text: &str,
     profile: &str,
@@ -398,9 +722,10 @@ fn generated(seed: u64) -> String {
         let external =
             if rng.one_in(2) { format!("externalIPs: [203.0.113.{number}], ") } else { String::new() };
         let node_port = if rng.one_in(2) { format!(", nodePort: {}", 30000 + number) } else { String::new() };
+        let kind = if node_port.is_empty() { "ClusterIP" } else { "NodePort" };
         let target = if rng.one_in(2) { "9000" } else { "api" };
         let local = if rng.one_in(5) { "externalTrafficPolicy: Local, " } else { "" };
-        write!(text, "apiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, namespace: {namespace}}}\nspec: {{type: NodePort, {local}clusterIP: 10.96.0.{number}, {external}{selector}ports: [{{port: 443, targetPort: {target}{node_port}}}]}}\n---\n").unwrap();
+        write!(text, "apiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, namespace: {namespace}}}\nspec: {{type: {kind}, {local}clusterIP: 10.96.0.{number}, {external}{selector}ports: [{{port: 443, targetPort: {target}{node_port}}}]}}\n---\n").unwrap();
         if selector.is_empty() || rng.one_in(4) {
             let behind =
                 *["10.0.0.2", "10.0.0.3", "10.0.0.4", "198.51.100.9"].get(rng.between(0, 3)).unwrap();
@@ -453,6 +778,10 @@ fn really_reached(text: &str, profile: Profile) -> Vec<String> {
     let node_of = |ip: IpAddr| {
         cluster.nodes.iter().find(|node| node.addresses.contains(&ip)).map(|node| node.name.clone())
     };
+    let runs_on = |address: IpAddr| {
+        let pod = cluster.pods.iter().find(|pod| pod.addresses.contains(&address));
+        pod.and_then(|pod| pod.node.clone())
+    };
     let as_seen = |from: EndpointId, ip: IpAddr| -> Option<EndpointId> {
         let found = evaluation.address(ip)?;
         evaluation.seen_from(from, found).first().copied()
@@ -463,38 +792,36 @@ fn really_reached(text: &str, profile: Profile) -> Vec<String> {
         let node = node_of(ip);
         let is_own = node.is_some() && node == own_node;
         for port in [443u16, 9000, 9001, 30001, 30002, 30003] {
-            // Whom the packet becomes one to.
-            let mut ends: Vec<(IpAddr, u16)> = Vec::new();
+            // Whom the packet becomes one to, and whether the node that translates it puts its own address in the sender's place.
+            let mut ends: Vec<(IpAddr, u16, bool)> = Vec::new();
             for service in &cluster.services {
                 for own in &service.ports {
                     let at_address = (service.cluster_ips.contains(&ip)
                         || service.external_ips.contains(&ip))
                         && own.port == port;
-                    let at_node = node.is_some() && own.node_port == Some(port);
+                    let at_node = node.is_some() && own.node_port == Some(NodePort::Number(port));
+                    let masquerades =
+                        service.external_ips.contains(&ip) || (at_node && !service.external_local);
                     if at_address || at_node {
                         let backends = backends(&cluster, service, &own.target);
                         // With `Local`, a node hands a packet on to its own pods only, unless a pod of its own sends it.
-                        ends.extend(backends.into_iter().filter(|(backend, _)| {
-                            let on = cluster
-                                .pods
-                                .iter()
-                                .find(|pod| pod.addresses.contains(backend))
-                                .and_then(|pod| pod.node.clone());
-                            !(at_node && service.external_local) || on == node
-                        }));
+                        let handed_on = backends.into_iter().filter(|(backend, _)| {
+                            !(at_node && service.external_local) || runs_on(*backend) == node
+                        });
+                        ends.extend(handed_on.map(|(backend, port)| (backend, port, masquerades)));
                     }
                 }
             }
             for pod in cluster.pods.iter().filter(|pod| node.is_some() && pod.node == node) {
                 for own in pod.ports.iter().filter(|own| own.host_port == Some(port)) {
-                    ends.push((pod.addresses[0], own.port));
+                    ends.push((pod.addresses[0], own.port, false));
                 }
             }
             let translated = !ends.is_empty();
             if !translated {
-                ends.push((ip, port));
+                ends.push((ip, port, false));
             }
-            for (end, end_port) in ends {
+            for (end, end_port, masquerades) in ends {
                 let Some(backend) = evaluation.address(end) else { continue };
                 if backend == worker {
                     continue;
@@ -506,18 +833,19 @@ fn really_reached(text: &str, profile: Profile) -> Vec<String> {
                     (end, end_port)
                 };
                 let Some(front) = as_seen(worker, judged.0) else { continue };
-                if !evaluation.verdict(worker, front).allowed.contains(Protocol::Tcp, judged.1) {
+                if !evaluation.egress(worker, front).allowed.contains(Protocol::Tcp, judged.1) {
                     continue;
                 }
-                // The sender's address, or that of a node that took its place.
-                let mut senders = vec![worker];
-                if translated && judged == (ip, port) {
-                    let stand_in = if is_own || node.is_none() { own_node.clone() } else { node.clone() };
-                    let stand_in = stand_in.and_then(|name| evaluation.node(&name)).unwrap();
-                    let is_cluster = cluster.services.iter().any(|service| service.cluster_ips.contains(&ip));
-                    if !is_cluster {
-                        senders.extend(evaluation.seen_from(backend, stand_in));
-                    }
+                // The sender's address, or that of the node that took its place: Calico looks at what a node hands on to its own
+                // pods before the address is replaced.
+                let by = if node.is_some() { node.clone() } else { own_node.clone() };
+                let is_kept = !masquerades || (profile.cni == Cni::Calico && by == runs_on(end));
+                let stand_in = || evaluation.seen_from(backend, evaluation.node(&by.unwrap()).unwrap());
+                let mut senders = if is_kept { vec![worker] } else { stand_in() };
+                // Calico's pools may masquerade what a pod sends to another node: sure is what comes in either way.
+                if is_kept && translated && profile.cni == Cni::Calico && node.is_some() && !is_own {
+                    let own = evaluation.node(own_node.as_ref().unwrap()).unwrap();
+                    senders.extend(evaluation.seen_from(backend, own));
                 }
                 let lets_in = |from: &EndpointId| {
                     evaluation.ingress(*from, backend).allowed.contains(Protocol::Tcp, end_port)
@@ -676,5 +1004,74 @@ fn what_is_unknown_of_a_worker_pool_has_a_reason() {
             let bare = without_reason(&outcome);
             assert!(bare.is_empty(), "{profile} {dialects:?} seed {seed}: {bare:#?}");
         }
+    }
+}
+
+fn changes(old: &str, new: &str, profile: &str) -> diff::Changes {
+    diff::run(&read(old), &read(new), profile.parse().unwrap(), None).unwrap()
+}
+
+#[test]
+fn a_difference_tells_who_became_reachable_behind_an_address() {
+    let inner = "clusterIP: 10.96.0.9, ports: [{port: 80, targetPort: 8080}]";
+    let (old, new) = (exposed(inner, ""), exposed(NODE_PORT, ""));
+    let found = changes(&old, &new, "aws-vpc");
+    let of_outside = found.changes.iter().find(|change| change.source.contains("outside")).unwrap();
+    assert_eq!(
+        (
+            of_outside.destination.as_str(),
+            of_outside.opened.to_string().as_str(),
+            of_outside.through.as_deref()
+        ),
+        ("Pod a/w", "TCP 8080", Some("the pod's own node port 30080 (Service a/w)")),
+    );
+    assert_eq!(found.opened(), Truth::Yes);
+    assert!(
+        found.sentence().ends_with("through the pod's own node port 30080 (Service a/w)."),
+        "{}",
+        found.sentence()
+    );
+    let back = changes(&new, &old, "aws-vpc");
+    assert_eq!(back.opened(), Truth::No, "{}", back.sentence());
+    assert!(
+        back.changes.iter().any(|change| !change.closed.is_none() && change.through.is_some()),
+        "{back:#?}"
+    );
+    assert_eq!(changes(&old, &new, "cilium").opened(), Truth::Unknown);
+    for (old, new, profile) in [(&old, &new, "calico"), (&new, &new, "aws-vpc")] {
+        let found = changes(old, new, profile);
+        assert!(found.changes.is_empty(), "{profile}: {}", found.table(false));
+    }
+
+    // A Service, a node port, a host port, each new beside a policy that lets its address be sent to.
+    let host = OTHER.replace("containerPort: 9000", "containerPort: 9000, hostPort: 9001");
+    let closed = OTHER.to_owned();
+    for (old, new, egress, profile, way) in [
+        (
+            &closed,
+            &format!("{OTHER}{SERVICE}"),
+            egress("10.96.0.5/32", 443),
+            "aws-vpc",
+            "10.96.0.5 port 443 (Service z/s)",
+        ),
+        (
+            &closed,
+            &format!("{OTHER}{SERVICE}"),
+            egress("192.168.0.2/32", 30443),
+            "calico",
+            "node n2 port 30443 (Service z/s)",
+        ),
+        (&closed, &host, egress("192.168.0.2/32", 9001), "calico", "node n2 port 9001 (a host port)"),
+    ] {
+        let found = changes(&format!("{CLUSTER}{old}{egress}"), &format!("{CLUSTER}{new}{egress}"), profile);
+        let of_w =
+            found.changes.iter().find(|change| change.source == "Pod a/w" && change.destination == "Pod z/o");
+        let of_w = of_w.unwrap_or_else(|| panic!("{way}: {}", found.table(false)));
+        assert_eq!((of_w.opened.to_string().as_str(), of_w.through.as_deref()), ("TCP 9000", Some(way)));
+        assert!(
+            found.table(false).contains(&format!("+ Pod a/w → Pod z/o  TCP 9000 through {way}\n")),
+            "{}",
+            found.table(false)
+        );
     }
 }

@@ -1,15 +1,25 @@
 //! Who is behind an address that is nobody's own: a Service's, or a node's at a node port or host port.
 //!
 //! Where policies judge a packet before its destination is translated, its egress is that to the address and its ingress that to
-//! the backend, at the backend's port. Nobody looks at the pair of the two. Where they judge it afterwards, it is a packet to the
-//! backend like any other.
+//! the backend, at the backend's port; where they judge it afterwards, both are to the backend. On some ways a node's address
+//! takes the sender's place, which makes the ingress that of a node: nobody looks at the pair of the two.
+//!
+//! | module | says |
+//! |---|---|
+//! | [`opening`] | what is open, and who answers there |
+//! | [`front`] | at which addresses a sender finds it |
 
-use crate::cluster::{ADDED_BY_CONTROLLERS, Cluster, Pod, Service, ServicePort, TargetPort};
-use crate::evaluate::{ClassId, Endpoint, EndpointId, Evaluation, Explanation, Verdict, differ};
+mod front;
+mod opening;
+
+use crate::cluster::{Cluster, ServicePort};
+use crate::evaluate::{Endpoint, EndpointId, Evaluation, Explanation, Verdict, differ};
 use crate::profile::{Answer, Fact, Profile};
 use crate::sets::{PortSet, Protocol, Traffic};
 use crate::truth::{Doubt, Truth};
-use std::collections::{BTreeMap, HashMap};
+use front::{Front, Node, Sender, Translator};
+use opening::{Backend, Opening, What};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,22 +28,27 @@ pub(super) struct Behind<'a> {
     cluster: &'a Cluster,
     profile: Profile,
     evaluation: &'a Evaluation<'a>,
-    /// Of each Service, its ports with the backends of each.
-    services: Vec<Vec<Port<'a>>>,
-    /// Pods with host ports.
-    host_ports: Vec<usize>,
+    openings: Vec<Opening<'a>>,
+    /// By who answers, the indices of what it answers at.
+    answered: HashMap<EndpointId, Vec<usize>>,
+    /// By the template of pods, another pod of it: what one of them sends to an address that all of them are behind, that one gets.
+    siblings: HashMap<EndpointId, EndpointId>,
+    /// Nodes, each with its name where it has one.
+    nodes: Vec<(EndpointId, Option<Arc<str>>)>,
+    /// Addresses that a load balancer may have.
+    outside: Vec<EndpointId>,
 }
 
-/// A port of a Service, with its backends.
-type Port<'a> = (&'a ServicePort, Vec<Backend>);
-
-/// Somebody who answers for a Service's port.
-struct Backend {
-    endpoint: EndpointId,
-    target: Traffic,
-    /// Whether it does.
-    is: Truth,
-    node: Option<Arc<str>>,
+/// Which ways are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All, whatever policies say.
+    Every,
+    /// Those on which a packet may be judged otherwise than one that is sent to the backend itself, and of nodes that nothing
+    /// tells apart one.
+    Judged,
+    /// Those of them that end at somebody.
+    To(EndpointId),
 }
 
 /// What kind of address somebody is behind.
@@ -41,8 +56,10 @@ struct Backend {
 pub(super) enum Door {
     /// A Service's own.
     Cluster(IpAddr),
-    /// An external one of a Service.
+    /// An external one of a Service, or the one address of a node that a host port is open at.
     External(IpAddr),
+    /// That of a Service's load balancer, which the input does not say.
+    Balancer,
     /// A node's.
     Node,
 }
@@ -78,339 +95,180 @@ pub(super) struct Way {
 /// What comes out of a way.
 #[derive(Debug, Clone)]
 pub(super) struct Passage {
-    /// Whether a packet gets through, where policies see the address.
-    pub(super) passes: Truth,
-    /// What arrives, surely if it passes for sure, else possibly.
-    pub(super) traffic: Traffic,
-}
-
-/// A node as a source sees it.
-struct NodeFront {
-    id: EndpointId,
-    name: Option<Arc<str>>,
-    is_own: bool,
+    /// What surely arrives.
+    pub(super) surely: Traffic,
+    /// What may arrive, with what surely does.
+    pub(super) possibly: Traffic,
 }
 
 impl<'a> Behind<'a> {
     pub(super) fn new(cluster: &'a Cluster, profile: Profile, evaluation: &'a Evaluation<'a>) -> Self {
-        let mut own = Self { cluster, profile, evaluation, services: Vec::new(), host_ports: Vec::new() };
-        for service in &cluster.services {
-            let ports = service.ports.iter().map(|port| (port, own.backends(service, port))).collect();
-            own.services.push(ports);
+        let openings = opening::openings(cluster, evaluation);
+        let mut answered: HashMap<EndpointId, Vec<usize>> = HashMap::new();
+        for (at, opening) in openings.iter().enumerate() {
+            for backend in opening.backends.iter().map(|backend| backend.endpoint).collect::<BTreeSet<_>>() {
+                answered.entry(backend).or_default().push(at);
+            }
         }
-        let has_one = |pod: &Pod| pod.ports.iter().any(|port| port.host_port.is_some());
-        let pods = cluster.pods.iter().enumerate();
-        own.host_ports = pods
-            .filter(|(_, pod)| !pod.host_network && !pod.finished && has_one(pod))
-            .map(|(i, _)| i)
-            .collect();
+        let nodes = evaluation.endpoints().filter_map(|(id, endpoint)| match endpoint {
+            Endpoint::Node(i) => Some((id, cluster.nodes.get(*i).map(|node| node.name.clone()))),
+            Endpoint::AnyNode => Some((id, None)),
+            _ => None,
+        });
+        let nodes = nodes.collect();
+        let siblings = evaluation.endpoints().filter_map(|(id, endpoint)| match endpoint {
+            Endpoint::Sibling(i) => Some((evaluation.pod(*i)?, id)),
+            _ => None,
+        });
+        let siblings = siblings.collect();
+        let outside = Vec::new();
+        let mut own = Self { cluster, profile, evaluation, openings, answered, siblings, nodes, outside };
+        own.outside = own.outside();
         own
     }
 
-    /// Who answers for a Service's port: the pods that its selector selects, and whatever its EndpointSlices list besides.
-    fn backends(&self, service: &Service, port: &ServicePort) -> Vec<Backend> {
-        let mut found: Vec<Backend> = Vec::new();
-        let mut add = |backend: Backend| {
-            let is_known = |own: &Backend| own.endpoint == backend.endpoint && own.target == backend.target;
-            if !backend.target.is_none() && !found.iter().any(is_known) {
-                found.push(backend);
-            }
-        };
-        for (i, pod) in self.cluster.pods.iter().enumerate() {
-            let is = selected(service, pod);
-            if let Some(endpoint) = self.evaluation.pod(i).filter(|_| is.may()) {
-                let target = match &port.target {
-                    TargetPort::Number(number) => PortSet::one(*number),
-                    TargetPort::Name(name) => PortSet::of(
-                        pod.ports
-                            .iter()
-                            .filter(|own| own.name.as_ref() == Some(name) && own.protocol == port.protocol)
-                            .map(|own| (own.port, own.port)),
-                    ),
-                };
-                let target = Traffic::to(port.protocol, target);
-                add(Backend { endpoint, target, is, node: pod.node.clone() });
-            }
-        }
-        let of_service = self.cluster.endpoints.iter().filter(|endpoints| {
-            endpoints.namespace == service.namespace && endpoints.service == service.object.name
-        });
-        for endpoints in of_service {
-            let is_port = |own: &&crate::cluster::ContainerPort| {
-                let same = own.name.is_none() || port.name.is_none() || own.name == port.name;
-                same && own.protocol == port.protocol
-            };
-            let ports = endpoints.ports.iter().filter(is_port).map(|own| (own.port, own.port));
-            let target = Traffic::to(port.protocol, PortSet::of(ports));
-            for (address, name) in &endpoints.addresses {
-                let by_name = || {
-                    let is = |pod: &Pod| {
-                        pod.namespace == endpoints.namespace && Some(&pod.object.name) == name.as_ref()
-                    };
-                    self.cluster.pods.iter().position(is).and_then(|pod| self.evaluation.pod(pod))
-                };
-                let at = self.evaluation.address(*address);
-                let is_outside =
-                    |id: &EndpointId| matches!(self.evaluation.endpoint(*id), Some(Endpoint::External(_)));
-                // What is at no pod's address may be that of a pod whose address the input does not say.
-                let endpoint = at.filter(|id| !is_outside(id)).or_else(by_name).or(at);
-                let Some(endpoint) = endpoint else { continue };
-                let node = self.pod(endpoint).and_then(|pod| pod.node.clone());
-                add(Backend { endpoint, target: target.clone(), is: Truth::Yes, node });
-            }
-        }
-        found
+    /// Whether nobody is behind anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.openings.is_empty()
     }
 
     /// The backends of a Service's port.
-    pub(super) fn backends_of(&self, service: usize, port: &ServicePort) -> Vec<(EndpointId, Traffic)> {
-        let ports = self.services.get(service).into_iter().flatten();
-        let ports = ports.filter(|(own, _)| std::ptr::eq(*own, port));
-        ports.flat_map(|(_, backends)| backends).map(|own| (own.endpoint, own.target.clone())).collect()
+    pub(super) fn backends_of(&self, service: &ServicePort) -> Vec<(EndpointId, Traffic)> {
+        let is_it = |opening: &&Opening<'_>| matches!(opening.what, What::Service { port, .. } if std::ptr::eq(port, service));
+        let backends = self.openings.iter().filter(is_it).flat_map(|opening| &opening.backends);
+        backends.map(|own| (own.endpoint, own.target.clone())).collect()
     }
 
-    /// Ways from a source. Without `every`, those alone that the source's policies may see and may let out, and of nodes that
-    /// nothing tells apart one.
-    pub(super) fn each(&self, source: EndpointId, every: bool, mut take: impl FnMut(Way)) {
-        let mut out: HashMap<EndpointId, Verdict> = HashMap::new();
-        let mut lets_out = |front: EndpointId, protocol: Protocol, port: u16| {
-            let verdict = out.entry(front).or_insert_with(|| self.evaluation.verdict(source, front));
-            every || !verdict.denied.contains(protocol, port)
+    /// What somebody answers at, as numbers: who answers at the same is behind the same addresses.
+    pub(super) fn answers_at(&self, endpoint: EndpointId) -> &[usize] {
+        self.answered.get(&endpoint).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Ways from a source; to itself only where all are asked for.
+    pub(super) fn each(&self, source: EndpointId, scope: Scope, mut take: impl FnMut(Way)) {
+        let openings: Vec<&Opening<'_>> = match scope {
+            Scope::To(backend) => {
+                self.answers_at(backend).iter().filter_map(|at| self.openings.get(*at)).collect()
+            }
+            Scope::Every | Scope::Judged => self.openings.iter().collect(),
         };
-        let own_node = self.pod(source).and_then(|pod| pod.node.clone());
-        let own_nodes = self.nodes_called(own_node.as_ref());
-        let nodes = self.node_fronts(source, own_node.as_ref());
-        let mut kinds: BTreeMap<ClassId, usize> = BTreeMap::new();
-        for (at, node) in nodes.iter().enumerate() {
-            kinds.entry(self.evaluation.class(node.id)).or_insert(at);
+        if openings.is_empty() {
+            return;
         }
-        let is_first = |at: usize| every || kinds.values().any(|first| *first == at);
-        for (index, (service, ports)) in self.cluster.services.iter().zip(&self.services).enumerate() {
-            let addresses = service.cluster_ips.iter().map(|ip| Door::Cluster(*ip));
-            let addresses = addresses.chain(service.external_ips.iter().map(|ip| Door::External(*ip)));
-            for door in addresses {
-                let (sees, fronts) = self.address(source, service, door);
-                if !every && !sees.truth.may() {
-                    continue;
-                }
-                for front in fronts {
-                    for (port, backends) in ports {
-                        if front.is_some_and(|front| !lets_out(front, port.protocol, port.port)) {
-                            continue;
-                        }
-                        for backend in backends.iter().filter(|backend| backend.endpoint != source || every) {
-                            let (is, is_not_known) =
-                                self.at_address(service, door, own_node.as_ref(), backend);
-                            if !is.may() {
-                                continue;
-                            }
-                            let mut senders = vec![source];
-                            if matches!(door, Door::External(_)) {
-                                senders.extend(own_nodes.iter().copied());
-                            }
-                            let address = match door {
-                                Door::Cluster(ip) | Door::External(ip) => ip.to_string(),
-                                Door::Node => String::new(),
-                            };
-                            take(Way {
-                                source,
-                                door,
-                                service: Some(index),
-                                front,
-                                protocol: port.protocol,
-                                port: port.port,
-                                address,
-                                of: service.object.to_string(),
-                                sees,
-                                backend: backend.endpoint,
-                                target: backend.target.clone(),
-                                is,
-                                is_not_known,
-                                senders: self.seen_by(backend.endpoint, &senders),
-                            });
-                        }
-                    }
-                }
-            }
-            for (port, backends) in ports {
-                let Some(number) = port.node_port else { continue };
-                for backend in backends.iter().filter(|backend| backend.endpoint != source || every) {
-                    for (at, node) in nodes.iter().enumerate() {
-                        let holds_it = node.name.is_some() && node.name == backend.node;
-                        let sees = self.sees_node(node);
-                        if !(is_first(at) || holds_it)
-                            || !(every || sees.truth.may())
-                            || !lets_out(node.id, port.protocol, number)
-                        {
-                            continue;
-                        }
-                        let (mut is, mut is_not_known) = self.is_backend(service, backend);
-                        if service.external_local && !holds_it {
-                            is = is.and(Truth::Unknown);
-                            is_not_known.push(Doubt::at(
-                                format!(
-                                    "{} has externalTrafficPolicy: Local: whether a node hands a packet on to a backend of \
-                                     another node is not known",
-                                    service.object
-                                ),
-                                &service.at,
-                            ));
-                        }
-                        take(self.through_node(
-                            (source, node, &own_nodes),
-                            (port.protocol, number, &service.object.to_string()),
-                            (Some(index), sees),
-                            (backend.endpoint, backend.target.clone()),
-                            (is, is_not_known),
-                        ));
-                    }
-                }
-            }
-        }
-        for index in &self.host_ports {
-            let Some(pod) = self.cluster.pods.get(*index) else { continue };
-            let Some(backend) = self.evaluation.pod(*index).filter(|id| *id != source || every) else {
-                continue;
-            };
-            for (port, number) in pod.ports.iter().filter_map(|port| Some((port, port.host_port?))) {
-                for (at, node) in nodes.iter().enumerate() {
-                    let sees = self.sees_node(node);
-                    let is = match (&pod.node, &node.name) {
-                        (Some(own), Some(other)) => Truth::from(own == other),
-                        _ => Truth::Unknown,
+        let mut sender = self.sender(source);
+        for opening in openings {
+            for front in self.fronts(opening, &mut sender) {
+                for backend in opening.backends.iter().filter(|own| scope.ends_at(own.endpoint)) {
+                    let end = match self.siblings.get(&source) {
+                        _ if backend.endpoint != source || scope == Scope::Every => backend.endpoint,
+                        Some(sibling) => *sibling,
+                        None => continue,
                     };
-                    if !is.may()
-                        || !(is == Truth::Yes || is_first(at))
-                        || !(every || sees.truth.may())
-                        || !lets_out(node.id, port.protocol, number)
-                    {
-                        continue;
+                    if let Some(way) = self.way(opening, &front, &sender, backend, scope) {
+                        take(Way { backend: end, ..way });
                     }
-                    let mut doubts = Vec::new();
-                    if is == Truth::Unknown {
-                        let what = format!("on which node {} runs is not known", pod.object);
-                        doubts.push(Doubt::at(what, &pod.at));
-                    }
-                    take(self.through_node(
-                        (source, node, &own_nodes),
-                        (port.protocol, number, "a host port"),
-                        (None, sees),
-                        (backend, Traffic::to(port.protocol, PortSet::one(port.port))),
-                        (is, doubts),
-                    ));
                 }
             }
         }
     }
 
-    fn through_node(
+    fn way(
         &self,
-        (source, node, own_nodes): (EndpointId, &NodeFront, &[EndpointId]),
-        (protocol, port, of): (Protocol, u16, &str),
-        (service, sees): (Option<usize>, Answer),
-        (backend, target): (EndpointId, Traffic),
-        (is, is_not_known): (Truth, Vec<Doubt>),
-    ) -> Way {
-        let mut senders = vec![source];
-        if node.is_own {
-            senders.extend_from_slice(own_nodes)
-        } else {
-            senders.push(node.id)
+        opening: &Opening<'_>,
+        front: &Front,
+        sender: &Sender,
+        backend: &Backend,
+        scope: Scope,
+    ) -> Option<Way> {
+        let by = front.translator(sender, backend);
+        let senders = self.senders(opening, front, sender, backend, by);
+        if scope != Scope::Every {
+            let is_direct = senders == [sender.id];
+            let is_judged = match front.sees.truth {
+                Truth::Yes => !front.is_denied,
+                Truth::Unknown => !(is_direct && front.is_denied),
+                Truth::No => !is_direct,
+            };
+            let is_another = |node: &Node| node.is_another(by.runs, sender);
+            if !is_judged || front.node.as_ref().is_some_and(is_another) {
+                return None;
+            }
         }
-        Way {
-            source,
-            door: Door::Node,
+        let (is, is_not_known) = self.answers(opening, front, sender, backend, by.runs);
+        if !is.may() {
+            return None;
+        }
+        let (service, of) = match opening.what {
+            What::Service { index, service, .. } => (Some(index), service.object.to_string()),
+            What::HostPort { .. } => (None, "a host port".to_owned()),
+        };
+        let address = match (front.door, front.id) {
+            (Door::Cluster(ip) | Door::External(ip), _) => ip.to_string(),
+            (Door::Balancer, _) => "its load balancer".to_owned(),
+            (Door::Node, id) => id.map(|id| self.evaluation.name(id)).unwrap_or_default(),
+        };
+        Some(Way {
+            source: sender.id,
+            door: front.door,
             service,
-            front: Some(node.id),
-            protocol,
-            port,
-            address: self.evaluation.name(node.id),
-            of: of.to_owned(),
-            sees,
-            backend,
-            target,
+            front: front.id,
+            protocol: opening.protocol,
+            port: front.port,
+            address,
+            of,
+            sees: front.sees,
+            backend: backend.endpoint,
+            target: backend.target.clone(),
             is,
             is_not_known,
-            senders: self.seen_by(backend, &senders),
-        }
+            senders,
+        })
     }
 
-    fn pod(&self, endpoint: EndpointId) -> Option<&'a Pod> {
-        match self.evaluation.endpoint(endpoint) {
-            Some(Endpoint::Pod(i) | Endpoint::Sibling(i)) => self.cluster.pods.get(*i),
-            _ => None,
-        }
-    }
-
-    /// Nodes as endpoints: the one that is called so, or all where the input does not say which.
-    fn nodes_called(&self, name: Option<&Arc<str>>) -> Vec<EndpointId> {
-        if let Some(node) = name.and_then(|name| self.evaluation.node(name)) {
-            return vec![node];
-        }
-        let all = self.evaluation.endpoints();
-        all.filter(|(_, endpoint)| matches!(endpoint, Endpoint::Node(_) | Endpoint::AnyNode))
-            .map(|(id, _)| id)
-            .collect()
-    }
-
-    fn node_fronts(&self, source: EndpointId, own: Option<&Arc<str>>) -> Vec<NodeFront> {
-        let fronts = self.evaluation.destinations(source).filter_map(|(id, endpoint)| match endpoint {
-            Endpoint::LocalNode => Some(NodeFront { id, name: own.cloned(), is_own: true }),
-            Endpoint::Node(i) => {
-                let name = self.cluster.nodes.get(*i).map(|node| node.name.clone());
-                Some(NodeFront { id, name, is_own: false })
-            }
-            Endpoint::AnyNode => Some(NodeFront { id, name: None, is_own: false }),
-            _ => None,
-        });
-        fronts.collect()
-    }
-
-    fn sees_node(&self, node: &NodeFront) -> Answer {
-        self.profile.fact(if node.is_own { Fact::SeesOwnNodePort } else { Fact::SeesNodePort })
-    }
-
-    /// A Service's address as its sender's policies see it, and whether they do.
-    fn address(
+    /// Whether somebody answers at an address, and what is not known of it. `runs` is whether it runs on the node that has it.
+    fn answers(
         &self,
-        source: EndpointId,
-        service: &Service,
-        door: Door,
-    ) -> (Answer, Vec<Option<EndpointId>>) {
-        let (ip, sees) = match door {
-            Door::Cluster(ip) => (ip, self.profile.fact(Fact::SeesClusterIp)),
-            Door::External(ip) if service.proxied_ips.contains(&ip) => {
-                let why = "the Service says ipMode: Proxy: a packet to this address leaves the cluster for the load balancer";
-                (ip, Answer { truth: Truth::Yes, why })
-            }
-            Door::External(ip) => (ip, self.profile.fact(Fact::SeesExternalAddress)),
-            Door::Node => return (self.profile.fact(Fact::SeesNodePort), Vec::new()),
-        };
-        let fronts = match self.evaluation.address(ip) {
-            Some(endpoint) => self.evaluation.seen_from(source, endpoint).into_iter().map(Some).collect(),
-            None => vec![None],
-        };
-        (sees, fronts)
-    }
-
-    /// Whether somebody answers for a Service at one of its addresses.
-    fn at_address(
-        &self,
-        service: &Service,
-        door: Door,
-        own_node: Option<&Arc<str>>,
+        opening: &Opening<'_>,
+        front: &Front,
+        sender: &Sender,
         backend: &Backend,
+        runs: Truth,
     ) -> (Truth, Vec<Doubt>) {
-        let (mut is, mut doubts) = self.is_backend(service, backend);
-        match door {
-            Door::Cluster(_) if service.internal_local => match (own_node, &backend.node) {
+        let mut is = backend.is;
+        let mut doubts = front.doubts.clone();
+        if !doubts.is_empty() {
+            is = is.and(Truth::Unknown);
+        }
+        let name = || self.evaluation.name(backend.endpoint);
+        let service = match opening.what {
+            What::Service { service, .. } => service,
+            What::HostPort { pod, .. } => {
+                // At an address that is no node's in the input it is open wherever it runs.
+                let here = if front.node.is_some() { runs } else { Truth::Yes };
+                if here == Truth::Unknown {
+                    let what = format!("on which node {} runs is not known", pod.object);
+                    doubts.push(Doubt::at(what, &pod.at));
+                }
+                return (is.and(here), doubts);
+            }
+        };
+        if backend.is == Truth::Unknown {
+            let what = format!(
+                "whether {} is a backend of {} is not known: the labels that its controller adds are not in the input",
+                name(),
+                service.object
+            );
+            doubts.push(Doubt::at(what, &service.at));
+        }
+        match front.door {
+            Door::Cluster(_) if service.internal_local => match (&sender.node, &backend.node) {
                 (Some(own), Some(node)) => is = is.and(Truth::from(own == node)),
                 _ => {
                     is = is.and(Truth::Unknown);
                     let what = format!(
                         "{} has internalTrafficPolicy: Local, and whether {} is on the sender's node is not known",
                         service.object,
-                        self.evaluation.name(backend.endpoint)
+                        name()
                     );
                     doubts.push(Doubt::at(what, &service.at));
                 }
@@ -420,63 +278,122 @@ impl<'a> Behind<'a> {
                 let what = format!("whom the load balancer at {ip} hands packets on to is not known");
                 doubts.push(Doubt::at(what, &service.at));
             }
+            // A node drops what comes from outside for another node's backend; of what comes from a pod that is not known.
+            Door::Node if service.external_local && runs == Truth::No && !sender.is_pod => is = Truth::No,
+            Door::Node if service.external_local && runs != Truth::Yes => {
+                is = is.and(Truth::Unknown);
+                let what = format!(
+                    "{} has externalTrafficPolicy: Local: whether a node hands a packet on to a backend of another node is not \
+                     known",
+                    service.object
+                );
+                doubts.push(Doubt::at(what, &service.at));
+            }
             _ => {}
         }
         (is, doubts)
     }
 
-    fn is_backend(&self, service: &Service, backend: &Backend) -> (Truth, Vec<Doubt>) {
-        let mut doubts = Vec::new();
-        if backend.is == Truth::Unknown {
-            let what = format!(
-                "whether {} is a backend of {} is not known: the labels that its controller adds are not in the input",
-                self.evaluation.name(backend.endpoint),
-                service.object
-            );
-            doubts.push(Doubt::at(what, &service.at));
-        }
-        (backend.is, doubts)
-    }
-
-    /// Senders as a backend's policies see them, each kind once.
-    fn seen_by(&self, backend: EndpointId, senders: &[EndpointId]) -> Vec<EndpointId> {
-        let mut kinds = BTreeMap::new();
-        for (at, sender) in senders.iter().enumerate() {
-            // A sender is itself: only the nodes that stand in for it are seen from where the backend runs.
-            let seen = if at == 0 { vec![*sender] } else { self.evaluation.seen_from(backend, *sender) };
-            for one in seen {
-                kinds.entry(self.evaluation.class(one)).or_insert((at, one));
+    /// Whom a backend's policies may see as the sender: itself, or the node that has translated the packet and put its own address
+    /// in the sender's place.
+    fn senders(
+        &self,
+        opening: &Opening<'_>,
+        front: &Front,
+        sender: &Sender,
+        backend: &Backend,
+        by: Translator<'_>,
+    ) -> Vec<EndpointId> {
+        let own_node = || self.evaluation.local_node().into_iter().collect::<Vec<_>>();
+        let pick = |itself: &[EndpointId], fact, nodes: Vec<EndpointId>| -> Vec<EndpointId> {
+            match self.profile.fact(fact).truth {
+                Truth::Yes => nodes,
+                Truth::Unknown => [itself, &nodes].concat(),
+                Truth::No => itself.to_vec(),
+            }
+        };
+        // What a pod sends to another node may have its own node's address before it comes there; that node is not the backend's.
+        let itself = if sender.is_pod && front.is_of_another_node(opening) {
+            let nodes = self.other_nodes(sender.node.as_ref(), backend);
+            pick(&[sender.id], Fact::SeesClientsNodeAsSender, nodes)
+        } else {
+            vec![sender.id]
+        };
+        let one_of = |fact, nodes| pick(&itself, fact, nodes);
+        let mut seen = Vec::new();
+        match opening.what {
+            // Whose policies do not look at senders.
+            _ if !matches!(self.evaluation.endpoint(backend.endpoint), Some(Endpoint::Pod(_))) => {
+                seen.push(sender.id);
+            }
+            What::HostPort { .. } => seen.extend(one_of(Fact::SeesHostPortNodeAsSender, own_node())),
+            What::Service { service, .. } if front.keeps_sender(service, sender) => seen.extend(&itself),
+            What::Service { service, .. } => {
+                let is_out = front.is_out_to_balancer(service);
+                if is_out {
+                    // It sends from its own address, or from its client's, and to any node.
+                    seen.push(sender.id);
+                    seen.extend(front.id);
+                }
+                if is_out || by.runs.may() {
+                    seen.extend(one_of(Fact::SeesOwnNodeAsSender, own_node()));
+                }
+                if is_out || !by.runs.must() {
+                    let others = self.other_nodes(by.name.filter(|_| !is_out), backend);
+                    seen.extend(one_of(Fact::SeesOtherNodeAsSender, others));
+                }
             }
         }
-        let mut seen: Vec<_> = kinds.into_values().collect();
-        seen.sort_unstable();
-        seen.into_iter().map(|(_, one)| one).collect()
+        let mut classes = BTreeSet::new();
+        seen.retain(|one| classes.insert(self.evaluation.class(*one)));
+        seen
     }
 
-    /// Whether a packet gets through where policies see the address, and what arrives.
-    pub(super) fn passage(&self, way: &Way) -> Passage {
-        let out = match way.front {
-            Some(front) => self.evaluation.verdict(way.source, front),
-            None => return Passage { passes: Truth::No, traffic: Traffic::none() },
+    /// The node that is called so, or all where the name is not known; never the backend's own.
+    fn other_nodes(&self, name: Option<&Arc<str>>, backend: &Backend) -> Vec<EndpointId> {
+        let is_it = |own: &Option<Arc<str>>| match (own, name) {
+            (Some(own), Some(name)) => own == name,
+            (own, _) => own.is_none() || *own != backend.node,
         };
-        let out = match () {
-            () if out.allowed.contains(way.protocol, way.port) => Truth::Yes,
-            () if out.denied.contains(way.protocol, way.port) => Truth::No,
-            () => Truth::Unknown,
+        self.nodes.iter().filter(|(_, own)| is_it(own)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a packet gets through, and what arrives, where policies see the address or not as they are said to.
+    pub(super) fn passage(&self, way: &Way, sees: Truth) -> Passage {
+        let parts = |verdict: &Verdict| {
+            let surely = verdict.allowed.intersection(&way.target);
+            (surely, verdict.allowed.union(&verdict.unknown).intersection(&way.target))
         };
-        let (mut surely, mut possibly) = (way.target.clone(), Traffic::none());
+        let at_front = || match way.front.map(|front| self.evaluation.verdict(way.source, front)) {
+            Some(out) if out.allowed.contains(way.protocol, way.port) => {
+                (way.target.clone(), way.target.clone())
+            }
+            Some(out) if !out.denied.contains(way.protocol, way.port) => {
+                (Traffic::none(), way.target.clone())
+            }
+            _ => (Traffic::none(), Traffic::none()),
+        };
+        let at_backend = || parts(&self.evaluation.egress(way.source, way.backend));
+        let (mut surely, mut possibly) = match sees {
+            Truth::Yes => at_front(),
+            Truth::No => at_backend(),
+            Truth::Unknown => {
+                let (front, backend) = (at_front(), at_backend());
+                (front.0.intersection(&backend.0), front.1.union(&backend.1))
+            }
+        };
+        let mut let_in = Traffic::none();
         for sender in &way.senders {
-            let verdict = self.evaluation.ingress(*sender, way.backend);
-            surely = surely.intersection(&verdict.allowed);
-            possibly = possibly.union(&verdict.allowed.union(&verdict.unknown).intersection(&way.target));
+            let (own, may) = parts(&self.evaluation.ingress(*sender, way.backend));
+            surely = surely.intersection(&own);
+            let_in = let_in.union(&may);
         }
-        let into = match (surely.is_none(), possibly.is_none()) {
-            (false, _) => Truth::Yes,
-            (true, false) => Truth::Unknown,
-            (true, true) => Truth::No,
-        };
-        let passes = out.and(into).and(way.is);
-        Passage { passes, traffic: if passes.must() { surely } else { possibly } }
+        possibly = possibly.intersection(&let_in);
+        match way.is {
+            Truth::Yes => Passage { surely, possibly },
+            Truth::Unknown => Passage { surely: Traffic::none(), possibly },
+            Truth::No => Passage { surely: Traffic::none(), possibly: Traffic::none() },
+        }
     }
 
     /// How it came about: the source's side is of the packet to the address, the destination's of that to the backend. The
@@ -503,9 +420,13 @@ impl<'a> Behind<'a> {
                 self.evaluation.name(way.backend),
                 way.text()
             )));
+            let sees = self.profile.fact(Fact::SeesOwnNodeAsSender);
+            if sees.truth == Truth::Unknown {
+                found.doubts.push(differ(self.profile, &sees));
+            }
         }
-        if let Some(front) = way.front {
-            let out = self.evaluation.explain(way.source, front);
+        if let Some(judged) = if way.sees.truth == Truth::No { Some(way.backend) } else { way.front } {
+            let out = self.evaluation.explain(way.source, judged);
             found.egress = out.egress;
             found.exempt = out.exempt.or(found.exempt);
             found.doubts.splice(0..0, out.doubts);
@@ -524,6 +445,34 @@ impl<'a> Behind<'a> {
     }
 }
 
+impl Passage {
+    /// Whether a packet gets through.
+    pub(super) fn passes(&self) -> Truth {
+        match (self.surely.is_none(), self.possibly.is_none()) {
+            (false, _) => Truth::Yes,
+            (true, false) => Truth::Unknown,
+            (true, true) => Truth::No,
+        }
+    }
+
+    /// What arrives, by how sure that is.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (Traffic, Truth)> {
+        let parts =
+            [(self.surely.clone(), Truth::Yes), (self.possibly.difference(&self.surely), Truth::Unknown)];
+        parts.into_iter().filter(|(traffic, _)| !traffic.is_none())
+    }
+}
+
+impl Scope {
+    /// Whether a way to somebody is asked for.
+    fn ends_at(self, backend: EndpointId) -> bool {
+        match self {
+            Self::Every | Self::Judged => true,
+            Self::To(wanted) => backend == wanted,
+        }
+    }
+}
+
 impl Way {
     /// What is sent to the address.
     pub(super) fn at(&self) -> Traffic {
@@ -538,20 +487,4 @@ impl Way {
             _ => format!("{address} port {port}/{protocol} ({of})"),
         }
     }
-}
-
-/// Whether a Service's selector selects a pod. What a controller adds to a template's labels is not known.
-fn selected(service: &Service, pod: &Pod) -> Truth {
-    let Some(selector) = &service.selector else { return Truth::No };
-    if pod.namespace != service.namespace {
-        return Truth::No;
-    }
-    selector.iter().fold(Truth::Yes, |all, (key, value)| {
-        let has = match pod.labels.get(key) {
-            Some(own) => Truth::from(own == value),
-            None if pod.is_template && ADDED_BY_CONTROLLERS.contains(&&**key) => Truth::Unknown,
-            None => Truth::No,
-        };
-        all.and(has)
-    })
 }

@@ -1,5 +1,7 @@
-//! What became reachable, and what stopped being so, from one cluster to another.
+//! What became reachable, and what stopped being so, from one cluster to another: by itself, or through a Service, a node port or a
+//! host port.
 
+use super::behind::{Behind, Passage, Scope};
 use super::explain::truth;
 use super::{agents, assumed, catalog};
 use crate::cluster::Cluster;
@@ -10,8 +12,9 @@ use crate::report::clean;
 use crate::sets::{AddressSet, Traffic};
 use crate::truth::{Doubt, Truth};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// Changes that are listed; beyond it they are counted.
 const MOST: usize = 10_000;
@@ -29,6 +32,8 @@ pub struct Change {
     pub closed: Traffic,
     /// Traffic that may pass now and surely did not before.
     pub maybe_opened: Traffic,
+    /// The way, such as `node n2 port 30443 (Service shop/web)`, where some of it is not a packet to the destination itself.
+    pub through: Option<String>,
 }
 
 /// All changes.
@@ -50,21 +55,57 @@ pub struct Changes {
 
 /// An endpoint by what it is called on both sides.
 type Key = String;
-/// Endpoints that neither side tells apart; a host-network pod stands alone.
-type Group = (Option<(ClassId, Option<Key>)>, Option<(ClassId, Option<Key>)>);
+/// What an endpoint is on one side: its class; a name where it is a host-network pod, which stands alone; and where something is
+/// behind addresses, the node that it runs on and what it answers at.
+type Kind = (ClassId, Option<Key>, Option<Arc<str>>, Vec<usize>);
+/// Endpoints that neither side tells apart.
+type Group = (Option<Kind>, Option<Kind>);
+/// What a source's packets become: by who gets them, the way with what arrives.
+type Ways = HashMap<EndpointId, Vec<(String, Passage)>>;
 
 /// One side of the comparison.
 struct Side<'a> {
-    evaluation: Evaluation<'a>,
+    cluster: &'a Cluster,
+    evaluation: &'a Evaluation<'a>,
+    behind: Behind<'a>,
     ends: BTreeMap<Key, EndpointId>,
     /// Whether its agents let through what policies deny.
     open: bool,
 }
 
 impl Side<'_> {
+    fn kind(&self, key: &Key) -> Option<Kind> {
+        let id = self.ends.get(key)?;
+        // What a host-network pod is hangs on its node.
+        let own = self.evaluation.is_its_node(*id).then(|| key.clone());
+        let pod = match self.evaluation.endpoint(*id) {
+            Some(Endpoint::Pod(pod)) if !self.behind.is_empty() => self.cluster.pods.get(*pod),
+            _ => None,
+        };
+        let node = pod.and_then(|pod| pod.node.clone());
+        Some((self.evaluation.class(*id), own, node, self.behind.answers_at(*id).to_vec()))
+    }
+
+    /// What passes from a source through addresses that somebody is behind.
+    fn ways(&self, source: &Key) -> Ways {
+        let mut ways = Ways::new();
+        let Some(source) = self.ends.get(source) else { return ways };
+        // To the outside a pod's own node is one of the nodes, which are sources themselves.
+        if matches!(self.evaluation.endpoint(*source), Some(Endpoint::LocalNode)) {
+            return ways;
+        }
+        self.behind.each(*source, Scope::Judged, |way| {
+            let passage = self.behind.passage(&way, way.sees.truth);
+            if passage.passes().may() {
+                ways.entry(way.backend).or_default().push((way.text(), passage));
+            }
+        });
+        ways
+    }
+
     /// The verdict on a pair: nothing passes to and from whom is not there. A host-network pod is its node, as the other end
     /// sees it.
-    fn verdict(&self, source: &Key, destination: &Key) -> Verdict {
+    fn direct(&self, source: &Key, destination: &Key) -> Verdict {
         let Some((source, destination)) = self.ends.get(source).zip(self.ends.get(destination)) else {
             return nothing();
         };
@@ -83,12 +124,37 @@ impl Side<'_> {
                 });
             }
         }
-        let verdict = all.unwrap_or_else(nothing);
-        if self.open {
-            let unknown = verdict.unknown.union(&verdict.denied);
-            return Verdict { unknown, denied: Traffic::none(), ..verdict };
+        all.unwrap_or_else(nothing)
+    }
+
+    /// What reaches a destination from a source, whatever the way: as a packet to itself, and in all.
+    fn verdict(&self, source: &Key, destination: &Key, ways: &Ways) -> (Verdict, Verdict) {
+        let direct = self.direct(source, destination);
+        let mut all = direct.clone();
+        let ways = self.ends.get(destination).and_then(|id| ways.get(id));
+        for (_, passage) in ways.into_iter().flatten() {
+            all.allowed = all.allowed.union(&passage.surely);
+            all.unknown = all.unknown.union(&passage.possibly);
         }
-        verdict
+        if self.open {
+            all.unknown = all.unknown.union(&all.denied);
+        }
+        all.unknown = all.unknown.difference(&all.allowed);
+        all.denied = all.allowed.union(&all.unknown).complement();
+        (direct, all)
+    }
+
+    /// The first way that some traffic arrives by.
+    fn through(&self, destination: &Key, ways: &Ways, traffic: &Traffic) -> Option<String> {
+        let ways = ways.get(self.ends.get(destination)?)?;
+        ways.iter().find(|(_, passage)| passage.possibly.intersects(traffic)).map(|(text, _)| text.clone())
+    }
+}
+
+impl Change {
+    /// Its way, for the reader.
+    fn through(&self) -> String {
+        self.through.as_ref().map(|way| format!(" through {way}")).unwrap_or_default()
     }
 }
 
@@ -146,18 +212,24 @@ pub fn run(
             doubts.push(doubt.clone());
         }
     }
-    let before = Side { evaluation: before, ends: old_ends, open: !off(&old_agents).is_empty() };
-    let after = Side { evaluation: after, ends: new_ends, open: !off(&new_agents).is_empty() };
+    let before = Side {
+        cluster: old,
+        evaluation: &before,
+        behind: Behind::new(old, profile, &before),
+        ends: old_ends,
+        open: !off(&old_agents).is_empty(),
+    };
+    let after = Side {
+        cluster: new,
+        evaluation: &after,
+        behind: Behind::new(new, profile, &after),
+        ends: new_ends,
+        open: !off(&new_agents).is_empty(),
+    };
 
     let mut groups: BTreeMap<Group, Vec<&Key>> = BTreeMap::new();
     for key in before.ends.keys().chain(after.ends.keys()).collect::<BTreeSet<_>>() {
-        let of = |side: &Side<'_>| {
-            let id = side.ends.get(key)?;
-            // What a host-network pod is hangs on its node.
-            let own = side.evaluation.is_its_node(*id).then(|| key.clone());
-            Some((side.evaluation.class(*id), own))
-        };
-        groups.entry((of(&before), of(&after))).or_default().push(key);
+        groups.entry((before.kind(key), after.kind(key))).or_default().push(key);
     }
     let mut changes = Changes {
         changes: Vec::new(),
@@ -176,20 +248,30 @@ pub fn run(
         list.extend(keys.iter().map(|key| (*key).clone()));
     }
     for sources in groups.values() {
+        let [old_ways, new_ways] =
+            [&before, &after].map(|side| sources.first().map(|source| side.ways(source)).unwrap_or_default());
         for destinations in groups.values() {
             let (Some(source), Some(destination)) = pick(sources, destinations) else { continue };
-            let was = before.verdict(source, destination);
-            let is = after.verdict(source, destination);
+            let (was_direct, was) = before.verdict(source, destination, &old_ways);
+            let (is_direct, is) = after.verdict(source, destination, &new_ways);
+            let opened = is.allowed.difference(&was.allowed);
+            let closed = was.allowed.difference(&is.allowed.union(&is.unknown));
+            let maybe_opened = is.unknown.intersection(&was.denied);
+            if opened.is_none() && closed.is_none() && maybe_opened.is_none() {
+                continue;
+            }
+            let by_way = opened.union(&maybe_opened).difference(&is_direct.allowed);
+            let through = after
+                .through(destination, &new_ways, &by_way)
+                .or_else(|| before.through(destination, &old_ways, &closed.difference(&was_direct.allowed)));
             let change = Change {
                 source: String::new(),
                 destination: String::new(),
-                opened: is.allowed.difference(&was.allowed),
-                closed: was.allowed.difference(&is.allowed.union(&is.unknown)),
-                maybe_opened: is.unknown.intersection(&was.denied),
+                opened,
+                closed,
+                maybe_opened,
+                through,
             };
-            if change.opened.is_none() && change.closed.is_none() && change.maybe_opened.is_none() {
-                continue;
-            }
             for source in sources {
                 for destination in destinations.iter().filter(|destination| *destination != source) {
                     if changes.changes.len() >= MOST {
@@ -269,11 +351,12 @@ impl Changes {
         let doubt = self.doubts.first().map(|doubt| format!(": {doubt}")).unwrap_or_default();
         match (first, maybe) {
             (Some(change), _) => format!(
-                "{} became reachable and {closed} stopped being so: {} → {} {}.",
+                "{} became reachable and {closed} stopped being so: {} → {} {}{}.",
                 pairs(opened),
                 change.source,
                 change.destination,
-                change.opened
+                change.opened,
+                change.through()
             ),
             (None, 0) if !doubt.is_empty() => {
                 format!("Unknown what became reachable; as far as policies say, nothing did{doubt}.")
@@ -298,10 +381,11 @@ impl Changes {
             if color { format!("\x1b[{code}m{sentence}\x1b[0m\n") } else { format!("{sentence}\n") };
         for change in &self.changes {
             let pair = clean(&format!("{} → {}", change.source, change.destination));
+            let through = clean(&change.through());
             for (sign, traffic) in [("+", &change.opened), ("-", &change.closed), ("?", &change.maybe_opened)]
             {
                 if !traffic.is_none() {
-                    let _ = writeln!(out, "{sign} {pair}  {traffic}");
+                    let _ = writeln!(out, "{sign} {pair}  {traffic}{through}");
                 }
             }
         }
@@ -332,6 +416,7 @@ impl Changes {
                 "source": change.source, "destination": change.destination,
                 "opened": change.opened.to_string(), "closed": change.closed.to_string(),
                 "maybe_opened": change.maybe_opened.to_string(),
+                "through": change.through,
             })).collect::<Vec<_>>(),
             "more": self.more,
             "new": self.new, "gone": self.gone,

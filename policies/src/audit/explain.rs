@@ -1,6 +1,6 @@
 //! Why a packet passes or does not: a question in words, an answer rule by rule.
 
-use super::behind::{Behind, Door, Way};
+use super::behind::{Behind, Door, Scope, Way};
 use super::{Finding, agents, assumed, catalog, intent};
 use crate::cluster::{Cluster, Service, ServicePort, TargetPort};
 use crate::evaluate::{
@@ -229,8 +229,9 @@ impl Ask<'_> {
             Target::Direct(destination, traffic) => self.direct(source, *destination, traffic, false),
             Target::Headless(destination, traffic) => self.direct(source, *destination, traffic, true),
             Target::Behind(way) => {
-                // Where policies see the backend, and where a pod comes back to itself.
-                if way.sees.truth == Truth::No || way.backend == source {
+                // Where policies see both ends as they are, and where a pod comes back to itself.
+                let is_direct = way.sees.truth == Truth::No && way.senders == [source];
+                if is_direct || way.backend == source {
                     return self.direct(source, way.backend, &way.target, true);
                 }
                 let (pair, through) = self.along(way);
@@ -244,7 +245,7 @@ impl Ask<'_> {
                     _ => return (vec![pair], through),
                 };
                 pairs.insert(0, pair);
-                if through == direct {
+                if through == direct && self.behind.passage(way, way.sees.truth).passes() == direct {
                     return (pairs, through);
                 }
                 for pair in &mut pairs {
@@ -257,18 +258,20 @@ impl Ask<'_> {
         }
     }
 
-    /// What is sent to an address and judged as that, and judged by the backend's policies as what it becomes.
+    /// What is sent to an address and judged as that, where policies may see it, and judged by the backend's policies as what it
+    /// becomes.
     fn along(&self, way: &Way) -> (Pair, Truth) {
-        let passage = self.behind.passage(way);
+        let sees = if way.sees.truth.may() { Truth::Yes } else { Truth::No };
+        let passes = self.behind.passage(way, sees).passes();
         let pair = Pair {
             source: self.evaluation.name(way.source),
             destination: self.evaluation.name(way.backend),
             through: Some((way.text(), way.at())),
             traffic: way.target.clone(),
-            passes: passage.passes,
+            passes,
             explanation: self.behind.explain(way),
         };
-        (pair, passage.passes)
+        (pair, passes)
     }
 
     fn direct(
@@ -403,11 +406,11 @@ impl Ask<'_> {
         });
         let fronts = end.as_ref().map(|end| self.evaluation.seen_from(source, *end)).unwrap_or_default();
         let mut taken = Traffic::none();
-        self.behind.each(source, true, |way| {
+        self.behind.each(source, Scope::Every, |way| {
             let is_asked = match way.door {
                 Door::External(ip) => address == Some(ip),
                 Door::Node => is_node && way.front.is_some_and(|front| fronts.contains(&front)),
-                Door::Cluster(_) => false,
+                Door::Cluster(_) | Door::Balancer => false,
             };
             if is_asked && way.at().is_subset(&rest) {
                 taken = taken.union(&way.at());
@@ -453,7 +456,7 @@ impl Ask<'_> {
             });
         }
         let mut found = Vec::new();
-        self.behind.each(source, true, |way| {
+        self.behind.each(source, Scope::Every, |way| {
             let at_address = match way.door {
                 Door::Cluster(ip) => address.is_none_or(|asked| asked == ip),
                 _ => false,
@@ -465,7 +468,7 @@ impl Ask<'_> {
         });
         if found.is_empty() {
             // A headless Service is its backends; of one whose address is not in the input, they are what is known.
-            let backends = ports.iter().flat_map(|port| self.behind.backends_of(index, port));
+            let backends = ports.iter().flat_map(|port| self.behind.backends_of(port));
             found.extend(backends.map(|(backend, target)| Target::Headless(backend, target)));
         }
         // Once a backend where both of a Service's addresses are judged as the backend.

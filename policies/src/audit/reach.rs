@@ -13,18 +13,22 @@ mod through;
 use super::behind::Behind;
 use super::intent::{Intent, Peer};
 use super::{DecidingRule, Finding, IntentResult, Reach, catalog};
-use crate::cluster::Cluster;
-use crate::evaluate::{Effect, Endpoint, EndpointId, EvaluateError, Evaluation, Step};
+use crate::cluster::{Cluster, ContainerPort};
+use crate::evaluate::{ClassId, Effect, Endpoint, EndpointId, EvaluateError, Evaluation, Step};
 use crate::matching::{DomainPattern, Match};
 use crate::sets::Traffic;
 use crate::truth::{Doubt, Truth};
 use bucket::Buckets;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Arrows of the picture; a report with more shows no one anything.
 const MOST_REACH: usize = 5_000;
 /// Doubts that an intent's result carries.
 const MOST_DOUBTS: usize = 50;
+/// What pods have in common that nothing tells apart.
+type Alike<'a> = (ClassId, Option<&'a Arc<str>>, Option<&'a str>, &'a Vec<ContainerPort>, &'a [usize]);
+
 /// What an audit of intents has gathered.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -58,7 +62,7 @@ impl Check<'_> {
             return Ok(());
         }
         // Pods that nothing tells apart are looked at once; every one of them is named.
-        let mut classes: BTreeMap<_, Vec<(EndpointId, usize)>> = BTreeMap::new();
+        let mut alike: BTreeMap<Alike<'_>, Vec<(EndpointId, usize)>> = BTreeMap::new();
         for (endpoint, pod, truth) in &sources {
             if *truth == Truth::Unknown {
                 doubts.insert(Doubt::new(format!(
@@ -67,16 +71,19 @@ impl Check<'_> {
                     self.name(*endpoint)
                 )));
             }
-            classes.entry(self.evaluation.class(*endpoint)).or_default().push((*endpoint, *pod));
+            if let Some(alike) = self.alike(*endpoint).map(|key| alike.entry(key).or_default()) {
+                alike.push((*endpoint, *pod));
+            }
         }
         let mut violated = false;
         let mut unproved = false;
-        for members in classes.values() {
+        for members in alike.values() {
             let Some((first, _)) = members.first().copied() else { continue };
             let objects: BTreeSet<usize> = members.iter().map(|(_, pod)| *pod).collect();
             let mut buckets = Buckets::default();
             self.outwards(intent, first, &objects, &mut buckets, gathered)?;
             self.inwards(intent, first, &objects, &mut buckets, gathered)?;
+            self.inwards_through(intent, first, &objects, &mut buckets, gathered);
             for (kind, bucket) in buckets.iter() {
                 let weakens = kind.severity == super::Severity::Error;
                 violated |= bucket.certain && weakens;
@@ -111,6 +118,20 @@ impl Check<'_> {
             doubts: doubts.into_iter().take(MOST_DOUBTS).collect(),
         });
         Ok(())
+    }
+
+    /// What tells a pod from others of its class to an intent: the node that it runs on, whose it is, what it calls its ports, and
+    /// what it answers at.
+    fn alike(&self, endpoint: EndpointId) -> Option<Alike<'_>> {
+        let Some(Endpoint::Pod(pod)) = self.evaluation.endpoint(endpoint) else { return None };
+        let pod = self.cluster.pods.get(*pod)?;
+        Some((
+            self.evaluation.class(endpoint),
+            pod.node.as_ref(),
+            self.tenant(endpoint),
+            &pod.ports,
+            self.behind.answers_at(endpoint),
+        ))
     }
 
     /// Pods of the input that an expression selects, or may.
@@ -243,17 +264,7 @@ impl Check<'_> {
             if passes.is_none() {
                 continue;
             }
-            let mut may = (Traffic::none(), Traffic::none());
-            for peer in reached_by {
-                let truth = self.evaluation.matches(&peer.who, source);
-                let (lo, hi) = self.evaluation.traffic(&peer.traffic, destination);
-                if truth.must() {
-                    may.0 = may.0.union(&lo);
-                }
-                if truth.may() {
-                    may.1 = may.1.union(&hi);
-                }
-            }
+            let may = self.permitted_from(reached_by, source, destination);
             self.draw(
                 gathered,
                 objects,
@@ -273,17 +284,46 @@ impl Check<'_> {
                 if !traffic.is_none() {
                     self.note(buckets, kind, (source, destination), &traffic, certain);
                     if !certain {
-                        // Whose traffic it is hangs on the sender, which traffic on the destination.
-                        let doubts = reached_by.iter().flat_map(|peer| {
-                            let who = self.evaluation.why_unknown(&peer.who, source);
-                            who.into_iter().chain(self.unsure_of_ports(peer, destination))
-                        });
-                        buckets.of(kind).doubts.extend(doubts);
+                        buckets.of(kind).doubts.extend(self.unsure_of_sender(
+                            reached_by,
+                            source,
+                            destination,
+                        ));
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Traffic to a destination that peers surely and possibly permit a sender.
+    fn permitted_from(
+        &self,
+        peers: &[Peer],
+        source: EndpointId,
+        destination: EndpointId,
+    ) -> (Traffic, Traffic) {
+        let mut may = (Traffic::none(), Traffic::none());
+        for peer in peers {
+            let truth = self.evaluation.matches(&peer.who, source);
+            let (lo, hi) = self.evaluation.traffic(&peer.traffic, destination);
+            if truth.must() {
+                may.0 = may.0.union(&lo);
+            }
+            if truth.may() {
+                may.1 = may.1.union(&hi);
+            }
+        }
+        may
+    }
+
+    /// Why it is not known whether peers permit it: whose traffic it is hangs on the sender, which traffic on the destination.
+    fn unsure_of_sender(&self, peers: &[Peer], source: EndpointId, destination: EndpointId) -> Vec<Doubt> {
+        let of = |peer: &Peer| {
+            let who = self.evaluation.why_unknown(&peer.who, source);
+            who.into_iter().chain(self.unsure_of_ports(peer, destination)).collect::<Vec<_>>()
+        };
+        peers.iter().flat_map(of).collect()
     }
 
     /// The endpoint that a destination is to an intent: the source's own node is a node of the input where the input says which.

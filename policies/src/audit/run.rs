@@ -164,6 +164,9 @@ fn assumptions(request: &Request<'_>) -> Vec<String> {
         all.push(format!("{} resolve to nothing but what they are meant to", domains.join(", ")));
     }
     all.push("a pod's own node reaches it, for the kubelet's probes".into());
+    all.push(
+        "nobody outside sends to cluster addresses of Services by way of a node, which would take the sender's place".into(),
+    );
     all
 }
 

@@ -257,11 +257,20 @@ impl Core {
         outcome
     }
 
+    /// The outcome of the source's side alone.
+    pub(super) fn egress(&self, sides: &mut Sides, from: usize, to: usize) -> OutcomeId {
+        self.one_side(sides, Direction::Egress, from, to)
+    }
+
     /// The outcome of the destination's side alone.
     pub(super) fn ingress(&self, sides: &mut Sides, from: usize, to: usize) -> OutcomeId {
+        self.one_side(sides, Direction::Ingress, to, from)
+    }
+
+    fn one_side(&self, sides: &mut Sides, direction: Direction, subject: usize, peer: usize) -> OutcomeId {
         let mut joined = None;
         for group in 0..self.source_groups {
-            let own = self.side(sides, Direction::Ingress, to, from, group);
+            let own = self.side(sides, direction, subject, peer, group);
             joined = Some(match joined {
                 None => own,
                 Some(before) => sides.join(Join::Pick, before, own),

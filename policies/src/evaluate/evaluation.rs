@@ -181,6 +181,13 @@ impl<'a> Evaluation<'a> {
         self.core.sides.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the source's side lets out, whatever lets it in.
+    pub fn egress(&self, source: EndpointId, destination: EndpointId) -> Verdict {
+        let mut sides = self.sides();
+        let outcome = self.core.egress(&mut sides, source.index(), destination.index());
+        verdict(&sides.traffic, sides.outcome(outcome))
+    }
+
     /// What the destination's side lets in, whatever let it out.
     pub fn ingress(&self, source: EndpointId, destination: EndpointId) -> Verdict {
         let mut sides = self.sides();

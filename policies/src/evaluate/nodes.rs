@@ -59,7 +59,8 @@ impl Evaluation<'_> {
                 .all(|dialect| truth(Fact::HostNetworkIsPeer(dialect)) == Truth::No)
     }
 
-    fn local_node(&self) -> Option<EndpointId> {
+    /// The endpoint that stands for the other end's own node.
+    pub(crate) fn local_node(&self) -> Option<EndpointId> {
         self.endpoints().find(|(_, endpoint)| **endpoint == Endpoint::LocalNode).map(|(id, _)| id)
     }
 

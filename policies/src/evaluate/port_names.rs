@@ -40,6 +40,7 @@ pub(super) fn port_names(
             let mut own: Vec<_> = item.ports.iter().filter(asked).cloned().collect();
             for port in &mut own {
                 port.host_port = None;
+                port.host_ip = None;
             }
             own.sort_unstable();
             own.dedup();

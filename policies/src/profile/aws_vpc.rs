@@ -74,6 +74,16 @@ pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
             "the agent's programs are at the pod's veth, before the node translates any destination: external addresses of \
              Services, node ports and host ports are judged as the addresses that they are",
         ),
+        Fact::SeesOwnNodeAsSender | Fact::SeesOtherNodeAsSender => (
+            Truth::Yes,
+            "kube-proxy gives what comes through a node port or an external address the node's own address as it leaves the node's \
+             own network (pkg/proxy/iptables/proxier.go, KUBE-MARK-MASQ), before the agent's program at the pod's veth sees it",
+        ),
+        Fact::SeesClientsNodeAsSender => (
+            Truth::No,
+            "what a pod sends within the VPC keeps its address (amazon-vpc-cni-k8s, README, AWS_VPC_K8S_CNI_EXTERNALSNAT)",
+        ),
+        Fact::SeesHostPortNodeAsSender => (Truth::No, super::PORTMAP),
         Fact::PolicesHairpin => (
             Truth::Yes,
             "such traffic leaves the pod through its veth, addressed to the Service, and is judged there as any other",

@@ -80,6 +80,22 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
             "another node's ports are translated on that node (pkg/proxy/iptables/proxier.go, syncProxyRules: \
              `--dst-type LOCAL`), after Calico has policed the pod's egress to the node",
         ),
+        Fact::SeesOwnNodeAsSender => (
+            Truth::No,
+            "Calico polices what a node hands on to its own pods as it is forwarded (felix/rules/static.go, filterForwardChain), \
+             before kube-proxy gives it the node's address (pkg/proxy/iptables/proxier.go, kubePostroutingChain)",
+        ),
+        Fact::SeesOtherNodeAsSender => (
+            Truth::Yes,
+            "what another node has translated left that node with the node's own address \
+             (pkg/proxy/iptables/proxier.go, KUBE-MARK-MASQ)",
+        ),
+        Fact::SeesClientsNodeAsSender => (
+            Truth::Unknown,
+            "an IP pool with natOutgoing gives what its pods send to nodes the address of their own node, one without does not \
+             (felix/rules/nat.go, makeNATOutgoingRuleIPTables)",
+        ),
+        Fact::SeesHostPortNodeAsSender => (Truth::No, super::PORTMAP),
         Fact::PolicesHairpin => (
             Truth::Yes,
             "a packet that comes back to its pod through a Service is forwarded and passes both chains of the pod's interface \

@@ -91,6 +91,27 @@ pub(super) fn fact(version: Version, fact: Fact<'_>) -> Answer {
             "where Cilium replaces kube-proxy, its socket load balancer translates node ports of every node before policy is \
              asked (bpf/bpf_sock.c, sock4_wildcard_lookup); elsewhere policy is asked about the node",
         ),
+        Fact::SeesOwnNodeAsSender => (
+            Truth::Unknown,
+            "where Cilium replaces kube-proxy, a client whose packet comes to the node of the pod is `world` \
+             (Documentation/security/policy/caveats.rst, Security Identity for N/S Service Traffic); elsewhere kube-proxy gives the \
+             packet the node's address, which is always let in",
+        ),
+        Fact::SeesOtherNodeAsSender => (
+            Truth::Unknown,
+            "what comes to another node has the identity `world` in tunneling mode and `remote-node` in native routing \
+             (Documentation/security/policy/caveats.rst, Security Identity for N/S Service Traffic)",
+        ),
+        Fact::SeesClientsNodeAsSender => (
+            Truth::Unknown,
+            "whether what a pod sends to a node is masqueraded depends on how masquerading is set up \
+             (Documentation/network/concepts/masquerading.rst)",
+        ),
+        Fact::SeesHostPortNodeAsSender => (
+            Truth::Unknown,
+            "a host port keeps the client's address, but for pods of the same node where the CNI plugin portmap opens it: Cilium gives \
+             what comes back to its node that way the node's address (commit a6943004580e, datapath/iptables)",
+        ),
         Fact::PolicesHairpin => (
             Truth::No,
             "traffic that loops back to its pod through a Service skips policy (bpf/bpf_lxc.c, ct_state loopback)",

@@ -15,7 +15,8 @@ pub(super) const ASSUMPTIONS: &[&str] = &[
     "a network plugin that enforces NetworkPolicy runs on every node, and no pod has a second network",
     "pods are judged once their policies are in force: a plugin may open a new pod's network some seconds before that",
     "replies to a connection pass, and connections that were open before a policy changed may stay open",
-    "traffic is judged between the addresses of the two ends: nothing rewrites the source address on the way",
+    "traffic is judged between the addresses of the two ends: nothing but a Service's node ports and external addresses rewrites \
+     the source address on the way",
 ];
 
 /// What it does. The version of Kubernetes makes no difference: what differs is the plugin.
@@ -87,6 +88,24 @@ pub(super) fn fact(_: Version, fact: Fact<'_>) -> Answer {
             Truth::Unknown,
             "it is not defined whether a port of another node is translated before or after policies are asked; Calico sees the \
              node, Cilium's socket load balancer the backend",
+        ),
+        Fact::SeesOwnNodeAsSender => (
+            Truth::Unknown,
+            "the API of Services: with externalTrafficPolicy Cluster a client's address may be masqueraded; the AWS VPC CNI and \
+             Antrea then see the node, which may always connect to its pods, and Calico sees the client",
+        ),
+        Fact::SeesOtherNodeAsSender => (
+            Truth::Unknown,
+            "kube-proxy gives what another node hands on that node's address; Cilium in tunneling mode keeps the client's identity",
+        ),
+        Fact::SeesClientsNodeAsSender => (
+            Truth::Unknown,
+            "whether what a pod sends to another node is masqueraded is not defined; Calico does so for pools with natOutgoing, and \
+             the AWS VPC CNI does not",
+        ),
+        Fact::SeesHostPortNodeAsSender => (
+            Truth::Unknown,
+            "it is not defined whether a host port keeps the client's address; the CNI plugin portmap does",
         ),
         Fact::PolicesHairpin => (
             Truth::Unknown,

@@ -6,8 +6,8 @@ use super::pod::{self, PodOrigin};
 use super::{Document, ReadError, Value};
 use crate::audit::intent::{POOL_LABEL, TENANT_LABEL};
 use crate::cluster::{
-    Cluster, ContainerPort, Endpoints, Labels, Namespace, Node, Pod, PodSecurity, Service, ServiceAccount,
-    ServicePort, Setting, TargetPort, WorkerPool,
+    Cluster, ContainerPort, Endpoints, Labels, Namespace, Node, NodePort, Pod, PodSecurity, Service,
+    ServiceAccount, ServicePort, Setting, TargetPort, UnknownBalancer, WorkerPool,
 };
 use crate::hardening::ContainerSecurity;
 use crate::sets::{AddressSet, Cidr, Protocol};
@@ -250,6 +250,13 @@ fn service(
     cluster_ips.dedup();
     let mut external_ips = addresses(&spec, "externalIPs")?;
     let mut proxied_ips = Vec::new();
+    let kind = spec.string("type")?.unwrap_or("ClusterIP");
+    let mut unknown_balancer = (kind == "LoadBalancer").then_some(UnknownBalancer::Unassigned);
+    let has_node_ports = match kind {
+        "NodePort" => true,
+        "LoadBalancer" => spec.bool("allocateLoadBalancerNodePorts")? != Some(false),
+        _ => false,
+    };
     let is_local = |key: &str| -> Result<bool, Invalid> { Ok(spec.string(key)? == Some("Local")) };
     if let Some(load_balancer) =
         root.object("status")?.map(|s| s.object("loadBalancer")).transpose()?.flatten()
@@ -261,6 +268,9 @@ fn service(
                 if entry.string("ipMode")? == Some("Proxy") {
                     proxied_ips.push(address(&ip)?);
                 }
+                unknown_balancer = unknown_balancer.filter(|known| *known == UnknownBalancer::ByName);
+            } else if entry.optional("hostname").is_some() {
+                unknown_balancer = Some(UnknownBalancer::ByName);
             }
         }
     }
@@ -284,19 +294,23 @@ fn service(
             protocol: protocol(&entry, "protocol")?,
             port: number,
             target,
-            node_port: optional_port(&entry, "nodePort")?,
+            node_port: match optional_port(&entry, "nodePort")? {
+                Some(number) => Some(NodePort::Number(number)),
+                None => has_node_ports.then_some(NodePort::Unassigned),
+            },
         });
     }
     cluster.services.push(Service {
         object: object_ref(document)?,
         at: document.at.clone(),
         namespace: namespace_of(document),
-        kind: spec.string("type")?.unwrap_or("ClusterIP").into(),
+        kind: kind.into(),
         labels,
         selector,
         cluster_ips,
         external_ips,
         proxied_ips,
+        unknown_balancer,
         internal_local: is_local("internalTrafficPolicy")?,
         external_local: is_local("externalTrafficPolicy")?,
         external_name: spec.string("externalName")?.filter(|name| !name.is_empty()).map(Arc::from),
@@ -316,6 +330,7 @@ fn endpoint_ports(object: &Object<'_>) -> Result<Vec<ContainerPort>, Invalid> {
             protocol: protocol(&entry, "protocol")?,
             port: number,
             host_port: None,
+            host_ip: None,
         });
     }
     Ok(ports)

@@ -7,6 +7,7 @@ use crate::cluster::{ContainerPort, Labels, Pod};
 use crate::hardening::{ContainerSecurity, PodSecurity};
 use crate::source::ObjectRef;
 use crate::truth::Doubt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Where a pod comes from.
@@ -55,6 +56,7 @@ pub(super) fn read(origin: &PodOrigin<'_>, object: &Object<'_>, labels: Labels) 
                     None | Some(0) => None,
                     Some(number) => u16::try_from(number).ok(),
                 },
+                host_ip: host_ip(&entry)?,
             });
         }
         container.ignore_rest();
@@ -75,6 +77,14 @@ pub(super) fn read(origin: &PodOrigin<'_>, object: &Object<'_>, labels: Labels) 
     }
     spec.ignore_rest();
     Ok(pod)
+}
+
+/// The one address of its node that a host port is open at. Every address is what an empty text and the unspecified ones mean.
+fn host_ip(port: &Object<'_>) -> Result<Option<IpAddr>, Invalid> {
+    let Some(field) = port.optional("hostIP").filter(|field| field.node().as_str() != Some("")) else {
+        return Ok(None);
+    };
+    Ok(Some(address(&field)?).filter(|address| !address.is_unspecified()))
 }
 
 /// Networks beside the cluster's own that a pod asks Multus for.

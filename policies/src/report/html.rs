@@ -1,7 +1,7 @@
 //! One page without scripts and without anything from elsewhere, to be mailed to an auditor or kept as evidence.
 
 use super::table::clean;
-use super::{deciding, packet};
+use super::{deciding, looked_at, packet};
 use crate::audit::{Finding, Outcome, Reach, word};
 use crate::truth::Truth;
 use std::fmt::Write as _;
@@ -19,12 +19,7 @@ pub fn html(outcome: &Outcome) -> String {
          <h1 class=\"{verdict}\">{title}</h1>\n",
         title = escaped(&outcome.sentence),
     );
-    let input = &outcome.input;
-    let _ = writeln!(
-        out,
-        "<p>Looked at {} pods and templates, {} namespaces, {} nodes, {} services and {} policies under <b>{}</b>.</p>",
-        input.pods, input.namespaces, input.nodes, input.services, input.policies, outcome.profile
-    );
+    let _ = writeln!(out, "<p>Looked at {} under <b>{}</b>.</p>", looked_at(&outcome.input), outcome.profile);
     if !outcome.intents.is_empty() {
         out.push_str("<h2>Intents</h2>\n<table>\n<tr><th>verdict</th><th>intent</th><th>pods</th><th>why unknown</th></tr>\n");
         for intent in &outcome.intents {

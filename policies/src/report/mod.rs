@@ -13,8 +13,21 @@ pub use json::{headed, json};
 pub use sarif::sarif;
 pub use table::{clean, table};
 
-use crate::audit::{DecidingRule, Witness};
+use crate::audit::{DecidingRule, Summary, Witness};
 use crate::sets::Protocol;
+
+/// What an audit looked at, counted: `1 pod or template, 0 namespaces, 3 nodes, 2 services and 1 policy`.
+pub(crate) fn looked_at(input: &Summary) -> String {
+    let count = |many: usize, one: &str, more: &str| format!("{many} {}", if many == 1 { one } else { more });
+    format!(
+        "{}, {}, {}, {} and {}",
+        count(input.pods, "pod or template", "pods and templates"),
+        count(input.namespaces, "namespace", "namespaces"),
+        count(input.nodes, "node", "nodes"),
+        count(input.services, "service", "services"),
+        count(input.policies, "policy", "policies"),
+    )
+}
 
 /// A packet in words: `Deployment media/worker → 169.254.169.254 TCP 80`.
 pub(crate) fn packet(witness: &Witness) -> String {

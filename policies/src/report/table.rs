@@ -1,6 +1,6 @@
 //! For people at a terminal.
 
-use super::{deciding, packet};
+use super::{deciding, looked_at, packet};
 use crate::audit::{Finding, Outcome, Severity, word};
 use crate::truth::Truth;
 use std::fmt::Write as _;
@@ -42,12 +42,7 @@ pub fn table(outcome: &Outcome, color: bool) -> String {
             );
         }
     }
-    let input = &outcome.input;
-    let _ = writeln!(
-        out,
-        "\nLooked at {} pods and templates, {} namespaces, {} nodes, {} services, {} policies under {}.",
-        input.pods, input.namespaces, input.nodes, input.services, input.policies, outcome.profile
-    );
+    let _ = writeln!(out, "\nLooked at {} under {}.", looked_at(&outcome.input), outcome.profile);
     if !outcome.assumptions.is_empty() {
         let _ = writeln!(out, "This holds if:");
         for assumption in &outcome.assumptions {

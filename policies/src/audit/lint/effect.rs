@@ -1,7 +1,7 @@
 //! Whether a policy has an effect at all, and on whom.
 
 use super::{Lint, section};
-use crate::audit::select::Party;
+use crate::audit::select::{Party, Select};
 use crate::audit::{Finding, catalog};
 use crate::cluster::Pod;
 use crate::matching::Match;
@@ -109,6 +109,13 @@ impl<'a> Lint<'a> {
                     }
                     None => format!("{object} selects none of the {near} pods"),
                 };
+                let reason = match self.on_its_node(&readings) {
+                    Some(pod) => format!(
+                        "{reason}: {} is one by its labels, and is on its node's network, where no policy for pods has a say",
+                        pod.object
+                    ),
+                    None => reason,
+                };
                 found.push(Finding::certain(
                     &catalog::SELECTS_NOBODY,
                     object.clone(),
@@ -117,6 +124,18 @@ impl<'a> Lint<'a> {
                 ));
             }
         }
+    }
+
+    /// A host-network pod that a policy would select if it had a network of its own.
+    fn on_its_node(&self, readings: &[&'a Policy]) -> Option<&'a Pod> {
+        let is_meant = |policy: &Policy, pod: &Pod| {
+            let own = Pod { host_network: false, ..pod.clone() };
+            let select = Select::new(self.cluster, self.select.profile);
+            select.selects(&policy.subject, &own, policy.dialect) == Truth::Yes
+        };
+        readings
+            .iter()
+            .find_map(|policy| self.pods_near(policy).find(|pod| pod.host_network && is_meant(policy, pod)))
     }
 
     /// Why agents of this version refuse a policy that those of others take: what the parser has put beside its subject.

@@ -125,11 +125,12 @@ impl Check<'_> {
         let named = |backend: String| format!("{backend} through {}", way.text());
         let name = named(self.name(way.backend));
         let lasting = named(stable_end(self.cluster, self.evaluation, way.backend));
-        self.remember(buckets, kind, (&name, &lasting), traffic, certain, || {
+        self.remember(buckets, kind, (&name, &lasting), (traffic, certain, false), || {
             let explanation = self.behind.explain(way);
             let (protocol, port) = traffic.example()?;
-            // The packet that is sent is one to the address; what comes of it, the backend gets.
-            let out = explanation.egress.iter().filter(|step| step.traffic.contains(way.protocol, way.port));
+            // The packet that is sent is one to the address; what comes of it, the backend gets, and is all that some policies see.
+            let sent = if way.sees.truth.may() { (way.protocol, way.port) } else { (protocol, port) };
+            let out = explanation.egress.iter().filter(|step| step.traffic.contains(sent.0, sent.1));
             let into = explanation.ingress.iter().filter(|step| step.traffic.contains(protocol, port));
             let rules = out.chain(into).map(deciding).collect();
             let witness = Witness {
@@ -138,6 +139,36 @@ impl Check<'_> {
                 protocol: way.protocol,
                 port: way.port,
                 rules,
+            };
+            Some((witness, explanation.doubts))
+        });
+    }
+
+    /// Remembers traffic from who sends to an address that the pod is behind.
+    pub(super) fn note_way_in(
+        &self,
+        buckets: &mut Buckets,
+        kind: &'static catalog::Kind,
+        way: &Way,
+        traffic: &Traffic,
+        certain: bool,
+    ) {
+        let (name, lasting) = match self.evaluation.endpoint(way.source) {
+            // Which of them, the digest says: a reader is told by the witness.
+            Some(Endpoint::External(addresses)) => ("outside addresses".to_owned(), addresses.to_string()),
+            _ => (self.name(way.source), stable_end(self.cluster, self.evaluation, way.source)),
+        };
+        let [name, lasting] = [name, lasting].map(|source| format!("{source} through {}", way.text()));
+        self.remember(buckets, kind, (&name, &lasting), (traffic, certain, true), || {
+            let explanation = self.behind.explain(way);
+            let (protocol, port) = traffic.example()?;
+            let rules = explanation.ingress.iter().filter(|step| step.traffic.contains(protocol, port));
+            let witness = Witness {
+                source: format!("{} through {}", self.evaluation.example(way.source), way.text()),
+                destination: String::new(),
+                protocol,
+                port,
+                rules: rules.map(deciding).collect(),
             };
             Some((witness, explanation.doubts))
         });
@@ -154,7 +185,7 @@ impl Check<'_> {
     ) {
         let name = format!("{} ({})", self.name(pod), self.name(node));
         let lasting = stable_end(self.cluster, self.evaluation, pod);
-        self.remember(buckets, kind, (&name, &lasting), traffic, certain, || {
+        self.remember(buckets, kind, (&name, &lasting), (traffic, certain, false), || {
             let explanation = self.evaluation.explain(source, node);
             let witness = self.witness(&explanation, pod, traffic, false)?;
             Some((witness, explanation.doubts))
@@ -166,8 +197,7 @@ impl Check<'_> {
         buckets: &mut Buckets,
         kind: &'static catalog::Kind,
         (name, lasting): (&str, &str),
-        traffic: &Traffic,
-        certain: bool,
+        (traffic, certain, is_inwards): (&Traffic, bool, bool),
         show: impl FnOnce() -> Option<(Witness, Vec<Doubt>)>,
     ) {
         let bucket = buckets.of(kind);
@@ -179,7 +209,7 @@ impl Check<'_> {
         {
             if is_witness {
                 bucket.witness = Some(witness);
-                bucket.is_inwards = false;
+                bucket.is_inwards = is_inwards;
             }
             if !certain {
                 bucket.doubts.extend(doubts.into_iter().take(10));

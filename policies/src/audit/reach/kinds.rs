@@ -4,7 +4,7 @@ use super::Check;
 use super::bucket::Buckets;
 use crate::audit::catalog;
 use crate::audit::intent::{Intent, TENANT_LABEL};
-use crate::cluster::ContainerPort;
+use crate::cluster::{ContainerPort, Pod};
 use crate::evaluate::{Effect, Endpoint, EndpointId};
 use crate::matching::{Match, TrafficMatch};
 use crate::places;
@@ -70,11 +70,15 @@ impl Check<'_> {
         }
     }
 
+    pub(super) fn pod(&self, endpoint: EndpointId) -> Option<&Pod> {
+        match self.evaluation.endpoint(endpoint)? {
+            Endpoint::Pod(pod) | Endpoint::Sibling(pod) => self.cluster.pods.get(*pod),
+            _ => None,
+        }
+    }
+
     pub(super) fn tenant(&self, endpoint: EndpointId) -> Option<&str> {
-        let (Endpoint::Pod(pod) | Endpoint::Sibling(pod)) = self.evaluation.endpoint(endpoint)? else {
-            return None;
-        };
-        let pod = self.cluster.pods.get(*pod)?;
+        let pod = self.pod(endpoint)?;
         let namespace = self.cluster.namespaces.get(&pod.namespace);
         pod.labels.get(TENANT_LABEL).or_else(|| namespace?.labels.get(TENANT_LABEL)).map(|tenant| &**tenant)
     }

@@ -2,16 +2,18 @@
 
 use super::bucket::Buckets;
 use super::{Check, Gathered, MOST_REACH, Reach};
-use crate::audit::behind::Way;
+use crate::audit::behind::{Passage, Scope, Way};
 use crate::audit::catalog;
 use crate::audit::intent::{Intent, Peer};
-use crate::evaluate::EndpointId;
+use crate::evaluate::{Endpoint, EndpointId};
+use crate::places;
 use crate::sets::Traffic;
 use crate::truth::Truth;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 impl Check<'_> {
-    /// What the pods of one class reach through Services, node ports and host ports where their policies see the address.
+    /// What pods that nothing tells apart reach through Services, node ports and host ports where a packet is judged otherwise than
+    /// one to the backend itself.
     ///
     /// Who is behind an address that `may` names is permitted with it, unless it is another tenant's; what `must-not` names
     /// is forbidden whatever the way.
@@ -23,49 +25,147 @@ impl Check<'_> {
         buckets: &mut Buckets,
         gathered: &mut Gathered,
     ) {
-        self.behind.each(source, false, |way| {
-            let passage = self.behind.passage(&way);
-            let passes = passage.passes.and(way.sees.truth);
-            if !passes.may() {
-                return;
+        self.behind.each(source, Scope::Judged, |way| {
+            for (traffic, passes) in self.behind.passage(&way, way.sees.truth).parts() {
+                self.along(intent, &way, &traffic, passes, objects, buckets, gathered);
             }
-            let (backend, traffic) = (way.backend, &passage.traffic);
-            for peer in &intent.must_not {
-                let (lo, hi) = self.permitted(std::slice::from_ref(peer), source, backend);
-                let bad = if passes.must() { traffic.intersection(&lo) } else { Traffic::none() };
-                let unsure = traffic.intersection(&hi).difference(&bad);
-                for (traffic, certain) in [(bad, true), (unsure, false)] {
-                    if !traffic.is_none() {
-                        self.note_way(buckets, &catalog::FORBIDDEN, &way, &traffic, certain);
-                        if !certain {
-                            let doubts = self.unsure_of([peer], source, backend);
-                            buckets.of(&catalog::FORBIDDEN).doubts.extend(doubts);
+        });
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what passes on a way, and all that is gathered of it")]
+    fn along(
+        &self,
+        intent: &Intent,
+        way: &Way,
+        traffic: &Traffic,
+        passes: Truth,
+        objects: &BTreeSet<usize>,
+        buckets: &mut Buckets,
+        gathered: &mut Gathered,
+    ) {
+        let (source, backend) = (way.source, way.backend);
+        for peer in &intent.must_not {
+            let (lo, hi) = self.permitted(std::slice::from_ref(peer), source, backend);
+            let bad = if passes.must() { traffic.intersection(&lo) } else { Traffic::none() };
+            let unsure = traffic.intersection(&hi).difference(&bad);
+            for (traffic, certain) in [(bad, true), (unsure, false)] {
+                if !traffic.is_none() {
+                    self.note_way(buckets, &catalog::FORBIDDEN, way, &traffic, certain);
+                    if !certain {
+                        let doubts = self.unsure_of([peer], source, backend);
+                        buckets.of(&catalog::FORBIDDEN).doubts.extend(doubts);
+                    }
+                }
+            }
+        }
+        let permitted = match &intent.may {
+            None => Truth::Yes,
+            Some(may) => self.may_go(may, way, traffic),
+        };
+        let to = format!("{} through {}", self.evaluation.name(backend), way.text());
+        self.draw_each(gathered, objects, |own| Reach {
+            from: own,
+            to: to.clone(),
+            passes,
+            traffic: traffic.to_string(),
+            intended: permitted.may(),
+        });
+        if permitted.must() {
+            return;
+        }
+        let certain = passes.must() && permitted == Truth::No;
+        let Some(endpoint) = self.evaluation.endpoint(backend) else { return };
+        for (kind, part) in self.kinds(endpoint, source, backend, traffic) {
+            self.note_way(buckets, kind, way, &part, certain);
+            if !certain {
+                let peers = intent.may.iter().flatten();
+                let mut doubts = self.unsure_of(peers.clone(), source, backend);
+                if let Some(front) = way.front {
+                    doubts.extend(self.unsure_of(peers, source, front));
+                }
+                buckets.of(kind).doubts.extend(doubts);
+            }
+        }
+    }
+
+    /// Who reaches the pods of one class through node ports, external addresses and host ports that they answer at: whoever sends
+    /// there may arrive as a node, which policies let in, or with an address that they judge otherwise than its own.
+    ///
+    /// Whom `reached-by` names may come this way, too; to name nodes permits nodes, and nobody whom a node stands in for.
+    pub(super) fn inwards_through(
+        &self,
+        intent: &Intent,
+        destination: EndpointId,
+        objects: &BTreeSet<usize>,
+        buckets: &mut Buckets,
+        gathered: &mut Gathered,
+    ) {
+        let Some(reached_by) = &intent.reached_by else { return };
+        if self.behind.answers_at(destination).is_empty() {
+            return;
+        }
+        let services = places::service_addresses(self.cluster);
+        let mut known: HashMap<_, Vec<(Way, Passage)>> = HashMap::new();
+        for (source, endpoint) in self.evaluation.sources(destination) {
+            if matches!(endpoint, Endpoint::LocalNode | Endpoint::Domain(_))
+                || self.evaluation.is_its_node(source)
+                // No packet comes from a Service.
+                || matches!(endpoint, Endpoint::External(set) if set.is_subset(&services))
+            {
+                continue;
+            }
+            // To its own node a sender is another one than to others.
+            let node = self.pod(source).and_then(|pod| pod.node.as_ref());
+            let ways = known.entry((self.evaluation.class(source), node)).or_insert_with(|| {
+                let mut ways = Vec::new();
+                self.behind.each(source, Scope::To(destination), |way| {
+                    let passage = self.behind.passage(&way, way.sees.truth);
+                    if passage.passes().may() {
+                        ways.push((way, passage));
+                    }
+                });
+                ways
+            });
+            if ways.is_empty() {
+                continue;
+            }
+            let kind = match endpoint {
+                Endpoint::Imagined(_) => &catalog::ADMITS_FUTURE_PODS,
+                _ => &catalog::IS_REACHED,
+            };
+            let (lo, hi) = self.permitted_from(reached_by, source, destination);
+            // What reaches it with the sender's own address is judged as that.
+            let direct = self.evaluation.verdict(source, destination).allowed;
+            for (way, passage) in ways {
+                let mut way = way.clone();
+                way.source = source;
+                for (traffic, passes) in passage.parts() {
+                    let traffic = traffic.difference(&direct);
+                    if traffic.is_none() {
+                        continue;
+                    }
+                    let from = format!("{} through {}", self.evaluation.name(source), way.text());
+                    self.draw_each(gathered, objects, |own| Reach {
+                        from: from.clone(),
+                        to: own,
+                        passes,
+                        traffic: traffic.to_string(),
+                        intended: traffic.is_subset(&hi),
+                    });
+                    let bad = if passes.must() { traffic.difference(&hi) } else { Traffic::none() };
+                    let unsure = traffic.difference(&lo).difference(&bad);
+                    for (traffic, certain) in [(bad, true), (unsure, false)] {
+                        if !traffic.is_none() {
+                            self.note_way_in(buckets, kind, &way, &traffic, certain);
+                            if !certain {
+                                let doubts = self.unsure_of_sender(reached_by, source, destination);
+                                buckets.of(kind).doubts.extend(doubts);
+                            }
                         }
                     }
                 }
             }
-            let permitted = match &intent.may {
-                None => Truth::Yes,
-                Some(may) => self.may_go(may, &way, traffic),
-            };
-            self.draw_way(gathered, objects, &way, passes, traffic, permitted.may());
-            if permitted.must() {
-                return;
-            }
-            let certain = passes.must() && permitted == Truth::No;
-            let Some(endpoint) = self.evaluation.endpoint(backend) else { return };
-            for (kind, part) in self.kinds(endpoint, source, backend, traffic) {
-                self.note_way(buckets, kind, &way, &part, certain);
-                if !certain {
-                    let peers = intent.may.iter().flatten();
-                    let mut doubts = self.unsure_of(peers.clone(), source, backend);
-                    if let Some(front) = way.front {
-                        doubts.extend(self.unsure_of(peers, source, front));
-                    }
-                    buckets.of(kind).doubts.extend(doubts);
-                }
-            }
-        });
+        }
     }
 
     /// Whether peers permit a way: by naming who is behind it, or the address, which does not stand for another tenant's pods.
@@ -89,27 +189,13 @@ impl Check<'_> {
         }
     }
 
-    fn draw_way(
-        &self,
-        gathered: &mut Gathered,
-        objects: &BTreeSet<usize>,
-        way: &Way,
-        passes: Truth,
-        traffic: &Traffic,
-        intended: bool,
-    ) {
-        for object in objects {
+    /// An arrow for each of some pods.
+    fn draw_each(&self, gathered: &mut Gathered, objects: &BTreeSet<usize>, arrow: impl Fn(String) -> Reach) {
+        for own in objects.iter().filter_map(|object| self.cluster.pods.get(*object)) {
             if gathered.reach.len() >= MOST_REACH {
                 return;
             }
-            let Some(own) = self.cluster.pods.get(*object) else { continue };
-            gathered.reach.insert(Reach {
-                from: own.object.to_string(),
-                to: format!("{} through {}", self.evaluation.name(way.backend), way.text()),
-                passes,
-                traffic: traffic.to_string(),
-                intended,
-            });
+            gathered.reach.insert(arrow(own.object.to_string()));
         }
     }
 
