@@ -111,7 +111,7 @@ fn a_mirrored_picture_is_as_its_camera_saw_it() {
     let whole = std::fs::read(upright).unwrap();
     let track = whole.windows(4).position(|w| w == b"tkhd").unwrap();
     for (name, [a, b, c, d]) in [
-        ("from-side-to-side", [-1, 0, 0, 1]),
+        ("from-side-to-side", [-1_i32, 0, 0, 1]),
         ("upside-down", [1, 0, 0, -1]),
         ("turned-left", [0, 1, 1, 0]),
         ("turned-right", [0, -1, -1, 0]),
@@ -121,7 +121,7 @@ fn a_mirrored_picture_is_as_its_camera_saw_it() {
             // ISO/IEC 14496-12, 8.3.2: the matrix stands 44 bytes behind the name, with 16 bits behind the point.
             for (place, value) in [(0, a), (4, b), (12, c), (16, d)] {
                 let at = track + 44 + place;
-                bytes[at..at + 4].copy_from_slice(&(value << 16_i32).to_be_bytes());
+                bytes[at..at + 4].copy_from_slice(&(value << 16).to_be_bytes());
             }
             std::fs::write(path, bytes).unwrap();
         });
@@ -280,6 +280,19 @@ fn pictures_that_are_shown_for_uneven_times_stay_so() {
     let (ours, theirs) = (times(&made.file), times(&input));
     assert_eq!(ours.len(), theirs.len());
     assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() <= 1), "{ours:?} {theirs:?}");
+}
+
+#[test]
+fn pictures_that_are_few_a_second_last_as_long_as_they_did() {
+    for (name, rate, seconds) in
+        [("slides", "1/3", 12), ("one", "1", 4), ("ten", "10", 2), ("fifteen", "15", 2)]
+    {
+        let input = media::ffmpeg(
+            &format!("in-few-{name}.mp4"),
+            &format!("-f lavfi -i testsrc2=size=320x180:rate={rate}:duration={seconds} -c:v libx264 {X264}"),
+        );
+        same(&input, &transcode(&input, ""), "");
+    }
 }
 
 #[test]
