@@ -1,6 +1,7 @@
 //! What `transcode` makes plays, seeks and switches rung in the players that people use, in headless Chromium, without a stall and
-//! with sound and pictures in step, as the page sees and hears them (`tests/playback/watch.mjs`). One player after the other, and in a test program of their own: a browser that decodes in software beside other tests' encodes shows how slow
-//! the machine is, and nothing else.
+//! with sound and pictures in step, as the page sees and hears them (`tests/playback/watch.mjs`). One player after the other, and in
+//! a test program of their own: a browser that decodes in software beside other tests' encodes shows how slow the machine is, and
+//! nothing else.
 
 use mpegflow_tests::media;
 use mpegflow_tests::system::{Serve, last_json, mpegflow, run, text};
@@ -49,12 +50,28 @@ fn flashing(late_ms: u32) -> PathBuf {
     )
 }
 
-/// Plays the folder in a player, and gives what the page saw.
+/// Plays the folder in a player, and gives what the page saw and heard. A page that got too little time to look, on a machine with more
+/// to do, looks again, twice.
 fn play(player: &str, made: &Made) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("playback/players.mjs");
-    let output = run(Command::new("node").arg(script).arg(&made.out).arg(player), LIMIT);
-    assert!(output.status.success(), "{player}: {}", text(&output));
-    last_json(&output)
+    let once = || {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("playback/players.mjs");
+        let output = run(Command::new("node").arg(script).arg(&made.out).arg(player), LIMIT);
+        assert!(output.status.success(), "{player}: {}", text(&output));
+        last_json(&output)
+    };
+    let enough = |seen: &Value| {
+        let looked = |colour: &str| seen["pictures"][colour].as_u64().unwrap();
+        looked("white") >= 4 && looked("black") >= 20 && times(seen, "heard").len() >= 4
+    };
+    let mut seen = once();
+    for _ in 0..2 {
+        if enough(&seen) {
+            break;
+        }
+        seen = once();
+    }
+    assert!(enough(&seen), "the page saw and heard too little: {seen}");
+    seen
 }
 
 fn times(seen: &Value, name: &str) -> Vec<f64> {
@@ -65,7 +82,6 @@ fn times(seen: &Value, name: &str) -> Vec<f64> {
 /// busy to tell.
 fn sound_behind(seen: &Value) -> f64 {
     let mut behind: Vec<f64> = times(seen, "heard").into_iter().map(|h| h - h.round()).collect();
-    assert!(behind.len() >= 4, "too few tones: {seen}");
     behind.sort_by(f64::total_cmp);
     behind[behind.len() / 2]
 }
@@ -85,8 +101,6 @@ fn well(seen: &Value, made: &Made) {
     assert!(in_vain.is_empty(), "playback stalled: {seen}");
     assert_eq!(seen["ranges"], 1, "there are holes between segments: {seen}");
     // Every picture that was looked at is white or black as the source is at its time; how many were is the machine's.
-    let looked = |colour: &str| seen["pictures"][colour].as_u64().unwrap();
-    assert!(looked("white") >= 4 && looked("black") >= 20, "too few pictures: {seen}");
     assert_eq!(seen["wrong"].as_array().unwrap().len(), 0, "pictures are not at their times: {seen}");
     let shown = times(seen, "shown");
     assert!(shown.iter().all(|s| (s - s.round()).abs() < 0.02), "flashes are not at whole seconds: {seen}");
