@@ -126,11 +126,10 @@ fn coded_number(bytes: &[u8]) -> Option<(u64, usize)> {
 
 /// Whether a frame ends with its check sum at the end of the file, or before a tag.
 fn is_whole(frame: &[u8]) -> bool {
-    let tag = frame.windows(8).rposition(|w| w.starts_with(b"TAG") || w == b"APETAGEX");
-    [Some(frame.len()), tag]
-        .into_iter()
-        .flatten()
-        .any(|end| frame.get(..end).is_some_and(|frame| frame.len() > 2 && crc(frame, 16, 0x8005) == 0))
+    let tag = frame.windows(3).rposition(|w| w == b"TAG");
+    let ape = frame.windows(8).rposition(|w| w == b"APETAGEX");
+    let whole = |end| frame.get(..end).is_some_and(|frame| frame.len() > 2 && crc(frame, 16, 0x8005) == 0);
+    [Some(frame.len()), tag, ape].into_iter().flatten().any(whole)
 }
 
 /// A check sum of so many bits, at least eight, that begins with nought. Over data with its sum behind it, it is nought.

@@ -24,11 +24,8 @@ pub(super) fn matroska(source: &mut dyn ReadAt) -> Option<String> {
     let mut at = segment.content;
     let mut places = Vec::new();
     for _ in 0..MAX_PARTS {
-        if at == len {
-            let behind = places.contains(&at.saturating_sub(segment.content));
-            return cut.filter(|_| !behind);
-        }
-        let Some(element) = Element::read(source, at) else { return cut };
+        let behind = places.contains(&at.saturating_sub(segment.content));
+        let Some(element) = Element::read(source, at) else { return cut.filter(|_| !behind) };
         if element.id == SEEK_HEAD {
             places = element.places(source);
         }
