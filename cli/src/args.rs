@@ -153,7 +153,7 @@ pub(crate) struct JobOptions {
     /// Also accept the formats of the past (wmv, flv, 3gp, avi, mpeg…): more attack surface, behind the same locks
     #[arg(long)]
     pub(crate) legacy_decoders: bool,
-    /// Take a file that is cut off as far as it goes, rather than fail
+    /// Take what there is of a file that is cut off or damaged, rather than fail
     #[arg(long)]
     pub(crate) allow_partial: bool,
     /// Make the HLS output play while the rest of it is still made: the lowest rendition comes first, a part at a time

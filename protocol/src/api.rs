@@ -131,7 +131,7 @@ pub struct Estimate {
 /// What of an input was lost: the output is made of the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Damage {
-    /// The input is cut off or could not be read to its end, and `allow_partial` let it pass.
+    /// So much is missing that the job would have failed, had `allow_partial` not let it pass.
     pub partial: bool,
     /// Milliseconds from the start that came out.
     pub good_ms: u64,

@@ -59,7 +59,7 @@ codes! {
     InputEmpty "input_empty" Media;
     /// The input is not media in any format that is accepted here. If it is an old format, ask for `"decoders": "legacy"`.
     InputUnrecognised "input_unrecognised" Media;
-    /// The input ends before it is complete, such as an MP4 without its index (moov). Export or upload it again.
+    /// The input ends before it is complete, such as an MP4 without its index (moov). Export or upload it again, or set `allow_partial` where some of it can be read.
     InputTruncated "input_truncated" Media;
     /// The input is a still image, not a video or audio recording.
     InputIsImage "input_is_image" Media;
@@ -81,7 +81,7 @@ codes! {
     NoStreams "no_streams" Media;
     /// Not one frame could be decoded from the input.
     NoFrames "no_frames" Media;
-    /// The input is damaged beyond what can be decoded.
+    /// Too much of the input cannot be decoded. Upload a better copy, or set `allow_partial` to take what there is of it.
     InputCorrupt "input_corrupt" Media;
     /// The job would cost more than it or its tenant allows. Raise `max_spend`, ask for fewer or smaller renditions, or cut the input.
     SpendExceeded "spend_exceeded" Media;

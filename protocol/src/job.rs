@@ -50,7 +50,7 @@ pub struct JobSpec {
     /// What of the input's own description is kept.
     #[serde(default, skip_serializing_if = "MetadataOptions::is_nothing")]
     pub metadata: MetadataOptions,
-    /// Take an input that is cut off as far as it goes, rather than fail.
+    /// Take what there is of an input that is cut off or damaged, rather than fail.
     #[serde(default)]
     pub allow_partial: bool,
     /// Only look at the input and say what the job would cost (`estimate`): it succeeds, and nothing is encoded.

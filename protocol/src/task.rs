@@ -61,7 +61,7 @@ pub struct EncodeTask {
     pub audio: Vec<AudioEncode>,
     /// Duration the probe found, for progress; milliseconds.
     pub expected_duration_ms: Option<u64>,
-    /// An input that is cut off is encoded as far as it goes, rather than refused.
+    /// Of an input that is cut off or damaged what there is is encoded, rather than refused.
     #[serde(default)]
     pub partial: bool,
     /// The streams whose beginnings say where the timeline starts, where those are not just the ones that are encoded: tasks
@@ -536,7 +536,7 @@ pub struct EncodeResult {
     pub frames_dropped: u64,
     /// Packets and frames that could not be decoded and were skipped.
     pub decode_errors: u64,
-    /// The input was cut off or could not be read to its end, and the plan allowed that.
+    /// The input was cut off or damaged beyond what is borne, and the plan allowed that.
     #[serde(default)]
     pub partial: bool,
     /// How far what was decoded reaches, in milliseconds.

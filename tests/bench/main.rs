@@ -2,7 +2,8 @@
 //!
 //! | subject | ours | peer |
 //! |---|---|---|
-//! | `encode` | `mpegflow transcode`: broker, supervisor, four locked processes, checked HLS; and each preset | `ffmpeg` making the same renditions as HLS; and the same by preset, with the bytes they take |
+//! | `encode` | `mpegflow transcode`: broker, supervisor, four locked processes, checked HLS | `ffmpeg` making the same renditions as HLS |
+//! | `presets` | each preset of `mpegflow transcode` on a short clip: time, and bytes at equal SSIM | `ffmpeg` by hand with the same settings |
 //! | `start` | exec, locks, one frame decoded and encoded | `bwrap --unshare-all` around `ffmpeg` doing the same |
 //! | `audit` | `mpegflow audit pairs`: manifests on disk to what passes between all pairs of pods | cyclonus and netpol-analyzer on the same files |
 //! | `stream` | `mpegflow-broker`: bytes between a worker and an S3 server, TLS on both sides | nginx in front of the same server |
@@ -26,8 +27,13 @@ use serde_json::Value;
 type Subject = (&'static str, fn(usize) -> Value);
 
 /// What can be measured.
-const SUBJECTS: [Subject; 4] =
-    [("encode", encode::run), ("start", start::run), ("audit", audit::run), ("stream", stream::run)];
+const SUBJECTS: [Subject; 5] = [
+    ("encode", encode::run),
+    ("presets", presets::run),
+    ("start", start::run),
+    ("audit", audit::run),
+    ("stream", stream::run),
+];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();

@@ -1,5 +1,6 @@
-//! Rows of `encode` for each preset: a short clip through everything we are, and by `ffmpeg` with the same settings: CPU, wall,
-//! and the bytes that the same pictures take. The clip is short, so that starting four locked processes shows.
+//! `presets`: each preset on a short clip, through everything we are and by `ffmpeg` with the same settings: CPU, wall, the bytes of
+//! all media, and the bytes of the largest rung's pictures at equal SSIM. The clip is short, so that starting four locked processes
+//! shows.
 
 use super::encode::{plan_of, speed, threads};
 use super::measure::{Cost, compare, measure};
@@ -12,8 +13,10 @@ use std::path::Path;
 use std::process::Command;
 
 const SECONDS: u32 = 6;
+/// How much coarser the second encode of each side is, in tenths of the constant rate factor.
+const COARSER: u32 = 60;
 
-pub(super) fn rows(runs: usize) -> Vec<Value> {
+pub(super) fn run(runs: usize) -> Value {
     let clip = media::ffmpeg(
         "bench-360p-6s.mp4",
         &format!(
@@ -22,7 +25,8 @@ pub(super) fn rows(runs: usize) -> Vec<Value> {
              -c:v libx264 -preset veryfast -crf 16 -pix_fmt yuv420p -c:a aac -ac 2"
         ),
     );
-    PresetName::ALL.iter().flat_map(|preset| row(*preset, &clip, runs)).collect()
+    let rows: Vec<Value> = PresetName::ALL.iter().flat_map(|preset| row(*preset, &clip, runs)).collect();
+    json!({ "name": "presets", "clip": format!("640x360, {SECONDS} s"), "runs": runs, "metrics": rows })
 }
 
 fn row(preset: PresetName, clip: &Path, runs: usize) -> Vec<Value> {
@@ -32,43 +36,89 @@ fn row(preset: PresetName, clip: &Path, runs: usize) -> Vec<Value> {
     let (made, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
     for _ in 0..runs {
         let _ = std::fs::remove_dir_all(&made);
-        let _ = std::fs::remove_dir_all(&theirs);
-        std::fs::create_dir(&theirs).unwrap();
-        let mut command = Command::new(program("mpegflow"));
-        command.args(["--quiet", "transcode"]).arg(clip).arg("--out").arg(&made);
-        ours.push(measure(command.args(["--preset", preset.as_str()])));
+        ours.push(measure(transcode(clip, &made).args(["--preset", preset.as_str()])));
         peer.push(measure(&mut by_hand(&task, preset, clip, &theirs)));
     }
     let name = preset.as_str();
+    let size = |folder: &Path, ends: &[&str]| -> f64 {
+        let files = std::fs::read_dir(folder).unwrap().flatten();
+        let media = files.filter(|f| ends.iter().any(|e| f.file_name().to_string_lossy().ends_with(e)));
+        media.map(|f| f.metadata().unwrap().len()).sum::<u64>() as f64
+    };
+    let ends: &[&str] = if preset == PresetName::Thumbnail { &["jpg"] } else { &["mp4", "m4a"] };
     let mut rows = vec![
         compare(&format!("{name}: CPU s, {SECONDS} s of 360p"), "-", &ours, &peer, |c| c.cpu),
         compare(&format!("{name}: wall s, the same"), "-", &ours, &peer, |c| c.wall),
+        kilobytes(&format!("{name}: kB of all media"), "-", size(&made, ends), size(&theirs, ends)),
     ];
-    let size = |folder: &Path, ends: &[&str]| -> u64 {
-        let files = std::fs::read_dir(folder).unwrap().flatten();
-        let media = files.filter(|f| ends.iter().any(|e| f.file_name().to_string_lossy().ends_with(e)));
-        media.map(|f| f.metadata().unwrap().len()).sum()
-    };
-    let ends: &[&str] = if preset == PresetName::Thumbnail { &["jpg"] } else { &["mp4", "m4a"] };
-    let (bytes, their_bytes) = (size(&made, ends) as f64, size(&theirs, ends) as f64);
-    let what = match task.video.as_ref().and_then(|v| v.rungs.first()) {
-        Some(rung) => {
-            let mine = if preset == PresetName::Mp4 {
-                "video.mp4".into()
-            } else {
-                format!("video-{}p.mp4", rung.height)
-            };
-            let (a, b) = (ssim(&made.join(mine), clip), ssim(&theirs.join("v0.mp4"), clip));
-            format!("{name}: kB, at SSIM {a:.4} and {b:.4}")
-        }
-        None => format!("{name}: kB"),
-    };
-    rows.push(json!({ "what": what, "goal": "<= 1.05", "unit": "kilobytes", "ours": bytes / 1e3,
-        "peer": their_bytes / 1e3, "ratio": bytes / their_bytes }));
+    if let Some(rung) = task.video.as_ref().and_then(|v| v.rungs.first()) {
+        rows.push(at_equal_ssim(&task, rung, preset, clip, [&made, &theirs]));
+    }
     rows
 }
 
+fn kilobytes(what: &str, goal: &str, ours: f64, peer: f64) -> Value {
+    json!({ "what": what, "goal": goal, "unit": "kilobytes", "ours": ours / 1e3, "peer": peer / 1e3, "ratio": ours / peer })
+}
+
+fn transcode(clip: &Path, out: &Path) -> Command {
+    let mut command = Command::new(program("mpegflow"));
+    command.args(["--quiet", "transcode"]).arg(clip).arg("--out").arg(out);
+    command
+}
+
+/// The bytes that each side's pictures take for the same SSIM: each is encoded a second time with a larger constant rate factor, and
+/// read off between its two, where the logarithm of the size is taken to be a straight line over SSIM in dB, at the middle of all
+/// four.
+fn at_equal_ssim(task: &EncodeTask, rung: &Rung, preset: PresetName, clip: &Path, made: [&Path; 2]) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let coarse = (rung.crf_tenths + COARSER).min(rung.codec.max_crf() * 10);
+    let spec = folder.path().join("job.yaml");
+    std::fs::write(
+        &spec,
+        format!("version: 1\npreset: {}\nvideo: {{encoder: crf={}}}\n", preset.as_str(), coarse / 10),
+    )
+    .unwrap();
+    let coarser = [folder.path().join("ours"), folder.path().join("theirs")];
+    measure(transcode(clip, &coarser[0]).arg("--spec").arg(&spec));
+    let mut coarse_task = task.clone();
+    let rungs = coarse_task.video.iter_mut().flat_map(|v| &mut v.rungs);
+    rungs.for_each(|r| r.crf_tenths = coarse / 10 * 10);
+    measure(&mut by_hand(&coarse_task, preset, clip, &coarser[1]));
+    let file = match preset {
+        PresetName::Mp4 => "video.mp4".to_owned(),
+        _ => format!("video-{}p.mp4", rung.height),
+    };
+    let files = [file.as_str(), "v0.mp4"];
+    let curves =
+        [0, 1].map(|side| [made[side], &coarser[side]].map(|folder| point(&folder.join(files[side]), clip)));
+    let middle = curves.iter().flatten().map(|(quality, _)| quality).sum::<f64>() / 4.0;
+    let [ours, peer] = curves.map(|[(q1, size1), (q2, size2)]| {
+        assert!(q1 - q2 > 0.1, "a larger rate factor made no difference: {q1} and {q2} dB");
+        (size1 + (size2 - size1) * (middle - q1) / (q2 - q1)).exp()
+    });
+    let ssim = 1.0 - 10f64.powf(-middle / 10.0);
+    kilobytes(
+        &format!("{}: kB of {}p at SSIM {ssim:.4}", preset.as_str(), rung.height),
+        "<= 1.05",
+        ours,
+        peer,
+    )
+}
+
+/// SSIM to the clip in dB, and the logarithm of the bytes of a file's pictures.
+fn point(file: &Path, clip: &Path) -> (f64, f64) {
+    let by_number = media::by_number(25);
+    let ssim = media::ssim(file, clip, [&by_number; 2]);
+    let packets = media::ffprobe(file, "v:0", "packet=size");
+    let bytes: f64 = packets.lines().filter_map(|size| size.trim_end_matches(',').parse::<f64>().ok()).sum();
+    (-10.0 * (1.0 - ssim).log10(), bytes.ln())
+}
+
+/// The same by hand, into an empty folder.
 fn by_hand(task: &EncodeTask, preset: PresetName, clip: &Path, out: &Path) -> Command {
+    let _ = std::fs::remove_dir_all(out);
+    std::fs::create_dir(out).unwrap();
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-v", "error", "-i"]).arg(clip);
     let rungs = task.video.as_ref().map_or(&[][..], |v| &v.rungs);
@@ -163,9 +213,4 @@ fn encoder(command: &mut Command, rung: &Rung, segment_ms: u32) {
         }
     }
     command.args(["-pix_fmt", "yuv420p"]);
-}
-
-fn ssim(a: &Path, b: &Path) -> f64 {
-    let by_number = media::by_number(25);
-    media::ssim(a, b, [&by_number; 2])
 }

@@ -4,6 +4,7 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join, normalize } from 'node:path';
 import { chromium } from 'playwright-core';
+import { watch } from './watch.mjs';
 
 const html = '<!doctype html><meta charset=utf-8><video id=v muted playsinline width=640></video><script src=/player.js></script>';
 const types = { m3u8: 'application/vnd.apple.mpegurl', mpd: 'application/dash+xml', mp4: 'video/mp4' };
@@ -67,6 +68,7 @@ export async function stage(dir, path, play, argument) {
   try {
     const page = await browser.context.newPage();
     await page.addInitScript(own);
+    await page.addInitScript(watch);
     await page.goto(`http://127.0.0.1:${server.address().port}/`);
     return await page.evaluate(play, argument);
   } finally {

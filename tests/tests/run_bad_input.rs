@@ -3,6 +3,7 @@
 use mpegflow_broker::plan::presets::PresetName;
 use mpegflow_tests::media;
 use mpegflow_tests::system::{files, mpegflow, run, text};
+use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
 
@@ -111,6 +112,88 @@ fn every_field_out_of_its_range_or_against_another_is_refused_by_name_before_any
         assert!(!output.status.success(), "{preset}: {rest}");
         assert!(said.contains(field), "{preset}: {rest}: no {field} in {said}");
         assert!(!said.contains("probe") && !out.exists(), "{preset}: {rest}: something ran: {said}");
+    }
+}
+
+/// Each field of a job spec that the schema describes, by its path, and what is said of its values.
+fn fields(schema: &Value, of: &Value, path: &str, found: &mut Vec<(String, Value)>) {
+    let mut of = of;
+    // A reference, or one that may be left out.
+    loop {
+        of = match (of["$ref"].as_str(), of["anyOf"].as_array()) {
+            (Some(name), _) => &schema["$defs"][name.rsplit('/').next().unwrap()],
+            (_, Some(any)) => any.iter().find(|one| one["type"] != "null").unwrap(),
+            _ => break,
+        };
+    }
+    match of["properties"].as_object() {
+        Some(properties) => {
+            assert_eq!(of["additionalProperties"], false, "{path}: unknown fields are to be refused");
+            found.push((format!("{path}nonsense"), Value::Null));
+            for (name, of) in properties.iter().filter(|(name, _)| *name != "input") {
+                fields(schema, of, &format!("{path}{name}."), found);
+            }
+        }
+        None => found.push((path.trim_end_matches('.').to_owned(), of.clone())),
+    }
+}
+
+/// Values that a field may not have.
+fn outside(of: &Value) -> Vec<Value> {
+    let says = |kind: &str| {
+        of["type"] == kind || of["type"].as_array().is_some_and(|kinds| kinds.contains(&kind.into()))
+    };
+    let mut values = vec![json!({ "a": [1] })];
+    if says("integer") || says("number") {
+        let (least, most) = (of["minimum"].as_f64().unwrap(), of["maximum"].as_f64().unwrap());
+        values.extend([json!(least - 1.0), json!(most + 1.0), json!("many"), json!(1e300)]);
+    }
+    if says("integer") {
+        let (least, most) = (of["minimum"].as_i64().unwrap(), of["maximum"].as_i64().unwrap());
+        values.extend([json!(least - 1), json!(most + 1), json!(i64::MIN), json!(u64::MAX)]);
+        values.extend(of["multipleOf"].as_i64().map(|_| json!(least + 1)));
+    }
+    if says("boolean") {
+        values.extend([json!("perhaps"), json!(2)]);
+    }
+    if says("string") {
+        values.push(json!(7));
+        values.extend(of["maxLength"].as_u64().map(|most| json!("x".repeat(most as usize + 1))));
+        values.extend(of["minLength"].as_u64().map(|_| json!("")));
+        values.extend(of["enum"].as_array().map(|_| json!("everything")));
+        values.extend(of["pattern"].as_str().map(|_| json!("A b")));
+    }
+    values
+}
+
+#[test]
+fn every_field_of_the_schema_is_refused_by_name_where_it_is_outside_what_the_schema_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("film.mp4");
+    std::fs::copy(media::clip(2, 320, 240), &input).unwrap();
+    let schema = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/job-v1.schema.json");
+    let schema: Value = serde_json::from_slice(&std::fs::read(schema).unwrap()).unwrap();
+    let mut all = Vec::new();
+    fields(&schema, &schema, "", &mut all);
+    assert!(all.len() > 30, "{all:?}");
+    for (path, of) in &all {
+        for value in outside(of) {
+            let names: Vec<&str> = path.split('.').collect();
+            let nested = names.iter().rev().fold(value, |inner, name| json!({ *name: inner }));
+            let preset = if path == "metadata.keep" { "mp4" } else { "web" };
+            let mut spec = json!({ "version": 1, "preset": preset });
+            spec.as_object_mut().unwrap().extend(nested.as_object().unwrap().clone());
+            let file = folder.path().join("job.json");
+            std::fs::write(&file, spec.to_string()).unwrap();
+            let out = folder.path().join("out");
+            let mut command = mpegflow();
+            command.args(["transcode", input.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+            let output = run(command.args(["--spec", file.to_str().unwrap()]), LIMIT);
+            let said = text(&output);
+            assert!(!output.status.success() && output.status.code() != Some(101), "{spec}: {said}");
+            assert!(said.contains(path.as_str()), "{spec}: no {path} in {said}");
+            assert!(!said.contains("probe") && !out.exists(), "{spec}: something ran: {said}");
+        }
     }
 }
 

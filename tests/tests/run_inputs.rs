@@ -106,6 +106,30 @@ fn a_turned_picture_is_upright() {
 }
 
 #[test]
+fn a_mirrored_picture_is_as_its_camera_saw_it() {
+    let upright = media::ffmpeg("in-upright.mp4", &format!("{PICTURE} -c:v libx264 {X264}"));
+    let whole = std::fs::read(upright).unwrap();
+    let track = whole.windows(4).position(|w| w == b"tkhd").unwrap();
+    for (name, [a, b, c, d]) in [
+        ("from-side-to-side", [-1_i32, 0, 0, 1]),
+        ("upside-down", [1, 0, 0, -1]),
+        ("turned-left", [0, 1, 1, 0]),
+        ("turned-right", [0, -1, -1, 0]),
+    ] {
+        let input = media::made(&format!("in-mirrored-{name}.mp4"), |path| {
+            let mut bytes = whole.clone();
+            // ISO/IEC 14496-12, 8.3.2: the matrix stands 44 bytes behind the name, with 16 bits behind the point.
+            for (place, value) in [(0, a), (4, b), (12, c), (16, d)] {
+                let at = track + 44 + place;
+                bytes[at..at + 4].copy_from_slice(&(value << 16).to_be_bytes());
+            }
+            std::fs::write(path, bytes).unwrap();
+        });
+        same(&input, &transcode(&input, ""), "");
+    }
+}
+
+#[test]
 fn pixels_that_are_not_square_become_square() {
     for (name, shape) in [("wide", "64/45"), ("narrow", "8/9")] {
         let input = media::ffmpeg(
@@ -256,6 +280,19 @@ fn pictures_that_are_shown_for_uneven_times_stay_so() {
     let (ours, theirs) = (times(&made.file), times(&input));
     assert_eq!(ours.len(), theirs.len());
     assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() <= 1), "{ours:?} {theirs:?}");
+}
+
+#[test]
+fn pictures_that_are_few_a_second_last_as_long_as_they_did() {
+    for (name, rate, seconds) in
+        [("slides", "1/3", 12), ("one", "1", 4), ("ten", "10", 2), ("fifteen", "15", 2)]
+    {
+        let input = media::ffmpeg(
+            &format!("in-few-{name}.mp4"),
+            &format!("-f lavfi -i testsrc2=size=320x180:rate={rate}:duration={seconds} -c:v libx264 {X264}"),
+        );
+        same(&input, &transcode(&input, ""), "");
+    }
 }
 
 #[test]
@@ -572,9 +609,10 @@ fn an_input_that_is_cut_off_is_refused_with_how_much_was_good_or_taken_and_marke
         ("in-cut.mkv", "-c:a aac"),
         ("in-cut.mp4", "-c:a aac -movflags +faststart"),
         ("in-cut.wmv", "-c:v wmv2 -b:v 400k -c:a wmav2"),
+        ("in-cut.flv", "-c:a aac"),
     ] {
         let whole = std::fs::read(flashes(&format!("whole-{name}"), 6, args)).unwrap();
-        let old = if name.ends_with("wmv") { "decoders: legacy\n" } else { "" };
+        let old = if name.ends_with("wmv") || name.ends_with("flv") { "decoders: legacy\n" } else { "" };
         let at = whole.len() * 6 / 10;
         let at = if name.ends_with("ts") { at / 188 * 188 + 100 } else { at };
         let input = media::made(name, |path| std::fs::write(path, &whole[..at]).unwrap());
@@ -594,6 +632,13 @@ fn an_input_that_is_cut_off_is_refused_with_how_much_was_good_or_taken_and_marke
         let (_, lasts) = facts(&made.file);
         assert!((lasts - good as f64 / 1000.0).abs() < 0.5, "{name}: {lasts} {damage}");
         in_step(&made, 1);
+        // Less than a second is missing.
+        let at = whole.len() * 97 / 100;
+        let at = if name.ends_with("ts") { at / 188 * 188 + 100 } else { at };
+        let input = media::made(&format!("97-{name}"), |path| std::fs::write(path, &whole[..at]).unwrap());
+        let output = attempt(&input, &folder.path().join("out"), &format!("preset: mp4\n{old}"));
+        assert_eq!(output.status.code(), Some(3), "{name}: {}", text(&output));
+        assert!(text(&output).contains("input_truncated"), "{name}: {}", text(&output));
     }
     // Sound alone, whose containers state a size, or have pages or frames that are whole or not.
     for (name, args) in [
@@ -601,6 +646,7 @@ fn an_input_that_is_cut_off_is_refused_with_how_much_was_good_or_taken_and_marke
         ("in-cut.mp3", "-c:a libmp3lame"),
         ("in-cut.opus", "-c:a libopus"),
         ("in-cut.aac", "-c:a aac"),
+        ("in-cut.flac", "-c:a flac"),
         ("in-cut.mpg", "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4 -c:v mpeg2video -c:a mp2"),
     ] {
         let whole = media::ffmpeg(
@@ -608,7 +654,7 @@ fn an_input_that_is_cut_off_is_refused_with_how_much_was_good_or_taken_and_marke
             &format!("-f lavfi -i sine=duration=4:sample_rate=48000 {args}"),
         );
         let whole = std::fs::read(whole).unwrap();
-        for percent in [30, 50, 80] {
+        for percent in [30, 50, 80, 97] {
             let cut = whole.len() * percent / 100;
             let input =
                 media::made(&format!("{percent}-{name}"), |p| std::fs::write(p, &whole[..cut]).unwrap());
@@ -627,7 +673,7 @@ fn an_input_that_is_cut_off_is_refused_with_how_much_was_good_or_taken_and_marke
         let folder = tempfile::tempdir().unwrap();
         let output = attempt(&input, &folder.path().join("out"), "preset: mp4\n");
         assert_eq!(output.status.code(), Some(3), "{length}: {}", text(&output));
-        assert!(text(&output).contains("input_corrupt"), "{length}: {}", text(&output));
+        assert!(text(&output).contains("input_truncated"), "{length}: {}", text(&output));
     }
     // A whole one says nothing of damage.
     let whole = transcode(&media::folder().join("whole-in-cut.mkv"), "allow_partial: true\n");

@@ -61,9 +61,9 @@ fn web_has_hls_and_dash_over_the_same_files_all_languages_and_pictures() {
     assert!(master.contains("LANGUAGE=\"en\"") && master.contains("LANGUAGE=\"de\""), "{master}");
     let dash = std::fs::read_to_string(made.out.join("manifest.mpd")).unwrap();
     assert!(dash.contains("lang=\"en\"") && dash.contains("lang=\"de\""), "{dash}");
-    // The tones are still in their own tracks.
-    for (file, channels) in [("audio.mp4", "2"), ("audio-2.mp4", "1")] {
-        assert_eq!(ffprobe(&made.out.join(file), "a:0", "stream=channels"), channels);
+    // The tones are still in their own tracks, which say their language themselves too.
+    for (file, sound) in [("audio.mp4", "2,eng"), ("audio-2.mp4", "1,deu")] {
+        assert_eq!(ffprobe(&made.out.join(file), "a:0", "stream=channels:stream_tags=language"), sound);
     }
     // FFmpeg, which shares nothing with the writer of the description, plays it.
     let whole = ffprobe(&made.out.join("manifest.mpd"), "v:0", "stream=width,height,nb_read_frames");

@@ -12,6 +12,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Containers of today, and those that a tenant opts into.
 const CORE: [&str; 5] = ["m4v", "mkv", "mov", "mp4", "webm"];
 const LEGACY: [&str; 5] = ["3gp", "avi", "flv", "mpg", "wmv"];
+/// The one whose pictures FFmpeg 5.1's decoder refuses in part.
+const DAMAGED: &str = "ogv";
 
 fn samples() -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/samples");
@@ -69,10 +71,15 @@ fn by_hand(input: &Path, out: &Path, size: &str) {
     assert!(output.status.success(), "{}: {}", input.display(), String::from_utf8_lossy(&output.stderr));
 }
 
-fn ssim(a: &Path, b: &Path) -> f64 {
-    // Where sound leads, the first picture is held here and not there.
-    let by_number = media::by_number(24);
-    media::ssim(a, b, [&by_number; 2])
+/// Where sound leads, the first picture is held here and not there: pictures are paired by number.
+fn by_number() -> String {
+    media::by_number(24)
+}
+
+/// Key frames alone: what FFmpeg shows of pictures that refer to lost ones goes by its threads (its results with one and with two have
+/// an SSIM of 0.85).
+fn key_frames() -> String {
+    format!("select='lt(mod(t+0.001\\,0.5)\\,0.01)',{}", media::by_number(24))
 }
 
 /// Frames, and the end of the last one in seconds.
@@ -90,74 +97,84 @@ fn lead(input: &Path) -> f64 {
     if lead > 0.04 { lead } else { 0.0 }
 }
 
-#[test]
-fn each_sample_comes_out_as_ffmpeg_makes_it() {
-    let samples = samples();
+/// Makes an MP4 of the sample with this in its spec, and says what of it is not as ffmpeg makes it by hand, its pictures
+/// paired after these filters.
+fn differs(extension: &str, rest: &str, pairing: &str) -> Result<(), String> {
+    let input = samples().join(format!("demo.{extension}"));
     let folder = tempfile::tempdir().unwrap();
-    let mut wrong = Vec::new();
-    for (extension, set) in CORE.map(|e| (e, "core")).into_iter().chain(LEGACY.map(|e| (e, "legacy"))) {
-        let input = samples.join(format!("demo.{extension}"));
-        let spec = format!(
-            "version: 1\npreset: mp4\ndecoders: {set}\nvideo:\n  encoder: crf=23:preset=veryfast\naudio: {{tracks: default}}\n"
-        );
-        let output = transcode(&input, folder.path(), &spec);
-        if !output.status.success() {
-            wrong.push(format!("{extension}: {}", text(&output)));
-            continue;
-        }
-        let ours = folder.path().join("out/video.mp4");
-        let size = ffprobe(&ours, "v:0", "stream=width,height").replace(',', ":");
-        let theirs = folder.path().join(format!("{extension}.mp4"));
-        by_hand(&input, &theirs, &size);
-        let ((frames, lasts), (their_frames, their_end)) = (facts(&ours), facts(&theirs));
-        let their_end = their_end + lead(&input);
-        let similar = ssim(&ours, &theirs);
-        let frame = lasts / frames as f64;
-        println!(
-            "{extension}: {frames} frames ({their_frames}), {lasts:.3} s ({their_end:.3}), SSIM {similar:.4}"
-        );
-        if frames.abs_diff(their_frames) > 1 || (lasts - their_end).abs() > frame * 1.05 || similar < 0.98 {
-            wrong.push(format!(
-                "{extension}: {frames}/{their_frames} frames, {lasts}/{their_end} s, SSIM {similar}"
-            ));
-        }
-        if ffprobe(&input, "a:0", "stream=codec_type").starts_with("audio") {
-            let sound: f64 = ffprobe(&ours, "a:0", "stream=duration").parse().unwrap();
-            if (sound - lasts).abs() > 1.5 {
-                wrong.push(format!("{extension}: sound lasts {sound}, pictures {lasts}"));
-            }
+    let spec = format!(
+        "version: 1\npreset: mp4\nvideo:\n  encoder: crf=23:preset=veryfast\naudio: {{tracks: default}}\n{rest}"
+    );
+    let output = transcode(&input, folder.path(), &spec);
+    if !output.status.success() {
+        return Err(format!("{extension}: {}", text(&output)));
+    }
+    let ours = folder.path().join("out/video.mp4");
+    let size = ffprobe(&ours, "v:0", "stream=width,height").replace(',', ":");
+    let theirs = folder.path().join("by-hand.mp4");
+    by_hand(&input, &theirs, &size);
+    let ((frames, lasts), (their_frames, their_end)) = (facts(&ours), facts(&theirs));
+    let their_end = their_end + lead(&input);
+    let similar = media::ssim(&ours, &theirs, [pairing; 2]);
+    let frame = lasts / frames as f64;
+    let said = format!(
+        "{extension}: {frames} frames ({their_frames}), {lasts:.3} s ({their_end:.3}), SSIM {similar:.4}"
+    );
+    println!("{said}");
+    if frames.abs_diff(their_frames) > 1 || (lasts - their_end).abs() > frame * 1.05 || similar < 0.98 {
+        return Err(said);
+    }
+    if ffprobe(&input, "a:0", "stream=codec_type").starts_with("audio") {
+        let sound: f64 = ffprobe(&ours, "a:0", "stream=duration").parse().unwrap();
+        if (sound - lasts).abs() > 1.5 {
+            return Err(format!("{extension}: sound lasts {sound}, pictures {lasts}"));
         }
     }
+    Ok(())
+}
+
+#[test]
+fn each_sample_comes_out_as_ffmpeg_makes_it() {
+    let sets = CORE.map(|e| (e, "core")).into_iter().chain(LEGACY.map(|e| (e, "legacy")));
+    let wrong: Vec<String> =
+        sets.filter_map(|(e, set)| differs(e, &format!("decoders: {set}\n"), &by_number()).err()).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn a_sample_that_debians_decoder_loses_most_of_is_refused_rather_than_passed_off_as_whole() {
-    // FFmpeg 5.1's Theora decoder refuses three quarters of this file's packets.
-    let input = samples().join("demo.ogv");
+fn a_sample_that_debians_decoder_loses_most_of_is_refused_unless_what_there_is_is_asked_for() {
+    // The file is whole: libtheora decodes it all. FFmpeg's own decoder, the only one there is in Debian's, does not.
+    let input = samples().join(format!("demo.{DAMAGED}"));
     let output = Command::new("ffprobe")
-        .args([
-            "-v",
-            "quiet",
-            "-count_frames",
-            "-select_streams",
-            "v",
-            "-show_entries",
-            "stream=nb_read_frames",
-        ])
-        .args(["-of", "csv=p=0"])
+        .args(["-v", "quiet", "-count_frames", "-count_packets", "-select_streams", "v"])
+        .args(["-show_entries", "stream=nb_read_frames,nb_read_packets", "-of", "csv=p=0"])
         .arg(&input)
         .output()
         .unwrap();
-    let frames: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    let counted = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let (frames, packets) = counted.split_once(',').unwrap();
+    let (frames, packets): (u64, u64) = (frames.parse().unwrap(), packets.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let output = transcode(&input, folder.path(), "version: 1\npreset: mp4\ndecoders: legacy\n");
-    if frames < 1_200 {
-        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
-        assert!(text(&output).contains("input_corrupt"), "{}", text(&output));
-    } else {
+    if frames * 10 >= packets * 9 {
+        // A decoder that was mended.
         assert!(output.status.success(), "{}", text(&output));
+    } else {
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        let said = text(&output);
+        let lost = format!("{frames} frames were decoded");
+        assert!(said.contains("input_corrupt") && said.contains(&lost), "no {lost} in {said}");
+        let spec = "version: 1\npreset: mp4\ndecoders: legacy\nallow_partial: true\n";
+        let output = transcode(&input, folder.path(), spec);
+        assert!(output.status.success(), "{}", text(&output));
+        let report = std::fs::read(folder.path().join("out/mpegflow.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        let damage = &report["job"]["damage"];
+        assert_eq!(damage["partial"], true, "{damage}");
+        assert!(damage["decode_errors"].as_u64().unwrap().abs_diff(packets - frames) <= 1, "{damage}");
     }
+    // What ffmpeg makes of it by hand has as few frames.
+    differs(DAMAGED, "decoders: legacy\nallow_partial: true\n", &key_frames()).unwrap();
 }
 
 #[test]

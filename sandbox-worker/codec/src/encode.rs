@@ -15,6 +15,8 @@
 //! | of a stream, 10 % of the packets after its first frame are refused, or more before it than frames come after, or half of the frames are painted over, or the frames reach less than 90 % as far as the packets | `input_corrupt` |
 //! | anything less | skipped, counted in `decode_errors`; sound is filled with silence, a picture stands |
 //!
+//! A job that allows for what is missing gets what there is of a truncated or corrupt input, marked as partial, as long as there is a
+//! picture or sound of every stream.
 //! Ten packets are borne whatever their share. A transport stream states no duration: cut between two packets it is whole.
 
 use crate::caps;
@@ -390,15 +392,17 @@ impl<'scope, 'a: 'scope> Running<'scope, 'a> {
             broke: self.broke,
         };
         let mut partial = self.planned.cut;
-        if let Err(failure) = if cut.is_some() { Ok(()) } else { ending.judge() } {
-            // What is missing at the end may be allowed for; damage in what is there is not.
-            if !self.task.partial {
-                return Err(failure);
+        let ended = if cut.is_some() { Ok(()) } else { ending.judge() };
+        for judged in std::iter::once(ended).chain(tallies.iter().map(|(what, tally)| tally.judge(what))) {
+            if let Err(failure) = judged {
+                // What is missing may be allowed for, at the end or on the way.
+                if !self.task.partial {
+                    return Err(failure);
+                }
+                log::line(&format!("taken as far as it goes: {failure}"));
+                partial = true;
             }
-            log::line(&format!("taken as far as it goes: {failure}"));
-            partial = true;
         }
-        tallies.iter().try_for_each(|(what, tally)| tally.judge(what))?;
         tracks.sort_by_key(|t| t.output);
         let errors = tallies.iter().fold(0u64, |sum, (_, t)| sum.saturating_add(t.all_errors()));
         Ok(EncodeResult {

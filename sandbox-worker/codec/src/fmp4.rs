@@ -81,8 +81,15 @@ pub(crate) fn u32s(out: &mut Vec<u8>, values: &[u32]) {
 
 pub(crate) const MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
 
-/// `ftyp` and `moov`. All times are zero: the same track always has the same header.
-pub(crate) fn init(track: &Track, timescale: u32) -> Vec<u8> {
+/// Three letters of ISO 639-2 in five bits each (ISO/IEC 14496-12, 8.4.2.3); `und` where there are none.
+pub(crate) fn packed(language: Option<&str>) -> u16 {
+    let letters =
+        language.filter(|l| l.len() == 3 && l.bytes().all(|b| b.is_ascii_lowercase())).unwrap_or("und");
+    letters.bytes().fold(0, |sum, b| sum << 5 | u16::from(b & 0x1f))
+}
+
+/// `ftyp` and `moov` of a track in this language. All times are zero: the same track always has the same header.
+pub(crate) fn init(track: &Track, timescale: u32, language: Option<&str>) -> Vec<u8> {
     let mut out = Vec::new();
     boxed(&mut out, b"ftyp", |o| {
         o.extend_from_slice(b"iso6");
@@ -96,13 +103,13 @@ pub(crate) fn init(track: &Track, timescale: u32) -> Vec<u8> {
             u32s(o, &MATRIX);
             u32s(o, &[0, 0, 0, 0, 0, 0, 2]);
         });
-        boxed(o, b"trak", |o| trak(o, track, timescale));
+        boxed(o, b"trak", |o| trak(o, track, timescale, language));
         boxed(o, b"mvex", |o| full(o, b"trex", 0, 0, |o| u32s(o, &[1, 1, 0, 0, 0])));
     });
     out
 }
 
-fn trak(o: &mut Vec<u8>, track: &Track, timescale: u32) {
+fn trak(o: &mut Vec<u8>, track: &Track, timescale: u32, language: Option<&str>) {
     let (width, height, volume) = match track {
         Track::Video { width, height, .. } => (u32::from(*width) << 16, u32::from(*height) << 16, 0),
         Track::Audio { .. } => (0, 0, 0x100),
@@ -121,8 +128,7 @@ fn trak(o: &mut Vec<u8>, track: &Track, timescale: u32) {
     boxed(o, b"mdia", |o| {
         full(o, b"mdhd", 0, 0, |o| {
             u32s(o, &[0, 0, timescale, 0]);
-            // "und"
-            u16s(o, &[0x55c4, 0]);
+            u16s(o, &[packed(language), 0]);
         });
         full(o, b"hdlr", 0, 0, |o| {
             u32s(o, &[0]);
@@ -292,7 +298,7 @@ mod tests {
         let configuration = vec![1, 100, 0, 30];
         let codec = VideoCodec::H264;
         let track = Track::Video { codec, width: 64, height: 48, configuration, color, delay: 3000 };
-        assert_eq!(init(&track, 90_000), init(&track, 90_000));
+        assert_eq!(init(&track, 90_000, None), init(&track, 90_000, None));
         let sample = |time, decode| Sample { time, decode, size: 10, key: time == 0 };
         let good = [sample(0, -3000), sample(6000, 0), sample(3000, 3000)];
         let bytes = fragment(&track, 1, &good, 6000).unwrap().len() as u64;

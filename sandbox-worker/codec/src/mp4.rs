@@ -1,7 +1,7 @@
 //! One MP4 file with its index first (ISO/IEC 14496-12): written when every sample's size is known, so that nothing has to
 //! be sought or moved.
 
-use crate::fmp4::{MATRIX, Track, boxed, entry, full, u16s, u32s};
+use crate::fmp4::{MATRIX, Track, boxed, entry, full, packed, u16s, u32s};
 use mpegflow_protocol::job::KeptTag;
 use mpegflow_protocol::task::FileTag;
 
@@ -277,13 +277,6 @@ fn runs(o: &mut Vec<u8>, values: impl Iterator<Item = u32>) {
     }
     u32s(o, &[count(rows.len())]);
     rows.iter().for_each(|(many, value)| u32s(o, &[*many, *value]));
-}
-
-/// Three letters in five bits each; `und` where there are none.
-fn packed(language: Option<&str>) -> u16 {
-    let letters =
-        language.filter(|l| l.len() == 3 && l.bytes().all(|b| b.is_ascii_lowercase())).unwrap_or("und");
-    letters.bytes().fold(0, |sum, b| sum << 5 | u16::from(b & 0x1f))
 }
 
 #[cfg(test)]

@@ -128,7 +128,8 @@ fn package(
     }
     let segment = (i64::from(segment_ms.max(1)).saturating_mul(i64::from(timescale)) / 1_000).max(1);
     let (references, end) = references(&parts, whole, inputs, &track, segment)?;
-    let mut writer = TrackWriter::new(track.clone(), timescale, outputs.take(plan.media_output)?)?;
+    let output = outputs.take(plan.media_output)?;
+    let mut writer = TrackWriter::in_language(track.clone(), timescale, plan.language.as_deref(), output)?;
     let index_bytes = if plan.chunk.is_some() { 0 } else { writer.index(timescale, &references, end)? };
     let mut timing = Timing {
         start,

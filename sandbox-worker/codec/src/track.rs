@@ -39,12 +39,25 @@ pub(crate) struct TrackWriter {
 }
 
 impl TrackWriter {
-    /// Writes the header.
+    /// Writes the header of a track whose language is not known.
     ///
     /// # Errors
     /// The output's.
-    pub(crate) fn new(track: Track, timescale: u32, mut output: Output) -> Result<Self, Failure> {
-        let header = fmp4::init(&track, timescale);
+    pub(crate) fn new(track: Track, timescale: u32, output: Output) -> Result<Self, Failure> {
+        Self::in_language(track, timescale, None, output)
+    }
+
+    /// Writes the header of a track in a language of ISO 639-2.
+    ///
+    /// # Errors
+    /// The output's.
+    pub(crate) fn in_language(
+        track: Track,
+        timescale: u32,
+        language: Option<&str>,
+        mut output: Output,
+    ) -> Result<Self, Failure> {
+        let header = fmp4::init(&track, timescale, language);
         output.append(&header)?;
         let init_bytes = output.written();
         Ok(Self { track, output, init_bytes, samples: Vec::new(), payload: Vec::new(), segments: Vec::new() })

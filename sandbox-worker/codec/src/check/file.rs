@@ -60,6 +60,7 @@ pub(super) fn check(
             .add(&file.uri, format!("{} tracks instead of {}", demuxer.stream_count(), file.tracks.len()));
         return Ok(nothing());
     }
+    let said = indices(&moov);
     let mut lanes = Vec::with_capacity(file.tracks.len());
     for (index, expect) in file.tracks.iter().enumerate() {
         let Some(stream) = demuxer.stream(index) else { continue };
@@ -67,18 +68,18 @@ pub(super) fn check(
             problems.add(&file.uri, format!("track {index}: {what}"));
             return Ok(nothing());
         }
-        lanes.push(Lane::new(index, expect, stream.time_base)?);
+        let last = said.get(index).and_then(|said| said.as_ref()).map_or(0, |said| said.last);
+        lanes.push(Lane::new(index, expect, stream.time_base, last)?);
     }
     match read(&mut demuxer, &mut lanes, progress) {
         Ok(()) => {}
         Err(_) if demuxer.read_failed() => return Err(source::storage()),
         Err(what) => problems.add(&file.uri, what),
     }
-    let sync = sync_samples(&moov);
     for lane in &lanes {
-        let said = sync.get(lane.index);
-        let judged = lane.judge().and_then(|()| match said {
-            Some(Some(said)) if *said == lane.keys => Ok(()),
+        let said = said.get(lane.index).and_then(|said| said.as_ref());
+        let judged = lane.judge().and_then(|()| match said.map(|said| &said.keys) {
+            Some(Some(keys)) if *keys == lane.keys => Ok(()),
             // Without a list every sample is one to start from.
             Some(None) if lane.keys.len() as u64 == lane.packets => Ok(()),
             _ => Err("it lists other key frames than it has".into()),
@@ -117,7 +118,7 @@ fn read(demuxer: &mut Demuxer, lanes: &mut [Lane<'_>], progress: &mut dyn FnMut(
     while demuxer.read(&mut packet).map_err(|e| format!("it cannot be read: {e}"))? {
         let Some(lane) = lanes.get_mut(packet.stream()) else { continue };
         lane.take(&packet, demuxer).map_err(|e| format!("track {}: {e}", lane.index))?;
-        progress(u64::try_from(rescale(lane.end, lane.base, (1, 1_000))).unwrap_or(0));
+        progress(u64::try_from(rescale(lane.shown, lane.base, (1, 1_000))).unwrap_or(0));
     }
     if demuxer.read_failed() {
         return Err("it cannot be read".into());
@@ -175,20 +176,23 @@ fn bytes(media: &mut dyn ReadAt, at: u64, len: usize) -> Result<Vec<u8>, Failure
     Ok(out)
 }
 
-/// Numbers of the samples that each track lists as places to start from; `None` where it has no list. FFmpeg mends what a
-/// list leaves out, players do not.
-fn sync_samples(moov: &[u8]) -> Vec<Option<Vec<u32>>> {
-    let list = |trak: &[u8]| {
+/// What each track's index says of its samples. FFmpeg mends what an index leaves out, players do not.
+struct Index {
+    /// Numbers of those to start from; `None` where there is no list.
+    keys: Option<Vec<u32>>,
+    /// Ticks that the last one lasts. FFmpeg gives no sample a duration where they are decoded in another order than shown.
+    last: u32,
+}
+
+fn indices(moov: &[u8]) -> Vec<Option<Index>> {
+    let word = |row: &[u8]| row.last_chunk::<4>().map_or(0, |w| u32::from_be_bytes(*w));
+    let index = |trak: &[u8]| {
         let tables = child(child(child(trak, b"mdia")?, b"minf")?, b"stbl")?;
-        let rows = child(tables, b"stss")?.get(8..)?;
-        Some(
-            rows.chunks_exact(4)
-                .filter_map(|r| r.first_chunk::<4>())
-                .map(|r| u32::from_be_bytes(*r))
-                .collect(),
-        )
+        let rows = |name: &[u8; 4]| child(tables, name)?.get(8..);
+        let keys = rows(b"stss").map(|rows| rows.chunks_exact(4).map(word).collect());
+        Some(Index { keys, last: rows(b"stts")?.chunks_exact(8).last().map(word)? })
     };
-    children(moov, b"trak").into_iter().map(list).collect()
+    children(moov, b"trak").into_iter().map(index).collect()
 }
 
 /// One track being read.
@@ -201,7 +205,8 @@ struct Lane<'a> {
     last_decode: Option<i64>,
     start: Option<i64>,
     shown: i64,
-    end: i64,
+    /// Ticks that the last sample lasts.
+    last: i64,
     frame: Frame,
     sample: Option<(Decoder, u64, u64)>,
     samples: u64,
@@ -210,7 +215,7 @@ struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
-    fn new(index: usize, expect: &'a ExpectTrack, base: (i32, i32)) -> Result<Self, Failure> {
+    fn new(index: usize, expect: &'a ExpectTrack, base: (i32, i32), last: u32) -> Result<Self, Failure> {
         let frame = Frame::new().map_err(|e| Failure::new(FailureCode::OutOfMemory, e.to_string()))?;
         Ok(Self {
             index,
@@ -221,7 +226,7 @@ impl<'a> Lane<'a> {
             last_decode: None,
             start: None,
             shown: i64::MIN,
-            end: 0,
+            last: i64::from(last),
             frame,
             sample: None,
             samples: 0,
@@ -240,7 +245,6 @@ impl<'a> Lane<'a> {
         self.last_decode = Some(dts);
         self.start = Some(self.start.map_or(pts, |s| s.min(pts)));
         self.shown = self.shown.max(pts);
-        self.end = self.shown.saturating_add(packet.duration());
         let key = match self.expect {
             ExpectTrack::Video { codec, .. } => {
                 let kind = bitstream::sample_kind(*codec, packet.data());
@@ -324,7 +328,8 @@ impl<'a> Lane<'a> {
     }
 
     fn counted(&self) -> CheckedTrack {
-        let ms = rescale(self.end.max(0), self.base, (1, 1_000));
+        let end = self.shown.saturating_add(self.last).max(0);
+        let ms = rescale(end, self.base, (1, 1_000));
         CheckedTrack {
             packets: self.packets,
             frames_decoded: self.frames,

@@ -1,10 +1,7 @@
 //! Containers that state a size: their own, or that of a part.
 
-use super::{bytes, read, short_of};
+use super::{MAX_PARTS, bytes, read, short_of};
 use crate::ff::io::ReadAt;
-
-/// Boxes, chunks or objects that are looked at in one file.
-const MAX_PARTS: u32 = 10_000;
 
 /// The GUID that an ASF file begins with.
 pub(super) const ASF_HEADER: [u8; 16] =

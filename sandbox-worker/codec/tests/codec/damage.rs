@@ -5,16 +5,19 @@ use crate::{media, plans, supervisor};
 use mpegflow_protocol::codec::ProcessLimits;
 use mpegflow_protocol::failure::FailureCode;
 use mpegflow_protocol::job::DecoderSet;
+use mpegflow_protocol::task::EncodeTask;
 use std::sync::Arc;
 
 const CLIP: &str = "-f lavfi -i testsrc2=s=160x120:r=25:d=10 -f lavfi -i sine=440:d=10:r=48000 -c:v libx264 -preset ultrafast \
                     -g 25 -pix_fmt yuv420p -c:a aac";
 
+fn task() -> EncodeTask {
+    let video = plans::video(0, vec![plans::rung(0, 160, 120)]);
+    EncodeTask { decoders: DecoderSet::Legacy, ..plans::encode(Some(video), vec![plans::audio(1, 1)]) }
+}
+
 fn encode(input: Bytes) -> Outcome {
-    let mut task =
-        plans::encode(Some(plans::video(0, vec![plans::rung(0, 160, 120)])), vec![plans::audio(1, 1)]);
-    task.decoders = DecoderSet::Legacy;
-    let outcome = supervisor::run(task, &[input], 2);
+    let outcome = supervisor::run(task(), &[input], 2);
     assert_eq!(outcome.killed_by(), None, "{}", outcome.log);
     outcome
 }
@@ -24,7 +27,7 @@ fn cut(clip: &Bytes, percent: usize) -> Bytes {
 }
 
 #[test]
-fn a_file_cut_at_six_tenths_never_succeeds_as_if_whole() {
+fn a_file_cut_at_six_tenths_or_shortly_before_its_end_never_succeeds_as_if_whole() {
     for (name, args) in [
         ("cut-f.mp4", "-movflags frag_keyframe+empty_moov"),
         ("cut-fast.mp4", "-movflags +faststart"),
@@ -40,14 +43,15 @@ fn a_file_cut_at_six_tenths_never_succeeds_as_if_whole() {
         let whole = encode(clip.clone());
         assert_eq!(whole.encode().decode_errors, 0, "{name}: {}", whole.log);
         // Six tenths of the program stream end between two packs, which nobody can tell from a whole one.
-        let percent = if name == "cut.mpg" { 61 } else { 60 };
-        let failure = encode(cut(&clip, percent)).failure().clone();
-        assert_eq!(failure.code, FailureCode::InputTruncated, "{name}: {failure}");
+        for percent in [if name == "cut.mpg" { 61 } else { 60 }, 97] {
+            let failure = encode(cut(&clip, percent)).failure().clone();
+            assert_eq!(failure.code, FailureCode::InputTruncated, "{name} {percent}: {failure}");
+        }
     }
 }
 
 #[test]
-fn sound_cut_at_three_five_or_eight_tenths_never_succeeds_as_if_whole() {
+fn sound_cut_anywhere_never_succeeds_as_if_whole() {
     let sound = |input: Bytes| {
         let mut task = plans::encode(None, vec![plans::audio(0, 0)]);
         task.decoders = DecoderSet::Legacy;
@@ -61,11 +65,12 @@ fn sound_cut_at_three_five_or_eight_tenths_never_succeeds_as_if_whole() {
         ("cut.ogg", "-c:a libvorbis -ac 2"),
         ("cut.aac", "-c:a aac"),
         ("cut.wma", "-c:a wmav2"),
+        ("cut.flac", "-c:a flac"),
     ] {
         let clip = media::make(&format!("-f lavfi -i sine=440:d=4:r=48000 {args}"), name);
         let whole = sound(clip.clone());
         assert_eq!(whole.encode().decode_errors, 0, "{name}: {}", whole.log);
-        for percent in [30, 50, 80] {
+        for percent in [30, 50, 80, 97] {
             let failure = sound(cut(&clip, percent)).failure().clone();
             assert_eq!(failure.code, FailureCode::InputTruncated, "{name} {percent}: {failure}");
         }
@@ -82,13 +87,12 @@ fn sound_cut_at_three_five_or_eight_tenths_never_succeeds_as_if_whole() {
 
 #[test]
 fn a_few_lost_frames_at_the_end_are_no_reason_to_fail() {
-    let clip = media::make(CLIP, "nearly.mkv");
-    let outcome = encode(cut(&clip, 96));
+    let clip = media::make(&format!("{CLIP} -movflags +faststart"), "nearly.mp4");
+    let outcome = encode(dented(&clip, 97, 100, 40));
     let result = outcome.encode();
-    assert!(
-        result.decode_errors > 0 && (9_000..10_000).contains(&result.tracks[0].duration_ms),
-        "{result:?}"
-    );
+    let track = &result.tracks[0];
+    assert!(result.decode_errors > 0 && !result.partial, "{result:?}");
+    assert!((225..250).contains(&track.units) && track.duration_ms > 9_000, "{result:?}");
 }
 
 #[test]
@@ -135,8 +139,16 @@ fn dented(clip: &Bytes, from: usize, to: usize, one_in: usize) -> Bytes {
 #[test]
 fn a_stream_with_a_third_of_it_gone_is_corrupt() {
     let clip = media::make(&format!("{CLIP} -movflags +faststart"), "third.mp4");
-    let failure = encode(dented(&clip, 40, 80, 3)).failure().clone();
+    let input = dented(&clip, 40, 80, 3);
+    let failure = encode(input.clone()).failure().clone();
     assert_eq!(failure.code, FailureCode::InputCorrupt, "{failure}");
+    // What is left of it is had for the asking, and marked.
+    let mut task = task();
+    task.partial = true;
+    let outcome = supervisor::run(task, &[input], 2);
+    let result = outcome.encode();
+    assert!(result.partial && result.decode_errors > 10, "{result:?}");
+    assert!((50..200).contains(&result.tracks[0].units), "{result:?}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn tags() -> Vec<FileTag> {
 }
 
 /// Encodes, and packages all tracks into one file; gives the package's plan, the tracks, the file and its check.
-fn file(name: &str, audio_only: bool) -> (PackageTask, Vec<Bytes>, Bytes, CheckTask) {
+fn file(name: &str, source: Bytes, audio_only: bool) -> (PackageTask, Vec<Bytes>, Bytes, CheckTask) {
     let mut rung = plans::rung(0, 320, 240);
     rung.speed = EncoderSpeed::Veryfast;
     let task = if audio_only {
@@ -60,7 +60,7 @@ fn file(name: &str, audio_only: bool) -> (PackageTask, Vec<Bytes>, Bytes, CheckT
     } else {
         plans::encode(Some(plans::video(0, vec![rung])), vec![plans::audio(1, 1)])
     };
-    let encoded = supervisor::run(task.clone(), &[media::plain()], if audio_only { 1 } else { 2 });
+    let encoded = supervisor::run(task.clone(), &[source], if audio_only { 1 } else { 2 });
     let result = encoded.encode().clone();
     let plan = plans::packaging(&task, &result, None);
     let tracks: Vec<FileTrack> = plan
@@ -103,7 +103,7 @@ fn boxes(file: &[u8]) -> Vec<String> {
 
 #[test]
 fn a_file_has_its_index_first_and_plays_as_its_source_does() {
-    let (package, tracks, object, check) = file("video.mp4", false);
+    let (package, tracks, object, check) = file("video.mp4", media::plain(), false);
     assert_eq!(boxes(&object), ["ftyp", "moov", "mdat"]);
     let checked = supervisor::run(check.clone(), std::slice::from_ref(&object), 0);
     assert_eq!(checked.check().problems, Vec::<String>::new());
@@ -131,6 +131,20 @@ fn a_file_has_its_index_first_and_plays_as_its_source_does() {
     assert!(again.outputs[0] == *object);
 }
 
+#[test]
+fn a_file_of_few_pictures_a_second_lasts_as_long_as_the_last_of_them() {
+    for rate in ["1/2", "8", "15"] {
+        let args = format!(
+            "-f lavfi -i testsrc2=s=320x240:r={rate}:d=4 -f lavfi -i sine=440:d=4 -c:v libx264 -c:a aac"
+        );
+        let source = media::make(&args, &format!("few-{}.mp4", rate.replace('/', "-")));
+        let (_, _, object, check) = file("video.mp4", source, false);
+        let checked = supervisor::run(check, &[object], 0);
+        assert_eq!(checked.check().problems, Vec::<String>::new(), "{rate} a second");
+        assert_eq!(checked.check().tracks[0].duration_ms, 4_000, "{rate} a second");
+    }
+}
+
 /// When each packet of sound is heard, and the MD5 of its bytes.
 fn samples(file: &Path) -> String {
     let entries = "-select_streams a -show_data_hash md5 -show_entries packet=pts_time,data_hash -of csv=p=0";
@@ -140,7 +154,7 @@ fn samples(file: &Path) -> String {
 
 #[test]
 fn sound_alone_becomes_a_file() {
-    let (_, _, object, check) = file("audio.m4a", true);
+    let (_, _, object, check) = file("audio.m4a", media::plain(), true);
     let checked = supervisor::run(check, std::slice::from_ref(&object), 0);
     assert_eq!(checked.check().problems, Vec::<String>::new());
     let path = media::save(&object, "file-audio.m4a");
@@ -152,7 +166,7 @@ fn sound_alone_becomes_a_file() {
 
 #[test]
 fn a_file_that_was_tampered_with_is_found() {
-    let (_, _, object, check) = file("video.mp4", false);
+    let (_, _, object, check) = file("video.mp4", media::plain(), false);
     type Edit = (&'static str, fn(&mut Vec<u8>));
     let edits: [Edit; 7] = [
         ("another title", |b| {
