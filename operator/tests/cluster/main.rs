@@ -15,6 +15,7 @@ mod audit;
 mod definitions;
 mod drift;
 mod expiry;
+mod fallback;
 mod faults;
 mod kept;
 mod lease;
