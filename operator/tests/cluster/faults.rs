@@ -239,3 +239,56 @@ async fn an_api_server_that_restarts_and_a_namespace_that_goes_are_got_over() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_conflicts_ends_in_order_is_not_written_down_and_holds_up_nobody() {
+    let turn = turn().await;
+    let shared = turn.shared;
+    shared.pool("stormed", json!({})).await;
+    shared.until_reason("stormed", "ScaledToZero").await;
+    let policy = shared.get(Kind::NetworkPolicy, "media", "stormed-worker").await.unwrap();
+    let before = shared.write_count();
+
+    // Rivals who write into the policy without a pause: what the operator has read is old before it can write.
+    let rivals: Vec<_> = (0..4)
+        .map(|rival| {
+            let policies = shared.objects(Kind::NetworkPolicy, "media");
+            tokio::spawn(async move {
+                let mut written = 0_u32;
+                let storm = std::time::Instant::now();
+                while storm.elapsed() < std::time::Duration::from_secs(6) {
+                    let from =
+                        json!([{ "ipBlock": { "cidr": format!("10.{rival}.{}.0/24", written % 256) } }]);
+                    let patch = json!({ "spec": { "ingress": [{ "from": from }] } });
+                    let params = PatchParams {
+                        field_manager: Some(format!("rival-{rival}")),
+                        ..PatchParams::default()
+                    };
+                    written += u32::from(
+                        policies.patch("stormed-worker", &params, &Patch::Merge(patch)).await.is_ok(),
+                    );
+                }
+                written
+            })
+        })
+        .collect();
+    shared.pool("beside", json!({})).await;
+    shared.until_reason("beside", "ScaledToZero").await;
+    for rival in rivals {
+        let written = rival.await.unwrap();
+        assert!(written > 20, "a rival wrote {written} times: no storm");
+    }
+    until("the policy is what it was", || async {
+        let now = shared.get(Kind::NetworkPolicy, "media", "stormed-worker").await?;
+        (now["spec"] == policy["spec"]).then_some(())
+    })
+    .await;
+    let writes = shared.writes_since(before);
+    let conflicts = writes.iter().filter(|w| w.name == "stormed-worker" && w.code == 409).count();
+    assert!(conflicts > 0, "nobody was in anybody's way: {writes:?}");
+    let told = writes.iter().filter(|w| w.name == "stormed" && w.resource == "workerpools/status").count();
+    assert_eq!(told, 0, "what is over when it is tried again is no news");
+    for name in ["stormed", "beside"] {
+        shared.delete_pool(name).await;
+    }
+}

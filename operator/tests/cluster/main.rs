@@ -20,6 +20,7 @@ mod faults;
 mod kept;
 mod lease;
 mod lifecycle;
+mod limits;
 mod steady;
 mod support;
 mod unreadable;
