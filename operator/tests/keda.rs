@@ -105,6 +105,9 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
         "run",
         "--discover-every",
         "1",
+        // It outlives a busy machine; nobody else wants it.
+        "--lease-seconds",
+        "60",
         "--redis-authentication",
         "mpegflow-depth",
         "--broker-ca",

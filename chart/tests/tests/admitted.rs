@@ -70,7 +70,9 @@ fn all_values() -> Vec<(String, tempfile::NamedTempFile)> {
     let argo = read(examples.join("argocd/application.yaml"));
     all.push(("argocd".into(), argo["spec"]["sources"][1]["helm"]["valuesObject"].clone()));
     all.push(("flux".into(), read(examples.join("flux/release.yaml"))["spec"]["values"].clone()));
-    let written = all.into_iter().map(|(name, values)| {
+    let written = all.into_iter().map(|(name, mut values)| {
+        // Of the block that Services have here.
+        values["broker"]["service"]["clusterIP"] = json!("10.96.40.10");
         let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
         std::fs::write(file.path(), values.to_string()).unwrap();
         (name, file)
