@@ -1,5 +1,5 @@
 //! A queue in a real Redis, read by a real KEDA, through its metrics adapter and a real HPA, onto a WorkerPool and our
-//! Deployment: 0 → N → 0, and what stays while Redis is away.
+//! Deployment: 0 → N → 0, and the fallback while Redis is away.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -105,6 +105,9 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
         "run",
         "--discover-every",
         "1",
+        // It outlives a busy machine; nobody else wants it.
+        "--lease-seconds",
+        "60",
         "--redis-authentication",
         "mpegflow-depth",
         "--broker-ca",
@@ -147,8 +150,8 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
     redis(port, &["DEL", "{mpegflow:queue}:depth"]).unwrap();
     until_workers(0).await;
 
-    // Redis goes while there is a little work. What there is stays, and that is all: KEDA 2.20 drops its scaler after a failed poll, cannot
-    // make another while Redis refuses it, and counts towards the fallback (3 here, which nobody else asks for) only what scalers say.
+    // Redis goes while there is a little work, and refuses whoever comes. KEDA 2.20 drops its scaler at the first failed poll and cannot
+    // make another, so that it counts one failure and no more; the operator goes on from there.
     for i in 0..5 {
         redis(port, &["HSET", "{mpegflow:queue}:depth", &i.to_string(), "1"]).unwrap();
     }
@@ -158,20 +161,11 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
         "media",
         &mpegflow_operator::desired::Kind::ScaledObject.resource(),
     );
-    let falls_back = async || {
-        let object = scaled.get("queue-worker").await.ok()?;
-        let conditions = object.data["status"]["conditions"].as_array()?.clone();
-        Some(conditions.iter().any(|c| c["type"] == "Fallback" && c["status"] == "True"))
-    };
-    assert_eq!(falls_back().await, Some(false), "Redis answers");
     redis_server.stop();
+    until_workers(3).await;
+    // It stays so for as long as that takes, whatever KEDA and the autoscaler make of it.
     tokio::time::sleep(Duration::from_secs(30)).await;
-    until_workers(1).await;
-    assert_eq!(
-        falls_back().await,
-        Some(false),
-        "KEDA falls back by now: say so in docs/operator.md, and demand it here"
-    );
+    until_workers(3).await;
 
     // A person's pause, on KEDA's own object.
     let paused = json!({ "metadata": { "annotations": { "autoscaling.keda.sh/paused": "true" } } });
@@ -190,7 +184,7 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let _redis_server = start_redis(cluster.dir(), port);
     tokio::time::sleep(Duration::from_secs(15)).await;
-    until_workers(1).await;
+    until_workers(3).await;
     let object = scaled.get("queue-worker").await.unwrap();
     assert_eq!(
         object.metadata.annotations.unwrap()["autoscaling.keda.sh/paused"],

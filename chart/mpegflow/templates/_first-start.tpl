@@ -17,8 +17,10 @@ spec:
         - --api-key={{ include "mpegflow.apiKeySecret" . }}
         - --tenant={{ .Values.firstStart.tenant }}
         - --broker=mpegflow-broker:{{ .Values.broker.service.workerPort }}
+        {{- if not .Values.operator.enabled }}
         {{- range .Values.pools }}
         - --join={{ .name }}={{ include "mpegflow.joinSecret" (list $ .) }}
+        {{- end }}
         {{- end }}
         - --data=/tmp/first-start
         {{- include "mpegflow.databaseArgs" . | nindent 8 }}

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::discovery;
-use mpegflow_chart_tests::{Helm, images, pods, values_file};
+use mpegflow_chart_tests::{Helm, chart_folder, images, pods, values_file};
 use mpegflow_test_cluster::{Cluster, Options, until};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -33,8 +33,9 @@ async fn dry_run(cluster: &Cluster, object: &Value) -> kube::Result<DynamicObjec
     let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
     let version = GroupVersionKind::try_from(object.types.as_ref().unwrap()).unwrap();
     let (resource, capabilities) = discovery::pinned_kind(&cluster.client(), &version).await.unwrap();
+    let namespace = object.metadata.namespace.as_deref().unwrap_or("mpegflow");
     let api: Api<DynamicObject> = match capabilities.scope {
-        discovery::Scope::Namespaced => Api::namespaced_with(cluster.client(), "mpegflow", &resource),
+        discovery::Scope::Namespaced => Api::namespaced_with(cluster.client(), namespace, &resource),
         discovery::Scope::Cluster => Api::all_with(cluster.client(), &resource),
     };
     let mut how = PatchParams::apply("helm").force();
@@ -42,6 +43,41 @@ async fn dry_run(cluster: &Cluster, object: &Value) -> kube::Result<DynamicObjec
     // Strict: a field that the server does not know is an error, as with helm 4.
     how.field_validation = Some(kube::api::ValidationDirective::Strict);
     api.patch(object.metadata.name.as_deref().unwrap(), &how, &Patch::Apply(&object)).await
+}
+
+/// Tenant and WorkerPool.
+async fn install_definitions(cluster: &Cluster) {
+    for file in ["tenants.yaml", "workerpools.yaml"] {
+        let definition = chart_folder().join("mpegflow-crds/templates").join(file);
+        cluster.apply(&std::fs::read_to_string(definition).unwrap()).await;
+    }
+}
+
+/// What the tests render and what the recipes are: a name, and a file of values.
+fn all_values() -> Vec<(String, tempfile::NamedTempFile)> {
+    let examples = chart_folder().join("examples");
+    let read = |path: PathBuf| -> Value {
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        serde_saphyr::from_str(text.rsplit("\n---\n").next().unwrap()).unwrap()
+    };
+    let mut all: Vec<(String, Value)> = Vec::new();
+    for name in ["evaluation", "production", "dedicated", "operator"] {
+        all.push((name.into(), read(values_file(name))));
+    }
+    for name in ["clouds/aws", "clouds/gcp", "clouds/azure", "hybrid-gpu/values"] {
+        all.push((name.into(), read(examples.join(format!("{name}.yaml")))));
+    }
+    let argo = read(examples.join("argocd/application.yaml"));
+    all.push(("argocd".into(), argo["spec"]["sources"][1]["helm"]["valuesObject"].clone()));
+    all.push(("flux".into(), read(examples.join("flux/release.yaml"))["spec"]["values"].clone()));
+    let written = all.into_iter().map(|(name, mut values)| {
+        // Of the block that Services have here.
+        values["broker"]["service"]["clusterIP"] = json!("10.96.40.10");
+        let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+        std::fs::write(file.path(), values.to_string()).unwrap();
+        (name, file)
+    });
+    written.collect()
 }
 
 /// Runs `mpegflow first-start` with the arguments that the chart gives it, but for the database: there is none here, so it is a
@@ -63,11 +99,14 @@ fn first_start(kubeconfig: &PathBuf, args: &[String], data: &std::path::Path) ->
 async fn a_real_api_server_admits_the_chart_and_the_first_start_makes_its_secrets_once() {
     let cluster = Cluster::start(Options::default()).await;
     cluster.apply(NAMESPACE).await;
+    install_definitions(&cluster).await;
 
-    for name in ["evaluation", "production", "dedicated", "operator"] {
-        let rendered = Helm::V4.install(&values_file(name));
-        // A pod is refused while its account is not there, also in a dry run.
-        for object in rendered.objects.iter().filter(|object| object["kind"] == "ServiceAccount") {
+    for (name, values) in all_values() {
+        let rendered = Helm::V4.install(values.path());
+        // A pod is refused while its account is not there, and anything while its namespace is not, also in a dry run.
+        for object in
+            rendered.objects.iter().filter(|o| o["kind"] == "ServiceAccount" || o["kind"] == "Namespace")
+        {
             cluster.try_apply(&serde_json::from_value(object.clone()).unwrap()).await.unwrap();
         }
         for object in rendered.objects.iter().filter(|object| !is_foreign(object)) {
@@ -210,7 +249,7 @@ async fn helm_installs_upgrades_and_rolls_back_on_a_real_api_server_and_recreate
     let values = values_file("evaluation").display().to_string();
     // No Cilium here, and nobody who would run a Job to its end.
     let always = ["-f", &values, "--set-json", "networkPolicy.dialects=[]", "--no-hooks"];
-    let chart = mpegflow_chart_tests::chart_folder().join("mpegflow");
+    let chart = chart_folder().join("mpegflow");
     let rendered = Helm::V4
         .template(&chart, &[&values_file("evaluation")], &["networkPolicy.dialects=[]"])
         .unwrap()
@@ -252,5 +291,69 @@ async fn helm_installs_upgrades_and_rolls_back_on_a_real_api_server_and_recreate
             claims.get_opt("mpegflow-broker").await.unwrap().is_none().then_some(())
         })
         .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_become_workerpools_when_the_operator_comes_and_deployments_when_it_goes() {
+    let cluster = Cluster::start(Options::default()).await;
+    cluster.apply(NAMESPACE).await;
+    install_definitions(&cluster).await;
+    let kubeconfig = cluster.kubeconfig();
+    let (before, after) =
+        (values_file("evaluation").display().to_string(), values_file("operator").display().to_string());
+    // Neither a CNI's kinds nor KEDA's here.
+    let plain = [
+        "--set-json",
+        "networkPolicy.dialects=[]",
+        "--set-json",
+        "operator.depth={\"redis\":\"\"}",
+        "--no-hooks",
+    ];
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client(), "mpegflow");
+    let pools: Api<DynamicObject> = Api::namespaced_with(
+        cluster.client(),
+        "media",
+        &kube::core::ApiResource::from_gvk(&GroupVersionKind::gvk("mpegflow.io", "v1alpha1", "WorkerPool")),
+    );
+    for helm in Helm::ALL {
+        helm.on(
+            &kubeconfig,
+            &[&["upgrade", "--install", "mpegflow", "mpegflow", "-f", &before], &plain[..]].concat(),
+        );
+        assert!(deployments.get("mpegflow-worker-default").await.is_ok(), "{helm:?}");
+        helm.on(&kubeconfig, &[&["upgrade", "mpegflow", "mpegflow", "-f", &after], &plain[..]].concat());
+        until("the Deployment with the join token is gone", || async {
+            deployments.get_opt("mpegflow-worker-default").await.unwrap().is_none().then_some(())
+        })
+        .await;
+        let pool = pools.get("default").await.unwrap();
+        assert_eq!(pool.data["spec"]["scale"]["fallback"]["replicas"], 2, "{helm:?}");
+
+        // Somebody scales, and the next upgrade does not set it back.
+        let scaled = json!({ "spec": { "scale": { "replicas": 7 } } });
+        pools.patch("default", &PatchParams::default(), &Patch::Merge(scaled)).await.unwrap();
+        let newer = ["--set", "images.broker.tag=0.2.0"];
+        helm.on(
+            &kubeconfig,
+            &[&["upgrade", "mpegflow", "mpegflow", "-f", &after], &plain[..], &newer[..]].concat(),
+        );
+        let upgraded = pools.get("default").await.unwrap();
+        assert_eq!(upgraded.data["spec"]["scale"]["replicas"], 7, "{helm:?}");
+        assert_eq!(upgraded.metadata.uid, pool.metadata.uid, "{helm:?}: an upgrade keeps the pool");
+
+        helm.on(&kubeconfig, &["rollback", "mpegflow", "1", "--no-hooks"]);
+        assert!(deployments.get("mpegflow-worker-default").await.is_ok(), "{helm:?}");
+        until("the pools are gone", || async {
+            pools.list(&ListParams::default()).await.unwrap().items.is_empty().then_some(())
+        })
+        .await;
+        helm.on(&kubeconfig, &["uninstall", "mpegflow", "--no-hooks", "--cascade", "background"]);
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client());
+        assert!(namespaces.get("media").await.is_ok(), "{helm:?}: the namespace outlives a slip of the hand");
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(cluster.client(), "mpegflow");
+        claims.delete("mpegflow-broker", &DeleteParams::default()).await.unwrap();
+        let free = json!({ "metadata": { "finalizers": null } });
+        let _ = claims.patch("mpegflow-broker", &PatchParams::default(), &Patch::Merge(&free)).await;
     }
 }

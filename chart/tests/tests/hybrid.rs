@@ -4,7 +4,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind};
-use mpegflow_chart_tests::{Helm, chart_folder, pods, violations};
+use mpegflow_chart_tests::{Helm, chart_folder, health, pods, violations};
 use mpegflow_test_cluster::{Cluster, Options, Process, documents, until};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -77,6 +77,11 @@ async fn the_recipe_for_gpus_becomes_pods_that_only_their_nodes_take() {
             conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True").then_some(())
         })
         .await;
+        // As the operator writes it, Argo CD finds it well; without what it wrote, it waits.
+        let live = serde_json::to_value(pools.get(&name).await.unwrap()).unwrap();
+        let mut fresh = live.clone();
+        fresh.as_object_mut().unwrap().remove("status");
+        assert_eq!([health(&live).0, health(&fresh).0], ["Healthy", "Progressing"], "{live}");
         let deployment = deployments.get(&format!("{name}-worker")).await.unwrap();
         let deployment: Value = serde_json::to_value(deployment).unwrap();
         let pod = &deployment["spec"]["template"]["spec"];

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
+use mpegflow_chart_tests::chart_folder;
 use mpegflow_test_cluster::{Cluster, Options};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -106,4 +107,60 @@ async fn preflight_says_what_a_real_cluster_lacks_and_writes_nothing() {
         .filter(|write| is_ours(&write.user) && write.resource != "selfsubjectaccessreviews")
         .collect();
     assert_eq!(written, []);
+}
+
+/// The recipe's script, with helm, kubectl and our program on its path: whether it found that everything holds, and what it said.
+fn dedicated(kubeconfig: &Path, values: Option<&Path>) -> (Option<i32>, String) {
+    let programs =
+        Command::new(chart_folder().parent().unwrap().join("tools/chart-programs")).output().unwrap();
+    let programs = String::from_utf8(programs.stdout).unwrap();
+    let folder = |key: &str| {
+        let path = programs.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        Path::new(path).parent().unwrap().display().to_string()
+    };
+    let exe = std::env::current_exe().unwrap();
+    let ours = exe.parent().unwrap().parent().unwrap().display().to_string();
+    let path = [ours, folder("helm4="), folder("kubectl="), std::env::var("PATH").unwrap()].join(":");
+    let mut script = Command::new(chart_folder().join("examples/dedicated/preflight"));
+    script.args(values).env("KUBECONFIG", kubeconfig).env("PATH", path);
+    let output = script.output().unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (output.status.code(), said.concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dedicated_recipes_script_says_what_is_not_inside_and_what_the_cluster_lacks() {
+    let cluster = Cluster::start(Options { controller_accounts: true, ..Options::default() }).await;
+    let nodes = std::fs::read_to_string(chart_folder().join("examples/dedicated/nodes.yaml")).unwrap();
+    cluster.apply(&nodes).await;
+    let node: Value = serde_saphyr::from_str(&nodes).unwrap();
+    let api: Api<Node> = Api::all(cluster.client());
+    let status = json!({ "status": node["status"] });
+    api.patch_status("worker-1", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+
+    // Nobody enforces policies here, so that it is no cluster to install into; the installation itself would be right.
+    let (code, said) = dedicated(&cluster.kubeconfig(), None);
+    assert_eq!(code, Some(1), "{said}");
+    for line in [
+        "× the cluster can run it",
+        "√ the chart renders",
+        "√ every address that a policy names is inside\n",
+        "√ every pod reaches",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+
+    // A database elsewhere, and intents that know nothing of it.
+    let values = std::fs::read_to_string(chart_folder().join("examples/dedicated/values.yaml")).unwrap();
+    let elsewhere = values.replace("{cidr: 10.20.0.5/32, port: 5432}", "{cidr: 203.0.113.5/32, port: 5432}");
+    assert_ne!(values, elsewhere);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), elsewhere).unwrap();
+    let (code, said) = dedicated(&cluster.kubeconfig(), Some(file.path()));
+    assert_eq!(code, Some(1), "{said}");
+    for line in
+        ["× every address that a policy names is inside, but for 203.0.113.5/32", "× every pod reaches"]
+    {
+        assert!(said.contains(line), "{line}: {said}");
+    }
 }

@@ -72,6 +72,33 @@ const BAD: &[(&str, &[&str])] = &[
         "operator={\"enabled\":true},broker={\"service\":{\"clusterIP\":\"\"}},pools=[]",
         &["operator.enabled is true", "no DNS"],
     ),
+    // Pools as they were without the operator, and fields that are its alone.
+    ("operator={\"enabled\":true}", &["operator.workers.namespace is empty", "pools has default"]),
+    (
+        "operator={\"enabled\":true,\"workers\":{\"namespace\":\"media\"}}",
+        &["pools.default.replicas", "{min: 1, max: 10}"],
+    ),
+    (
+        "operator={\"enabled\":true,\"workers\":{\"namespace\":\"media\"}},pools=[{\"name\":\"a\",\"existingSecret\":\"s\",\"resources\":{\"cpu\":1,\"memory\":\"1Gi\",\"scratch\":\"1Gi\"}}]",
+        &["pools.a.existingSecret", "join-token revoke"],
+    ),
+    (
+        "operator={\"enabled\":true,\"workers\":{\"namespace\":\"media\"}},pools=[{\"name\":\"a\",\"resources\":{\"cpu\":1,\"memory\":\"1Gi\",\"scratch\":\"1Gi\"}}]",
+        &["pools.a has an image without a digest", "images.worker.digest"],
+    ),
+    (
+        "operator={\"enabled\":true,\"workers\":{\"namespace\":\"mpegflow\"}},pools=[]",
+        &["operator.workers.namespace is mpegflow, where the broker is"],
+    ),
+    ("operator.workers.namespace=\"Media\"", &["namespace"]),
+    (
+        "pools=[{\"name\":\"a\",\"scale\":{\"max\":3},\"resources\":{\"cpu\":1,\"memory\":\"1Gi\",\"scratch\":\"1Gi\"}}]",
+        &["pools.a.scale needs operator.enabled: true"],
+    ),
+    (
+        "pools=[{\"name\":\"a\",\"scale\":{\"replicas\":3},\"resources\":{\"cpu\":1,\"memory\":\"1Gi\",\"scratch\":\"1Gi\"}}]",
+        &["scale"],
+    ),
     ("operator.depth.tls=true", &["operator.depth.redis is empty"]),
     ("operator.depth.existingSecret=\"s\"", &["operator.depth.redis is empty"]),
     ("operator.depth.existingSecret=\"UPPER\"", &["existingSecret"]),

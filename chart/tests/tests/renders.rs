@@ -242,6 +242,58 @@ fn the_operator_has_the_rights_that_its_own_tests_run_it_with() {
 }
 
 #[test]
+fn with_the_operator_a_pool_of_the_values_is_the_workerpool_that_it_describes() {
+    let chart = chart_folder().join("mpegflow");
+    let digest = r#"images.worker={"repository":"w","digest":"sha256:2222222222222222222222222222222222222222222222222222222222222222"}"#;
+    let mut seen = 0;
+    for file in ["examples/workerpool-full.yaml", "examples/hybrid-gpu/pools.yaml"] {
+        let text = std::fs::read_to_string(chart_folder().join(file)).unwrap();
+        for document in text.split("\n---\n") {
+            let pool: Value = serde_saphyr::from_str(document).unwrap();
+            if pool["kind"] != "WorkerPool" {
+                continue;
+            }
+            // The same fields by the same names, but for the one that has had another in the values from the first.
+            let mut values = pool["spec"].as_object().unwrap().clone();
+            values.insert("name".into(), pool["metadata"]["name"].clone());
+            values.insert("graceSeconds".into(), values["drainGraceSeconds"].clone());
+            values.remove("drainGraceSeconds");
+            let values = format!("pools={}", Value::from(vec![Value::from(values)]));
+            for helm in Helm::ALL {
+                let settings = [digest, &values, r#"operator.workers={"namespace":"media"}"#];
+                let rendered = helm.template(&chart, &[&values_file("operator")], &settings).unwrap();
+                let mut made = rendered.objects.iter().filter(|object| object["kind"] == "WorkerPool");
+                let (made, more) = (made.next().unwrap(), made.count());
+                let mut wanted = pool["spec"].clone();
+                // What is false anyway.
+                wanted.as_object_mut().unwrap().remove("paused");
+                assert_eq!(made["spec"], wanted, "{helm:?}");
+                assert_eq!((&made["metadata"]["namespace"], more), (&Value::from("media"), 0));
+                assert!(!rendered.text.contains("--join="), "{helm:?}: nobody needs a join token");
+            }
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 4);
+}
+
+#[test]
+fn the_namespace_of_workers_is_the_charts_to_make_or_somebody_elses() {
+    let chart = chart_folder().join("mpegflow");
+    for helm in Helm::ALL {
+        let namespaces = |settings: &[&str]| -> Vec<Value> {
+            let objects = helm.template(&chart, &[&values_file("operator")], settings).unwrap().objects;
+            objects.into_iter().filter(|object| object["kind"] == "Namespace").collect()
+        };
+        let [made] = &namespaces(&[])[..] else { panic!("{helm:?}") };
+        assert_eq!(made["metadata"]["labels"]["mpegflow.io/workers"], "true");
+        assert_eq!(made["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
+        assert_eq!(made["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+        assert_eq!(namespaces(&["operator.workers.create=false"]), [Value::Null; 0]);
+    }
+}
+
+#[test]
 fn the_broker_may_ask_whose_a_token_is_and_nothing_else() {
     let committed = chart_folder().parent().unwrap().join("broker/rbac.yaml");
     let committed = std::fs::read_to_string(committed).unwrap();

@@ -11,7 +11,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::Store;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// First and longest wait after a failure.
@@ -38,6 +38,8 @@ pub(super) struct Context {
     pub(super) gate: Option<Arc<Gate>>,
     pushed: Mutex<HashMap<(String, String), mpegflow_protocol::control::Pool>>,
     failures: Mutex<HashMap<(String, String), u32>>,
+    /// Since when KEDA cannot read the depth of a pool's queue.
+    blind: Mutex<HashMap<(String, String), Instant>>,
 }
 
 impl Context {
@@ -66,6 +68,7 @@ impl Context {
             gate,
             pushed: Mutex::default(),
             failures: Mutex::default(),
+            blind: Mutex::default(),
         }
     }
 
@@ -117,5 +120,22 @@ impl Context {
     pub(super) fn succeeded(&self, namespace: &str, name: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// KEDA cannot read the depth of a pool's queue: for how long that has been so. Beyond the bound it has only begun, and
+    /// pools stay as they are.
+    pub(super) fn depth_is_unread(&self, namespace: &str, name: &str, now: Instant) -> Duration {
+        let mut blind = self.blind.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (namespace.to_owned(), name.to_owned());
+        if blind.len() >= MOST_FAILING && !blind.contains_key(&key) {
+            return Duration::ZERO;
+        }
+        now.saturating_duration_since(*blind.entry(key).or_insert(now))
+    }
+
+    /// KEDA reads it, or nobody asks any more.
+    pub(super) fn depth_is_read(&self, namespace: &str, name: &str) {
+        let mut blind = self.blind.lock().unwrap_or_else(PoisonError::into_inner);
+        blind.remove(&(namespace.to_owned(), name.to_owned()));
     }
 }

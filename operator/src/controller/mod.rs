@@ -5,6 +5,7 @@
 //! [`Settings::concurrency`] says; one that fails waits for itself alone.
 
 mod context;
+mod fallback;
 mod pool;
 mod push;
 mod scale_in;

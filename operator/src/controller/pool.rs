@@ -1,6 +1,7 @@
 //! One pool: from its objects in the cluster to the ones it needs, from the beginning each time.
 
 use super::context::Context;
+use super::fallback;
 use super::push::{self, Open};
 use super::scale_in;
 use super::status::{Applied, ISOLATION_VERIFIED, QUIET, Rollout, Standing, status};
@@ -128,9 +129,10 @@ async fn apply(pool: &Read<WorkerPool>, context: &Context) -> Result<Action, Poo
         Ok((mut applied, scaled)) => {
             applied.isolation = verify(pool, context, &world, &digest);
             applied.digest = Some(digest);
-            let held = applied.held.is_some();
+            let again = if applied.held.is_some() { AGAIN } else { RESYNC };
             report(pool, context, &Standing::Applied(applied), scaled).await?;
-            Ok(Action::requeue(if held { AGAIN } else { RESYNC }))
+            let fallback = fallback::keep(pool, context, &children).await?;
+            Ok(Action::requeue(fallback.map_or(again, |wait| wait.min(again))))
         }
         Err(error) => {
             if !is_conflict(&error) {
@@ -325,6 +327,7 @@ async fn drain(pool: &WorkerPool, context: &Context) -> Result<Action, PoolError
     if let Some(gate) = &context.gate {
         gate.forget(&key(pool));
     }
+    context.depth_is_read(&namespace, &pool.name_any());
     let knows_keda = world::kinds_of(&context.world.borrow()).contains(&Kind::ScaledObject);
     if knows_keda {
         context.objects.delete(Kind::ScaledObject, &namespace, &name, &uid).await?;
@@ -499,7 +502,13 @@ async fn tell(pool: &WorkerPool, context: &Context, standing: &Standing, scaled:
     }
 }
 
-async fn publish(pool: &WorkerPool, context: &Context, type_: EventType, reason: String, note: &str) {
+pub(super) async fn publish(
+    pool: &WorkerPool,
+    context: &Context,
+    type_: EventType,
+    reason: String,
+    note: &str,
+) {
     let event = Event {
         type_,
         reason,

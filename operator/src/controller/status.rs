@@ -67,12 +67,14 @@ impl Work {
 }
 
 /// What a Deployment's status says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Rollout {
     pub(super) is_observed: bool,
     pub(super) replicas: i32,
     pub(super) updated: i32,
     pub(super) ready: i32,
+    /// Why Kubernetes makes no pods, if it says that it does not.
+    pub(super) refused: Option<String>,
 }
 
 impl Rollout {
@@ -85,8 +87,23 @@ impl Rollout {
             replicas: small("/status/replicas"),
             updated: small("/status/updatedReplicas"),
             ready: small("/status/readyReplicas"),
+            refused: refused(deployment),
         }
     }
+}
+
+/// The condition `ReplicaFailure` of a Deployment: admission refuses its pods, a quota is used up.
+fn refused(deployment: &Value) -> Option<String> {
+    let text = |condition: &Value, key: &str| condition.get(key).and_then(Value::as_str).map(str::to_owned);
+    let conditions = deployment.pointer("/status/conditions").and_then(Value::as_array)?;
+    let failure = conditions.iter().find(|condition| {
+        text(condition, "type").as_deref() == Some("ReplicaFailure")
+            && text(condition, "status").as_deref() == Some("True")
+    })?;
+    let message = text(failure, "message")?;
+    // `pods "NAME" is forbidden: …`: the name is another one at each try, and a write of status it would be.
+    let why = message.split_once("\" ").map_or(&*message, |(_, why)| why);
+    Some(why.to_owned())
 }
 
 /// The status that a pool should have now. What did not change keeps its time.
@@ -178,18 +195,26 @@ fn facts(standing: &Standing) -> (Fact, Fact, Fact) {
     let fact = |status, reason: &str, message: &str| (status, reason.to_owned(), message.to_owned());
     match standing {
         Standing::Applied(applied) => {
-            let rollout = applied.rollout;
+            let rollout = &applied.rollout;
             let wanted = applied.replicas;
             let is_done = rollout.is_observed
                 && rollout.replicas == wanted
                 && rollout.updated == wanted
                 && rollout.ready >= wanted;
-            let (reason, message) = match (is_done, wanted) {
-                (true, 0) => ("ScaledToZero", "all objects are in place, and no worker is wanted".to_owned()),
-                (true, _) => {
+            let (reason, message) = match (is_done, wanted, &rollout.refused) {
+                (true, 0, _) => {
+                    ("ScaledToZero", "all objects are in place, and no worker is wanted".to_owned())
+                }
+                (true, ..) => {
                     ("WorkersReady", format!("all objects are in place, and {wanted} workers are ready"))
                 }
-                (false, _) => ("WorkersStarting", format!("{} of {wanted} workers are ready", rollout.ready)),
+                (false, _, Some(why)) => (
+                    "WorkersRefused",
+                    format!("{} of {wanted} workers are ready; a pod of it {why}", rollout.ready),
+                ),
+                (false, _, None) => {
+                    ("WorkersStarting", format!("{} of {wanted} workers are ready", rollout.ready))
+                }
             };
             let ready = fact(if is_done { True } else { False }, reason, &message);
             let reconciling = fact(if is_done { False } else { True }, reason, &message);

@@ -227,7 +227,8 @@ pub enum WhenUnsatisfiable {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Scale {
-    /// Workers that are wanted now: the field of `/scale`, written by KEDA or `kubectl scale`, and kept within min and max.
+    /// Workers that are wanted now: the field of `/scale`, written by KEDA or `kubectl scale` (and, where `fallback` says so, by the operator),
+    /// and kept within min and max.
     #[serde(default)]
     #[schemars(range(min = 0, max = 10_000))]
     pub replicas: u16,
@@ -251,7 +252,7 @@ pub struct Scale {
     #[serde(default = "three_hundred")]
     #[schemars(range(min = 0, max = 86_400))]
     pub cooldown_seconds: u32,
-    /// What KEDA wants while the depth cannot be read. Without it nothing changes then.
+    /// What is wanted while KEDA cannot read the depth. Without it nothing changes then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
 }

@@ -12,7 +12,7 @@ mod small;
 pub use canary::{CANARY_LABEL, Target, canary, canary_on, policy_digest, targets};
 pub(crate) use child::applied;
 pub use child::{Child, Kind};
-pub use scale::{Held, Replicas, wanted};
+pub use scale::{Fallback, Held, Replicas, fallback, is_blind, wanted};
 
 use crate::crd::{Access, Dialect, WorkerPool};
 use crate::settings::Settings;

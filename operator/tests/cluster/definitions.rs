@@ -87,3 +87,58 @@ async fn the_example_with_every_field_is_taken_as_it_is() {
     assert_eq!(answer.data["spec"]["affinity"], written["spec"]["affinity"]);
     assert_eq!(answer.data["spec"]["storage"], written["spec"]["storage"]);
 }
+
+/// What `kubectl get` shows: names of the columns, and the cells of one row.
+async fn table(shared: &Shared, path: &str) -> (Vec<String>, Vec<Value>) {
+    let request = hyper::Request::get(path)
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .body(Vec::new())
+        .unwrap();
+    let text = shared.cluster.client().request_text(request).await.unwrap();
+    let table: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(table["kind"], "Table", "{table}");
+    let columns = table["columnDefinitions"].as_array().unwrap().iter();
+    // The others are for `-o wide`.
+    let shown: Vec<bool> = columns.clone().map(|column| column["priority"] == 0).collect();
+    let names = columns.map(|column| column["name"].as_str().unwrap().to_owned());
+    let cells = table["rows"][0]["cells"].as_array().unwrap().iter().cloned();
+    let of = |n: usize| shown[n];
+    (
+        names.enumerate().filter(|(n, _)| of(*n)).map(|(_, name)| name).collect(),
+        cells.enumerate().filter(|(n, _)| of(*n)).map(|(_, cell)| cell).collect(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_shows_whether_a_pool_is_well_who_works_and_why_tasks_wait() {
+    let turn = turn().await;
+    let shared = turn.shared;
+    shared.pool("shown", json!({ "scale": { "replicas": 2 } })).await;
+    let pools = shared.pools("media");
+    until("its pods are there", || async {
+        (pools.get("shown").await.ok()?.status?.replicas == 2).then_some(())
+    })
+    .await;
+    // What the broker would have said.
+    let told = json!({ "status": { "busy": 1, "idle": 1, "queued": 7, "waiting": "no_worker" } });
+    pools.patch_status("shown", &PatchParams::default(), &Patch::Merge(told)).await.unwrap();
+    let (columns, cells) =
+        table(shared, "/apis/mpegflow.io/v1alpha1/namespaces/media/workerpools/shown").await;
+    let expected = [
+        ("Name", json!("shown")),
+        ("Ready", json!("False")),
+        ("Isolation", json!("Unknown")),
+        ("Class", json!("cpu")),
+        ("Tenant", Value::Null),
+        ("Desired", json!(2)),
+        ("Current", json!(2)),
+        ("Running", json!(0)),
+        ("Busy", json!(1)),
+        ("Queued", json!(7)),
+        ("Waiting", json!("no_worker")),
+        ("Reason", json!("WorkersStarting")),
+    ];
+    let shown: Vec<(&str, Value)> = columns.iter().map(String::as_str).zip(cells).collect();
+    assert_eq!(shown.split_last().map(|(age, rest)| (age.0, rest)), Some(("Age", &expected[..])));
+    shared.delete_pool("shown").await;
+}

@@ -6,6 +6,8 @@ use mpegflow_operator::crd::Dialect;
 use mpegflow_operator::desired::Kind;
 use mpegflow_test_cluster::until;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A definition of a kind that a cluster may not know, without its schema.
 pub(crate) fn definition(group: &str, version: &str, kind: &str, plural: &str) -> String {
@@ -238,4 +240,54 @@ async fn an_api_server_that_restarts_and_a_namespace_that_goes_are_got_over() {
         namespaces.get_opt("brief").await.ok()?.is_none().then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_conflicts_ends_in_order_is_not_written_down_and_holds_up_nobody() {
+    let turn = turn().await;
+    let shared = turn.shared;
+    shared.pool("stormed", json!({})).await;
+    shared.until_reason("stormed", "ScaledToZero").await;
+    let policy = shared.get(Kind::NetworkPolicy, "media", "stormed-worker").await.unwrap();
+    let before = shared.write_count();
+
+    // Rivals who write into the policy without a pause: what the operator has read is old before it can write.
+    let storm = Arc::new(AtomicBool::new(true));
+    let rivals: Vec<_> = (0..4)
+        .map(|rival| {
+            let (policies, storm) = (shared.objects(Kind::NetworkPolicy, "media"), Arc::clone(&storm));
+            tokio::spawn(async move {
+                let params =
+                    PatchParams { field_manager: Some(format!("rival-{rival}")), ..PatchParams::default() };
+                for n in (0..256).cycle().take_while(|_| storm.load(Ordering::Relaxed)) {
+                    let from = json!([{ "ipBlock": { "cidr": format!("10.{rival}.{n}.0/24") } }]);
+                    let patch = Patch::Merge(json!({ "spec": { "ingress": [{ "from": from }] } }));
+                    policies.patch("stormed-worker", &params, &patch).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    until("the operator was in somebody's way three times", || async {
+        let writes = shared.writes_since(before);
+        let conflicts = writes.iter().filter(|w| w.name == "stormed-worker" && w.code == 409).count();
+        (conflicts >= 3).then_some(())
+    })
+    .await;
+    shared.pool("beside", json!({})).await;
+    shared.until_reason("beside", "ScaledToZero").await;
+    storm.store(false, Ordering::Relaxed);
+    for rival in rivals {
+        rival.await.unwrap();
+    }
+    until("the policy is what it was", || async {
+        let now = shared.get(Kind::NetworkPolicy, "media", "stormed-worker").await?;
+        (now["spec"] == policy["spec"]).then_some(())
+    })
+    .await;
+    let writes = shared.writes_since(before);
+    let told = writes.iter().filter(|w| w.name == "stormed" && w.resource == "workerpools/status").count();
+    assert_eq!(told, 0, "what is over when it is tried again is no news");
+    for name in ["stormed", "beside"] {
+        shared.delete_pool(name).await;
+    }
 }

@@ -135,3 +135,51 @@ async fn a_second_operator_waits_and_the_process_that_loses_the_lease_exits() {
     shared.until_reason("handed-back", "ScaledToZero").await;
     shared.delete_pool("handed-back").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_whose_clocks_are_hours_apart_lead_one_after_the_other() {
+    const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+    assert!(std::path::Path::new(FAKETIME).exists(), "no {FAKETIME}: 'tools/setup test' installs it");
+    const LEASE: u64 = 6;
+    let turn = turn().await;
+    let shared = turn.shared;
+    let leases: Api<Lease> = Api::namespaced(shared.cluster.client(), "mpegflow");
+    let record = async || leases.get("mpegflow-operator").await.unwrap().spec.unwrap();
+    let start = async |name: &'static str, clock: &str| {
+        let mut command = shared.operator_with_lease_of("mpegflow-operator", LEASE).await;
+        command.args(["--identity", name]).env("LD_PRELOAD", FAKETIME).env("FAKETIME", clock);
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        Process::start(name, shared.cluster.dir(), &command)
+    };
+    let until_leads = async |name: &str| {
+        until(&format!("{name} leads"), || async {
+            (holder(&leases, "mpegflow-operator").await.as_deref() == Some(name)).then_some(())
+        })
+        .await;
+    };
+    shared.stop_operator();
+    for (first, second) in [("ahead", "late"), ("behind", "early")] {
+        let (clock, other) = if first == "ahead" { ("+3h", "-3h") } else { ("-3h", "+3h") };
+        let leader = start(first, clock).await;
+        until_leads(first).await;
+        let led = record().await;
+        // The clock is what it was made to be, or this proves nothing.
+        let ahead = led.renew_time.unwrap().0.duration_since(jiff::Timestamp::now()).as_secs();
+        assert_eq!(ahead > 3600, first == "ahead", "{ahead} s");
+        assert_eq!(ahead < -3600, first == "behind", "{ahead} s");
+        let waits = start(second, other).await;
+        until("it waits", || async { waits.log().contains("waiting for the lease").then_some(()) }).await;
+        // For three times as long as a lease lasts that nobody renews.
+        tokio::time::sleep(Duration::from_secs(3 * LEASE)).await;
+        let now = record().await;
+        assert_eq!(now.holder_identity.as_deref(), Some(first));
+        assert_eq!(now.lease_transitions, led.lease_transitions, "it was never another's");
+        assert!(!waits.log().contains("leading") && !leader.has_ended(), "{}", waits.log());
+        drop(leader);
+        until_leads(second).await;
+        shared.pool("skewed", json!({})).await;
+        shared.until_reason("skewed", "ScaledToZero").await;
+        shared.delete_pool("skewed").await;
+    }
+    shared.start_operator().await;
+}

@@ -85,13 +85,26 @@ pub(crate) async fn turn() -> Turn {
 const CA: &str = "-----BEGIN CERTIFICATE-----\nMAo=\n-----END CERTIFICATE-----\n";
 
 impl Shared {
-    /// The command of an operator with the rights of a service account.
+    /// The command of an operator with the rights of a service account, whose lease outlives a busy machine.
     pub(crate) async fn operator(&self, account: &str) -> Command {
+        let mut command = self.operator_with_lease_of(account, 60).await;
+        command.args(["--redis", "redis.mpegflow.svc:6379"]);
+        command
+    }
+
+    /// The same without a Redis, and with a lease of so many seconds.
+    pub(crate) async fn operator_with_lease_of(&self, account: &str, seconds: u64) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mpegflow-operator"));
         command.env("KUBECONFIG", self.cluster.kubeconfig_of("mpegflow", account).await);
-        command.args(["run", "--discover-every", "1", "--lease-seconds", "60", "--broker-ca"]);
+        command.args([
+            "run",
+            "--discover-every",
+            "1",
+            "--lease-seconds",
+            &seconds.to_string(),
+            "--broker-ca",
+        ]);
         command.arg(self.cluster.dir().join("broker-ca.crt"));
-        command.args(["--redis", "redis.mpegflow.svc:6379"]);
         command
     }
 
