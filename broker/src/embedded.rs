@@ -113,6 +113,10 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// A folder with the authority and the capabilities' key, which replicas share; else they are in the data folder.
     pub identity: Option<PathBuf>,
+    /// Connections to the public API at once.
+    pub public_connections: usize,
+    /// Connections of workers at once.
+    pub worker_connections: usize,
     /// A worker's connection is closed after the answer that follows this: the next one may go to another broker, so that
     /// brokers that are new get their share.
     pub connection_age: Duration,
@@ -169,6 +173,8 @@ impl Config {
             database: None,
             redis: None,
             identity: None,
+            public_connections: serve::Limits::default().connections,
+            worker_connections: serve::Limits::default().connections,
             connection_age: Duration::from_secs(300),
             grace: Duration::ZERO,
             webhooks: webhooks::Policy::default(),
@@ -488,7 +494,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let limits = serve::Limits::default();
+    let limits = serve::Limits { connections: config.public_connections, ..serve::Limits::default() };
     let public_routes =
         public::router(Arc::clone(&engine), config.extra_routes, config.origins, stop.clone());
     // On the caller's threads.
@@ -497,7 +503,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let enrolment = Arc::new(Enrolment::new(config.pods.clone()));
     let worker_routes = worker::router(Arc::clone(&engine), Arc::clone(&opened.ca), Arc::clone(&enrolment));
     // A supervisor keeps its connection over a long encode.
-    let worker_limits = serve::Limits { head: Duration::from_secs(90), age: config.connection_age, ..limits };
+    let worker_limits = serve::Limits {
+        connections: config.worker_connections,
+        head: Duration::from_secs(90),
+        age: config.connection_age,
+        ..limits
+    };
     let (tls_of_workers, lanes) = (Some(tls.clone()), config.lanes);
     tasks.spawn(serve::run(
         worker_listener,

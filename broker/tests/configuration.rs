@@ -37,7 +37,8 @@ fn check_config_prints_what_all_layers_come_to_and_where_each_value_is_from() {
         ),
     );
     let env = [("MPEGFLOW_BROKER_DATABASE_CONNECTIONS", "8"), ("MPEGFLOW_S3_REGION", "eu-west-1")];
-    let done = broker(&["--config", &path, "--check-config", "--lease", "20"], &env);
+    let flags = ["--lease", "20", "--public-connections", "4096"];
+    let done = broker(&[&["--config", &path, "--check-config"][..], &flags[..]].concat(), &env);
     let (out, err) = (text(&done.stdout), text(&done.stderr));
     assert_eq!(done.status.code(), Some(0), "{err}");
     let line = |start: &str| {
@@ -45,6 +46,8 @@ fn check_config_prints_what_all_layers_come_to_and_where_each_value_is_from() {
     };
     assert!(line("connections = 8").ends_with("# environment MPEGFLOW_BROKER_DATABASE_CONNECTIONS"));
     assert!(line("lease = \"20s\"").ends_with("# --lease"));
+    assert!(line("connections = 4096").ends_with("# --public-connections"));
+    assert!(line("connections = 1024").ends_with("# default"));
     assert!(line("listen = \"0.0.0.0:80\"").ends_with("broker.toml:6"));
     assert!(line("region = \"eu-west-1\"").ends_with("# environment MPEGFLOW_S3_REGION"));
     assert!(line("data = ").ends_with("# default"));
@@ -61,7 +64,7 @@ fn everything_that_is_wrong_is_told_at_once_by_check_config_and_by_serve() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(
         dir.path(),
-        "[databse]\nurl = \"x\"\n[database]\nurl = \"postgres://u:swordfish@db/d\"\n[worker]\nlease = \"1h\"\n[s3]\nkms_key = \"k\"\n",
+        "[databse]\nurl = \"x\"\n[database]\nurl = \"postgres://u:swordfish@db/d\"\n[worker]\nlease = \"1h\"\nconnections = 100\n[s3]\nkms_key = \"k\"\n",
     );
     for command in ["--check-config", "serve"] {
         let done = broker(&["--config", &path, command], &[("MPEGFLOW_BROKER_PUBLIC_LISTN", "x")]);
@@ -71,7 +74,8 @@ fn everything_that_is_wrong_is_told_at_once_by_check_config_and_by_serve() {
             "broker.toml:1: there is no key `databse",
             "broker.toml:4: database.url: the password belongs into a file",
             "broker.toml:6: worker.lease: it is no time from 2s to 10m",
-            "broker.toml:8: s3.kms_key needs s3.bucket",
+            "broker.toml:7: worker.connections: it is no number from 128 to 65536",
+            "broker.toml:9: s3.kms_key needs s3.bucket",
             "MPEGFLOW_BROKER_PUBLIC_LISTN: there is no such key; did you mean `MPEGFLOW_BROKER_PUBLIC_LISTEN`?",
         ] {
             assert!(err.contains(part), "{part}: {err}");

@@ -213,6 +213,40 @@ async fn thousands_of_silent_connections_keep_nobody_out() {
     assert!(said.unwrap().is_ok());
 }
 
+/// A connection of a worker with a request under way: its head was read, and its body is waited for.
+async fn asking(world: &World, worker: &Worker, ca: &str) -> impl Sized {
+    let config = tls(Some(ca), Some((&worker.certificate, &worker.key)));
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let socket = tokio::net::TcpStream::connect(world.broker().worker_addr()).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("mpegflow-broker").unwrap();
+    let mut stream = connector.connect(name, socket).await.unwrap();
+    let head =
+        "POST /worker/v1/lease HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 13\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_port_takes_the_connections_that_it_was_given_and_the_next_waits_for_one_that_ends() {
+    let world = world_with(|c| (c.public_connections, c.worker_connections) = (2, 2)).await;
+    let (tenant, worker, join) = (world.tenant("a").await, world.worker().await, world.join_file().await);
+    let streams = [tenant.open("GET", "/v1/events", "").await, tenant.open("GET", "/v1/events", "").await];
+    let polls = [asking(&world, &worker, &join.ca).await, asking(&world, &worker, &join.ca).await];
+    let anonymous = world.anonymous();
+    let mut health = Box::pin(anonymous.get("/healthz"));
+    let mut enrolment = Box::pin(Worker::enroll(&join, world.broker().worker_addr()));
+    let waits = Duration::from_millis(500);
+    assert!(tokio::time::timeout(waits, &mut health).await.is_err(), "a third was let in");
+    assert!(tokio::time::timeout(waits, &mut enrolment).await.is_err(), "a third was let in");
+    drop((streams, polls));
+    let answer = tokio::time::timeout(Duration::from_secs(20), health).await;
+    assert_eq!(answer.expect("there is room").status, 200);
+    tokio::time::timeout(Duration::from_secs(20), enrolment).await.expect("there is room");
+}
+
 /// A client's first bytes of HTTP/2 (RFC 9113, 3.4): the preface and an empty SETTINGS frame, and then streams that are opened and
 /// reset as fast as they can be (CVE-2023-44487).
 fn rapid_reset() -> Vec<u8> {

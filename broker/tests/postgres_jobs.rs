@@ -16,6 +16,8 @@ mod jobs;
 mod keys;
 #[path = "support/limits.rs"]
 mod limits;
+#[path = "support/long_job.rs"]
+mod long_job;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/receiver.rs"]
@@ -155,4 +157,32 @@ async fn two_brokers_send_each_message_once() {
     let ids: std::collections::BTreeSet<String> = receiver.got().iter().map(|g| g.id().to_owned()).collect();
     assert_eq!((ids.len(), receiver.got().len()), (20, 20));
     other.shutdown().await;
+}
+
+/// Puts a function of the same name before the server's own clock: all that the store asks the database for the time is answered by one
+/// that can be moved.
+const MOVED_CLOCK: &str = "
+    CREATE SCHEMA moved;
+    CREATE TABLE moved.by (ms bigint NOT NULL);
+    INSERT INTO moved.by VALUES (0);
+    CREATE FUNCTION moved.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+        AS $$ SELECT pg_catalog.clock_timestamp() + (SELECT ms FROM moved.by) * interval '1 millisecond' $$;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_hours_of_one_task_on_the_databases_time_are_as_they_are_elsewhere() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), postgres::database().await);
+    database.execute(MOVED_CLOCK).await;
+    for set in ["search_path = moved, pg_catalog, public", "synchronous_commit = off"] {
+        // Some ten thousand small writes, of which none has to survive anything.
+        database.execute(&format!("ALTER DATABASE {} SET {set}", database.name)).await;
+    }
+    let store = Arc::new(database.store().await);
+    let engine = long_job::engine(store.clone(), Arc::new(store.clock()), dir.path()).await;
+    let mut conn = database.connect().await;
+    let pass = async |ms: u64| {
+        let sql = "UPDATE moved.by SET ms = ms + $1";
+        sqlx::query(sql).bind(i64::try_from(ms).unwrap()).execute(&mut conn).await.unwrap();
+        store.database_time().await.unwrap();
+    };
+    long_job::one_task_of_four_hours(&engine, pass).await;
 }

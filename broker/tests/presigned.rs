@@ -9,8 +9,12 @@
 )]
 
 mod common;
+#[path = "support/minio_user.rs"]
+mod minio_user;
 #[path = "support/s3.rs"]
 mod s3;
+#[path = "support/signed.rs"]
+mod signed;
 #[path = "support/vouched.rs"]
 mod vouched;
 
@@ -714,6 +718,82 @@ async fn a_tenants_own_storage_is_presigned_where_the_pool_reaches_it_and_broker
         }
         nothing_leaked();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_at_a_tenants_own_storage_is_signed_by_a_session_of_its_role() {
+    listen();
+    // versitygw has no STS.
+    let (kind, server) = (Kind::Minio, Server::start_tls(Kind::Minio));
+    let all = serde_json::json!({ "Version": "2012-10-17", "Statement": [
+        { "Effect": "Allow", "Action": ["s3:*"], "Resource": [format!("arn:aws:s3:::{OWN}"), format!("arn:aws:s3:::{OWN}/*")] },
+    ] });
+    let (user, secret) = ("role-user", "role-secret-1");
+    minio_user::add(&server, user, secret, &all.to_string()).await;
+    let credentials = server.dir.path().join("role-credentials");
+    let text = format!("[default]\naws_access_key_id = {user}\naws_secret_access_key = {secret}\n");
+    std::fs::write(&credentials, text).unwrap();
+    let (objects, authorities) = (Arc::new(server.objects()), server.ca.clone());
+    let world = vouched::world(|config| {
+        config.objects = Some(objects);
+        config.lease = Duration::from_secs(300);
+        let setup = &mut config.tenant_storage;
+        (setup.credentials_file, setup.ca_file) = (Some(credentials), authorities);
+        setup.shared = Some((BUCKET.into(), "mpegflow/".into()));
+    })
+    .await;
+    let operator = vouched::operator(&world).await;
+    assert_eq!(vouched::put(&operator, POOL, &presigned(&server, 1)).await.0, 204);
+    let storage = Storage {
+        bucket: OWN.into(),
+        prefix: "in/".into(),
+        endpoint: Some(server.endpoint()),
+        region: None,
+        path_style: true,
+        role_arn: Some("arn:aws:iam::123456789012:role/films".into()),
+        secret: None,
+    };
+    let id = world.broker().ensure_tenant("own").await.unwrap();
+    world.broker().engine().set_storage(id, Some(storage), false).await.unwrap();
+    let (tenant, worker) =
+        (world.tenant("own").await, vouched::pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.unwrap());
+    let ca = std::fs::read_to_string(server.ca.as_ref().unwrap()).unwrap();
+    let storage = Client::new(server.endpoint(), Some(&ca), None);
+    let case = Case { kind, server, world, operator, tenant, worker, storage };
+
+    let content = pattern(0, 400_000);
+    let (job, upload) = case.submit(&content).await;
+    let probe = case.worker.lease().await;
+    let read = case.read_url(&probe, 0, 300_000).await;
+    assert!(case.path(&read).starts_with(&format!("/{OWN}/in/{id}/uploads/{upload}?")));
+    let answer = case.get(&read).await;
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (206, &content[..300_000]));
+    assert_eq!(case.worker.finish(&probe).await.status, 204);
+    let lease = case.worker.lease().await;
+    let part = pattern(3, PART_SIZE + 3);
+    let write = case.part_url(&lease, 0, 0, &part).await;
+    assert!(case.path(&write).starts_with(&format!("/{OWN}/in/{id}/jobs/{}/{}/0?", job.id, lease.attempt)));
+    for url in [&read, &write] {
+        // A session's key, and no one's that holds for longer; the URL itself for no longer than any other.
+        let by = query(url, "X-Amz-Credential");
+        assert!(!by.starts_with(user) && !by.starts_with(&case.server.user), "{by}");
+        assert!(!query(url, "X-Amz-Security-Token").is_empty());
+        assert!(query(url, "X-Amz-Expires").parse::<u64>().unwrap() <= 60);
+    }
+    assert_eq!(case.put(&write, &part).await.status, 200);
+    assert_eq!(case.say_stored(&lease, 0, 0, &part).await.status, 204);
+    let mut outputs = vec![output_digest(&[&part])];
+    for n in 1..lease.outputs.len() {
+        outputs.push(case.write(&lease, n, &[pattern(n as u64, n as u64 + 300_000)]).await.0);
+    }
+    assert_eq!(case.complete(&lease, outputs).await.status, 204);
+    until_done(&case.worker, &case.tenant, &job).await;
+    assert_eq!(
+        case.server.kept(),
+        Vec::<std::path::PathBuf>::new(),
+        "nothing of it lies where all tenants' is"
+    );
+    nothing_leaked();
 }
 
 #[tokio::test(flavor = "multi_thread")]

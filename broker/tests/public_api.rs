@@ -460,6 +460,44 @@ async fn a_slow_head_is_cut_off_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_reader_that_stops_reading_is_let_go_with_what_it_read_from() {
+    /// Says that a body has been dropped.
+    struct Told(Option<tokio::sync::oneshot::Sender<()>>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = self.0.take().unwrap().send(());
+        }
+    }
+    let (told, dropped) = tokio::sync::oneshot::channel();
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Some(Told(Some(told)))));
+    let endless = move || {
+        let held = told.lock().unwrap().take();
+        let chunk = bytes::Bytes::from(vec![7; 64 << 10]);
+        let chunks = futures_util::stream::repeat_with(move || {
+            let _ = &held;
+            Ok::<_, std::io::Error>(chunk.clone())
+        });
+        std::future::ready(axum::body::Body::from_stream(chunks))
+    };
+    let router = axum::Router::new().route("/", axum::routing::get(endless));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = mpegflow_broker::http::serve::Limits {
+        write_stall: Duration::from_millis(300),
+        ..Default::default()
+    };
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(mpegflow_broker::http::serve::run(listener, None, router, limits, stop));
+    let answer = Client::new(format!("http://{address}"), None, None).open("GET", "/", "").await;
+    // It has read the head, and takes nothing more.
+    assert_eq!(answer.status(), 200);
+    tokio::time::timeout(Duration::from_secs(30), dropped).await.expect("it is let go").unwrap();
+    drop(answer);
+    let limits = mpegflow_broker::http::serve::Limits::default();
+    assert!(limits.head.max(limits.write_stall) <= Duration::from_secs(35));
+}
+
+#[tokio::test]
 async fn extra_routes_lie_beside_the_api() {
     let page = axum::Router::new().route("/", axum::routing::get(async || "the page"));
     let world = world_with(|c| c.extra_routes = Some(page)).await;

@@ -20,12 +20,14 @@ mod s3;
 use common::*;
 use mpegflow_broker::engine::Leadership;
 use mpegflow_protocol::api::{Job, JobState, Upload};
-use mpegflow_protocol::worker::TaskProgress;
-use mpegflow_protocol::worker::{HeartbeatReply, JoinFile, LeaseReply};
+use mpegflow_protocol::worker::{Enrolled, HeartbeatReply, JoinFile, LeaseReply, Renew, TaskProgress};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 const BROKER: &str = env!("CARGO_BIN_EXE_mpegflow-broker");
 
@@ -334,7 +336,7 @@ async fn of_next_release(site: &Site, name: &str) -> mpegflow_broker::embedded::
     let mut redis = site.redis.config();
     redis.password_file = Some(site.dir.path().join("redis-password"));
     config.redis = Some(redis);
-    config.objects = Some(std::sync::Arc::new(site.s3.objects_at("")));
+    config.objects = Some(Arc::new(site.s3.objects_at("")));
     (config.lease, config.connection_age) = (LONG_LEASE, Duration::from_secs(2));
     config.grace = Duration::from_secs(3);
     mpegflow_broker::embedded::start(config).await.unwrap()
@@ -348,8 +350,8 @@ fn next_release(site: &Site) -> mpegflow_broker::store::postgres::DatabaseConfig
 /// What is in front of the brokers knows: where each of them is that is ready.
 #[derive(Default)]
 struct Front {
-    ready: std::sync::Mutex<Vec<(SocketAddr, SocketAddr)>>,
-    asked: std::sync::atomic::AtomicUsize,
+    ready: Mutex<Vec<(SocketAddr, SocketAddr)>>,
+    asked: AtomicUsize,
 }
 
 impl Front {
@@ -362,95 +364,155 @@ impl Front {
     }
 
     fn one(&self) -> (SocketAddr, SocketAddr) {
-        let n = self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let n = self.asked.fetch_add(1, Ordering::Relaxed);
         let ready = self.ready.lock().unwrap();
         ready[n % ready.len()]
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_with_a_migration_in_between_fails_no_request_whichever_version_answers() {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    let site = std::sync::Arc::new(Site::new().await);
-    let old = async |name: &str| site.replica_with(name, 120, &[]).await;
-    let (one, two) = (old("one").await, old("two").await);
-    let join = site.join_file(&one);
-    let front = std::sync::Arc::new(Front::default());
-    front.add(one.public, one.worker);
-    front.add(two.public, two.worker);
-    let (stop, done) =
-        (std::sync::Arc::new(AtomicBool::new(false)), std::sync::Arc::new(AtomicUsize::new(0)));
-    // Tenants and workers go on all the time; each request has to be answered well, by whoever is asked.
-    let mut tenants = Vec::new();
-    for _ in 0..2 {
-        let (site, front, stop) = (site.clone(), front.clone(), stop.clone());
-        tenants.push(tokio::spawn(async move {
-            let ask = async |method: &str, path: &str, body: String, status: u16| {
-                let client = Client::new(format!("http://{}", front.one().0), None, None)
-                    .with("authorization", format!("Bearer {}", site.key));
-                let answer = client.call(method, path, body).await;
-                assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
-                answer
-            };
-            let mut made: Vec<Job> = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                let upload: Upload = ask("POST", "/v1/uploads", r#"{"size":1}"#.into(), 201).await.json();
-                ask("PUT", &format!("/v1/uploads/{}?offset=0", upload.id), "x".into(), 200).await;
-                made.push(ask("POST", "/v1/jobs", spec(&upload), 201).await.json());
-                ask("GET", "/v1/jobs?limit=5", String::new(), 200).await;
-                ask("GET", &format!("/v1/jobs/{}", made[made.len() - 1].id), String::new(), 200).await;
-                // Within what a tenant may ask, and no more than the workers do.
-                tokio::time::sleep(Duration::from_millis(700)).await;
-            }
-            made
-        }));
+/// Tenants and workers who go on all the time; each of their requests has to be answered well, by whoever is asked.
+struct Load {
+    site: Arc<Site>,
+    front: Arc<Front>,
+    /// The authorities that workers trust.
+    trusted: Mutex<String>,
+    stop: AtomicBool,
+    done: AtomicUsize,
+    /// What each worker has done, leases or not.
+    turns: [AtomicUsize; 2],
+}
+
+/// The load as it runs.
+struct Running {
+    load: Arc<Load>,
+    tenants: Vec<JoinHandle<Vec<Job>>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    async fn start(site: &Arc<Site>, front: &Arc<Front>, first: &Replica) -> Running {
+        let join = site.join_file(first);
+        let load = Arc::new(Self {
+            site: Arc::clone(site),
+            front: Arc::clone(front),
+            trusted: Mutex::new(join.ca.clone()),
+            stop: AtomicBool::new(false),
+            done: AtomicUsize::new(0),
+            turns: Default::default(),
+        });
+        let tenants = (0..2).map(|_| tokio::spawn(Arc::clone(&load).tenant())).collect();
+        let mut workers = Vec::new();
+        for n in 0..load.turns.len() {
+            let worker = Worker::enroll(&join, first.worker).await;
+            workers.push(tokio::spawn(Arc::clone(&load).work(n, worker)));
+        }
+        Running { load, tenants, workers }
     }
-    let mut workers = Vec::new();
-    for _ in 0..2 {
-        let worker = Worker::enroll(&join, one.worker).await;
-        let (join, front, stop, done) = (join.clone(), front.clone(), stop.clone(), done.clone());
-        workers.push(tokio::spawn(async move {
-            let mut idle = 0;
-            while !stop.load(Ordering::Relaxed) || idle < 5 {
-                let client = Client::new(
-                    format!("https://{}", front.one().1),
-                    Some(&join.ca),
-                    Some((&worker.certificate, &worker.key)),
-                );
-                let here = Worker {
-                    id: worker.id,
-                    client,
-                    certificate: worker.certificate.clone(),
-                    key: worker.key.clone(),
-                };
-                let LeaseReply::Lease(lease) = here.ask(300).await else {
-                    idle += 1;
-                    continue;
-                };
+
+    async fn tenant(self: Arc<Self>) -> Vec<Job> {
+        let ask = async |method: &str, path: &str, body: String, status: u16| {
+            let client = Client::new(format!("http://{}", self.front.one().0), None, None)
+                .with("authorization", format!("Bearer {}", self.site.key));
+            let answer = client.call(method, path, body).await;
+            assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+            answer
+        };
+        let mut made: Vec<Job> = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let upload: Upload = ask("POST", "/v1/uploads", r#"{"size":1}"#.into(), 201).await.json();
+            ask("PUT", &format!("/v1/uploads/{}?offset=0", upload.id), "x".into(), 200).await;
+            made.push(ask("POST", "/v1/jobs", spec(&upload), 201).await.json());
+            ask("GET", "/v1/jobs?limit=5", String::new(), 200).await;
+            ask("GET", &format!("/v1/jobs/{}", made[made.len() - 1].id), String::new(), 200).await;
+            // Within what a tenant may ask, and no more than the workers do.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+        made
+    }
+
+    async fn work(self: Arc<Self>, n: usize, mut worker: Worker) {
+        let mut idle = 0;
+        while !self.stop.load(Ordering::Relaxed) || idle < 5 {
+            let base = format!("https://{}", self.front.one().1);
+            let trusted = self.trusted.lock().unwrap().clone();
+            let identity = Some((worker.certificate.as_str(), worker.key.as_slice()));
+            worker.client = Client::new(base, Some(&trusted), identity);
+            worker = renewed(worker).await;
+            if let LeaseReply::Lease(lease) = worker.ask(300).await {
                 idle = 0;
-                let answer = here.finish(&lease).await;
+                let answer = worker.finish(&lease).await;
                 assert_eq!(answer.status, 204, "{}: {}", lease.task.name(), answer.text());
-                done.fetch_add(1, Ordering::Relaxed);
+                self.done.fetch_add(1, Ordering::Relaxed);
+            } else {
+                idle += 1;
             }
-        }));
+            self.turns[n].fetch_add(1, Ordering::Relaxed);
+        }
     }
-    let busy = async |what: &str| {
-        let before = done.load(Ordering::Relaxed);
+
+    /// Waits until tasks were done, and until each worker has been at it anew.
+    async fn busy(&self, what: &str) {
+        let turns = || self.turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let (done, before) = (self.done.load(Ordering::Relaxed), turns());
         let enough = async {
-            while done.load(Ordering::Relaxed) <= before + 8 {
+            while self.done.load(Ordering::Relaxed) <= done + 8
+                || turns().iter().zip(&before).any(|(now, before)| *now < before + 3)
+            {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
         let waited = tokio::time::timeout(Duration::from_secs(300), enough).await;
         assert!(waited.is_ok(), "not within minutes: {what}");
-    };
-    busy("the old version works").await;
+    }
+}
+
+impl Running {
+    /// Ends it: no request has failed, and every job has succeeded.
+    async fn end(self, client: &Client) {
+        self.load.stop.store(true, Ordering::Relaxed);
+        let mut made = Vec::new();
+        for tenant in self.tenants {
+            made.extend(tenant.await.unwrap());
+        }
+        for worker in self.workers {
+            worker.await.unwrap();
+        }
+        assert!(made.len() > 8, "{}", made.len());
+        for job in made {
+            assert_eq!(show(client, &job).await.state, JobState::Succeeded);
+        }
+    }
+}
+
+/// The same worker with another key and certificate; it goes on over the connections that it has.
+async fn renewed(worker: Worker) -> Worker {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let body = serde_json::to_vec(&Renew { csr, token: None }).unwrap();
+    let answer = worker.client.call("POST", "/worker/v1/renew", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let enrolled: Enrolled = answer.json();
+    assert_eq!(enrolled.worker, worker.id);
+    Worker { certificate: enrolled.certificate, key: key.serialize_der(), ..worker }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_with_a_migration_in_between_fails_no_request_whichever_version_answers() {
+    let site = Arc::new(Site::new().await);
+    let old = async |name: &str| site.replica_with(name, 120, &[]).await;
+    let (one, two) = (old("one").await, old("two").await);
+    let front = Arc::new(Front::default());
+    front.add(one.public, one.worker);
+    front.add(two.public, two.worker);
+    let running = Load::start(&site, &front, &one).await;
+    let load = Arc::clone(&running.load);
+    load.busy("the old version works").await;
     // Before anything is replaced, the job of the new version brings the tables up to date.
     mpegflow_broker::store::postgres::PostgresStore::open(next_release(&site)).await.unwrap();
-    busy("the old version works on the new tables").await;
+    load.busy("the old version works on the new tables").await;
     let first = of_next_release(&site, "first").await;
     front.add(first.public_addr(), first.worker_addr());
-    busy("both work side by side").await;
+    load.busy("both work side by side").await;
     front.remove(one.public);
     retire(one).await;
     // One of the old version that starts in the middle, as one does whose node went away.
@@ -458,26 +520,54 @@ async fn an_upgrade_with_a_migration_in_between_fails_no_request_whichever_versi
     front.add(again.public, again.worker);
     front.remove(two.public);
     retire(two).await;
-    busy("an old one that has started again works").await;
+    load.busy("an old one that has started again works").await;
     let second = of_next_release(&site, "second").await;
     front.add(second.public_addr(), second.worker_addr());
     front.remove(again.public);
     retire(again).await;
-    busy("the new version works").await;
-    stop.store(true, Ordering::Relaxed);
-    let mut made = Vec::new();
-    for tenant in tenants {
-        made.extend(tenant.await.unwrap());
-    }
-    for worker in workers {
-        worker.await.unwrap();
-    }
-    assert!(made.len() > 8, "{}", made.len());
+    load.busy("the new version works").await;
     let client = Client::new(format!("http://{}", second.public_addr()), None, None)
         .with("authorization", format!("Bearer {}", site.key));
-    for job in made {
-        assert_eq!(show(&client, &job).await.state, JobState::Succeeded);
+    running.end(&client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_authority_takes_over_while_workers_lease_complete_and_renew_and_no_request_fails() {
+    let site = Arc::new(Site::new().await);
+    let start = async |name: &str| site.replica_with(name, 120, &[]).await;
+    let (mut one, mut two) = (start("one").await, start("two").await);
+    let front = Arc::new(Front::default());
+    front.add(one.public, one.worker);
+    front.add(two.public, two.worker);
+    let running = Load::start(&site, &front, &one).await;
+    let load = Arc::clone(&running.load);
+    load.busy("under the first authority").await;
+    let bundle = || std::fs::read_to_string(site.dir.path().join("identity/ca/ca.pem")).unwrap();
+    let first = bundle();
+    for step in ["prepare", "switch", "finish"] {
+        let dir = site.dir.path().join("identity");
+        site.admin(&["identity", "rotate", step, "--dir", dir.to_str().unwrap()]);
+        // One replica after the other; in between, one of each kind answers.
+        for (n, replica) in [&mut one, &mut two].into_iter().enumerate() {
+            let next = start(&format!("{step}-{n}")).await;
+            front.add(next.public, next.worker);
+            let former = std::mem::replace(replica, next);
+            load.busy(step).await;
+            front.remove(former.public);
+            retire(former).await;
+        }
+        *load.trusted.lock().unwrap() = bundle();
+        // Everybody renews with whoever signs now, and trusts what is told now.
+        load.busy(step).await;
     }
+    let last = bundle();
+    assert_eq!(last.matches("BEGIN CERTIFICATE").count(), 1);
+    assert_ne!(first, last);
+    let client = site.tenant(&two);
+    // Whoever trusts the former authority alone is not talked into anything.
+    let old = Client::new(format!("https://{}", two.worker), Some(&first), None);
+    assert!(old.try_open("POST", "/worker/v1/lease", "{}").await.is_err());
+    running.end(&client).await;
 }
 
 /// Ends a replica as an upgrade does; nobody asks it any more.

@@ -8,25 +8,48 @@
 )]
 
 mod common;
+#[path = "support/s3_front.rs"]
+mod front;
 #[path = "support/s3.rs"]
 mod s3;
+#[path = "support/signed.rs"]
+mod signed;
 
 use common::*;
+use front::{Fault, Front, Seen};
+use http_body_util::BodyExt as _;
 use mpegflow_broker::conformance::objects::{chunked, head, pattern};
-use mpegflow_broker::engine::Swept;
+use mpegflow_broker::embedded::Config;
+use mpegflow_broker::engine::{Rate, Swept};
+use mpegflow_broker::objects::s3::{S3Config, S3Objects};
 use mpegflow_broker::objects::{Key, Objects as _};
-use mpegflow_protocol::api::{Job, JobState, Upload};
+use mpegflow_protocol::api::{Job, JobState, Output, Upload};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::limits::PART_SIZE;
 use mpegflow_protocol::worker::{Complete, Lease, LeaseReply};
 use s3::{BUCKET, Kind, Server};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 async fn world_on(server: &Server) -> World {
     let objects = Arc::new(server.objects());
     world_with(|config| config.objects = Some(objects)).await
+}
+
+/// The same through a proxy.
+async fn world_through(server: &Server, change: impl FnOnce(&mut Config)) -> (Front, World) {
+    let front = Front::before(server.address).await;
+    let config = S3Config { endpoint: Some(front.endpoint()), ..server.config() };
+    let objects = Arc::new(S3Objects::open(&config).unwrap());
+    let world = world_with(|config| {
+        config.objects = Some(objects);
+        change(config);
+    });
+    (front, world.await)
 }
 
 /// Sends an upload in goes of these lengths, and another time what was refused.
@@ -46,21 +69,49 @@ async fn upload_in_goes(tenant: &Client, content: &[u8], goes: &[usize]) -> Uplo
     upload
 }
 
-/// Does a task with outputs of more than one part.
-async fn finish_with_large_outputs(worker: &Worker, lease: &Lease) {
+/// Sends outputs, the first so many of more than one part, and says what completes the task.
+async fn send_outputs(worker: &Worker, lease: &Lease, large: usize) -> Complete {
     let mut outputs = Vec::new();
     for n in 0..lease.outputs.len() {
-        let large = pattern(n as u64, n as u64 + PART_SIZE);
         let small = format!("{} output {n} of {}", lease.task.name(), lease.attempt).into_bytes();
-        for (part, bytes) in [&large, &small].into_iter().enumerate() {
-            let answer = worker.put(lease, n, part as u32, bytes).await;
+        let mut parts = vec![small];
+        if n < large {
+            parts.insert(0, pattern(n as u64, n as u64 + PART_SIZE));
+        }
+        for (part, bytes) in (0..).zip(&parts) {
+            let answer = worker.put(lease, n, part, bytes).await;
             assert_eq!(answer.status, 204, "{}", answer.text());
         }
-        outputs.push(output_digest(&[&large, &small]));
+        outputs.push(output_digest(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>()));
     }
-    let complete = Complete { result: result_for(lease, &outputs), outputs, evidence: evidence() };
-    let answer = worker.end(lease, "complete", serde_json::to_vec(&complete).unwrap()).await;
+    Complete { result: result_for(lease, &outputs), outputs, evidence: evidence() }
+}
+
+async fn complete(worker: &Worker, lease: &Lease, complete: &Complete) -> Answer {
+    worker.end(lease, "complete", serde_json::to_vec(complete).unwrap()).await
+}
+
+/// Does a task with outputs of more than one part.
+async fn finish_with_large_outputs(worker: &Worker, lease: &Lease) {
+    finish_with(worker, lease, usize::MAX).await;
+}
+
+/// The same, with so many of them.
+async fn finish_with(worker: &Worker, lease: &Lease, large: usize) {
+    let answer = complete(worker, lease, &send_outputs(worker, lease, large).await).await;
     assert_eq!(answer.status, 204, "{}: {}", lease.task.name(), answer.text());
+}
+
+/// A job that has ended, and its output of more than one part.
+async fn job_with_a_large_output(tenant: &Client, worker: &Worker) -> (Job, Output) {
+    let job = submit(tenant, b"x").await;
+    while let LeaseReply::Lease(lease) = worker.ask(300).await {
+        finish_with(worker, &lease, 1).await;
+    }
+    let job = show(tenant, &job).await;
+    assert_eq!(job.state, JobState::Succeeded);
+    let large = job.outputs.iter().find(|output| output.size > PART_SIZE).unwrap().clone();
+    (job, large)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -314,4 +365,309 @@ async fn the_program_keeps_objects_in_the_bucket_that_its_options_name() {
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&refused.stderr).contains("bucket's name"), "{refused:?}");
+}
+
+// === who commits
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_two_racing_commits_have_one_winner_and_what_the_losers_wrote_is_collected() {
+    for kind in Kind::ALL {
+        let server = Server::start(kind);
+        let objects = Arc::new(server.objects());
+        let world = world_with(|config| {
+            config.objects = Some(objects);
+            // Nobody here is slow to be fenced.
+            config.lease = Duration::from_secs(300);
+        })
+        .await;
+        let (tenant, worker) = (world.tenant("a").await, world.worker().await);
+        let job = submit(&tenant, b"x").await;
+        let (mut losers, mut tasks) = (Vec::new(), 0);
+        'tasks: loop {
+            // Some whose epoch is over after they had written everything, and the one that holds the lease.
+            let mut racing = Vec::new();
+            for n in 0..4 {
+                // What was given back is handed out again after a moment.
+                let wait = if n == 0 { 300 } else { 10_000 };
+                let LeaseReply::Lease(lease) = worker.ask(wait).await else { break 'tasks };
+                let body = serde_json::to_vec(&send_outputs(&worker, &lease, 1).await).unwrap();
+                if n < 3 {
+                    assert_eq!(worker.end(&lease, "release", vec![]).await.status, 204);
+                    losers.push(lease.attempt);
+                }
+                racing.push((lease, body));
+            }
+            let (holder, body) = racing.pop().unwrap();
+            let stale = racing.iter().map(|(lease, body)| worker.end(lease, "complete", body.clone()));
+            let held = (0..29).map(|_| worker.end(&holder, "complete", body.clone()));
+            let (stale, held) =
+                tokio::join!(futures_util::future::join_all(stale), futures_util::future::join_all(held));
+            let status = |answers: &[Answer]| answers.iter().map(|a| a.status.as_u16()).collect::<Vec<_>>();
+            assert_eq!(status(&stale), [409; 3], "{kind:?} {}", holder.task.name());
+            // Those that come while storage puts the outputs together for the first may hear of that instead of the end.
+            let (won, lost): (Vec<u16>, Vec<u16>) = status(&held).into_iter().partition(|s| *s == 204);
+            assert_eq!(won, [204], "{kind:?} {}: {lost:?}", holder.task.name());
+            assert!(
+                lost.iter().all(|s| [409, 500, 503].contains(s)),
+                "{kind:?} {}: {lost:?}",
+                holder.task.name()
+            );
+            // Whoever asks once more, as after an answer that was lost, hears that it is over.
+            assert_eq!(worker.end(&holder, "complete", body).await.status, 409);
+            tasks += 1;
+        }
+        let done = show(&tenant, &job).await;
+        assert_eq!((tasks, done.state), (4, JobState::Succeeded), "{kind:?}");
+        assert!(done.tasks.iter().all(|task| task.attempts == 1), "{kind:?}: {:?}", done.tasks);
+        world.broker().engine().sweep().await.unwrap();
+        let attempts = server.objects().attempts().await.unwrap();
+        assert_eq!(attempts.len(), 1, "{kind:?}: the package's alone: {attempts:?}");
+        for path in server.kept() {
+            let path = path.to_string_lossy().into_owned();
+            let of_loser = losers.iter().any(|attempt| path.contains(&attempt.to_string()));
+            assert!(
+                !of_loser && !path.ends_with(".open") && !path.contains("/multipart/"),
+                "{kind:?}: {path}"
+            );
+        }
+        for output in &done.outputs {
+            let whole = tenant.get(&output.url).await.body;
+            let parts: Vec<&[u8]> = whole.chunks(PART_SIZE as usize).collect();
+            assert_eq!(output_digest(&parts).digest, output.digest, "{kind:?}: {}", output.name);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_together_after_the_sweep_of_its_attempt_is_collected_by_the_next() {
+    for kind in Kind::ALL {
+        let server = Server::start(kind);
+        let (front, world) = world_through(&server, |config| config.lease = Duration::from_secs(5)).await;
+        let engine = world.broker().engine();
+        let (tenant, worker) = (world.tenant("a").await, world.worker().await);
+        submit(&tenant, b"x").await;
+        assert_eq!(worker.finish(&worker.lease().await).await.status, 204);
+        let lease = worker.lease().await;
+        // It says that it wrote nothing: the broker itself makes the empty objects, and storage takes its time with the first.
+        let gate = Arc::new(Semaphore::new(0));
+        front.fault(1, Fault::Hold(Arc::clone(&gate)), |seen| seen.method == "PUT");
+        let outputs: Vec<_> = lease.outputs.iter().map(|_| output_digest(&[])).collect();
+        let claim = Complete { result: result_for(&lease, &outputs), outputs, evidence: evidence() };
+        let late = async {
+            eventually("the lease runs out and its attempt is swept", async || {
+                engine.sweep().await.unwrap();
+                !engine.store().keeps_files(lease.attempt).await.unwrap()
+            })
+            .await;
+            gate.add_permits(1);
+        };
+        let (answer, ()) = tokio::join!(complete(&worker, &lease, &claim), late);
+        assert_eq!((answer.status.as_u16(), front.unmet()), (409, 0), "{kind:?}: {}", answer.text());
+        let left = || server.kept().iter().any(|p| p.to_string_lossy().contains(&lease.attempt.to_string()));
+        assert!(left(), "{kind:?}: the race was run");
+        engine.sweep().await.unwrap();
+        assert!(!left(), "{kind:?}: {:?}", server.kept());
+    }
+}
+
+// === reading
+
+fn get(seen: &Seen) -> bool {
+    seen.method == "GET" && seen.presigned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_whose_one_end_goes_away_ends_at_the_other_and_its_connection_is_not_used_again() {
+    for kind in Kind::ALL {
+        let server = Server::start(kind);
+        let (front, world) = world_through(&server, |_| {}).await;
+        let (tenant, worker) = (world.tenant("a").await, world.worker().await);
+        let (_, output) = job_with_a_large_output(&tenant, &worker).await;
+        let object = tenant.get(&output.url).await.body;
+        let input = pattern(0, 3_000_000);
+        submit(&tenant, &input).await;
+        let lease = worker.lease().await;
+        let read_input = format!("/worker/v1/attempts/{}/inputs/0", lease.attempt);
+        for (reader, path, whole) in
+            [(tenant.clone(), output.url, object), (worker.granted(&lease), read_input, input.into())]
+        {
+            // Storage has stopped sending when the reader goes: nothing that is written would tell the broker.
+            front.seen();
+            front.fault(1, Fault::StallAnswer(100_000), get);
+            let answer = reader.open("GET", &path, "").await;
+            let mut body = answer.into_body();
+            let mut came = 0;
+            while came < 100_000 {
+                came += body.frame().await.unwrap().unwrap().data_ref().unwrap().len();
+            }
+            let taken = front.seen().into_iter().find(get).unwrap().connection;
+            assert!(front.is_open(taken));
+            let left = Instant::now();
+            drop(body);
+            eventually("the way to storage is closed", async || !front.is_open(taken)).await;
+            let took = left.elapsed();
+            println!("{kind:?}: {took:?} after its reader, the way to storage was closed");
+            assert!(took < Duration::from_secs(10), "its silence alone would have ended it: {took:?}");
+            assert!(reader.get(&path).await.body == whole, "{kind:?}: others read on");
+            assert!(front.seen().iter().all(|seen| seen.connection != taken));
+
+            // Storage breaks off, and whenever it is asked for the rest.
+            front.fault(1_000, Fault::CutAnswer(100_000), get);
+            let answer = reader.open("GET", &path, "").await;
+            assert_eq!(answer.headers()["content-length"], whole.len().to_string());
+            let mut body = answer.into_body();
+            let mut came = 0;
+            let end = loop {
+                match body.frame().await {
+                    Some(Ok(frame)) => came += frame.data_ref().map_or(0, |data| data.len()),
+                    end => break end,
+                }
+            };
+            assert!(
+                matches!(end, Some(Err(_))),
+                "{kind:?}: a body of {came} bytes passed for one of {}",
+                whole.len()
+            );
+            assert!((100_000..whole.len()).contains(&came), "{kind:?}: {came}");
+            front.heal();
+            assert!(reader.get(&path).await.body == whole, "{kind:?}");
+        }
+    }
+}
+
+/// A range as somebody may ask for it, and what of so many bytes is the answer: nothing, where none of them is.
+fn some_range(next: &mut impl FnMut(u64) -> u64, size: u64) -> (String, Option<Range<u64>>) {
+    // Around the ends and where parts meet, and anywhere.
+    let start = match next(4) {
+        0 => (PART_SIZE - 3 + next(6)).min(size - 1),
+        1 => next(4),
+        2 => size - 1 - next(4),
+        _ => next(size),
+    };
+    let most = if next(100) == 0 { size } else { 20_000 };
+    let len = 1 + next(most);
+    match next(8) {
+        0 => {
+            let from = size - len.min(size);
+            (format!("bytes={from}-"), Some(from..size))
+        }
+        1 => (format!("bytes=-{len}"), Some(size - len.min(size)..size)),
+        2 => (format!("bytes={}-{}", size + next(3), size + 3 + len), None),
+        3 => (format!("bytes={}-", size + next(3)), None),
+        _ => (format!("bytes={start}-{}", start + len - 1), Some(start..(start + len).min(size))),
+    }
+}
+
+/// Asks a reader, and storage itself where there is some, for many ranges of these bytes.
+async fn same_ranges(
+    many: usize,
+    (reader, path): (&Client, &str),
+    storage: Option<(Client, String)>,
+    whole: &[u8],
+) {
+    let size = whole.len() as u64;
+    let mut seed = 1_u64;
+    let mut next = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let mut unsatisfiable = 0;
+    for _ in 0..many {
+        let (range, wanted) = some_range(&mut next, size);
+        let ours = reader.with("range", &range).get(path).await;
+        let theirs = match &storage {
+            Some((storage, path)) => Some(storage.with("range", &range).get(path).await),
+            None => None,
+        };
+        let Some(wanted) = wanted else {
+            assert_eq!(
+                (ours.status.as_u16(), ours.problem().as_str()),
+                (416, "range_not_satisfiable"),
+                "{range}"
+            );
+            assert_eq!(ours.headers["content-range"], format!("bytes */{size}"), "{range}");
+            assert!(theirs.is_none_or(|theirs| theirs.status == 416), "{range}");
+            unsatisfiable += 1;
+            continue;
+        };
+        let said = format!("bytes {}-{}/{size}", wanted.start, wanted.end - 1);
+        for (who, answer) in [("broker", Some(ours)), ("storage", theirs)] {
+            let Some(answer) = answer else { continue };
+            assert_eq!(answer.status, 206, "{who}: {range}: {}", answer.text());
+            assert_eq!(answer.headers["content-range"], said, "{who}: {range}");
+            assert_eq!(answer.headers["content-length"], (wanted.end - wanted.start).to_string(), "{who}");
+            assert!(
+                answer.body[..] == whole[wanted.start as usize..wanted.end as usize],
+                "{who}: other bytes for {range}"
+            );
+        }
+    }
+    assert!(unsatisfiable > many / 20, "{unsatisfiable} of {many}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_ranges_are_what_storage_itself_answers_and_one_is_served_at_a_time() {
+    for kind in [None, Some(Kind::Versitygw), Some(Kind::Minio)] {
+        let server = kind.map(Server::start);
+        let objects = server
+            .as_ref()
+            .map(|server| Arc::new(server.objects()) as Arc<dyn mpegflow_broker::objects::Objects>);
+        let world = world_with(|config| {
+            config.objects = objects;
+            config.rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
+            config.lease = Duration::from_secs(300);
+        })
+        .await;
+        let (tenant, worker) = (world.tenant("a").await, world.worker().await);
+        let id = world.broker().ensure_tenant("a").await.unwrap();
+        let direct = |key: Key| {
+            let server = server.as_ref()?;
+            let wire = signed::path(BUCKET, &format!("mpegflow/{}", key.path().display()));
+            Some((signed::signing(server, &signed::root(server), "GET", &wire, b""), wire))
+        };
+        let (job, output) = job_with_a_large_output(&tenant, &worker).await;
+        let whole = tenant.get(&output.url).await.body;
+        // It says itself which attempt made it.
+        let (_, attempt) =
+            std::str::from_utf8(&whole[PART_SIZE as usize..]).unwrap().split_once(" of ").unwrap();
+        let key = Key::Output(id, job.id, attempt.parse().unwrap(), 0);
+        same_ranges(1_000, (&tenant, &output.url), direct(key), &whole).await;
+
+        let input = pattern(5, PART_SIZE + 5_005);
+        let uploaded = upload(&tenant, &input).await;
+        tenant.call("POST", "/v1/jobs", spec(&uploaded)).await;
+        let lease = worker.lease().await;
+        let granted = worker.granted(&lease);
+        let path = format!("/worker/v1/attempts/{}/inputs/0", lease.attempt);
+        same_ranges(300, (&granted, &path), direct(Key::Upload(id, uploaded.id)), &input).await;
+
+        // Of several ranges at once, and of a range of another version, there is the whole (RFC 9110, 14.2 and 13.1.5).
+        let etag = tenant.call("HEAD", &output.url, "").await.headers["etag"].to_str().unwrap().to_owned();
+        let date = "Wed, 21 Oct 2015 07:28:00 GMT".to_owned();
+        for (range, condition, status) in [
+            ("bytes=0-1,4-5", None, 200),
+            ("bytes=0-1,4-", None, 200),
+            ("bytes=5-4", None, 200),
+            ("bytes=-0", None, 416),
+            ("bytes=4-5", Some(etag.clone()), 206),
+            ("bytes=4-5", Some(format!("W/{etag}")), 200),
+            ("bytes=4-5", Some("\"another\"".into()), 200),
+            ("bytes=4-5", Some(date.clone()), 200),
+        ] {
+            let mut client = tenant.with("range", range);
+            if let Some(condition) = &condition {
+                client = client.with("if-range", condition);
+            }
+            let answer = client.get(&output.url).await;
+            assert_eq!(answer.status, status, "{kind:?} {range} {condition:?}");
+            assert!(status != 200 || answer.body == whole, "{kind:?} {range} {condition:?}");
+        }
+        for condition in [etag, date] {
+            let answer = granted.with("range", "bytes=4-5").with("if-range", condition).get(&path).await;
+            assert!(
+                answer.status == 200 && answer.body[..] == input[..],
+                "{kind:?}: no version of an input is told"
+            );
+        }
+    }
 }

@@ -59,9 +59,31 @@ fn every_promise_of_the_security_page_names_tests_that_exist() {
     assert!(named >= 30, "only {named} tests are named");
 }
 
+/// Requirements that nothing measures yet; their lines say so.
+const NOT_SHOWN: usize = 2;
+
+#[test]
+fn every_requirement_names_tests_that_exist() {
+    let page = std::fs::read_to_string(root().join("docs/requirements.md")).unwrap();
+    let tests = tests();
+    let rows: Vec<&str> = page.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| n |")).collect();
+    let mut not_shown = 0;
+    for (n, row) in (1..).zip(&rows) {
+        assert!(row.starts_with(&format!("| {n} |")), "requirement {n} is not in its place: {row}");
+        let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        for name in &names {
+            assert!(tests.contains(*name), "requirement {n} is shown by `{name}`, which is no test");
+        }
+        let shown = !names.is_empty() || row.contains("](../tests/bench/");
+        assert_ne!(shown, row.contains("not measured"), "requirement {n} is shown, or says that it is not");
+        not_shown += usize::from(!shown);
+    }
+    assert_eq!((rows.len(), not_shown), (21, NOT_SHOWN));
+}
+
 #[test]
 fn every_path_in_the_documents_exists() {
-    for page in ["README.md", "SECURITY.md", "docs/ARCHITECTURE.md"] {
+    for page in ["README.md", "SECURITY.md", "docs/ARCHITECTURE.md", "docs/requirements.md"] {
         let text = std::fs::read_to_string(root().join(page)).unwrap();
         let folder = root().join(page).parent().unwrap().to_owned();
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {

@@ -145,6 +145,10 @@ keys! {
     /// listen: longer than whatever is in front of it takes to notice.
     public_grace: Span<0, 300> = "public.grace", "grace", "SECONDS", default "3s";
 
+    /// Connections to the public API at once; each takes a file descriptor. Whoever is new takes the place of whoever has been silent for the
+    /// longest; where requests are under way on all of them, it waits.
+    public_connections: Number<128, 65_536> = "public.connections", "public-connections", "NUMBER", default "1024";
+
     /// Origins whose pages may call the public API from a browser, such as `https://app.example.com`; `*` for any. None where it is
     /// left out. Who may do what is decided by the API key, not by this.
     public_origins: Vec<PageOrigin> = "public.cors_origins", "cors-origin", "ORIGIN", default "";
@@ -155,6 +159,8 @@ keys! {
     worker_names: Vec<String> = "worker.names", "worker-name", "NAME", default "";
     /// How long a lease lives without a heartbeat.
     worker_lease: Span<2, 600> = "worker.lease", "lease", "SECONDS", default "15s";
+    /// Connections of workers at once: a worker has one, and more while it reads and writes. The rest is as for `public.connections`.
+    worker_connections: Number<128, 65_536> = "worker.connections", "worker-connections", "NUMBER", default "1024";
     /// How long a worker's connection is used before it is closed with its next answer, so that workers spread over replicas.
     worker_connection_age: Span<1, 86_400> = "worker.connection_age", "connection-age", "SECONDS", default "300s";
 

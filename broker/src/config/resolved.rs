@@ -62,6 +62,8 @@ pub struct Resolved {
     pub log: LogFormat,
     /// Where the public API listens.
     pub public: SocketAddr,
+    /// Connections to the public API at once.
+    pub public_connections: usize,
     /// How long it goes on answering after it was told to end.
     pub grace: Duration,
     /// Where the worker API listens.
@@ -70,6 +72,8 @@ pub struct Resolved {
     pub worker_names: Vec<String>,
     /// How long a lease lives.
     pub lease: Duration,
+    /// Connections of workers at once.
+    pub worker_connections: usize,
     /// How long a worker's connection is used.
     pub connection_age: Duration,
     /// Where the metrics are.
@@ -127,10 +131,12 @@ impl Resolved {
             identity: raw.identity.get().cloned(),
             log: *raw.log_format.get()?,
             public: *raw.public_listen.get()?,
+            public_connections: usize::try_from(raw.public_connections.get()?.0).ok()?,
             grace: raw.public_grace.get()?.0,
             worker: *raw.worker_listen.get()?,
             worker_names: raw.worker_names.get()?.clone(),
             lease: raw.worker_lease.get()?.0,
+            worker_connections: usize::try_from(raw.worker_connections.get()?.0).ok()?,
             connection_age: raw.worker_connection_age.get()?.0,
             metrics: raw.metrics_listen.get().copied(),
             otlp,
@@ -231,12 +237,14 @@ impl Resolved {
     pub fn embedded(&self) -> Config {
         let mut config = Config::new(self.data.clone());
         config.public = self.public;
+        config.public_connections = self.public_connections;
         config.grace = self.grace;
         config.worker = self.worker;
         config.metrics = self.metrics;
         config.control = self.control;
         config.worker_names.clone_from(&self.worker_names);
         config.lease = self.lease;
+        config.worker_connections = self.worker_connections;
         config.connection_age = self.connection_age;
         config.identity.clone_from(&self.identity);
         config.redis.clone_from(&self.redis);

@@ -33,14 +33,27 @@ impl Engine {
     /// attempt has ended).
     pub async fn complete(&self, grant: Granted, complete: Complete) -> Result<(), CallError> {
         let began = self.begin();
-        let Closing { attempt, parts, known } =
-            self.store.closing(&grant.0).await?.ok_or(CallError::LeaseLost)?;
-        if attempt.deadline <= self.now() {
+        let closing = self.store.closing(&grant.0).await?.ok_or(CallError::LeaseLost)?;
+        if closing.attempt.deadline <= self.now() {
             return Err(CallError::LeaseLost);
         }
-        self.live.entry(&attempt);
-        let received = self.received(&attempt, &parts, &complete.outputs).await?;
-        let Complete { result, evidence, .. } = complete;
+        self.live.entry(&closing.attempt);
+        let completed = self.complete_live(grant, closing, complete, began).await;
+        if completed.is_err() {
+            // While its outputs were put together it may have been ended, and swept before they were there.
+            self.store.unsweep(grant.0.attempt).await?;
+        }
+        completed
+    }
+
+    async fn complete_live(
+        &self,
+        grant: Granted,
+        Closing { attempt, parts, known }: Closing,
+        Complete { result, outputs, evidence }: Complete,
+        began: Began,
+    ) -> Result<(), CallError> {
+        let received = self.received(&attempt, &parts, &outputs).await?;
         let evidence = clean_evidence(evidence);
         let settings = self.settings_of(attempt.tenant).await?;
         let refused = self.reserve_minutes(&attempt, &result, settings).await?;

@@ -50,7 +50,7 @@ impl Default for Limits {
         Self {
             connections: 1_024,
             head: Duration::from_secs(30),
-            write_stall: Duration::from_secs(60),
+            write_stall: Duration::from_secs(30),
             age: Duration::from_secs(3_600),
             drain: Duration::from_secs(5),
         }

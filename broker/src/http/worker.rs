@@ -264,8 +264,10 @@ async fn read_input(
 ) -> Result<Response<Body>, Problem> {
     let input = position(&input)?;
     let total = app.engine.input_size(grant, input).await?;
-    let header = request.headers().get(header::RANGE).and_then(|h| h.to_str().ok());
-    let (status, range) = match range::parse(header, total) {
+    let headers = request.headers();
+    // An input has no name for its version here, so that no condition on a range holds (RFC 9110, 13.1.5).
+    let wanted = headers.get(header::RANGE).filter(|_| !headers.contains_key(header::IF_RANGE));
+    let (status, range) = match range::parse(wanted.and_then(|h| h.to_str().ok()), total) {
         Wanted::Whole => (StatusCode::OK, 0..total),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Wanted::Unsatisfiable => return Err(crate::engine::CallError::Range(total).into()),

@@ -69,8 +69,8 @@ pub struct Client {
 
 pub fn tls(ca: Option<&str>, identity: Option<(&str, &[u8])>) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
-    if let Some(ca) = ca {
-        roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    for root in CertificateDer::pem_slice_iter(ca.unwrap_or_default().as_bytes()) {
+        roots.add(root.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)

@@ -17,10 +17,12 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type AnyBody = UnsyncBoxBody<Bytes, Error>;
@@ -40,6 +42,8 @@ pub enum Fault {
     Header(&'static str, &'static str),
     /// A header of the answer is left out.
     NoHeader(&'static str),
+    /// The server sees it when there is a permit.
+    Hold(Arc<Semaphore>),
 }
 
 /// Requests that a fault is for.
@@ -48,6 +52,8 @@ type Applies = Arc<dyn Fn(&Seen) -> bool + Send + Sync>;
 /// What came.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    /// The connection that it came on.
+    pub connection: usize,
     pub method: Method,
     pub path: String,
     pub query: String,
@@ -67,6 +73,8 @@ impl Seen {
 #[derive(Default)]
 struct State {
     seen: Vec<Seen>,
+    /// Connections that have not ended.
+    open: BTreeSet<usize>,
     /// Forms that were posted, with their answers: what STS is asked.
     forms: Vec<(String, String)>,
     faults: Vec<(Applies, Fault, u32)>,
@@ -86,17 +94,20 @@ impl Front {
         let (state, client) =
             (Arc::clone(&front.state), Client::builder(TokioExecutor::new()).build_http::<AnyBody>());
         tokio::spawn(async move {
-            loop {
+            for connection in 0.. {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let (state, client) = (Arc::clone(&state), client.clone());
+                state.lock().unwrap().open.insert(connection);
                 tokio::spawn(async move {
+                    let all = Arc::clone(&state);
                     let service = hyper::service::service_fn(move |request| {
-                        serve(Arc::clone(&state), client.clone(), server, request)
+                        serve(Arc::clone(&state), client.clone(), (connection, server), request)
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .preserve_header_case(true)
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
+                    all.lock().unwrap().open.remove(&connection);
                 });
             }
         });
@@ -122,6 +133,11 @@ impl Front {
         std::mem::take(&mut self.state.lock().unwrap().seen)
     }
 
+    /// Whether a connection has not ended.
+    pub fn is_open(&self, connection: usize) -> bool {
+        self.state.lock().unwrap().open.contains(&connection)
+    }
+
     /// Forms that were posted since this was last asked, with their answers.
     pub fn forms(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.state.lock().unwrap().forms)
@@ -136,11 +152,12 @@ impl Front {
 async fn serve(
     state: Arc<Mutex<State>>,
     client: Client<hyper_util::client::legacy::connect::HttpConnector, AnyBody>,
-    server: SocketAddr,
+    (connection, server): (usize, SocketAddr),
     request: Request<Incoming>,
 ) -> Result<Response<AnyBody>, Error> {
     let headers = request.headers().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned()));
     let seen = Seen {
+        connection,
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
@@ -159,6 +176,9 @@ async fn serve(
             fault
         })
     };
+    if let Some(Fault::Hold(gate)) = &fault {
+        gate.acquire().await?.forget();
+    }
     if let Some(Fault::Answer(status, code)) = fault {
         // As storage does it: the answer names what was asked for.
         let text = format!(

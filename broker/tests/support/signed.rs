@@ -33,6 +33,11 @@ pub async fn send(
     path: &str,
     body: &[u8],
 ) -> Answer {
+    signing(server, credentials, method, path, body).call(method, path, body.to_vec()).await
+}
+
+/// Whoever may send this request, for some minutes and with whatever headers beside those that are signed.
+pub fn signing(server: &Server, credentials: &Credentials, method: &str, path: &str, body: &[u8]) -> Client {
     let identity = credentials.clone().into();
     let mut settings = SigningSettings::default();
     settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
@@ -52,9 +57,10 @@ pub async fn send(
     let headers = [("host", host.as_str())];
     let request = SignableRequest::new(method, &url, headers.into_iter(), SignableBody::Bytes(body)).unwrap();
     let (signed, _) = sign(request, &params).unwrap().into_parts();
-    let mut client = Client::new(server.endpoint(), None, None);
+    let ca = server.ca.as_ref().map(|path| std::fs::read_to_string(path).unwrap());
+    let mut client = Client::new(server.endpoint(), ca.as_deref(), None);
     for (name, value) in signed.headers() {
         client = client.with(name, value);
     }
-    client.call(method, path, body.to_vec()).await
+    client
 }

@@ -1,11 +1,13 @@
 //! Broker replicas, workers, PostgreSQL, Redis and an S3 server that are killed, paused, cut off, slowed, filled up and given wrong
 //! clocks at random while thousands of short tasks go through. Afterwards every job has ended, what it made is whole and right, no
-//! job is lost, none was committed twice, the audit log verifies, nothing is left over, and no log has a secret in it.
+//! job is lost, none was committed twice, the audit log verifies, nothing is left over, and no log and no span has a secret in it.
 //!
 //! A run goes on for its time, and where the machine is slow until enough tasks are done, but not for more than three times as long. It
 //! says its seed: `CHAOS_SEED=n` repeats one, `CHAOS_SECONDS=n` makes it longer, `CHAOS_ROUNDS=n` makes more of them, each of its
 //! own seed; `CHAOS_KEEP=dir` keeps the logs.
 
+#[path = "../../../broker/tests/support/collector.rs"]
+mod collector;
 #[path = "../../../broker/tests/common/mod.rs"]
 mod common;
 mod crew;

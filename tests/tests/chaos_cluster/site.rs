@@ -1,5 +1,6 @@
 //! What is broken: PostgreSQL, Redis, an S3 server, broker replicas and workers, as processes, and the ways between them.
 
+use crate::collector::Collector;
 use crate::link::Link;
 use crate::space::{self, HERE, Island, THERE};
 use crate::{postgres, redis_server, s3};
@@ -42,6 +43,8 @@ pub(crate) struct Site {
     pub(crate) keys: Vec<String>,
     pub(crate) join: JoinFile,
     pub(crate) audit_public: PathBuf,
+    /// Of all brokers that reach it.
+    pub(crate) collector: Collector,
     island: Option<Island>,
 }
 
@@ -149,6 +152,7 @@ impl Site {
             _service: service,
             keys,
             join,
+            collector: Collector::start(),
             island,
         };
         let real = site.tenant_id(REAL).await;
@@ -234,6 +238,9 @@ impl Site {
             "1000000",
         ]);
         command.args(["--grace", "0"]);
+        if on_island.is_none() {
+            command.args(["--otlp-endpoint", &self.collector.endpoint()]);
+        }
         let [public, worker, metrics] = replica.listens.map(|address| address.to_string());
         command.args(["serve", "--lease", &LEASE.as_secs().to_string(), "--connection-age", "5"]);
         command.args(["--listen", &public, "--worker-listen", &worker, "--metrics-listen", &metrics]);

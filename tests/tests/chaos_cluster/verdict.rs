@@ -339,7 +339,7 @@ fn log(site: &Site, wrong: &mut Vec<String>) {
     }
 }
 
-/// No log, no answer to a call that failed and no metric has a secret in it, nor what signs a request to storage; nobody panicked.
+/// No log, no span, no answer to a call that failed and no metric has a secret in it, nor what signs a request to storage; nobody panicked.
 async fn secrets(site: &Site, ledger: &Ledger, wrong: &mut Vec<String>) {
     let mut secrets: BTreeMap<String, &str> = BTreeMap::new();
     for secret in &ledger.secrets {
@@ -390,6 +390,18 @@ async fn secrets(site: &Site, ledger: &Ledger, wrong: &mut Vec<String>) {
             let line = text.lines().find(|line| line.contains("panicked at")).unwrap_or_default();
             wrong.push(format!("{}: {line}", path.display()));
         }
+    }
+    let spans = site.collector.spans();
+    for span in &spans {
+        let text = format!("{span:?}");
+        if let Some(what) = find(&text) {
+            wrong.push(format!("a span `{}` has {what} in it", span.name));
+        }
+    }
+    let names: BTreeSet<&str> = spans.iter().map(|span| span.name.as_str()).collect();
+    println!("  {} spans of {} names", spans.len(), names.len());
+    if !names.contains("job") {
+        wrong.push(format!("no job is among the spans: {names:?}"));
     }
     for text in ledger.refusals.keys() {
         if let Some(what) = find(text) {
