@@ -34,7 +34,8 @@ fn transcode(input: &Path, folder: &Path, spec: &str) -> std::process::Output {
 /// The same by hand. The bit rate is the cap that the ladder gives to a picture of this size.
 fn by_hand(input: &Path, out: &Path, size: &str) {
     let output = Command::new("ffmpeg")
-        .args(["-nostdin", "-v", "error", "-y", "-i"])
+        // One that loses most of its pictures ends well, too.
+        .args(["-nostdin", "-v", "error", "-y", "-max_error_rate", "1", "-i"])
         .arg(input)
         .args([
             "-map",
@@ -98,8 +99,8 @@ fn lead(input: &Path) -> f64 {
 }
 
 /// Makes an MP4 of the sample with this in its spec, and says what of it is not as ffmpeg makes it by hand, its pictures
-/// paired after these filters.
-fn differs(extension: &str, rest: &str, pairing: &str) -> Result<(), String> {
+/// paired after these filters and of at least that SSIM.
+fn differs(extension: &str, rest: &str, pairing: &str, least: f64) -> Result<(), String> {
     let input = samples().join(format!("demo.{extension}"));
     let folder = tempfile::tempdir().unwrap();
     let spec = format!(
@@ -121,7 +122,7 @@ fn differs(extension: &str, rest: &str, pairing: &str) -> Result<(), String> {
         "{extension}: {frames} frames ({their_frames}), {lasts:.3} s ({their_end:.3}), SSIM {similar:.4}"
     );
     println!("{said}");
-    if frames.abs_diff(their_frames) > 1 || (lasts - their_end).abs() > frame * 1.05 || similar < 0.98 {
+    if frames.abs_diff(their_frames) > 1 || (lasts - their_end).abs() > frame * 1.05 || similar < least {
         return Err(said);
     }
     if ffprobe(&input, "a:0", "stream=codec_type").starts_with("audio") {
@@ -136,8 +137,9 @@ fn differs(extension: &str, rest: &str, pairing: &str) -> Result<(), String> {
 #[test]
 fn each_sample_comes_out_as_ffmpeg_makes_it() {
     let sets = CORE.map(|e| (e, "core")).into_iter().chain(LEGACY.map(|e| (e, "legacy")));
-    let wrong: Vec<String> =
-        sets.filter_map(|(e, set)| differs(e, &format!("decoders: {set}\n"), &by_number()).err()).collect();
+    let wrong: Vec<String> = sets
+        .filter_map(|(e, set)| differs(e, &format!("decoders: {set}\n"), &by_number(), 0.98).err())
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -174,7 +176,8 @@ fn a_sample_that_debians_decoder_loses_most_of_is_refused_unless_what_there_is_i
         assert!(damage["decode_errors"].as_u64().unwrap().abs_diff(packets - frames) <= 1, "{damage}");
     }
     // What ffmpeg makes of it by hand has as few frames.
-    differs(DAMAGED, "decoders: legacy\nallow_partial: true\n", &key_frames()).unwrap();
+    // Under the cap, what key frames look like hangs on the pictures between them, which are not the same.
+    differs(DAMAGED, "decoders: legacy\nallow_partial: true\n", &key_frames(), 0.97).unwrap();
 }
 
 #[test]
