@@ -89,6 +89,9 @@ fn the_bill_of_each_image_is_cyclonedx_and_names_what_is_in_it() {
         let parts = bill["components"].as_array().unwrap();
         assert!(parts.iter().any(|c| c["purl"].as_str().unwrap().starts_with(part)), "{image} has no {part}");
 
+        if image != "operator" {
+            continue;
+        }
         // And what is none is refused, by its place.
         let broken = |pointer: &str, value: Value, says: &str| {
             let mut bill = bill.clone();
