@@ -35,9 +35,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
+/// These workers send no heartbeats, and a machine may be slow.
+const LONG_LEASE: Duration = Duration::from_secs(300);
+
 async fn world_on(server: &Server) -> World {
     let objects = Arc::new(server.objects());
-    world_with(|config| config.objects = Some(objects)).await
+    world_with(|config| {
+        config.objects = Some(objects);
+        config.lease = LONG_LEASE;
+    })
+    .await
 }
 
 /// The same through a proxy.
@@ -47,6 +54,7 @@ async fn world_through(server: &Server, change: impl FnOnce(&mut Config)) -> (Fr
     let objects = Arc::new(S3Objects::open(&config).unwrap());
     let world = world_with(|config| {
         config.objects = Some(objects);
+        config.lease = LONG_LEASE;
         change(config);
     });
     (front, world.await)
@@ -373,13 +381,7 @@ async fn the_program_keeps_objects_in_the_bucket_that_its_options_name() {
 async fn thirty_two_racing_commits_have_one_winner_and_what_the_losers_wrote_is_collected() {
     for kind in Kind::ALL {
         let server = Server::start(kind);
-        let objects = Arc::new(server.objects());
-        let world = world_with(|config| {
-            config.objects = Some(objects);
-            // Nobody here is slow to be fenced.
-            config.lease = Duration::from_secs(300);
-        })
-        .await;
+        let world = world_on(&server).await;
         let (tenant, worker) = (world.tenant("a").await, world.worker().await);
         let job = submit(&tenant, b"x").await;
         let (mut losers, mut tasks) = (Vec::new(), 0);
@@ -615,7 +617,7 @@ async fn a_thousand_ranges_are_what_storage_itself_answers_and_one_is_served_at_
         let world = world_with(|config| {
             config.objects = objects;
             config.rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
-            config.lease = Duration::from_secs(300);
+            config.lease = LONG_LEASE;
         })
         .await;
         let (tenant, worker) = (world.tenant("a").await, world.worker().await);
