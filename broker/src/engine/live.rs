@@ -42,6 +42,8 @@ pub(super) struct Live {
     progress: Mutex<TaskProgress>,
     /// Of each output, one writer for each part that may be on its way.
     outputs: Vec<Writers>,
+    /// One completion at a time: storage puts the same parts together for one caller.
+    pub(super) completing: tokio::sync::Mutex<()>,
     /// Versions of inputs, as the store has pinned them.
     pins: Mutex<HashMap<u32, String>>,
     /// What its spans say, where it is traced.
@@ -74,6 +76,7 @@ impl Live {
             bans: AtomicU64::new(0),
             progress: Mutex::default(),
             outputs: attempt.task.plan.outputs.iter().map(|_| Writers::default()).collect(),
+            completing: tokio::sync::Mutex::default(),
             pins: Mutex::default(),
             traced: Traced::new(attempt),
             told: AtomicU32::new(0),

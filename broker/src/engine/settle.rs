@@ -1,6 +1,6 @@
 //! How attempts end: with a result, with a failure, given back, or lost.
 
-use super::attempts::CallError;
+use super::attempts::{CallError, turn};
 use super::traces::Began;
 use super::{Counters, Engine, Granted, Notice};
 use crate::model::{Claim, LiveAttempt, Part};
@@ -37,7 +37,12 @@ impl Engine {
         if closing.attempt.deadline <= self.now() {
             return Err(CallError::LeaseLost);
         }
-        self.live.entry(&closing.attempt);
+        let live = self.live.entry(&closing.attempt);
+        // A repetition may overtake the broken connection that it repeats.
+        let _turn = turn(&live.completing).await?;
+        if live.is_over() {
+            return Err(CallError::LeaseLost);
+        }
         let completed = self.complete_live(grant, closing, complete, began).await;
         if completed.is_err() {
             // While its outputs were put together it may have been ended, and swept before they were there.
