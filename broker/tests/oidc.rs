@@ -146,7 +146,8 @@ impl Issuer {
 
 async fn axum_serve(listener: tokio::net::TcpListener, router: Router) {
     let stop = tokio_util::sync::CancellationToken::new();
-    mpegflow_broker::http::serve::run(listener, None, router, Default::default(), stop).await;
+    mpegflow_broker::http::serve::run(listener, None, router, Default::default(), Default::default(), stop)
+        .await;
 }
 
 fn head(kid: &str) -> Value {

@@ -451,7 +451,7 @@ async fn a_slow_head_is_cut_off_and_the_others_go_on() {
     let limits =
         mpegflow_broker::http::serve::Limits { head: Duration::from_millis(300), ..Default::default() };
     let stop = tokio_util::sync::CancellationToken::new();
-    tokio::spawn(mpegflow_broker::http::serve::run(listener, None, router, limits, stop));
+    tokio::spawn(mpegflow_broker::http::serve::run(listener, None, router, limits, Default::default(), stop));
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     socket.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
     let mut answer = Vec::new();
@@ -487,7 +487,7 @@ async fn a_reader_that_stops_reading_is_let_go_with_what_it_read_from() {
         ..Default::default()
     };
     let stop = tokio_util::sync::CancellationToken::new();
-    tokio::spawn(mpegflow_broker::http::serve::run(listener, None, router, limits, stop));
+    tokio::spawn(mpegflow_broker::http::serve::run(listener, None, router, limits, Default::default(), stop));
     let answer = Client::new(format!("http://{address}"), None, None).open("GET", "/", "").await;
     // It has read the head, and takes nothing more.
     assert_eq!(answer.status(), 200);

@@ -377,17 +377,7 @@ impl Engine {
         Ok((attempt, live))
     }
 
-    /// Length of an input.
-    ///
-    /// # Errors
-    /// The lease is over or has no such input.
-    pub async fn input_size(&self, grant: Granted, input: u32) -> Result<u64, CallError> {
-        let (attempt, _) = self.live(grant).await?;
-        let at = usize::try_from(input).map_err(|_| CallError::NoSlot)?;
-        attempt.task.plan.inputs.get(at).map(|i| i.size()).ok_or(CallError::NoSlot)
-    }
-
-    /// Opens a range of an input. The stream ends with an error when the lease does.
+    /// Opens the range that is wanted of an input of so many bytes. The stream ends with an error when the lease does.
     ///
     /// # Errors
     /// The lease is over, there is no such input, or the range is not within it.
@@ -395,15 +385,14 @@ impl Engine {
         &self,
         grant: Granted,
         input: u32,
-        range: Range<u64>,
+        wanted: impl FnOnce(u64) -> Option<Range<u64>> + Send,
     ) -> Result<InputRange, CallError> {
         let (attempt, live) = self.live(grant).await?;
         let at = usize::try_from(input).map_err(|_| CallError::NoSlot)?;
         let source = attempt.task.plan.inputs.get(at).ok_or(CallError::NoSlot)?;
         let total = source.size();
-        if range.end > total || range.start > range.end {
-            return Err(CallError::Range(total));
-        }
+        let range = wanted(total).filter(|range| range.start <= range.end && range.end <= total);
+        let range = range.ok_or(CallError::Range(total))?;
         let key = key_of(source, &attempt);
         // An empty input may never have had a file.
         let bytes: Bytestream = match source {

@@ -263,16 +263,20 @@ async fn read_input(
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     let input = position(&input)?;
-    let total = app.engine.input_size(grant, input).await?;
     let headers = request.headers();
     // An input has no name for its version here, so that no condition on a range holds (RFC 9110, 13.1.5).
-    let wanted = headers.get(header::RANGE).filter(|_| !headers.contains_key(header::IF_RANGE));
-    let (status, range) = match range::parse(wanted.and_then(|h| h.to_str().ok()), total) {
-        Wanted::Whole => (StatusCode::OK, 0..total),
-        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
-        Wanted::Unsatisfiable => return Err(crate::engine::CallError::Range(total).into()),
+    let header = headers.get(header::RANGE).filter(|_| !headers.contains_key(header::IF_RANGE));
+    let header = header.and_then(|h| h.to_str().ok());
+    let mut status = StatusCode::OK;
+    let wanted = |total| match range::parse(header, total) {
+        Wanted::Whole => Some(0..total),
+        Wanted::Part(range) => {
+            status = StatusCode::PARTIAL_CONTENT;
+            Some(range)
+        }
+        Wanted::Unsatisfiable => None,
     };
-    let opened = app.engine.read_input(grant, input, range).await?;
+    let opened = app.engine.read_input(grant, input, wanted).await?;
     let mut response = Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, "application/octet-stream")

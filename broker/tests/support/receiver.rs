@@ -73,7 +73,14 @@ impl Receiver {
         });
         let limits = mpegflow_broker::http::serve::Limits::default();
         let stop = tokio_util::sync::CancellationToken::new();
-        tokio::spawn(mpegflow_broker::http::serve::run(listener, tls, router, limits, stop));
+        tokio::spawn(mpegflow_broker::http::serve::run(
+            listener,
+            tls,
+            router,
+            limits,
+            Default::default(),
+            stop,
+        ));
         receiver
     }
 

@@ -40,7 +40,7 @@ impl Broker {
             command.args(["--s3-endpoint", &server.endpoint()]);
             command.arg("--s3-credentials").arg(server.dir.path().join("credentials"));
             command.arg("--s3-ca").arg(server.ca.as_ref().unwrap());
-            command.env_clear().env("RUST_LOG", "warn").stdin(Stdio::null());
+            command.env_clear().env("RUST_LOG", "error").stdin(Stdio::null());
         };
         let program = mpegflow_tests::program("mpegflow-broker");
         let ask = |words: &[&str]| {
