@@ -5,6 +5,7 @@ use crate::secret;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
+use rustix::fs::FlockOperation;
 use std::io::{self, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -130,10 +131,12 @@ impl Objects for LocalObjects {
 
     async fn put_part(&self, key: &Key, head: &PartHead, mut body: Body) -> Result<(), ObjectError> {
         let mut file = self.writable(key).await?;
+        // Shared by those who write a part; held for a moment alone by who cuts one off.
+        rustix::fs::flock(&file, FlockOperation::LockShared)
+            .map_err(|e| failed("lock an object", e.into()))?;
         let written = write_part(&mut file, head, &mut body).await;
-        if written.is_err() && head.offset == 0 {
-            // Nothing comes beside the first part. What is left of another one is overwritten or cut off; parts may be there behind it.
-            let _ = file.set_len(0).await;
+        if written.is_err() {
+            cut_off(file.into_std().await, head).await;
         }
         written
     }
@@ -222,6 +225,17 @@ async fn cut(file: &File, len: u64, error: ObjectError) -> ObjectError {
     // Whether this works does not matter: bytes beyond what was counted are overwritten.
     let _ = file.set_len(len).await;
     error
+}
+
+/// Cuts off what was written of a part, where it is the last and nobody writes another one: bytes may be on their way behind it, and
+/// then what is left is overwritten, or cut off when the object is finished. Whether this works does not matter.
+async fn cut_off(file: std::fs::File, head: &PartHead) {
+    let (start, end) = (head.offset, head.offset.saturating_add(head.size));
+    let cut = move || {
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        if file.metadata()?.len() <= end { file.set_len(start) } else { Ok(()) }
+    };
+    let _ = tokio::task::spawn_blocking(cut).await;
 }
 
 async fn write_part(file: &mut File, head: &PartHead, body: &mut Body) -> Result<(), ObjectError> {
