@@ -6,7 +6,8 @@ use crate::ff::io::ReadAt;
 const EBML: u32 = 0x1a45_dfa3;
 const SEGMENT: u32 = 0x1853_8067;
 const SEEK_HEAD: u32 = 0x114d_9b74;
-/// Index, tags, attachments, chapters, padding: what stands behind the last picture is missed by nobody.
+const CLUSTER: u32 = 0x1f43_b675;
+/// Index, tags, attachments, chapters, padding: behind the last picture they are missed by nobody. Tags may stand before the first too.
 const BEHIND: [u32; 5] = [0x1c53_bb6b, 0x1254_c367, 0x1941_a469, 0x1043_a770, 0xec];
 /// What of a list of places is looked at.
 const PLACES: u64 = 4 << 10;
@@ -22,9 +23,9 @@ pub(super) fn matroska(source: &mut dyn ReadAt) -> Option<String> {
     }
     let cut = Some(format!("the Matroska file is cut off: {len} of {end} bytes are there"));
     let mut at = segment.content;
-    let mut places = Vec::new();
+    let (mut places, mut pictures) = (Vec::new(), false);
     for _ in 0..MAX_PARTS {
-        let behind = places.contains(&at.saturating_sub(segment.content));
+        let behind = pictures && places.contains(&at.saturating_sub(segment.content));
         let Some(element) = Element::read(source, at) else { return cut.filter(|_| !behind) };
         if element.id == SEEK_HEAD {
             places = element.places(source);
@@ -32,8 +33,9 @@ pub(super) fn matroska(source: &mut dyn ReadAt) -> Option<String> {
         // Live clusters end where the next one begins.
         let Some(next) = element.end() else { return cut };
         if next > len {
-            return cut.filter(|_| !BEHIND.contains(&element.id));
+            return cut.filter(|_| !pictures || !BEHIND.contains(&element.id));
         }
+        pictures |= element.id == CLUSTER;
         at = next;
     }
     cut
@@ -107,7 +109,6 @@ mod tests {
     use super::super::tests::said;
     use super::*;
 
-    const CLUSTER: u32 = 0x1f43_b675;
     const CUES: u32 = BEHIND[0];
     const TAGS: u32 = BEHIND[1];
 
