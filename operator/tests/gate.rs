@@ -278,18 +278,18 @@ async fn an_operator_that_starts_again_sweeps_what_is_left_and_tries_nothing_twi
     until_verdict(&it, true).await;
     it.until_no_canary().await;
     let of_canaries = |from: usize| -> Vec<String> {
-        let writes = it.turn.cluster.writes().split_off(from);
+        let writes = it.turn.cluster.writes_after(from);
         let ours =
             writes.into_iter().filter(|w| w.user.ends_with(":mpegflow-operator") && w.resource != "leases");
         ours.map(|w| format!("{} {} {}", w.verb, w.resource, w.name)).collect()
     };
     // What the last look at the pool has written is there.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let before = it.turn.cluster.writes().len();
+    let before = it.turn.cluster.write_count();
     it.stop_operator();
     it.start_operator();
     until("it leads", || async {
-        let writes = it.turn.cluster.writes().split_off(before);
+        let writes = it.turn.cluster.writes_after(before);
         (writes.iter().filter(|w| w.resource == "leases").count() >= 3).then_some(())
     })
     .await;

@@ -57,13 +57,13 @@ async fn main() {
     let writes = writes(&cluster, 0);
     let (resident, peak) = memory(&operator);
 
-    let before = cluster.writes().len();
+    let before = cluster.write_count();
     tokio::time::sleep(Duration::from_secs(60)).await;
     let steady = self::writes(&cluster, before);
 
     operator.stop();
     drop(operator);
-    let before = cluster.writes().len();
+    let before = cluster.write_count();
     let operator = pools::start(&cluster, REDIS).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     quiet(&cluster, before).await;
@@ -116,8 +116,8 @@ async fn until_ready(cluster: &Cluster, operator: &Process) {
 }
 
 fn writes(cluster: &Cluster, since: usize) -> usize {
-    let all = cluster.writes();
-    all[since..].iter().filter(|write| write.user == USER && write.resource != "leases").count()
+    let all = cluster.writes_after(since);
+    all.iter().filter(|write| write.user == USER && write.resource != "leases").count()
 }
 
 async fn quiet(cluster: &Cluster, since: usize) {

@@ -70,7 +70,7 @@ async fn preflight_says_what_a_real_cluster_lacks_and_writes_nothing() {
 
     // Asking for its token is a write of the test's own.
     let nobody = cluster.kubeconfig_of("mpegflow", "nobody").await;
-    let before = cluster.writes().len();
+    let before = cluster.write_count();
     let (code, outcomes) = preflight(&cluster.kubeconfig());
     assert_eq!(code, 1);
     let expected = [
@@ -101,9 +101,8 @@ async fn preflight_says_what_a_real_cluster_lacks_and_writes_nothing() {
 
     let is_ours = |user: &str| user.ends_with(":nobody") || !user.starts_with("system:");
     let written: Vec<_> = cluster
-        .writes()
+        .writes_after(before)
         .into_iter()
-        .skip(before)
         .filter(|write| is_ours(&write.user) && write.resource != "selfsubjectaccessreviews")
         .collect();
     assert_eq!(written, []);

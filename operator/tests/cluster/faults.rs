@@ -8,6 +8,7 @@ use mpegflow_test_cluster::until;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A definition of a kind that a cluster may not know, without its schema.
 pub(crate) fn definition(group: &str, version: &str, kind: &str, plural: &str) -> String {
@@ -251,7 +252,7 @@ async fn a_storm_of_conflicts_ends_in_order_is_not_written_down_and_holds_up_nob
     let policy = shared.get(Kind::NetworkPolicy, "media", "stormed-worker").await.unwrap();
     let before = shared.write_count();
 
-    // Rivals who write into the policy without a pause: what the operator has read is old before it can write.
+    // Rivals who write into the policy some hundred times a second: what the operator has read is old before it can write.
     let storm = Arc::new(AtomicBool::new(true));
     let rivals: Vec<_> = (0..4)
         .map(|rival| {
@@ -263,6 +264,7 @@ async fn a_storm_of_conflicts_ends_in_order_is_not_written_down_and_holds_up_nob
                     let from = json!([{ "ipBlock": { "cidr": format!("10.{rival}.{n}.0/24") } }]);
                     let patch = Patch::Merge(json!({ "spec": { "ingress": [{ "from": from }] } }));
                     policies.patch("stormed-worker", &params, &patch).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             })
         })

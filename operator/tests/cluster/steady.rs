@@ -34,7 +34,7 @@ async fn a_steady_cluster_and_a_restart_see_no_write() {
     assert_eq!(shared.writes_since(before), [], "in half a steady minute");
 
     let leases =
-        |count: usize| shared.cluster.writes()[count..].iter().filter(|w| w.resource == "leases").count();
+        |count: usize| shared.cluster.writes_after(count).iter().filter(|w| w.resource == "leases").count();
     let told = shared.operator_log().len();
     shared.stop_operator();
     let before = shared.write_count();

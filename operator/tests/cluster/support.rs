@@ -128,13 +128,12 @@ impl Shared {
 
     /// What an operator wrote but to its Lease, since a number of writes.
     pub(crate) fn writes_since(&self, count: usize) -> Vec<Write> {
-        let all = self.cluster.writes();
-        let ours = all[count..].iter().filter(|write| write.user == OPERATOR && write.resource != "leases");
-        ours.cloned().collect()
+        let all = self.cluster.writes_after(count);
+        all.into_iter().filter(|write| write.user == OPERATOR && write.resource != "leases").collect()
     }
 
     pub(crate) fn write_count(&self) -> usize {
-        self.cluster.writes().len()
+        self.cluster.write_count()
     }
 
     pub(crate) fn pools(&self, namespace: &str) -> Api<WorkerPool> {

@@ -1,8 +1,10 @@
 //! The API server's own record of requests: who wrote what.
 
 use serde_json::Value;
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
 
 /// What the API server is told to record: one line for each finished request that may write, and for each request of an account
 /// in the namespace `watched`, without bodies.
@@ -48,40 +50,78 @@ pub struct Write {
     pub code: u64,
 }
 
-pub(crate) fn read(log: &Path) -> Vec<Write> {
-    events(log).iter().filter_map(write).filter(|write| !READS.contains(&&*write.verb)).collect()
-}
-
 const READS: [&str; 3] = ["get", "list", "watch"];
 
-pub(crate) fn requests(log: &Path, user: &str) -> Vec<Request> {
-    let requests = events(log).into_iter().filter_map(|event| {
-        let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Some(Request {
-            user: text("/user/username"),
-            verb: text("/verb"),
-            uri: text("/requestURI"),
-            code: event.pointer("/responseStatus/code").and_then(Value::as_u64)?,
-        })
-    });
-    requests.filter(|request| request.user == user).collect()
+/// The file that the API server appends to, read on from where the last look ended: tests ask often, and it grows long.
+#[derive(Debug)]
+pub(crate) struct Log {
+    path: PathBuf,
+    seen: Mutex<Seen>,
 }
 
-fn events(log: &Path) -> Vec<Value> {
-    let text = fs::read(log).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+#[derive(Debug, Default)]
+struct Seen {
+    /// Up to where the file was read: the end of a line.
+    end: u64,
+    writes: Vec<Write>,
+    requests: Vec<Request>,
 }
 
-fn write(event: &Value) -> Option<Write> {
+impl Log {
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path, seen: Mutex::default() }
+    }
+
+    /// How many writes there were.
+    pub(crate) fn count(&self) -> usize {
+        self.seen().writes.len()
+    }
+
+    /// The writes but for the first so many.
+    pub(crate) fn writes_after(&self, count: usize) -> Vec<Write> {
+        self.seen().writes.iter().skip(count).cloned().collect()
+    }
+
+    pub(crate) fn requests(&self, user: &str) -> Vec<Request> {
+        self.seen().requests.iter().filter(|request| request.user == user).cloned().collect()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        let mut seen = self.seen.lock().expect("no panic");
+        let mut more = Vec::new();
+        if let Ok(mut file) = File::open(&self.path) {
+            file.seek(SeekFrom::Start(seen.end)).expect("a place in the log");
+            file.read_to_end(&mut more).expect("the log");
+        }
+        let whole = more.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        for line in more[..whole].split(|&byte| byte == b'\n') {
+            let Ok(event) = serde_json::from_slice::<Value>(line) else { continue };
+            let Some(code) = event.pointer("/responseStatus/code").and_then(Value::as_u64) else { continue };
+            let write = write(&event, code);
+            if write.user.starts_with("system:serviceaccount:watched:") {
+                let uri = event.pointer("/requestURI").and_then(Value::as_str).unwrap_or_default();
+                let (user, verb) = (write.user.clone(), write.verb.clone());
+                seen.requests.push(Request { user, verb, uri: uri.to_owned(), code });
+            }
+            if !READS.contains(&&*write.verb) {
+                seen.writes.push(write);
+            }
+        }
+        seen.end += whole as u64;
+        seen
+    }
+}
+
+fn write(event: &Value, code: u64) -> Write {
     let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let subresource = text("/objectRef/subresource");
     let resource = text("/objectRef/resource");
-    Some(Write {
+    Write {
         user: text("/user/username"),
         verb: text("/verb"),
         resource: if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") },
         namespace: text("/objectRef/namespace"),
         name: text("/objectRef/name"),
-        code: event.pointer("/responseStatus/code").and_then(Value::as_u64)?,
-    })
+        code,
+    }
 }

@@ -35,6 +35,7 @@ pub struct Cluster {
     port: u16,
     etcd: u16,
     pki: Pki,
+    audit: audit::Log,
     config: Config,
 }
 
@@ -63,7 +64,9 @@ impl Cluster {
         let of_controllers = dir.path().join("kubeconfig-controllers");
         fs::write(of_controllers, kubeconfig_text(&pki, ports[0], &controllers)).expect("a kubeconfig");
         let config = config(&kubeconfig).await;
-        let cluster = Self { programs: Mutex::default(), dir, port: ports[0], etcd: ports[1], pki, config };
+        let audit = audit::Log::at(dir.path().join("audit.log"));
+        let cluster =
+            Self { programs: Mutex::default(), dir, port: ports[0], etcd: ports[1], pki, audit, config };
 
         let mut etcd = Command::new(program("etcd", "etcd"));
         etcd.args(["--data-dir", &cluster.file("etcd"), "--unsafe-no-fsync", "--log-level", "warn"]);
@@ -142,13 +145,23 @@ impl Cluster {
 
     /// Requests that may have written, since the start, oldest first. A request that has been answered is in it.
     pub fn writes(&self) -> Vec<audit::Write> {
-        audit::read(&self.dir.path().join("audit.log"))
+        self.writes_after(0)
+    }
+
+    /// The same but for the first so many.
+    pub fn writes_after(&self, count: usize) -> Vec<audit::Write> {
+        self.audit.writes_after(count)
+    }
+
+    /// How many there were.
+    pub fn write_count(&self) -> usize {
+        self.audit.count()
     }
 
     /// Every request of the account `name` in the namespace `watched`, since the start, oldest first.
     pub fn requests_of(&self, name: &str) -> Vec<audit::Request> {
         let user = format!("system:serviceaccount:watched:{name}");
-        audit::requests(&self.dir.path().join("audit.log"), &user)
+        self.audit.requests(&user)
     }
 
     /// Ends the API server and starts it again, as an upgrade of a control plane does: every watch breaks.
@@ -185,6 +198,8 @@ impl Cluster {
         api.args(["--audit-policy-file", &pki("audit.yaml"), "--audit-log-path", &self.file("audit.log")]);
         // A request counts as done once it is in the log.
         api.args(["--audit-log-mode", "blocking-strict", "--profiling=false"]);
+        // In one file, which is never moved away while a test reads it: what a cluster writes in its life is far less.
+        api.args(["--audit-log-maxsize", "4096"]);
         api.args(["--requestheader-client-ca-file", &pki("ca.crt")]);
         api.args(["--requestheader-allowed-names", "front-proxy"]);
         api.args(["--requestheader-username-headers", "X-Remote-User"]);
