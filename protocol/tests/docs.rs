@@ -46,11 +46,20 @@ fn page() -> String {
         }
     }
     page.push_str(
-        "\n## An input that was cut off\n\n\
-         `input_truncated` rests on what a file says of itself: how long it is in bytes or time, or that its last box, packet, page or frame is\n\
-         whole. A transport stream, a program stream, an Ogg file or raw AAC that was cut exactly between two of those (of a transport stream:\n\
-         after a multiple of 188 bytes) cannot be told from a whole one and passes, and so does an MP3 without the header that encoders\n\
-         write first, wherever it was cut.\n",
+        "\n## An input that was cut off\n\
+         \n\
+         `input_truncated` rests on what a file says of itself: how long it is in bytes, samples or time, or that its last box, packet, page,\n\
+         frame or tag is whole. A transport stream, a program stream, an Ogg file, raw AAC or an FLV that does not state its size that was cut\n\
+         exactly between two of those (of a transport stream: after a multiple of 188 bytes) cannot be told from a whole one and passes, and\n\
+         so does an MP3 without the header that encoders write first, wherever it was cut. Of AVI, WAV, WMV, MP3 and FLV a hundredth may be missing\n\
+         of the size that they state, since what a recorder writes last is often an index.\n\
+         \n\
+         ## What `allow_partial` takes\n\
+         \n\
+         What there is of an input that is cut off, or of which too much cannot be decoded (`input_truncated` and `input_corrupt`), as long as\n\
+         each stream that is needed has something. The job succeeds, and its `damage` says so: `partial`, how far the output goes, and how many packets and\n\
+         frames were skipped. Nothing is made up: a picture that is missing is one frame less, and the one before is\n\
+         shown for longer; where sound is missing there is silence.\n",
     );
     page
 }
