@@ -20,6 +20,8 @@ pub(super) struct Order {
     pub(super) pods: Vec<u64>,
     /// By position, the number of the group.
     pub(super) group_of: Vec<u32>,
+    /// Each pod has a class and a group of its own, so that positions are numbers of groups.
+    pub(super) is_one_by_one: bool,
 }
 
 /// Classes whose side is the same towards everybody.
@@ -56,6 +58,7 @@ impl Order {
             positions: vec![0; classes.len()],
             pods: Vec::new(),
             group_of: Vec::new(),
+            is_one_by_one: groups.len() == classes.len() && classes.iter().all(|class| class.pods == 1),
         };
         for ((members, shared), kept) in groups.into_iter().zip(shared).zip(kept) {
             let start = order.classes.len();
