@@ -4,7 +4,7 @@
 use super::own::{OwnStorage, Setup};
 use super::s3::{Connections, S3Objects};
 use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, Page, PartHead};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::worker::Signed;
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A change reaches every broker within this time.
@@ -32,8 +32,37 @@ struct Own {
     objects: S3Objects,
 }
 
-/// What is known of a tenant, and since when.
-type Known = (Instant, Option<Arc<Own>>);
+/// What is known of a tenant.
+#[derive(Default)]
+struct Known {
+    heard: Mutex<Heard>,
+    /// Held by who asks the store. The others wait for what it hears: a thousand streams that begin at once ask once.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// The last answer, and when it came.
+    answer: Option<(Instant, Option<Arc<Own>>)>,
+    /// When the store last gave none.
+    failed: Option<Instant>,
+}
+
+impl Known {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last answer, while it counts.
+    fn fresh(&self) -> Option<Option<Arc<Own>>> {
+        self.heard().answer.as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, own)| own.clone())
+    }
+
+    /// Whether somebody got no answer since then.
+    fn failed_since(&self, then: Instant) -> bool {
+        self.heard().failed.is_some_and(|at| at >= then)
+    }
+}
 
 /// Where a tenant's objects are.
 enum Place<'a> {
@@ -47,7 +76,7 @@ pub struct TenantObjects {
     store: Arc<dyn Store>,
     setup: Arc<Setup>,
     connections: Connections,
-    known: Mutex<HashMap<TenantId, Known>>,
+    known: Mutex<HashMap<TenantId, Arc<Known>>>,
     trouble: Mutex<HashMap<TenantId, String>>,
 }
 
@@ -62,20 +91,10 @@ impl TenantObjects {
     }
 
     async fn place(&self, tenant: TenantId) -> Result<Place<'_>, ObjectError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&tenant).cloned();
-        let own = match known {
-            Some((at, own)) if at.elapsed() < FRESH => own,
-            known => {
-                let storage = self.store.storage_of(tenant).await.map_err(unknown)?;
-                let own = match (storage, known) {
-                    (None, _) => None,
-                    // The same as before: its sessions and what it remembers stay.
-                    (Some(storage), Some((_, Some(own)))) if own.storage == storage => Some(own),
-                    (Some(storage), _) => Some(Arc::new(self.open(tenant, storage)?)),
-                };
-                self.remember(tenant, own.clone());
-                own
-            }
+        let known = self.known(tenant);
+        let own = match known.fresh() {
+            Some(own) => own,
+            None => self.ask(tenant, &known).await?,
         };
         Ok(own.map_or(Place::Shared(&*self.shared), Place::Own))
     }
@@ -92,15 +111,45 @@ impl TenantObjects {
         Ok(Own { storage, objects })
     }
 
-    fn remember(&self, tenant: TenantId, own: Option<Arc<Own>>) {
+    /// What is known of a tenant: nothing yet, of one that is new.
+    fn known(&self, tenant: TenantId) -> Arc<Known> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_TENANTS && !known.contains_key(&tenant) {
-            known.retain(|_, (at, _)| at.elapsed() < FRESH);
+            known.retain(|_, known| known.fresh().is_some());
             if known.len() >= MAX_TENANTS {
                 known.clear();
             }
         }
-        known.insert(tenant, (Instant::now(), own));
+        Arc::clone(known.entry(tenant).or_default())
+    }
+
+    /// Asks the store, or hears what somebody else asks it.
+    async fn ask(&self, tenant: TenantId, known: &Known) -> Result<Option<Arc<Own>>, ObjectError> {
+        let since = Instant::now();
+        let _asking = known.asking.lock().await;
+        if let Some(own) = known.fresh() {
+            return Ok(own);
+        }
+        // Where the store does not answer, those who waited do not each wait for it once more, one after another.
+        if known.failed_since(since) {
+            return Err(unknown("the store gave no answer to another call"));
+        }
+        let storage = match self.store.storage_of(tenant).await {
+            Ok(storage) => storage,
+            Err(e) => {
+                known.heard().failed = Some(Instant::now());
+                return Err(unknown(e));
+            }
+        };
+        let before = known.heard().answer.take().and_then(|(_, own)| own);
+        let own = match (storage, before) {
+            (None, _) => None,
+            // The same as before: its sessions and what it remembers stay.
+            (Some(storage), Some(own)) if own.storage == storage => Some(own),
+            (Some(storage), _) => Some(Arc::new(self.open(tenant, storage)?)),
+        };
+        known.heard().answer = Some((Instant::now(), own.clone()));
+        Ok(own)
     }
 
     /// Notes whether a tenant's own storage did its part.
@@ -162,7 +211,7 @@ impl Place<'_> {
     }
 }
 
-fn unknown(error: StoreError) -> ObjectError {
+fn unknown(error: impl Into<Box<dyn Error + Send + Sync>>) -> ObjectError {
     ObjectError::Io { step: "find out whose storage it is", source: io::Error::other(error) }
 }
 
