@@ -36,7 +36,7 @@ const GIB: u64 = 1 << 30;
 const MANY: usize = 64;
 /// What each of these reads.
 const EACH: u64 = 64 * MIB;
-/// Parts that each of them writes.
+/// Parts that each of them writes, of an output of its own.
 const PARTS_EACH: usize = 4;
 /// Reads of which the first byte is waited for, and the streams beside them, of so many bytes a second each.
 const READS: usize = 500;
@@ -127,8 +127,8 @@ impl Site {
 
     /// Parts that nobody has written yet.
     fn writes(&self, parts: usize, at_once: usize) -> Ways {
-        // Each of many streams is the first part of an output, for which the broker begins a multipart upload as well.
-        let of_each = if at_once > 1 { 1 } else { u64::MAX };
+        // Each stream is an output of its own, for the first part of which the broker begins a multipart upload as well.
+        let of_each = if at_once > 1 { PARTS_EACH as u64 } else { u64::MAX };
         let ours = self.runtime.block_on(self.broker.parts(parts, of_each, &self.part, &self.digest));
         let paths = self.runtime.block_on(nginx::signed_parts(&self.server, parts, &self.digest));
         let checksum = nginx::checksum_header(&self.digest);

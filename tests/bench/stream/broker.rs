@@ -147,7 +147,10 @@ impl Broker {
             assert_eq!(answer.status, 204, "{}", answer.text());
             while let LeaseReply::Lease(lease) = worker.ask(0).await {
                 for (output, slot) in lease.outputs.iter().enumerate() {
-                    for part in 0..(slot.max_bytes / PART_SIZE).min(of_each) {
+                    let room = slot.max_bytes / PART_SIZE;
+                    // All of `of_each`, or none.
+                    let some = if room < of_each && of_each < u64::MAX { 0 } else { room.min(of_each) };
+                    for part in 0..some {
                         let path =
                             format!("/worker/v1/attempts/{}/outputs/{output}/parts/{part}", lease.attempt);
                         let digest = format!("{PART_DIGEST_HEADER}: {}", hex(digest));

@@ -44,12 +44,28 @@ pub(crate) struct Client {
     pub(crate) trusted: PathBuf,
 }
 
-/// Runs the transfers, so many at once, and panics unless each of them succeeds.
+/// Runs the transfers on so many connections at once, on each its share of them one after the other, and panics unless each of them
+/// succeeds.
 pub(crate) fn run(proxy: &dyn Proxy, transfers: &[Transfer], client: &Client, at_once: usize) {
-    let file = config(proxy, transfers, client, None);
-    let out = command(file.path(), at_once).output().unwrap();
-    let errors = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "curl: {}: {errors}", out.status);
+    // curl does not say which of several at once comes next: who has more to do than one is a curl of its own.
+    let (share, at_once) = match transfers.len() / at_once {
+        0 | 1 => (transfers.len(), at_once),
+        share => (share, 1),
+    };
+    let started: Vec<_> = transfers
+        .chunks(share)
+        .map(|share| {
+            let file = config(proxy, share, client, None);
+            let mut command = command(file.path(), at_once);
+            let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            (child, file)
+        })
+        .collect();
+    for (child, _file) in started {
+        let out = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "curl: {}: {errors}", out.status);
+    }
 }
 
 /// Runs the transfers one after the other, and returns the seconds that each waited for its first byte, in order.
