@@ -3,7 +3,7 @@
 use mpegflow_chart_tests::chart_folder;
 use serde_json::Value;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 fn images() -> PathBuf {
@@ -17,14 +17,17 @@ fn program(name: &str) -> PathBuf {
     program
 }
 
+/// Each image and its programs; it starts with the first.
+const IMAGES: [(&str, &[&str]); 4] = [
+    ("worker", &["mpegflow-worker", "mpegflow-codec"]),
+    ("broker", &["mpegflow-broker"]),
+    ("cli", &["mpegflow"]),
+    ("operator", &["mpegflow-operator"]),
+];
+
 #[test]
 fn the_list_of_each_images_files_is_exactly_what_its_programs_need() {
-    for (image, programs) in [
-        ("worker", &["mpegflow-worker", "mpegflow-codec"][..]),
-        ("broker", &["mpegflow-broker"]),
-        ("cli", &["mpegflow"]),
-        ("operator", &["mpegflow-operator"]),
-    ] {
+    for (image, programs) in IMAGES {
         let output = Command::new(images().join("closure"))
             .args(programs.iter().map(|name| program(name)))
             .output()
@@ -55,6 +58,70 @@ fn the_final_images_start_from_nothing_and_run_as_nobody() {
         assert!(stage.contains("\nUSER 65532:65532\n") && !stage.contains("RUN"), "{stage}");
     }
     assert!(text.contains("\nARG BASE\n"), "the base is whoever builds' to pin");
+}
+
+#[test]
+fn images_are_built_without_a_registry_and_their_programs_start_in_them_as_nobody() {
+    let out = tempfile::tempdir().unwrap();
+    let output = Command::new(chart_folder().parent().unwrap().join("tools/images"))
+        .arg(out.path())
+        .env("PROGRAMS", program("mpegflow").parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (image, programs) in IMAGES {
+        let (root, config) = unpacked(&out.path().join(format!("{image}.tar")));
+        assert_eq!(config["config"]["User"], "65532:65532", "{image}");
+        let first = format!("/usr/bin/{}", programs[0]);
+        assert_eq!(config["config"]["Entrypoint"], serde_json::json!([first]), "{image}");
+        let mut found: Vec<String> = std::fs::read_dir(root.path().join("usr/bin"))
+            .unwrap()
+            .map(|file| name(&file.unwrap()))
+            .collect();
+        found.sort();
+        let mut wanted = programs.to_vec();
+        wanted.sort_unstable();
+        assert_eq!(found, wanted, "{image}");
+        let output = Command::new("chroot")
+            .args(["--userspec=65532:65532", root.path().to_str().unwrap(), &first, "--version"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{image}: {}", String::from_utf8_lossy(&output.stderr));
+        let version = format!("{} {}\n", programs[0], env!("CARGO_PKG_VERSION"));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), version, "{image}");
+        // Nothing in it belongs to who runs there, or may be written by all.
+        let output = Command::new("find")
+            .arg(root.path())
+            .args(["-mindepth", "1", "!", "-type", "l"])
+            .args(["(", "-uid", "65532", "-o", "(", "-perm", "-o+w", "!", "-perm", "-1000", ")", ")"])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "{image}");
+    }
+}
+
+fn name(file: &std::fs::DirEntry) -> String {
+    file.file_name().into_string().unwrap()
+}
+
+/// The files of an image in an OCI archive, and its configuration.
+fn unpacked(archive: &Path) -> (tempfile::TempDir, Value) {
+    let [layout, root] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let unpack = |from: &Path, to: &Path| {
+        let status = Command::new("tar").arg("-xf").arg(from).arg("-C").arg(to).status().unwrap();
+        assert!(status.success(), "{}", from.display());
+    };
+    unpack(archive, layout.path());
+    let blob = |of: &Value| {
+        let digest = of["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        layout.path().join("blobs/sha256").join(digest)
+    };
+    let json = |path: &Path| serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap();
+    let manifest = json(&blob(&json(&layout.path().join("index.json"))["manifests"][0]));
+    let layers = manifest["layers"].as_array().unwrap();
+    layers.iter().for_each(|layer| unpack(&blob(layer), root.path()));
+    let config = json(&blob(&manifest["config"]));
+    (root, config)
 }
 
 /// What `tools/bill-check` says of a bill: nothing, if it is one.
