@@ -14,6 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What is read ahead at most, in bytes.
 const AHEAD: usize = 48 << 10;
 
+/// hyper's own buffers of a connection of this kind: what was read ahead goes through in one piece. Its default grows to 400 KiB for
+/// each fast connection, and of a stream whose reader is slow the larger part of all memory is in these.
+pub(crate) const BUFFER: usize = AHEAD;
+
 /// Reads ahead once a read filled all that it was given.
 #[derive(Debug)]
 pub(crate) struct ReadAhead<S> {

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Handle};
 /// Lanes of one process at most.
 pub const MOST: usize = 16;
 
-/// Turns of tasks after which a lane looks for what has come to its sockets and from other threads. A turn moves up to 64 KiB, which
+/// Turns of tasks after which a lane looks for what has come to its sockets and from other threads. A turn moves up to 48 KiB, which
 /// takes a tenth of a millisecond: after the 61 turns of tokio's own accord, whoever is new would wait for several.
 const TURNS: u32 = 8;
 

@@ -2,7 +2,7 @@
 
 use super::idle::{Busy, Idle, Place};
 use super::problem::{Kind, Problem};
-use crate::bulk::{Gather, ReadAhead};
+use crate::bulk::{BUFFER, Gather, ReadAhead};
 use crate::ca::{self, Peer};
 use crate::engine::Connected;
 use crate::lanes::Lanes;
@@ -63,8 +63,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const LEAVING: Duration = Duration::from_millis(100);
 /// A connection that was made just before the end has this long to send its first request.
 const FIRST: Duration = Duration::from_secs(1);
-/// hyper grows its read buffer to 400 KiB for each fast connection unless it is told otherwise.
-const BUFFER: usize = 64 << 10;
 const MAX_HEADERS: usize = 64;
 
 /// The verified client certificate's owner, if one was shown; in every request's extensions on the worker port.

@@ -3,7 +3,7 @@
 
 use super::fault::Fault;
 use super::limits::{CONNECT, CONTROL_BODY};
-use crate::bulk::{Gather, ReadAhead};
+use crate::bulk::{BUFFER, Gather, ReadAhead};
 use crate::lanes;
 use crate::objects::BodyError;
 use crate::trust;
@@ -38,8 +38,6 @@ use tower::util::MapResponse;
 const POOL_IDLE: Duration = Duration::from_secs(15);
 /// Idle connections that are kept.
 const POOL: usize = 64;
-/// hyper's own buffer of a connection. Its default grows to 400 KiB.
-const BUFFER: usize = 64 << 10;
 /// An error's description is not longer.
 const ERROR_BODY: usize = 16 << 10;
 
