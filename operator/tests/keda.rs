@@ -1,5 +1,5 @@
-//! A queue in a real Redis, read by a real KEDA, through its metrics adapter and a real HPA, onto a WorkerPool and our
-//! Deployment: 0 → N → 0, and the fallback while Redis is away.
+//! A queue in a real Redis, read by a real KEDA, through its metrics adapter and a real HPA, onto a WorkerPool, our Deployment and pods
+//! on nodes of kwok: 0 → N → 0, the fallback while Redis is away, and workers that have started.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,10 +12,11 @@
 mod rules;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use mpegflow_operator::crd::{self, WorkerPool};
-use mpegflow_test_cluster::{Cluster, Process, until};
+use mpegflow_test_cluster::{Cluster, Options, Process, until};
 use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -88,7 +89,7 @@ fn start_redis(dir: &Path, port: u16) -> Process {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
-    let cluster = Cluster::start(Default::default()).await;
+    let cluster = Cluster::start(Options { scheduler: true, ..Options::default() }).await;
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let mut redis_server = start_redis(cluster.dir(), port);
     cluster.start_keda().await;
@@ -194,6 +195,38 @@ async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
     let resumed = json!({ "metadata": { "annotations": { "autoscaling.keda.sh/paused": null } } });
     scaled.patch("queue-worker", &PatchParams::default(), &Patch::Merge(resumed)).await.unwrap();
     until_workers(0).await;
+
+    // Until now no pod has ever started. On nodes they do, and then an empty queue alone takes none of them away: a Redis that was wiped
+    // reads the same, and nobody says here that they are idle.
+    cluster.start_kwok(2).await;
+    for i in 0..30 {
+        redis(port, &["HSET", "{mpegflow:queue}:depth", &i.to_string(), "1"]).unwrap();
+    }
+    until_workers(3).await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), "media");
+    let until_pods = async |count: usize| {
+        until(&format!("{count} pods run on nodes"), || async {
+            let found = pods.list(&ListParams::default()).await.ok()?.items;
+            let runs = |pod: &&Pod| {
+                let status = pod.status.as_ref();
+                let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+                pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
+                    && status.is_some_and(|status| status.phase.as_deref() == Some("Running"))
+                    && conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+            };
+            (found.len() == count && found.iter().filter(runs).count() == count).then_some(())
+        })
+        .await;
+    };
+    until_pods(3).await;
+    redis(port, &["DEL", "{mpegflow:queue}:depth"]).unwrap();
+    until("scale-in is held", || async {
+        let pool = pools.get("queue").await.ok()?;
+        let held = |c: &crd::Condition| c.kind == "ScaleInHeld" && c.reason == "WorkersHaveStarted";
+        (pool.spec.scale.replicas == 0 && pool.status?.conditions.iter().any(held)).then_some(())
+    })
+    .await;
+    until_pods(3).await;
 
     // KEDA marks its own object; the operator takes that for what it is, and does not write back and forth.
     let writes = cluster.writes();

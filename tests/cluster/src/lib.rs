@@ -11,8 +11,8 @@
 //! # }
 //! ```
 //!
-//! There is no node: pods stay pending, and what a kubelet would say of them a test writes into their status. Everything else
-//! is the real thing: admission, defaulting, CEL, server-side apply, RBAC, garbage collection, ReplicaSets, HPAs.
+//! There is no node: pods stay pending, and what a kubelet would say of them a test writes into their status, or kwok does where it
+//! is started. Everything else is the real thing: admission, defaulting, CEL, server-side apply, RBAC, garbage collection, ReplicaSets, HPAs.
 //!
 //! Nothing outlives the test process, not even one that is killed: each program has a guard that waits on a pipe whose
 //! other end only the test process holds.
@@ -22,6 +22,7 @@
 mod audit;
 mod cluster;
 mod keda;
+mod kwok;
 mod objects;
 mod pki;
 mod process;

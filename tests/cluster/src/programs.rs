@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The path of a program of one of the modules `etcd`, `kubernetes` and `keda`, built now if this machine has not built it
+/// The path of a program of one of the modules `etcd`, `kubernetes`, `keda` and `kwok`, built now if this machine has not built it
 /// yet.
 ///
 /// # Panics
