@@ -1,6 +1,6 @@
 //! `presets`: each preset on a short clip, through everything we are and by `ffmpeg` with the same settings: CPU, wall, the bytes of
 //! all media, and the bytes of the largest rung's pictures at equal SSIM. The clip is short, so that starting four locked processes
-//! shows.
+//! shows. `PRESETS=vp9,av1` for some of them.
 
 use super::encode::{plan_of, speed, threads};
 use super::measure::{Cost, compare, measure};
@@ -26,7 +26,10 @@ pub(super) fn run(runs: usize) -> Value {
              -c:v libx264 -preset veryfast -crf 16 -pix_fmt yuv420p -c:a aac -ac 2"
         ),
     );
-    let rows: Vec<Value> = PresetName::ALL.iter().flat_map(|preset| row(*preset, &clip, runs)).collect();
+    let only = std::env::var("PRESETS").ok();
+    let wanted = |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == name));
+    let presets = PresetName::ALL.iter().filter(|preset| wanted(preset.as_str()));
+    let rows: Vec<Value> = presets.flat_map(|preset| row(*preset, &clip, runs)).collect();
     json!({ "name": "presets", "clip": format!("640x360, {SECONDS} s"), "runs": runs, "metrics": rows })
 }
 
@@ -184,9 +187,12 @@ fn encoder(command: &mut Command, rung: &Rung, segment_ms: u32) {
         (rung.max_bit_rate.to_string(), rung.buffer_bits.to_string(), threads().to_string());
     let keys = format!("expr:gte(t,n_forced*{})", f64::from(segment_ms) / 1e3);
     let x26x = ["-preset", speed(rung.speed), "-crf", &crf, "-maxrate", &cap, "-bufsize", &buffer];
-    let number = |fast: &'static str, medium: &'static str| match rung.speed {
-        EncoderSpeed::Veryfast => fast,
-        _ => medium,
+    let [vp9, av1] = match rung.speed {
+        EncoderSpeed::Ultrafast => ["8", "12"],
+        EncoderSpeed::Veryfast => ["5", "10"],
+        EncoderSpeed::Fast => ["4", "8"],
+        EncoderSpeed::Medium => ["2", "6"],
+        EncoderSpeed::Slow => ["1", "4"],
     };
     match rung.codec {
         VideoCodec::H264 => {
@@ -199,7 +205,7 @@ fn encoder(command: &mut Command, rung: &Rung, segment_ms: u32) {
             command.args(["-force_key_frames", &keys]);
         }
         VideoCodec::Vp9 => {
-            command.args(["-c:v", "libvpx-vp9", "-deadline", "good", "-cpu-used", number("5", "2")]);
+            command.args(["-c:v", "libvpx-vp9", "-deadline", "good", "-cpu-used", vp9]);
             command.args(["-crf", &(rung.crf_tenths / 10).to_string(), "-b:v", &cap, "-auto-alt-ref", "0"]);
             command.args([
                 "-row-mt",
@@ -213,7 +219,7 @@ fn encoder(command: &mut Command, rung: &Rung, segment_ms: u32) {
             ]);
         }
         VideoCodec::Av1 => {
-            command.args(["-c:v", "libsvtav1", "-preset", number("10", "6")]);
+            command.args(["-c:v", "libsvtav1", "-preset", av1]);
             command.args(["-crf", &(rung.crf_tenths / 10).to_string(), "-g", &(segment_ms / 40).to_string()]);
             command.args(["-maxrate", &cap, "-svtav1-params", &format!("scd=0:lp={cores}:irefresh-type=2")]);
         }
