@@ -14,9 +14,12 @@ mod vouched;
 use common::{show, submit};
 use mpegflow_broker::http::control::ROUTES;
 use mpegflow_protocol::api::WaitingReason;
-use mpegflow_protocol::control::{Cordon, Enroll, Forget, Storage, Tenant, Verdict};
+use mpegflow_protocol::control::{Cordon, Enroll, Forget, Rule, Storage, Tenant, Verdict, Webhook};
 use mpegflow_protocol::ids::TenantId;
+use mpegflow_protocol::intake::Rule as ShownRule;
+use mpegflow_protocol::webhook::{MessageType, Webhook as Shown};
 use mpegflow_protocol::worker::LeaseReply;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use uuid::Uuid;
 use vouched::{control, control_as, csr, operator, pod, pool, put, status, token, world};
@@ -97,6 +100,8 @@ async fn what_is_pushed_may_be_pushed_again_and_an_older_generation_changes_noth
         upload_bytes: None,
         minutes_per_day: None,
         storage: None,
+        webhooks: Vec::new(),
+        intake: Vec::new(),
     };
     let id = TenantId::from_u128(7);
     let path = format!("/control/v1/tenants/{id}");
@@ -281,6 +286,8 @@ async fn a_tenants_storage_is_what_its_resource_says_and_never_another_ones() {
         upload_bytes: None,
         minutes_per_day: None,
         storage,
+        webhooks: Vec::new(),
+        intake: Vec::new(),
     };
     let path = |n: u128| format!("/control/v1/tenants/{}", TenantId::from_u128(n));
     let store = world.broker().engine().store();
@@ -340,6 +347,8 @@ async fn a_job_goes_to_its_tenants_own_pool_or_to_a_shared_one_that_it_names_and
         upload_bytes: None,
         minutes_per_day: None,
         storage: None,
+        webhooks: Vec::new(),
+        intake: Vec::new(),
     };
     assert_eq!(put(&operator, &format!("/control/v1/tenants/{id}"), &tenant).await.0, 204);
     let push = async |name: &str, owner: Option<TenantId>, closed: bool| {
@@ -437,4 +446,214 @@ async fn a_pools_storage_is_what_its_resource_says_at_that_generation() {
     assert_eq!(here().await, []);
     sqlx::query("UPDATE pools SET generation = 1, uid = 'another'").execute(&db).await.unwrap();
     assert_eq!(here().await, []);
+}
+
+#[tokio::test]
+async fn the_webhooks_of_a_tenants_resource_are_kept_as_it_says_and_the_tenants_own_are_not_touched() {
+    let world = world(|_| {}).await;
+    let operator = operator(&world).await;
+    let hook = |name: &str, url: &str| Webhook {
+        name: name.into(),
+        url: url.into(),
+        types: vec![MessageType::Failed, MessageType::Succeeded, MessageType::Failed],
+    };
+    let tenant = |name: &str, generation: u64, webhooks: Vec<Webhook>| Tenant {
+        name: name.into(),
+        uid: name.into(),
+        observed_generation: generation,
+        weight: 200,
+        unfinished_jobs: None,
+        running_tasks: None,
+        upload_bytes: None,
+        minutes_per_day: None,
+        storage: None,
+        webhooks,
+        intake: Vec::new(),
+    };
+    let path = |n: u128| format!("/control/v1/tenants/{}", TenantId::from_u128(n));
+    let (ops, audit) = (hook("ops", "https://a.example/in"), hook("audit", "https://b.example/in"));
+    for _ in 0..2 {
+        let pushed = put(&operator, &path(1), &tenant("acme", 1, vec![ops.clone(), audit.clone()])).await;
+        assert_eq!(pushed.0, 204, "{}", pushed.1);
+    }
+    assert_eq!(put(&operator, &path(2), &tenant("other", 1, vec![ops.clone()])).await.0, 204);
+    let (acme, other) = (world.tenant("acme").await, world.tenant("other").await);
+    let list = async |client: &common::Client| client.get("/v1/webhooks").await.json::<Vec<Shown>>();
+    let managed =
+        |all: &[Shown]| all.iter().map(|w| (w.managed.clone(), w.url.clone())).collect::<BTreeSet<_>>();
+    let expected = |hooks: &[&Webhook]| {
+        hooks.iter().map(|hook| (Some(hook.name.clone()), hook.url.clone())).collect::<BTreeSet<_>>()
+    };
+    let first = list(&acme).await;
+    assert_eq!(managed(&first), expected(&[&ops, &audit]));
+    for webhook in &first {
+        assert_eq!(webhook.types, [MessageType::Succeeded, MessageType::Failed]);
+        assert_eq!((webhook.enabled, webhook.secrets, &webhook.secret), (true, 1, &None));
+    }
+    let theirs = list(&other).await;
+
+    // The tenant sees it, gets its secret, and has its own beside it; it is not the tenant's to delete.
+    let made = acme.call("POST", "/v1/webhooks", r#"{"url":"https://own.example/"}"#).await;
+    let own = Shown { secret: None, ..made.json::<Shown>() };
+    assert_eq!((made.status.as_u16(), &own.managed), (201, &None));
+    let of_ops = first.iter().find(|w| w.managed.as_deref() == Some("ops")).unwrap();
+    let at = format!("/v1/webhooks/{}", of_ops.id);
+    let refused = acme.call("DELETE", &at, "").await;
+    assert_eq!((refused.status.as_u16(), &*refused.problem()), (409, "managed"));
+    assert!(refused.text().contains("`ops` in spec.webhooks"), "{}", refused.text());
+    assert_eq!(other.call("DELETE", &at, "").await.status, 404, "another tenant learns nothing of it");
+    let rotated: Shown = acme.call("POST", &format!("{at}/rotate"), "").await.json();
+    assert!(rotated.secret.unwrap().starts_with("whsec_") && rotated.secrets == 2);
+    assert_eq!(acme.call("POST", &format!("{at}/enable"), "").await.status, 200);
+    assert_eq!(put(&operator, &path(1), &tenant("acme", 2, vec![audit.clone(), ops.clone()])).await.0, 204);
+    let with_own = list(&acme).await;
+    assert_eq!(with_own.len(), 3);
+    for webhook in &with_own {
+        let secrets = if webhook.id == of_ops.id { 2 } else { 1 };
+        let before = first.iter().chain([&own]).find(|w| w.id == webhook.id).unwrap();
+        assert_eq!(*webhook, Shown { secrets, ..before.clone() }, "a push leaves it as it is");
+    }
+
+    // What cannot be one is refused by its field, and nothing of that copy is taken.
+    let many = (0..9).map(|n| hook(&format!("ops-{n}"), "https://a.example/")).collect();
+    for (bad, field, part) in [
+        (vec![hook("ops", "http://a.example/")], "webhooks[ops].url", "https://"),
+        (vec![audit.clone(), hook("ops", "https://a.example:8443/")], "webhooks[ops].url", "port"),
+        (vec![hook("ops", "https://localhost/")], "webhooks[ops].url", "host"),
+        (vec![hook("ops", "https://u:p@a.example/")], "webhooks[ops].url", "password"),
+        (vec![Webhook { types: vec![], ..ops.clone() }], "webhooks[ops].types", "one at least"),
+        (vec![ops.clone(), ops.clone()], "webhooks[ops].name", "already"),
+        (vec![hook("", "https://a.example/")], "webhooks", "63"),
+        (many, "webhooks", "at most 8"),
+    ] {
+        let copy = Tenant { weight: 700, ..tenant("acme", 3, bad) };
+        let (status, text) = put(&operator, &path(1), &copy).await;
+        let named = text.contains(&format!(r#""field":"{field}""#));
+        assert!(status == 422 && named && text.contains(part), "{field}, {part}: {text}");
+        assert!(!text.contains("a.example"), "a URL may hold a token: {text}");
+        assert_eq!(list(&acme).await, with_own);
+    }
+    let weights = world.broker().engine().store().tenant_weights().await.unwrap();
+    assert!(weights.contains(&(TenantId::from_u128(1), 200)), "{weights:?}");
+
+    // Another address, and one that is named no more.
+    let moved = hook("ops", "https://c.example/in");
+    assert_eq!(put(&operator, &path(1), &tenant("acme", 3, vec![moved.clone()])).await.0, 204);
+    let mut now = list(&acme).await;
+    now.sort_by_key(|webhook| webhook.id);
+    assert_eq!(now.iter().map(|w| w.id).collect::<Vec<_>>(), [of_ops.id, own.id]);
+    assert_eq!(
+        (now[0].url.as_str(), now[0].secrets),
+        ("https://c.example/in", 2),
+        "with the secrets that it has"
+    );
+    assert_eq!(put(&operator, &path(1), &tenant("acme", 4, vec![])).await.0, 204);
+    assert_eq!(list(&acme).await, std::slice::from_ref(&own));
+    assert_eq!(list(&other).await, theirs, "another tenant's, of the same name");
+    assert_eq!(acme.call("DELETE", &format!("/v1/webhooks/{}", own.id), "").await.status, 204);
+}
+
+#[tokio::test]
+async fn the_intake_of_a_tenants_resource_is_kept_as_it_says_and_the_tenants_own_rules_are_not_touched() {
+    let world = world(|config| config.tenant_storage.secrets = Some(config.data_dir.clone())).await;
+    let operator = operator(&world).await;
+    let rule = |name: &str, says: serde_json::Value| Rule {
+        name: name.into(),
+        rule: serde_json::from_value(says).unwrap(),
+    };
+    let job = || serde_json::json!({ "version": 1, "preset": "web", "external_id": "{stem}" });
+    let storage = |name: &str| Storage {
+        bucket: "films".into(),
+        prefix: format!("{name}/"),
+        endpoint: Some("https://s3.example".into()),
+        region: None,
+        path_style: true,
+        role_arn: None,
+        secret: Some(name.into()),
+    };
+    let tenant = |name: &str, generation: u64, intake: Vec<Rule>| Tenant {
+        name: name.into(),
+        uid: name.into(),
+        observed_generation: generation,
+        weight: 100,
+        unfinished_jobs: None,
+        running_tasks: None,
+        upload_bytes: None,
+        minutes_per_day: None,
+        storage: Some(storage(name)),
+        webhooks: Vec::new(),
+        intake,
+    };
+    let path = |n: u128| format!("/control/v1/tenants/{}", TenantId::from_u128(n));
+    let movies = rule("movies", serde_json::json!({ "prefix": "in/", "suffix": ".mov", "job": job() }));
+    let rest = rule("rest", serde_json::json!({ "prefix": "rest/", "existing": true, "job": job() }));
+    for _ in 0..2 {
+        let pushed = put(&operator, &path(1), &tenant("acme", 1, vec![movies.clone(), rest.clone()])).await;
+        assert_eq!(pushed.0, 204, "{}", pushed.1);
+    }
+    let acme = world.tenant("acme").await;
+    let list = async || {
+        let mut all = acme.get("/v1/intake/rules").await.json::<Vec<ShownRule>>();
+        all.sort_by(|a, b| a.managed.cmp(&b.managed));
+        all
+    };
+    let first = list().await;
+    let names: Vec<_> =
+        first.iter().map(|rule| (rule.managed.as_deref(), &*rule.prefix, rule.existing)).collect();
+    assert_eq!(names, [(Some("movies"), "in/", false), (Some("rest"), "rest/", true)]);
+
+    let own = serde_json::json!({ "prefix": "own/", "job": job() }).to_string();
+    let own: ShownRule = acme.call("POST", "/v1/intake/rules", own).await.json();
+    let at = format!("/v1/intake/rules/{}", first[0].id);
+    let refused = acme.call("DELETE", &at, "").await;
+    assert_eq!((refused.status.as_u16(), &*refused.problem()), (409, "managed"));
+    assert!(refused.text().contains("`movies` in spec.intake"), "{}", refused.text());
+    assert_eq!(acme.call("POST", &format!("{at}/look"), "").await.status, 202);
+    let with_own = list().await;
+    assert_eq!(put(&operator, &path(1), &tenant("acme", 2, vec![rest.clone(), movies.clone()])).await.0, 204);
+    assert_eq!(list().await, with_own, "a push leaves all as it is");
+
+    // What cannot be one is refused by its field, and nothing of that copy is taken.
+    let odd = |says: serde_json::Value| vec![rest.clone(), rule("odd", says)];
+    let of = |job: serde_json::Value| serde_json::json!({ "job": job });
+    let long = "v".repeat(70_000);
+    for (bad, status, field) in [
+        (odd(serde_json::json!({ "prefix": "../", "job": job() })), 422, "intake[odd].prefix"),
+        (odd(serde_json::json!({ "suffix": "/", "job": job() })), 422, "intake[odd].suffix"),
+        (odd(serde_json::json!({ "poll_seconds": 9, "job": job() })), 422, "intake[odd].poll_seconds"),
+        (odd(of(serde_json::json!({ "version": 1, "preset": "none" }))), 422, "intake[odd].job.preset"),
+        (
+            odd(of(serde_json::json!({ "version": 1, "preset": "web", "input": {} }))),
+            422,
+            "intake[odd].job.input",
+        ),
+        (
+            odd(of(serde_json::json!({ "version": 1, "preset": "web", "labels": { "k": long } }))),
+            413,
+            "intake[odd]",
+        ),
+        (vec![rest.clone(), rest.clone()], 422, "intake[rest].name"),
+        ((0..9).map(|n| Rule { name: format!("r-{n}"), ..rest.clone() }).collect(), 422, "intake"),
+    ] {
+        let answer = put(&operator, &path(1), &tenant("acme", 3, bad)).await;
+        assert!(
+            answer.0 == status && answer.1.contains(&format!(r#""field":"{field}""#)),
+            "{field}: {}",
+            answer.1
+        );
+        assert_eq!(list().await, with_own);
+    }
+    let nowhere = Tenant { storage: None, ..tenant("other", 1, vec![movies.clone()]) };
+    let (status, text) = put(&operator, &path(2), &nowhere).await;
+    assert!(status == 422 && text.contains(r#""field":"intake""#) && text.contains("storage"), "{text}");
+
+    // Another job, and one that is named no more.
+    let changed = serde_json::json!({ "prefix": "in/", "suffix": ".mov", "poll_seconds": 60, "job": { "version": 1, "preset": "mp4" } });
+    assert_eq!(put(&operator, &path(1), &tenant("acme", 3, vec![rule("movies", changed)])).await.0, 204);
+    let now = list().await;
+    assert_eq!(now.iter().map(|rule| rule.id).collect::<Vec<_>>(), [own.id, first[0].id]);
+    assert_eq!((now[1].poll_seconds, &now[1].created_at), (Some(60), &first[0].created_at));
+    assert_eq!(put(&operator, &path(1), &tenant("acme", 4, vec![])).await.0, 204);
+    assert_eq!(list().await, std::slice::from_ref(&own));
+    assert_eq!(acme.call("DELETE", &format!("/v1/intake/rules/{}", own.id), "").await.status, 204);
 }

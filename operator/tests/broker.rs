@@ -1,4 +1,4 @@
-//! The operator between a real API server and a real broker: pools and tenants are pushed, pods enrol by their own tokens, and who is
+//! The operator between a real API server and a real broker: pools, tenants and what these manage are pushed, pods enrol by their own tokens, and who is
 //! at work is never scaled away.
 #![allow(
     clippy::unwrap_used,
@@ -24,11 +24,14 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use mpegflow_broker::model::TenantLimits;
-use mpegflow_operator::crd::Tenant;
+use mpegflow_broker::store::webhooks::WebhookRecord;
+use mpegflow_operator::crd::{Condition, Tenant};
 use mpegflow_protocol::endpoint::StorageEndpoint;
+use mpegflow_protocol::ids::TenantId;
+use mpegflow_protocol::webhook::{MessageType, Webhook};
 use mpegflow_protocol::worker::{JoinFile, LeaseReply};
 use mpegflow_test_cluster::until;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_shrinks_by_who_is_idle_and_never_below_who_is_busy() {
@@ -263,4 +266,108 @@ async fn a_tenant_that_withdraws_its_leave_or_is_deleted_has_no_more_work_begun_
     let read = client.get(&format!("/v1/jobs/{}", first.id)).await;
     assert_eq!(read.status, 200, "what it has stays, and can be read: {}", read.text());
     it.end_pool().await;
+}
+
+#[tokio::test]
+async fn a_tenants_webhooks_and_rules_are_those_of_its_resource_beside_those_that_it_makes_itself() {
+    let it = installed().await;
+    let (id, name) = (format!("tnt_{}", "c".repeat(32)), "hooked");
+    let apply = async |webhooks: Value| {
+        let spec = json!({ "id": id, "webhooks": webhooks });
+        it.apply("Tenant", json!({ "metadata": { "name": name }, "spec": spec })).await;
+    };
+    let at = |name: &str, url: &str| {
+        let mut webhook = rules::webhook(name);
+        webhook["url"] = url.into();
+        webhook
+    };
+    let store = it.world.broker().engine().store();
+    let tenant: TenantId = id.parse().unwrap();
+    let managed = async || -> Vec<WebhookRecord> {
+        let mut all = store.webhooks(tenant).await.unwrap();
+        all.retain(|webhook| webhook.managed.is_some());
+        all.sort_by(|a, b| a.managed.cmp(&b.managed));
+        all
+    };
+    let until_managed = async |wanted: &[(&str, &str)]| {
+        until(&format!("{wanted:?}; {}", it.log_tail()), || async {
+            let here = managed().await;
+            let told: Vec<_> = here.iter().map(|w| (w.managed.as_deref().unwrap(), &*w.url)).collect();
+            (told == wanted).then_some(here)
+        })
+        .await
+    };
+    let tenants: Api<Tenant> = Api::all(it.turn.cluster.client());
+    let until_reason = async |reason: &str| {
+        until(&format!("{reason}; {}", it.log_tail()), || async {
+            let tenant = tenants.get(name).await.ok()?;
+            let generation = tenant.metadata.generation?;
+            let is = |c: &&Condition| {
+                c.kind == "Stalled" && c.reason == reason && c.observed_generation == generation
+            };
+            tenant.status?.conditions.iter().find(is).cloned()
+        })
+        .await
+    };
+    let (audit, ops) = (("audit", "https://audit.example.com/in"), ("ops", "https://ops.example.com/in"));
+    apply(json!([at(ops.0, ops.1), at(audit.0, audit.1)])).await;
+    let first = until_managed(&[audit, ops]).await;
+    assert_eq!(first[0].types, [MessageType::Succeeded, MessageType::Failed]);
+    until_reason("Accepted").await;
+    let client = it.world.tenant(name).await;
+    let own: Webhook =
+        client.call("POST", "/v1/webhooks", r#"{"url":"https://own.example.com/"}"#).await.json();
+
+    // What the broker does not take is told by its field, and leaves what is there.
+    apply(json!([at("ops", "https://ops.example.com:8443/in")])).await;
+    let stalled = until_reason("BrokerRefuses").await;
+    assert!(stalled.message.contains("webhooks[ops].url: its port"), "{}", stalled.message);
+    assert_eq!(managed().await, first);
+    let moved = ("ops", "https://new.example.com/in");
+    apply(json!([at(moved.0, moved.1)])).await;
+    let now = until_managed(&[moved]).await;
+    assert_eq!((now[0].id, &now[0].salts), (first[1].id, &first[1].salts), "the same, at another address");
+    until_reason("Accepted").await;
+
+    // A restart finds nothing to do, or what somebody took away.
+    it.stop_operator();
+    assert!(store.delete_webhook(tenant, now[0].id).await.unwrap());
+    it.start_operator();
+    let again = until_managed(&[moved]).await;
+    it.stop_operator();
+    let before = tenants.get(name).await.unwrap();
+    it.start_operator();
+    apply(json!([at(moved.0, moved.1), at(audit.0, audit.1)])).await;
+    let both = until_managed(&[audit, moved]).await;
+    assert_eq!(both[1], again[0]);
+    until_reason("Accepted").await;
+    let times = |tenant: &Tenant| {
+        let status = tenant.status.clone().unwrap();
+        status.conditions.into_iter().map(|c| c.last_transition_time).collect::<Vec<_>>()
+    };
+    assert_eq!(times(&tenants.get(name).await.unwrap()), times(&before));
+
+    // Rules of the intake are the same, and need storage.
+    let with_rules = json!({
+        "id": id, "storage": { "bucket": "films", "prefix": "hooked/", "secret": { "name": "hooked" } },
+        "intake": [rules::intake("movies")],
+    });
+    it.apply("Tenant", json!({ "metadata": { "name": name }, "spec": with_rules })).await;
+    let told = until(&format!("the rule; {}", it.log_tail()), || async {
+        let all = store.rules(tenant).await.ok()?;
+        all.into_iter().map(|rule| (rule.managed, rule.prefix, rule.suffix, rule.poll_seconds)).next()
+    })
+    .await;
+    assert_eq!(told, (Some("movies".into()), "incoming/".into(), ".mov".into(), Some(60)));
+    assert_eq!(managed().await, [], "no webhook is named any more");
+
+    // The resource goes, and what it manages with it.
+    tenants.delete(name, &DeleteParams::default()).await.unwrap();
+    until(&format!("the tenant is gone; {}", it.log_tail()), || async {
+        tenants.get_opt(name).await.ok()?.is_none().then_some(())
+    })
+    .await;
+    let left = store.webhooks(tenant).await.unwrap();
+    assert_eq!(left.iter().map(|w| (w.id, w.managed.clone())).collect::<Vec<_>>(), [(own.id, None)]);
+    assert_eq!(store.rules(tenant).await.unwrap(), []);
 }

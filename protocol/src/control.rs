@@ -17,6 +17,8 @@
 use crate::api::WaitingReason;
 use crate::endpoint::StorageEndpoint;
 use crate::ids::{PoolName, TenantId};
+use crate::intake::CreateRule;
+use crate::webhook::MessageType;
 use serde::{Deserialize, Serialize};
 
 /// Largest answer.
@@ -25,6 +27,10 @@ pub const MAX_STATUS: usize = 32 << 20;
 pub const MAX_VERDICT_S: u32 = 3_600;
 /// Most pods that one call cordons.
 pub const MAX_CORDON: usize = 10_000;
+/// Most webhooks that one resource manages.
+pub const MAX_MANAGED_WEBHOOKS: usize = 8;
+/// Most rules of the intake that one resource manages.
+pub const MAX_MANAGED_RULES: usize = 8;
 
 /// A pod of the operator asks for a certificate of an hour. It asks again at half of that.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +69,35 @@ pub struct Tenant {
     /// Where its objects lie; where the broker's own do, where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
+    /// Webhooks that the resource manages: of these there are no others at the broker afterwards. Those that the tenant made itself
+    /// are not touched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
+    /// Rules of the intake that the resource manages, as of webhooks. They need `storage`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intake: Vec<Rule>,
+}
+
+/// A webhook that the resource manages. The broker makes its secret, and the tenant gets one by rotating it in the public API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Its name in the resource, 1 to 63 characters; one of each.
+    pub name: String,
+    /// Where messages are posted, held to what is asked of every webhook.
+    pub url: String,
+    /// Which messages, one at least.
+    pub types: Vec<MessageType>,
+}
+
+/// A rule of the intake that the resource manages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Its name in the resource, 1 to 63 characters; one of each.
+    pub name: String,
+    /// What it says.
+    pub rule: CreateRule,
 }
 
 /// Where a tenant's objects lie, and how the broker gets in: exactly one of `role_arn` and `secret`. No secret is in it.

@@ -19,9 +19,15 @@ const MAX_SUFFIX: usize = 64;
 
 /// A job spec without its input, which comes with each object. In `external_id`, `{key}` stands for the object's key and `{stem}` for its
 /// last name without what follows the last dot.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobTemplate(Map<String, Value>);
+
+impl From<Map<String, Value>> for JobTemplate {
+    fn from(spec: Map<String, Value>) -> Self {
+        Self(spec)
+    }
+}
 
 impl JobTemplate {
     /// The spec of the job for one object.
@@ -46,7 +52,7 @@ impl JobTemplate {
 }
 
 /// Asks for jobs to be made of objects that arrive in the tenant's own storage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateRule {
     /// What keys begin with, from the tenant's prefix on, such as `incoming/`; any where it is left out.
@@ -126,7 +132,10 @@ pub struct Rule {
     pub poll_seconds: Option<u32>,
     /// Whether a look takes what was written before the rule was made.
     pub existing: bool,
-    /// When it was made.
+    /// Its name in the resource of a cluster that manages it: it is changed and deleted there. None where the tenant made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<String>,
+    /// When it was made; of a managed one, when its `prefix`, `suffix` or `existing` last changed.
     pub created_at: String,
     /// When the broker last came to the end of a look at the storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -64,6 +64,9 @@ pub struct Webhook {
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Its name in the resource of a cluster that manages it: it is changed and deleted there. None where the tenant made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<String>,
     /// Whether messages are sent.
     pub enabled: bool,
     /// Why not: `gone` (it answered 410) or `failing` (a message was given up, and none arrived since it was made).

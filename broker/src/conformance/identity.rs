@@ -6,8 +6,10 @@ use crate::model::{TenantLimits, Time};
 use crate::secret::fresh_id;
 use crate::state::Ending;
 use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict};
-use crate::store::{LeaseIs, Leased, Store};
+use crate::store::webhooks::{AttemptEnd, Disabled, ManagedWebhook, NewDelivery, Salt, WebhookRecord};
+use crate::store::{LeaseIs, Leased, Once, Store};
 use mpegflow_protocol::ids::{PoolName, WorkerId};
+use mpegflow_protocol::webhook::{DeliveryState, MessageType};
 use std::sync::Arc;
 
 const T0: Time = Time(1_700_000_000_000);
@@ -17,6 +19,7 @@ const T1: Time = Time(1_700_000_001_000);
 pub async fn all(store: Arc<dyn Store>) {
     pools(&*store).await;
     tenants(&*store).await;
+    managed_webhooks(&store).await;
     pods(&*store).await;
     cordons(&store).await;
     verdicts(&*store).await;
@@ -84,6 +87,8 @@ async fn tenants(store: &dyn Store) {
         weight: 300,
         limits: TenantLimits { running_tasks: Some(2), ..TenantLimits::default() },
         storage: None,
+        webhooks: Vec::new(),
+        rules: Vec::new(),
     };
     assert_eq!(store.put_tenant(&tenant, T0).await.unwrap(), Pushed::Done);
     assert_eq!(store.put_tenant(&tenant, T0).await.unwrap(), Pushed::Done, "again");
@@ -113,6 +118,119 @@ async fn tenants(store: &dyn Store) {
     let renamed = PushedTenant { name: "renamed".into(), generation: 3, ..tenant.clone() };
     assert!(matches!(store.put_tenant(&renamed, T0).await.unwrap(), Pushed::Taken(_)));
     assert_eq!(make(store, "pushed").await.tenant, tenant.id);
+}
+
+/// A webhook as a resource names it, with what it gets where it is not there yet: something else each time.
+fn managed(name: &str, url: &str) -> ManagedWebhook {
+    let id = fresh_id();
+    let salt = Salt { salt: format!("{:032x}", id.as_u128()), until: None };
+    ManagedWebhook { name: name.into(), url: url.into(), types: vec![MessageType::Failed], id, salt }
+}
+
+async fn managed_webhooks(store: &Arc<dyn Store>) {
+    let (made, other) =
+        (make(&**store, "managed webhooks").await, make(&**store, "other managed webhooks").await);
+    let push = async |generation: u64, wanted: &[(&str, &str)]| {
+        let tenant = PushedTenant {
+            id: made.tenant,
+            name: "managed webhooks".into(),
+            uid: "t3".into(),
+            generation,
+            weight: 100,
+            limits: TenantLimits::default(),
+            storage: None,
+            webhooks: wanted.iter().map(|(name, url)| managed(name, url)).collect(),
+            rules: Vec::new(),
+        };
+        store.put_tenant(&tenant, T1).await.unwrap()
+    };
+    let own = async |tenant| WebhookRecord {
+        id: fresh_id(),
+        tenant,
+        url: "https://own.example/".into(),
+        types: vec![MessageType::Created],
+        description: None,
+        managed: None,
+        disabled: None,
+        cursor: store.last_event(tenant).await.unwrap(),
+        salts: vec![Salt { salt: "00".into(), until: None }],
+        created_at: T0,
+        succeeded_at: None,
+    };
+    let (mine, theirs) = (own(made.tenant).await, own(other.tenant).await);
+    for webhook in [&mine, &theirs] {
+        assert_eq!(store.add_webhook(webhook, 1, None, b"").await.unwrap(), Once::Done(true));
+    }
+    let here = async || -> Vec<WebhookRecord> {
+        let mut all = store.webhooks(made.tenant).await.unwrap();
+        assert_eq!(store.webhooks(other.tenant).await.unwrap(), std::slice::from_ref(&theirs));
+        assert!(all.contains(&mine), "the tenant's own is as it was: {all:?}");
+        all.retain(|webhook| webhook.id != mine.id);
+        all.sort_by(|a, b| a.managed.cmp(&b.managed));
+        all
+    };
+    let (a, b) = (("a", "https://a.example/"), ("b", "https://b.example/"));
+    assert_eq!(push(2, &[a, b]).await, Pushed::Done);
+    let first = here().await;
+    let told: Vec<_> =
+        first.iter().map(|w| (w.managed.as_deref(), &*w.url, &*w.types, w.created_at)).collect();
+    let types = [MessageType::Failed];
+    assert_eq!(told, [(Some(a.0), a.1, &types[..], T1), (Some(b.0), b.1, &types[..], T1)]);
+    // Again, an older copy, and sixteen at once: ids and salts are what they were.
+    assert_eq!(push(2, &[b, a]).await, Pushed::Done);
+    assert_eq!(push(1, &[]).await, Pushed::Stale(2));
+    let both = [a, b];
+    let pushes = futures_util::future::join_all((0..16).map(|_| push(2, &both))).await;
+    assert_eq!(pushes, [const { Pushed::Done }; 16]);
+    assert_eq!(here().await, first);
+    // They take none of what the tenant may make itself.
+    let full = store.add_webhook(&own(made.tenant).await, 1, None, b"").await.unwrap();
+    assert_eq!(full, Once::Done(false));
+    let second = own(made.tenant).await;
+    assert_eq!(store.add_webhook(&second, 2, None, b"").await.unwrap(), Once::Done(true));
+    assert!(store.delete_webhook(made.tenant, second.id).await.unwrap());
+
+    // One that was disabled stays so while nothing of it changes; another address is a new beginning, with the secrets that it has.
+    let (job, _) = submit(&**store, &made).await;
+    let head = store.last_event(made.tenant).await.unwrap();
+    let message =
+        |body: &str| NewDelivery { id: fresh_id(), kind: MessageType::Failed, job, body: body.into() };
+    for webhook in &first {
+        assert!(store.fan_out(webhook.id, webhook.cursor, head, &[message("{}")], T0).await.unwrap());
+    }
+    let claimed = store.claim_deliveries(T0, T1, 1_000, 1_000, &[]).await.unwrap();
+    let (delivery, _) = claimed.into_iter().find(|(d, _)| d.webhook == first[0].id).unwrap();
+    let gone = AttemptEnd {
+        state: DeliveryState::Failed,
+        next_at: T1,
+        status: Some(410),
+        error: Some("gone".into()),
+        disable: Some(Disabled::Gone),
+    };
+    assert!(store.end_attempt(delivery.id, delivery.attempts, &gone, T0).await.unwrap());
+    assert_eq!(push(3, &[a, b]).await, Pushed::Done);
+    let disabled = here().await.remove(0);
+    assert_eq!((disabled.disabled, disabled.cursor), (Some(Disabled::Gone), head));
+    submit(&**store, &made).await;
+    let head = store.last_event(made.tenant).await.unwrap();
+    assert_eq!(push(4, &[("a", "https://new.example/"), b]).await, Pushed::Done);
+    let moved = WebhookRecord {
+        url: "https://new.example/".into(),
+        disabled: None,
+        cursor: head,
+        ..first[0].clone()
+    };
+    assert_eq!(here().await[0], moved);
+
+    // What somebody edited or deleted is there again; what the resource names no more goes, with its messages.
+    assert!(store.delete_webhook(made.tenant, moved.id).await.unwrap());
+    assert_eq!(push(4, &[("a", "https://new.example/")]).await, Pushed::Done);
+    let again = here().await;
+    assert_eq!(again.iter().map(|w| w.managed.as_deref()).collect::<Vec<_>>(), [Some("a")]);
+    assert_ne!((again[0].id, &again[0].salts), (moved.id, &moved.salts), "with a secret of its own");
+    assert_eq!(store.deliveries(made.tenant, first[1].id, None, 10).await.unwrap(), []);
+    assert_eq!(push(5, &[]).await, Pushed::Done);
+    assert_eq!(here().await, []);
 }
 
 async fn pods(store: &dyn Store) {

@@ -1,9 +1,10 @@
 //! What every store promises to the intake: one job for each object as it is, whoever asks and how often.
 
 use super::store::{make, new_job};
-use crate::model::Time;
+use crate::model::{TenantLimits, Time};
 use crate::secret::fresh_id;
-use crate::store::intake::{Arrival, Looked, RuleRecord, Trouble};
+use crate::store::identity::{Pushed, PushedTenant};
+use crate::store::intake::{Arrival, Looked, ManagedRule, RuleRecord, Trouble};
 use crate::store::{Idempotency, NewJob, Once, Store, Submitted};
 use mpegflow_protocol::ids::TenantId;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub async fn all(store: Arc<dyn Store>) {
     rules(&*store).await;
     arrivals(&store).await;
     looks(&*store).await;
+    managed(&*store).await;
 }
 
 fn rule(tenant: TenantId) -> RuleRecord {
@@ -26,6 +28,7 @@ fn rule(tenant: TenantId) -> RuleRecord {
         job: serde_json::from_str(r#"{"version":1,"preset":"web"}"#).unwrap(),
         poll_seconds: Some(60),
         existing: true,
+        managed: None,
         created_at: T0,
         cursor: String::new(),
         next_look_at: Some(T0),
@@ -60,6 +63,116 @@ async fn rules(store: &dyn Store) {
     assert_eq!(store.delete_tenant("rules", T0).await.unwrap(), Some(made.tenant));
     assert_eq!(store.rules(made.tenant).await.unwrap(), []);
     assert!(store.rules_to_look(T0.plus_ms(1), 9).await.unwrap().iter().all(|r| r.tenant != made.tenant));
+}
+
+/// A rule as a resource names it; its id is another one each time.
+fn wanted(name: &str) -> ManagedRule {
+    ManagedRule {
+        name: name.into(),
+        id: fresh_id(),
+        prefix: "in/".into(),
+        suffix: ".mov".into(),
+        job: r#"{"preset":"web","version":1}"#.into(),
+        poll_seconds: Some(60),
+        existing: false,
+    }
+}
+
+async fn managed(store: &dyn Store) {
+    let (made, other) = (make(store, "managed rules").await, make(store, "other managed rules").await);
+    let push = async |generation: u64, rules: &[ManagedRule], now: Time| {
+        let tenant = PushedTenant {
+            id: made.tenant,
+            name: "managed rules".into(),
+            uid: "t4".into(),
+            generation,
+            weight: 100,
+            limits: TenantLimits::default(),
+            storage: None,
+            webhooks: Vec::new(),
+            rules: rules.iter().map(|rule| ManagedRule { id: fresh_id(), ..rule.clone() }).collect(),
+        };
+        store.put_tenant(&tenant, now).await.unwrap()
+    };
+    let (mine, theirs) = (rule(made.tenant), rule(other.tenant));
+    for rule in [&mine, &theirs] {
+        assert_eq!(store.add_rule(rule, 1, None, b"").await.unwrap(), Once::Done(true));
+    }
+    let here = async || -> Vec<RuleRecord> {
+        let mut all = store.rules(made.tenant).await.unwrap();
+        assert_eq!(store.rules(other.tenant).await.unwrap(), std::slice::from_ref(&theirs));
+        assert!(all.contains(&mine), "the tenant's own is as it was: {all:?}");
+        all.retain(|rule| rule.id != mine.id);
+        all.sort_by(|a, b| a.managed.cmp(&b.managed));
+        all
+    };
+    let (a, b) = (wanted("a"), ManagedRule { poll_seconds: None, ..wanted("b") });
+    assert_eq!(push(2, &[b.clone(), a.clone()], T0).await, Pushed::Done);
+    let first = here().await;
+    let base = RuleRecord { existing: false, managed: Some("a".into()), id: first[0].id, ..mine.clone() };
+    let silent = RuleRecord {
+        managed: Some("b".into()),
+        id: first[1].id,
+        poll_seconds: None,
+        next_look_at: None,
+        ..base.clone()
+    };
+    assert_eq!(first, [base.clone(), silent]);
+
+    // A rule that has come somewhere, and knows one object of which there is a job and one of which there can be none.
+    let trouble = Trouble { at: T0, key: Some("in/bad.mov".into()), reason: "why".into() };
+    let arrival = |object: &str| Arrival {
+        rule: base.id,
+        bucket: "films".into(),
+        object: object.into(),
+        version: "v".into(),
+        modified: 100,
+        sequencer: None,
+    };
+    let job = NewJob { arrival: Some(arrival("in/good.mov")), ..new_job(&made) };
+    assert_eq!(store.submit(&job, None, T0).await.unwrap(), Once::Done(Submitted::Created));
+    assert!(store.refuse(&arrival("in/bad.mov"), &trouble).await.unwrap());
+    let looked = Looked { rule: base.id, from: "", to: "in/c", next_at: Some(T0.plus_ms(9)), problem: None };
+    assert!(store.looked(&looked, T0).await.unwrap());
+    let known = async || {
+        let names = ["in/good.mov".to_owned(), "in/bad.mov".to_owned()];
+        let mut known = store.known(base.id, "films", &names).await.unwrap();
+        known.sort();
+        known.into_iter().map(|(object, _)| object).collect::<Vec<_>>()
+    };
+    let busy = here().await;
+    assert_eq!((busy[0].cursor.as_str(), &busy[0].problem), ("in/c", &Some(trouble)));
+    let later = T0.plus_ms(1_000);
+    assert_eq!(push(2, &[a.clone(), b.clone()], later).await, Pushed::Done);
+    assert_eq!(push(1, &[], later).await, Pushed::Stale(2));
+    assert_eq!(here().await, busy, "what is as the resource says is left as it is");
+    assert_eq!(known().await, ["in/bad.mov", "in/good.mov"]);
+    // They take none of what the tenant may make itself.
+    assert_eq!(store.add_rule(&rule(made.tenant), 1, None, b"").await.unwrap(), Once::Done(false));
+
+    // Another job for the same objects: what was refused is tried again, and nothing twice.
+    let better = ManagedRule { job: r#"{"preset":"mp4","version":1}"#.into(), ..a.clone() };
+    assert_eq!(push(3, &[better.clone(), b.clone()], later).await, Pushed::Done);
+    let again = RuleRecord {
+        job: serde_json::from_str(&better.job).unwrap(),
+        next_look_at: Some(later),
+        ..base.clone()
+    };
+    assert_eq!(here().await[0], again);
+    assert_eq!(known().await, ["in/good.mov"]);
+    // Other objects: those that were written before it are as they are to a new rule.
+    let moved = ManagedRule { prefix: "new/".into(), ..better };
+    assert_eq!(push(4, std::slice::from_ref(&moved), later).await, Pushed::Done);
+    let elsewhere = RuleRecord { prefix: "new/".into(), created_at: later, ..again };
+    assert_eq!(here().await, [elsewhere]);
+    assert_eq!(known().await, ["in/good.mov"]);
+
+    assert!(store.delete_rule(made.tenant, base.id).await.unwrap());
+    assert_eq!(push(4, &[moved], later).await, Pushed::Done);
+    let back = here().await;
+    assert!(back.len() == 1 && back[0].id != base.id, "what somebody took away is there again: {back:?}");
+    assert_eq!(push(5, &[], later).await, Pushed::Done);
+    assert_eq!(here().await, []);
 }
 
 async fn arrivals(store: &Arc<dyn Store>) {

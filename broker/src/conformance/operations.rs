@@ -304,6 +304,7 @@ async fn hook(store: &dyn Store, made: &Made) -> WebhookRecord {
         url: "https://example.com/".into(),
         types: vec![MessageType::Succeeded],
         description: Some("x".into()),
+        managed: None,
         disabled: None,
         cursor: store.last_event(made.tenant).await.unwrap(),
         salts: vec![Salt { salt: "00".into(), until: None }],

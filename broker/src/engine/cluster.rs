@@ -1,15 +1,17 @@
 //! Pools of a cluster, their workers, and whether they may have work. What decides is looked at once a second for all workers
 //! together; what must not be late by a second (a cordon, a closed pool) is asked again by the lease itself.
 
-use super::{CallError, Engine, StorageError, SubmitError};
+use super::intake::managed_rules;
+use super::{CallError, Engine, IntakeError, SubmitError};
 use crate::enrol::{self, Account, Pod};
 use crate::model::{Time, WorkerRecord};
-use crate::objects::own::OwnStorage;
+use crate::objects::own::BadStorage;
 use crate::store::StoreError;
 use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict};
 use mpegflow_protocol::control;
 use mpegflow_protocol::endpoint::StorageEndpoint;
 use mpegflow_protocol::ids::{PoolName, TenantId, WorkerId};
+use mpegflow_protocol::text;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -105,6 +107,63 @@ pub enum PodRefused {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
+}
+
+/// Why a tenant that is pushed is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// A field is wrong.
+    #[error("field `{field}`: {reason}")]
+    Field {
+        /// The field, such as `webhooks[ops].url`.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A rule of the intake cannot be.
+    #[error("the rule {name} of the intake cannot be")]
+    Rule {
+        /// Its name.
+        name: String,
+        /// Why not.
+        #[source]
+        error: IntakeError,
+    },
+    /// The system has no randomness.
+    #[error("the system has no randomness")]
+    Randomness,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+impl From<BadStorage> for PushError {
+    fn from(error: BadStorage) -> Self {
+        Self::Field { field: "storage".into(), reason: error.to_string() }
+    }
+}
+
+/// Checks the names of what a resource manages: each is one, there is one of each, and there are no more than `most`.
+pub(super) fn named<'a>(
+    list: &str,
+    count: usize,
+    most: usize,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), PushError> {
+    let wrong = |field: String, reason: String| Err(PushError::Field { field, reason });
+    if count > most {
+        return wrong(list.into(), format!("there are {count}; at most {most}"));
+    }
+    let mut seen = HashSet::new();
+    for name in names {
+        if !text::is_label(name, 63) {
+            return wrong(list.into(), "a name has 1 to 63 printable characters".into());
+        }
+        if !seen.insert(name) {
+            return wrong(format!("{list}[{name}].name"), "another one has it already".into());
+        }
+    }
+    Ok(())
 }
 
 /// Of the pools that were pushed, the one that a tenant's job goes to; pools come in the order of their names.
@@ -267,10 +326,13 @@ impl Engine {
     /// Makes a tenant the copy of its resource.
     ///
     /// # Errors
-    /// Its storage cannot be one, or the store failed.
-    pub async fn push_tenant(&self, id: TenantId, tenant: control::Tenant) -> Result<Pushed, StorageError> {
-        let storage = tenant.storage.clone().map(|raw| self.checked_storage(raw)).transpose()?;
-        Ok(self.store.put_tenant(&pushed_tenant(id, tenant, storage), self.now()).await?)
+    /// Its storage, a webhook or a rule of the intake cannot be that, or the store failed. Nothing of it is taken then.
+    pub async fn push_tenant(&self, id: TenantId, mut tenant: control::Tenant) -> Result<Pushed, PushError> {
+        let storage = tenant.storage.take().map(|raw| self.checked_storage(raw)).transpose()?;
+        let webhooks = self.managed_webhooks(std::mem::take(&mut tenant.webhooks))?;
+        let rules = managed_rules(std::mem::take(&mut tenant.intake), storage.is_some())?;
+        let pushed = PushedTenant { storage, webhooks, rules, ..pushed_tenant(id, tenant) };
+        Ok(self.store.put_tenant(&pushed, self.now()).await?)
     }
 
     /// What is seen of every pool that was pushed.
@@ -323,7 +385,8 @@ impl Engine {
     }
 }
 
-fn pushed_tenant(id: TenantId, tenant: control::Tenant, storage: Option<OwnStorage>) -> PushedTenant {
+/// What needs no check of a tenant that is pushed.
+fn pushed_tenant(id: TenantId, tenant: control::Tenant) -> PushedTenant {
     let limits = crate::model::TenantLimits {
         unfinished_jobs: tenant.unfinished_jobs,
         running_tasks: tenant.running_tasks,
@@ -338,7 +401,9 @@ fn pushed_tenant(id: TenantId, tenant: control::Tenant, storage: Option<OwnStora
         generation: tenant.observed_generation,
         weight: tenant.weight,
         limits,
-        storage,
+        storage: None,
+        webhooks: Vec::new(),
+        rules: Vec::new(),
     }
 }
 

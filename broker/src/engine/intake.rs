@@ -5,16 +5,17 @@
 //! that whatever comes again, here or elsewhere, finds it.
 
 use super::leader::Fence;
-use super::{Engine, SubmitError};
+use super::{Engine, PushError, SubmitError};
 use crate::intake::Event;
 use crate::model::Time;
 use crate::objects::own::OwnStorage;
 use crate::objects::{Found, Key, Listed, ObjectError};
 use crate::plan::presets::PresetName;
 use crate::secret::{fresh_id, hex, sha256};
-use crate::store::intake::{Arrival, Looked, RuleRecord, Trouble};
+use crate::store::intake::{Arrival, Looked, ManagedRule, RuleRecord, Trouble};
 use crate::store::{Idempotency, Once, StoreError};
 use futures_util::StreamExt as _;
+use mpegflow_protocol::control::{self, MAX_MANAGED_RULES};
 use mpegflow_protocol::ids::{JobId, RuleId, TenantId};
 use mpegflow_protocol::intake::{CreateRule, RefusedObject, Rule, RuleProblem, Taken};
 use mpegflow_protocol::path::{BadKey, MAX_KEY, StoredKey};
@@ -23,7 +24,7 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::time::Duration;
 
-/// Rules of one tenant.
+/// Rules that one tenant has made. What its resource manages is beside that.
 const MAX_RULES: u32 = 16;
 /// An object that was written longer ago than this is not taken any more, so that what is known of objects may be forgotten then.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -59,6 +60,9 @@ pub enum IntakeError {
     /// The tenant has too many.
     #[error("there are too many rules; at most {0}")]
     TooMany(u32),
+    /// The tenant's resource manages it, under that name.
+    #[error("the tenant's resource manages the rule, as {0}: it is changed and deleted there")]
+    Managed(String),
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -148,6 +152,7 @@ fn shown(rule: &RuleRecord) -> Rule {
         job: rule.job.clone(),
         poll_seconds: rule.poll_seconds,
         existing: rule.existing,
+        managed: rule.managed.clone(),
         created_at: rule.created_at.rfc3339(),
         looked_at: rule.looked_at.map(Time::rfc3339),
         problem: problem.map(|p| RuleProblem {
@@ -156,6 +161,38 @@ fn shown(rule: &RuleRecord) -> Rule {
             reason: p.reason.clone(),
         }),
     }
+}
+
+/// Checks what a rule says by itself.
+fn check(wanted: &CreateRule) -> Result<(), IntakeError> {
+    let example = wanted.check()?;
+    let preset = PresetName::find(&example.preset)
+        .ok_or_else(|| IntakeError::Job(SubmitError::UnknownPreset(text::clean(&example.preset, 64))))?;
+    preset.check(&example).map_err(|c| IntakeError::Job(SubmitError::Contradiction(c)))
+}
+
+/// Checks the rules that a tenant's resource names, as those that tenants make themselves are.
+pub(super) fn managed_rules(
+    wanted: Vec<control::Rule>,
+    has_storage: bool,
+) -> Result<Vec<ManagedRule>, PushError> {
+    let count = wanted.len();
+    let names = wanted.iter().map(|rule| &*rule.name);
+    super::cluster::named("intake", count, MAX_MANAGED_RULES, names)?;
+    if count > 0 && !has_storage {
+        let reason =
+            "objects arrive in a tenant's own storage, and it has none: give it some, in storage".into();
+        return Err(PushError::Field { field: "intake".into(), reason });
+    }
+    let managed = wanted.into_iter().map(|control::Rule { name, rule }| {
+        if let Err(error) = check(&rule) {
+            return Err(PushError::Rule { name, error });
+        }
+        let CreateRule { prefix, suffix, job, poll_seconds, existing } = rule;
+        let job = String::from_utf8_lossy(&to_json(&job)).into_owned();
+        Ok(ManagedRule { name, id: fresh_id(), prefix, suffix, job, poll_seconds, existing })
+    });
+    managed.collect()
 }
 
 impl Engine {
@@ -171,10 +208,7 @@ impl Engine {
         wanted: CreateRule,
         once: Option<&Idempotency>,
     ) -> Result<Vec<u8>, IntakeError> {
-        let example = wanted.check()?;
-        let preset = PresetName::find(&example.preset)
-            .ok_or_else(|| IntakeError::Job(SubmitError::UnknownPreset(text::clean(&example.preset, 64))))?;
-        preset.check(&example).map_err(|c| IntakeError::Job(SubmitError::Contradiction(c)))?;
+        check(&wanted)?;
         if self.store.storage_of(tenant).await?.is_none() {
             return Err(IntakeError::NoStorage);
         }
@@ -188,6 +222,7 @@ impl Engine {
             job,
             poll_seconds,
             existing,
+            managed: None,
             created_at: now,
             cursor: String::new(),
             next_look_at: poll_seconds.map(|_| now),
@@ -226,8 +261,11 @@ impl Engine {
     /// Deletes a rule. Jobs that it made stay.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or the tenant's resource manages it.
     pub async fn delete_rule(&self, tenant: TenantId, id: RuleId) -> Result<(), IntakeError> {
+        if let Some(name) = self.rule(tenant, id).await?.managed {
+            return Err(IntakeError::Managed(name));
+        }
         if self.store.delete_rule(tenant, id).await? { Ok(()) } else { Err(IntakeError::NotFound) }
     }
 
@@ -482,6 +520,7 @@ mod tests {
             job: serde_json::from_str(r#"{"version":1,"preset":"web"}"#).unwrap(),
             poll_seconds: None,
             existing,
+            managed: None,
             created_at: Time(100_000_000_000),
             cursor: String::new(),
             next_look_at: None,

@@ -31,7 +31,7 @@ mod writing;
 
 pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};
 pub use bans::Used;
-pub use cluster::PodRefused;
+pub use cluster::{PodRefused, PushError};
 pub use dispatch::Repaired;
 pub use housekeeping::{Swept, expires};
 pub use intake::IntakeError;

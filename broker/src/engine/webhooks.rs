@@ -1,12 +1,13 @@
 //! Webhooks: made, shown, changed; and messages made of events.
 
-use super::Engine;
+use super::{Engine, PushError};
 use crate::secret::{self, fresh_id};
-use crate::store::webhooks::{DeliveryRecord, NewDelivery, Rotation, Salt, WebhookRecord};
+use crate::store::webhooks::{DeliveryRecord, ManagedWebhook, NewDelivery, Rotation, Salt, WebhookRecord};
 use crate::store::{Idempotency, Once, StoreError};
 use crate::webhooks::message;
 use crate::webhooks::secret::Secret;
 use crate::webhooks::url::{UrlError, WebhookUrl};
+use mpegflow_protocol::control::{self, MAX_MANAGED_WEBHOOKS};
 use mpegflow_protocol::ids::{JobId, MessageId, TenantId, WebhookId};
 use mpegflow_protocol::job::JobSpec;
 use mpegflow_protocol::webhook::{
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Webhooks of one tenant.
+/// Webhooks that one tenant has made. What its resource manages is beside that, so that neither is in the other's way.
 const MAX_WEBHOOKS: u32 = 16;
 /// Secrets of one webhook: the one that signs for good, and older ones that run out.
 const MAX_SECRETS: usize = 4;
@@ -47,6 +48,9 @@ pub enum WebhookError {
     /// The tenant has too many.
     #[error("there are too many webhooks; at most {0}")]
     TooMany(u32),
+    /// The tenant's resource manages it, under that name.
+    #[error("the tenant's resource manages the webhook, as {0}")]
+    Managed(String),
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -72,6 +76,13 @@ impl From<UrlError> for WebhookError {
 struct Kept {
     webhook: Webhook,
     salt: String,
+}
+
+/// Each type once and in one order; none where there is none.
+fn each_once(mut types: Vec<MessageType>) -> Option<Vec<MessageType>> {
+    types.sort();
+    types.dedup();
+    (!types.is_empty()).then_some(types)
 }
 
 impl Engine {
@@ -112,6 +123,7 @@ impl Engine {
             url: webhook.url.clone(),
             types: webhook.types.clone(),
             description: webhook.description.clone(),
+            managed: webhook.managed.clone(),
             enabled: webhook.disabled.is_none(),
             disabled_reason: webhook.disabled.map(|d| d.as_str().into()),
             secret: secret.map(|secret| secret.reveal()),
@@ -132,15 +144,11 @@ impl Engine {
         once: Option<&Idempotency>,
     ) -> Result<Webhook, WebhookError> {
         WebhookUrl::parse(&wanted.url, &self.webhook_policy)?;
-        let mut types = wanted.types.unwrap_or_else(|| MessageType::ALL.to_vec());
-        types.sort();
-        types.dedup();
-        if types.is_empty() {
-            return Err(WebhookError::Field {
-                field: "types",
-                reason: "name one at least, or leave it out for all".into(),
-            });
-        }
+        let types = each_once(wanted.types.unwrap_or_else(|| MessageType::ALL.to_vec()));
+        let types = types.ok_or_else(|| WebhookError::Field {
+            field: "types",
+            reason: "name one at least, or leave it out for all".into(),
+        })?;
         if wanted.description.as_ref().is_some_and(|text| !text::is_label(text, 255)) {
             return Err(WebhookError::Field {
                 field: "description",
@@ -153,6 +161,7 @@ impl Engine {
             url: wanted.url,
             types,
             description: wanted.description,
+            managed: None,
             disabled: None,
             cursor: self.store.last_event(tenant).await?,
             salts: vec![Salt { salt: Self::salt()?, until: None }],
@@ -168,6 +177,33 @@ impl Engine {
         let secret = self.signing(&webhook).into_iter().next();
         tracing::info!(%tenant, webhook = %webhook.id, "a webhook was made");
         Ok(self.show(&webhook, secret))
+    }
+
+    /// Checks the webhooks that a tenant's resource names, as those that tenants make themselves are, and gives each what it begins with.
+    pub(super) fn managed_webhooks(
+        &self,
+        wanted: Vec<control::Webhook>,
+    ) -> Result<Vec<ManagedWebhook>, PushError> {
+        let names = wanted.iter().map(|webhook| &*webhook.name);
+        super::cluster::named("webhooks", wanted.len(), MAX_MANAGED_WEBHOOKS, names)?;
+        let mut managed = Vec::with_capacity(wanted.len());
+        for control::Webhook { name, url, types } in wanted {
+            let wrong = |field: &str, reason: String| PushError::Field {
+                field: format!("webhooks[{name}].{field}"),
+                reason,
+            };
+            WebhookUrl::parse(&url, &self.webhook_policy).map_err(|e| wrong("url", e.to_string()))?;
+            let types = each_once(types).ok_or_else(|| wrong("types", "name one at least".into()))?;
+            let salt = Self::salt().map_err(|_| PushError::Randomness)?;
+            managed.push(ManagedWebhook {
+                name,
+                url,
+                types,
+                id: fresh_id(),
+                salt: Salt { salt, until: None },
+            });
+        }
+        Ok(managed)
     }
 
     /// The tenant's webhooks.
@@ -250,8 +286,11 @@ impl Engine {
     /// Deletes a webhook, with the messages to it.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or the tenant's resource manages it.
     pub async fn delete_webhook(&self, tenant: TenantId, id: WebhookId) -> Result<(), WebhookError> {
+        if let Some(name) = self.find_webhook(tenant, id).await?.managed {
+            return Err(WebhookError::Managed(name));
+        }
         if self.store.delete_webhook(tenant, id).await? { Ok(()) } else { Err(WebhookError::NotFound) }
     }
 

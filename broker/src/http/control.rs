@@ -5,7 +5,7 @@ use super::problem::{Kind, Problem};
 use super::serve::TlsPeer;
 use super::worker::refused_token;
 use crate::ca::{Ca, CaError, WORKER_CERTIFICATE, Who};
-use crate::engine::{Engine, StorageError};
+use crate::engine::Engine;
 use crate::enrol::{self, Account, Enrolment};
 use crate::queue::MAX_WEIGHT;
 use crate::store::identity::{PoolRecord, Pushed, Verdict};
@@ -123,17 +123,7 @@ async fn put_tenant(
     if !(1..=MAX_WEIGHT).contains(&tenant.weight) {
         return Err(Problem::new(Kind::InvalidField).field("weight"));
     }
-    match app.engine.push_tenant(id, tenant).await {
-        Ok(done) => pushed(done),
-        Err(StorageError::Bad(bad)) => {
-            Err(Problem::new(Kind::InvalidField).field("storage").detail(format!("{bad}.")))
-        }
-        Err(StorageError::Store(e)) => Err(e.into()),
-        Err(error) => {
-            tracing::error!(%error, "a tenant's storage was not set");
-            Err(Problem::new(Kind::Internal))
-        }
-    }
+    pushed(app.engine.push_tenant(id, tenant).await?)
 }
 
 async fn put_pool(

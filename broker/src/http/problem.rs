@@ -1,6 +1,6 @@
 //! Errors on the wire: RFC 9457, made here and nowhere else. What is internal goes to the log and stays there.
 
-use crate::engine::{CallError, IntakeError, JobError, SubmitError, UploadError, WebhookError};
+use crate::engine::{CallError, IntakeError, JobError, PushError, SubmitError, UploadError, WebhookError};
 use crate::objects::ObjectError;
 use crate::plan::presets::PresetName;
 use crate::store::StoreError;
@@ -78,6 +78,8 @@ pub enum Kind {
     BodyTimeout,
     /// A length is needed first.
     LengthRequired,
+    /// A resource of the cluster manages it.
+    Managed,
     /// The lease is over.
     LeaseLost,
     /// What was sent is not what was announced, or out of turn.
@@ -131,6 +133,7 @@ impl Kind {
             Self::RangeNotSatisfiable => ("range_not_satisfiable", 416, "The range cannot be served"),
             Self::BodyTimeout => ("body_timeout", 408, "The body stopped coming"),
             Self::LengthRequired => ("length_required", 411, "The length is needed first"),
+            Self::Managed => ("managed", 409, "A resource of the cluster manages this"),
             Self::LeaseLost => ("lease_lost", 409, "The lease is over"),
             Self::Conflict => ("conflict", 409, "That does not follow what came before"),
             Self::Unprocessable => ("unprocessable", 422, "That is not what it is said to be"),
@@ -275,6 +278,12 @@ fn key_reused() -> Problem {
     Problem::new(Kind::IdempotencyMismatch).detail("Use a new Idempotency-Key for a new request.")
 }
 
+fn managed(name: &str, list: &str) -> Problem {
+    Problem::new(Kind::Managed).detail(format!(
+        "Whoever runs the cluster has it in the Tenant resource, as `{name}` in spec.{list}. It is changed and deleted there."
+    ))
+}
+
 impl From<UploadError> for Problem {
     fn from(error: UploadError) -> Self {
         match error {
@@ -322,11 +331,29 @@ impl From<WebhookError> for Problem {
             WebhookError::TooMany(max) => Self::new(Kind::QuotaExceeded)
                 .detail(format!("There are {max} webhooks, the most allowed. Delete one."))
                 .header(header::RETRY_AFTER, "30"),
+            WebhookError::Managed(name) => managed(&name, "webhooks"),
             WebhookError::KeyReused => key_reused(),
             WebhookError::Changed => Self::new(Kind::Conflict)
                 .detail("Another call changed the webhook at the same time. Try again."),
             WebhookError::Randomness => Self::internal(&error),
             WebhookError::Store(e) => e.into(),
+        }
+    }
+}
+
+impl From<PushError> for Problem {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Field { field, reason } => {
+                Self::new(Kind::InvalidField).detail(format!("{reason}.")).field(field)
+            }
+            PushError::Rule { name, error } => {
+                let problem = Self::from(error);
+                let field = problem.field.as_deref().map_or_else(String::new, |field| format!(".{field}"));
+                Self { field: Some(format!("intake[{name}]{field}")), ..problem }
+            }
+            PushError::Randomness => Self::internal(&error),
+            PushError::Store(e) => e.into(),
         }
     }
 }
@@ -400,6 +427,7 @@ impl From<IntakeError> for Problem {
             IntakeError::TooMany(max) => Self::new(Kind::QuotaExceeded)
                 .detail(format!("There are {max} rules, the most allowed. Delete one."))
                 .header(header::RETRY_AFTER, "30"),
+            IntakeError::Managed(name) => managed(&name, "intake"),
             IntakeError::KeyReused => key_reused(),
             IntakeError::NoStorage => Self::new(Kind::NoStorage)
                 .detail("Objects arrive in a tenant's own storage: have whoever runs the broker give this tenant some."),

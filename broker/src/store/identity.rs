@@ -2,7 +2,9 @@
 //! decides by.
 
 use super::StoreError;
+use super::intake::ManagedRule;
 use super::storage::StorageRefused;
+use super::webhooks::ManagedWebhook;
 use crate::enrol::Account;
 use crate::model::{TenantLimits, Time};
 use crate::objects::own::OwnStorage;
@@ -77,6 +79,10 @@ pub struct PushedTenant {
     pub limits: TenantLimits,
     /// Where its objects lie; with those of all where there is none.
     pub storage: Option<OwnStorage>,
+    /// Webhooks that the resource manages.
+    pub webhooks: Vec<ManagedWebhook>,
+    /// Rules of the intake that it manages.
+    pub rules: Vec<ManagedRule>,
 }
 
 /// A pod that asks for an identity.
@@ -154,7 +160,8 @@ pub trait Identities: Send + Sync + 'static {
     async fn pools(&self) -> Result<Vec<PoolRecord>, StoreError>;
     /// The pool of an account.
     async fn pool_of(&self, account: &Account) -> Result<Option<PoolRecord>, StoreError>;
-    /// Makes a tenant the copy of its resource.
+    /// Makes a tenant the copy of its resource, what it manages too: all of it, or nothing. A webhook or a rule that is as it
+    /// should be is not written.
     async fn put_tenant(&self, tenant: &PushedTenant, now: Time) -> Result<Pushed, StoreError>;
 
     /// Gives a pod an identity, or the one that it has a longer life.

@@ -23,7 +23,9 @@ pub struct RuleRecord {
     pub poll_seconds: Option<u32>,
     /// Whether a look takes what was written before the rule was made.
     pub existing: bool,
-    /// When it was made.
+    /// Its name in the resource that manages it; none where the tenant made it. Never changes.
+    pub managed: Option<String>,
+    /// When it was made; of a managed one, when what it takes was last changed.
     pub created_at: Time,
     /// The key after which a look goes on; empty at its beginning.
     pub cursor: String,
@@ -33,6 +35,32 @@ pub struct RuleRecord {
     pub looked_at: Option<Time>,
     /// The last thing that kept an object from becoming a job.
     pub problem: Option<Trouble>,
+}
+
+/// A rule as a tenant's resource has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedRule {
+    /// Its name there.
+    pub name: String,
+    /// Its id; of one that is wanted, the one that it gets where it is not here yet.
+    pub id: RuleId,
+    /// What keys begin with.
+    pub prefix: String,
+    /// What keys end with.
+    pub suffix: String,
+    /// The job of each object, as it is written down: two texts of one job may differ once they are read, by a number's last digit.
+    pub job: String,
+    /// Seconds between two looks.
+    pub poll_seconds: Option<u32>,
+    /// Whether a look takes what was written before.
+    pub existing: bool,
+}
+
+impl ManagedRule {
+    /// Whether one that is here is as this one; `None` where it is another.
+    pub(super) fn is(&self, here: &Self) -> Option<bool> {
+        (here.name == self.name).then(|| *here == Self { id: here.id, ..self.clone() })
+    }
 }
 
 /// What kept an object from becoming a job.
@@ -81,7 +109,7 @@ pub struct Looked<'a> {
 /// The intake.
 #[async_trait]
 pub trait Intake: Send + Sync + 'static {
-    /// Adds a rule, unless the tenant has `most`; whether it did.
+    /// Adds a rule, unless the tenant has made `most`; whether it did. What its resource manages does not count.
     async fn add_rule(
         &self,
         new: &RuleRecord,

@@ -3,6 +3,7 @@
 
 pub mod identity;
 pub mod intake;
+mod managed;
 pub mod operations;
 pub mod postgres;
 pub mod retention;

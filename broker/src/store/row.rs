@@ -10,7 +10,7 @@ use crate::objects::own::OwnStorage;
 use crate::plan::bans::Ban;
 use crate::scopes::Scopes;
 use crate::store::identity::{PodAdded, PodWorker, PoolRecord, Pushed, PushedTenant, Verdict, WorkerSeen};
-use crate::store::intake::{RuleRecord, Trouble};
+use crate::store::intake::{ManagedRule, RuleRecord, Trouble};
 use crate::store::operations::{ApiKeyShown, AttemptLog, EndedJob};
 use crate::store::storage::Neighbour;
 use crate::store::webhooks::{DeliveryRecord, Disabled, WebhookRecord};
@@ -525,6 +525,7 @@ pub(super) fn webhook(row: &impl Columns) -> Result<WebhookRecord, StoreError> {
         url: cells.text("url")?.to_owned(),
         types: cells.json("types")?,
         description: cells.text_or_null("description")?.map(str::to_owned),
+        managed: cells.text_or_null("managed")?.map(str::to_owned),
         disabled,
         cursor: cells.number("cursor")?,
         salts: cells.json("secrets")?,
@@ -551,12 +552,22 @@ pub(super) fn rule(row: &impl Columns) -> Result<RuleRecord, StoreError> {
         job: cells.json("job")?,
         poll_seconds: seconds.transpose().map_err(|e| cells.bad("poll_seconds", &e))?,
         existing: cells.flag("existing")?,
+        managed: cells.text_or_null("managed")?.map(str::to_owned),
         created_at: cells.time("created_at")?,
         cursor: cells.text("cursor")?.to_owned(),
         next_look_at: cells.time_or_null("next_look_at")?,
         looked_at: cells.time_or_null("looked_at")?,
         problem,
     })
+}
+
+/// A managed rule, as far as its resource says what it is.
+pub(super) fn managed_rule(row: &impl Columns) -> Result<ManagedRule, StoreError> {
+    let cells = Cells::of("intake_rules", row);
+    let name = cells.text_or_null("managed")?.map(str::to_owned);
+    let RuleRecord { id, prefix, suffix, poll_seconds, existing, .. } = rule(row)?;
+    let job = cells.text("job")?.to_owned();
+    Ok(ManagedRule { name: cells.there("managed", name)?, id, prefix, suffix, job, poll_seconds, existing })
 }
 
 pub(super) fn known_object(row: &impl Columns) -> Result<(String, String), StoreError> {

@@ -49,6 +49,8 @@ pub struct WebhookRecord {
     pub types: Vec<MessageType>,
     /// What it is for.
     pub description: Option<String>,
+    /// Its name in the resource that manages it; none where the tenant made it. Never changes.
+    pub managed: Option<String>,
     /// Why no messages are sent.
     pub disabled: Option<Disabled>,
     /// The last of the tenant's events that messages were made of.
@@ -59,6 +61,29 @@ pub struct WebhookRecord {
     pub created_at: Time,
     /// When a message was last accepted.
     pub succeeded_at: Option<Time>,
+}
+
+/// A webhook as a tenant's resource has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedWebhook {
+    /// Its name there.
+    pub name: String,
+    /// Where messages are posted.
+    pub url: String,
+    /// Which messages.
+    pub types: Vec<MessageType>,
+    /// The id that it gets where it is not here yet.
+    pub id: WebhookId,
+    /// The salt that it gets then.
+    pub salt: Salt,
+}
+
+impl ManagedWebhook {
+    /// Whether one that is here is as this one; `None` where it is another.
+    pub(super) fn is(&self, here: &WebhookRecord) -> Option<bool> {
+        let known = here.managed.as_deref() == Some(&*self.name);
+        known.then(|| here.url == self.url && here.types == self.types)
+    }
 }
 
 /// A message to be sent.
@@ -137,7 +162,8 @@ pub type Tell<'a> = &'a (dyn Fn(&DeliveryRecord) -> Vec<u8> + Send + Sync);
 /// Webhooks and the messages to them.
 #[async_trait]
 pub trait Webhooks: Send + Sync + 'static {
-    /// Adds a webhook, unless the tenant has `most`; whether it did. `answer` is kept for a repetition.
+    /// Adds a webhook, unless the tenant has made `most`; whether it did. What its resource manages does not count.
+    /// `answer` is kept for a repetition.
     async fn add_webhook(
         &self,
         new: &WebhookRecord,

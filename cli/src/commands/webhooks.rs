@@ -65,7 +65,9 @@ fn row(webhook: &Webhook, ui: Ui) -> String {
         Some(reason) => ui.tone(Tone::Bad, &format!("disabled ({})", clean(reason, 16))),
     };
     let types: Vec<&str> = webhook.types.iter().map(|t| t.as_str()).collect();
-    format!("{}  {state}  {}  {}", webhook.id, clean(&webhook.url, 80), types.join(","))
+    let managed =
+        webhook.managed.as_ref().map_or_else(String::new, |name| format!("  managed as {}", clean(name, 63)));
+    format!("{}  {state}  {}  {}{managed}", webhook.id, clean(&webhook.url, 80), types.join(","))
 }
 
 fn delivery(delivery: &Delivery, ui: Ui) -> String {

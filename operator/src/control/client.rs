@@ -273,7 +273,7 @@ impl Control {
             return Ok(body);
         }
         let detail = match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => text::clean(&problem.detail.unwrap_or(problem.title), MAX_DETAIL),
+            Ok(problem) => text::clean(&told(problem), MAX_DETAIL),
             Err(_) => status.to_string(),
         };
         Err(if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
@@ -281,6 +281,15 @@ impl Control {
         } else {
             ControlError::Refused { status: status.as_u16(), detail }
         })
+    }
+}
+
+/// What is wrong, and where.
+fn told(problem: Problem) -> String {
+    let detail = problem.detail.unwrap_or(problem.title);
+    match problem.field {
+        Some(field) => format!("{field}: {detail}"),
+        None => detail,
     }
 }
 

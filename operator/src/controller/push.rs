@@ -3,12 +3,13 @@
 use super::context::Context;
 use super::status::Standing;
 use crate::control::ControlError;
-use crate::crd::{Tenant, WorkerPool};
+use crate::crd::{IntakeRule, Tenant, WorkerPool};
 use crate::desired;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
 use mpegflow_protocol::control;
 use mpegflow_protocol::ids::TenantId;
+use mpegflow_protocol::intake::CreateRule;
 
 /// Certificates live an hour, and pods may not: so many generations of a pool's largest size may have one at once.
 const GENERATIONS: u32 = 60;
@@ -122,7 +123,8 @@ pub(super) async fn tenant(tenant: &Tenant, context: &Context) -> Result<(), Con
     broker.put_tenant(&tenant.spec.id, &copy(tenant)).await
 }
 
-/// Leaves a tenant nothing that it may begin: no job, no upload, and no task of what it has. What it has stays.
+/// Leaves a tenant nothing that it may begin: no job, no upload, and no task of what it has. What it has stays, but for what the
+/// resource manages: with that gone, nobody could delete it.
 pub(super) async fn suspend(tenant: &Tenant, context: &Context) -> Result<(), ControlError> {
     let Some(broker) = &context.control else { return Ok(()) };
     let nothing = control::Tenant {
@@ -130,6 +132,8 @@ pub(super) async fn suspend(tenant: &Tenant, context: &Context) -> Result<(), Co
         running_tasks: Some(0),
         upload_bytes: Some(0),
         minutes_per_day: Some(0),
+        webhooks: Vec::new(),
+        intake: Vec::new(),
         ..copy(tenant)
     };
     broker.put_tenant(&tenant.spec.id, &nothing).await
@@ -156,5 +160,28 @@ fn copy(tenant: &Tenant) -> control::Tenant {
             role_arn: storage.role_arn,
             secret: storage.secret.map(|secret| secret.name),
         }),
+        webhooks: tenant
+            .spec
+            .webhooks
+            .iter()
+            .map(|webhook| control::Webhook {
+                name: webhook.name.clone(),
+                url: webhook.url.clone(),
+                types: webhook.types.iter().map(|kind| (*kind).into()).collect(),
+            })
+            .collect(),
+        intake: tenant.spec.intake.iter().cloned().map(rule).collect(),
     }
+}
+
+fn rule(rule: IntakeRule) -> control::Rule {
+    let IntakeRule { name, prefix, suffix, poll_seconds, existing, job } = rule;
+    let rule = CreateRule {
+        prefix: prefix.unwrap_or_default(),
+        suffix: suffix.unwrap_or_default(),
+        job: job.into(),
+        poll_seconds,
+        existing: existing.unwrap_or_default(),
+    };
+    control::Rule { name, rule }
 }

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::push;
 use crate::control::ControlError;
-use crate::crd::{Condition, ConditionStatus, Read, Tenant, TenantStatus};
+use crate::crd::{Condition, ConditionStatus, Read, Tenant, TenantSpec, TenantStatus};
 use crate::settings::MANAGER;
 use kube::api::{Patch, PatchParams};
 use kube::core::{PartialObjectMeta, PartialObjectMetaExt as _};
@@ -65,7 +65,7 @@ async fn apply(tenant: &Read<Tenant>, context: &Context) -> Result<Action, Tenan
     let (facts, again) = match tenant.unread() {
         Some(unread) => (Facts::stalled("Unreadable", unread), AGAIN),
         None => match push::tenant(tenant, context).await {
-            Ok(()) => (accepted(tenant), AGAIN),
+            Ok(()) => (accepted(tenant, context.control.is_some()), AGAIN),
             Err(error @ ControlError::Refused { .. }) => {
                 (Facts::stalled("BrokerRefuses", error.to_string()), AGAIN)
             }
@@ -140,12 +140,13 @@ impl Facts {
     }
 }
 
-fn accepted(tenant: &Tenant) -> Facts {
+fn accepted(tenant: &Tenant, has_broker: bool) -> Facts {
     use ConditionStatus::{False, True};
-    if !tenant.spec.webhooks.is_empty() {
-        let message = "webhooks are not pushed by this version: register them at the broker, POST /v1/webhooks, and leave them out; all \
-                       else of this tenant is the broker's";
-        return Facts::stalled("WebhooksNotPushed", message.into());
+    let TenantSpec { webhooks, intake, .. } = &tenant.spec;
+    let ignored = [("spec.webhooks", !webhooks.is_empty()), ("spec.intake", !intake.is_empty())];
+    if !has_broker && let Some((field, _)) = ignored.into_iter().find(|(_, is)| *is) {
+        let message = "this operator runs without the broker's control API, so that nobody acts on it: run it with --control, or leave it out";
+        return Facts::stalled("NoControl", format!("{field}: {message}"));
     }
     let not = (False, String::new());
     let ready = (True, "pools that it allows may name it".into());
@@ -221,12 +222,18 @@ mod tests {
             let object = json!({ "apiVersion": "mpegflow.io/v1alpha1", "kind": "Tenant", "metadata": {}, "spec": spec });
             serde_json::from_value(object).unwrap()
         };
-        let facts = accepted(&tenant(json!({ "id": "t", "quotas": { "minutesPerDay": 5 } })));
+        let facts = accepted(&tenant(json!({ "id": "t", "quotas": { "minutesPerDay": 5 } })), false);
         assert_eq!((facts.reason, facts.ready.0), ("Accepted", ConditionStatus::True));
-        // As a definition without its rule would let it through.
-        let hook = json!({ "url": "https://a.example", "secret": { "name": "s" }, "events": ["JobFailed"] });
-        let facts = accepted(&tenant(json!({ "id": "t", "webhooks": [hook] })));
-        assert_eq!((facts.ready.0, facts.stalled.0), (ConditionStatus::False, ConditionStatus::True));
-        assert!(facts.stalled.1.contains("webhooks are not pushed"), "{}", facts.stalled.1);
+        let hook = json!({ "name": "ops", "url": "https://a.example", "types": ["job.failed"] });
+        let rule = json!({ "name": "in", "job": { "version": 1, "preset": "web" } });
+        for (field, value) in [("webhooks", hook), ("intake", rule)] {
+            let with = tenant(json!({ "id": "t", field: [value] }));
+            assert_eq!(accepted(&with, true).reason, "Accepted");
+            let facts = accepted(&with, false);
+            assert_eq!((facts.reason, facts.ready.0), ("NoControl", ConditionStatus::False));
+            let (stalled, says) = facts.stalled;
+            assert_eq!(stalled, ConditionStatus::True);
+            assert!(says.contains(&format!("spec.{field}")) && says.contains("--control"), "{says}");
+        }
     }
 }

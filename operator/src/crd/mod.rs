@@ -11,10 +11,17 @@ pub use condition::{Condition, ConditionStatus};
 pub use manifest::{definitions, to_yaml};
 pub use read::{Read, Readable, Unread};
 pub use tenant::{
-    ObjectStore, Quotas, SecretReference, Tenant, TenantSpec, TenantStatus, Webhook, WebhookEvent,
+    IntakeRule, MessageType, ObjectStore, Quotas, SecretReference, Tenant, TenantSpec, TenantStatus, Webhook,
 };
 pub use worker_pool::{
     Access, Class, Dialect, Encoder, Fallback, FallbackBehavior, Gpu, Isolation, IsolationLevel, LastScale,
     LockProfile, Operator, Quantity, Resources, Scale, Storage, Toleration, TolerationEffect, TopologySpread,
     WhenUnsatisfiable, WorkerPool, WorkerPoolSpec, WorkerPoolStatus,
 };
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// What somebody else checks: Kubernetes, or the broker.
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}

@@ -30,7 +30,11 @@ use serde_json::{Map, Value, json};
     validation = Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("the name becomes a label: at most 63 of a-z, 0-9 and -, without a - at either end")
 )]
-#[x_kube(validation = Rule::new("self.id == oldSelf.id").message("id is immutable: make another Tenant"))]
+#[x_kube(
+    validation = Rule::new("self.id == oldSelf.id").message("id is immutable: make another Tenant"),
+    validation = Rule::new("!has(self.intake) || self.intake.size() == 0 || has(self.storage)")
+        .message("intake takes objects of the tenant's own storage: say in storage where that is")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantSpec {
     /// The broker's id of the tenant: `tnt_` and 32 lowercase hexadecimal digits. Immutable.
@@ -63,16 +67,18 @@ pub struct TenantSpec {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_pools: Vec<String>,
-    /// Where its jobs' events go, signed. The operator does not push them yet, so that none may be written: the tenant registers
-    /// them at the broker, `POST /v1/webhooks`.
+    /// Where messages about its jobs go, signed. The broker makes the secret of each, and the tenant gets one there:
+    /// `mpegflow webhooks rotate`. Those that the tenant makes at the broker itself are not touched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
-    #[x_kube(
-        merge_strategy = ListMerge::Map(vec!["url".into()]),
-        validation = Rule::new("self.size() == 0")
-            .message("webhooks are not pushed by this version: register them at the broker, POST /v1/webhooks, and leave this out")
-    )]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub webhooks: Vec<Webhook>,
+    /// Rules by which objects that arrive in its own storage become jobs. Those that the tenant makes at the broker itself are not
+    /// touched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub intake: Vec<IntakeRule>,
 }
 
 /// Limits of a tenant.
@@ -145,30 +151,81 @@ pub struct SecretReference {
     pub name: String,
 }
 
-/// Where events of jobs go.
+/// Where messages about jobs go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
-    /// An `https://` address.
-    #[schemars(length(max = 2048), regex(pattern = r"^https://[^\s/?#@]+(/[^\s#]*)?$"))]
+    /// Its name, by which it is known as the same when all else of it changes.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// An `https://` address without a user, a password or a fragment, in ASCII. The broker refuses what is not public, and other
+    /// ports than its configuration names.
+    #[schemars(
+        length(max = 2048),
+        regex(
+            pattern = r"^https://([-A-Za-z0-9._]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?][-A-Za-z0-9._~:/?@!$&'()*+,;=%]*)?$"
+        )
+    )]
     pub url: String,
-    /// The key that signs them: a Secret in the broker's namespace with the key `signing-key`.
-    pub secret: SecretReference,
-    /// Which; at least one.
-    #[schemars(length(min = 1, max = 3))]
+    /// Which messages; at least one.
+    #[schemars(length(min = 1, max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
-    pub events: Vec<WebhookEvent>,
+    pub types: Vec<MessageType>,
 }
 
-/// What a webhook is told of.
+/// What a message is about, as messages spell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum WebhookEvent {
+pub enum MessageType {
+    /// A job was created.
+    #[serde(rename = "job.created")]
+    Created,
     /// A job succeeded.
-    JobSucceeded,
+    #[serde(rename = "job.succeeded")]
+    Succeeded,
     /// A job failed.
-    JobFailed,
+    #[serde(rename = "job.failed")]
+    Failed,
     /// A job was canceled.
-    JobCanceled,
+    #[serde(rename = "job.canceled")]
+    Canceled,
+}
+
+impl From<MessageType> for mpegflow_protocol::webhook::MessageType {
+    fn from(kind: MessageType) -> Self {
+        match kind {
+            MessageType::Created => Self::Created,
+            MessageType::Succeeded => Self::Succeeded,
+            MessageType::Failed => Self::Failed,
+            MessageType::Canceled => Self::Canceled,
+        }
+    }
+}
+
+/// Which objects become which jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IntakeRule {
+    /// Its name, by which it is known as the same when all else of it changes.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// What keys begin with, below the tenant's prefix, such as `incoming/`; any where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 690))]
+    pub prefix: Option<String>,
+    /// What keys end with, such as `.mov`; any where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub suffix: Option<String>,
+    /// Seconds between two looks at the storage. Where it is left out, events alone bring jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 86_400))]
+    pub poll_seconds: Option<u32>,
+    /// Whether a look takes what was written up to 30 days before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing: Option<bool>,
+    /// The job of each object: a job spec (`docs/job-v1.schema.json`) without `input`, at most 64 KiB.
+    #[schemars(schema_with = "super::any_object")]
+    pub job: Map<String, Value>,
 }
 
 /// What the operator sees of a tenant.
@@ -214,7 +271,16 @@ impl TenantSpec {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn every_type_of_a_message_can_be_named_as_the_broker_spells_it() {
+        for kind in mpegflow_protocol::webhook::MessageType::ALL {
+            let named: MessageType = serde_json::from_value(kind.as_str().into()).unwrap();
+            assert_eq!(mpegflow_protocol::webhook::MessageType::from(named), *kind);
+        }
+    }
 
     #[test]
     fn a_pool_is_allowed_by_its_name_or_its_namespace_and_not_by_absence() {
@@ -226,6 +292,7 @@ mod tests {
             storage: None,
             allowed_pools: pools.iter().map(|p| (*p).to_owned()).collect(),
             webhooks: Vec::new(),
+            intake: Vec::new(),
         };
         assert!(!tenant(&[]).allows("media", "cpu"));
         assert!(tenant(&["media/cpu"]).allows("media", "cpu"));

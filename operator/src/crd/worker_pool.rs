@@ -82,7 +82,7 @@ pub struct WorkerPoolSpec {
     pub tolerations: Vec<Toleration>,
     /// The pods' `affinity`, as in a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "super::any_object")]
     pub affinity: Option<Value>,
     /// How workers spread over nodes and zones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -551,10 +551,6 @@ impl std::fmt::Display for Quantity {
             Self::Text(text) => text.fmt(f),
         }
     }
-}
-
-fn any_object(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
 fn one() -> u16 {

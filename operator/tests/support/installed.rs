@@ -90,6 +90,7 @@ pub async fn installed_with(args: &[&str]) -> Installed {
         config.pods = Some(tokens);
         config.control = Some(([127, 0, 0, 1], 0).into());
         config.metrics = Some(([127, 0, 0, 1], 0).into());
+        config.tenant_storage.secrets = Some(config.data_dir.clone());
     })
     .await;
     let dir = world.dir.path();

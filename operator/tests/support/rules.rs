@@ -40,8 +40,6 @@ pub fn cases() -> Vec<Case> {
     let gvisor = "gVisor has no Landlock, without which no worker of this version runs: name a sandbox with a kernel of its own, such as Kata";
     let locks = "workers of this version run under nothing less than Full: leave lockProfile out, and use nodes whose kernel has Landlock";
     let encoders = "nothing of this version goes by gpu.encoders: leave it out, and give each model of GPU a pool of its own";
-    let webhooks = "webhooks are not pushed by this version: register them at the broker, POST /v1/webhooks, and leave this out";
-    let hook = json!({ "url": "https://a.example", "secret": { "name": "s" }, "events": ["JobFailed"] });
     let sandboxed =
         |class: &str| spec(json!({ "isolation": { "level": "Sandboxed" }, "runtimeClassName": class }));
     let presigned = "endpoints belong to access Presigned, and Presigned needs at least one";
@@ -118,7 +116,6 @@ pub fn cases() -> Vec<Case> {
             spec(json!({ "class": "gpu", "gpu": { "encoders": [] } })),
             spec(json!({ "class": "gpu", "gpu": { "encoders": ["h264"] } })),
         ),
-        case("Tenant", webhooks, spec(json!({ "webhooks": [] })), spec(json!({ "webhooks": [hook] }))),
         case(
             "WorkerPool",
             "min is at most max",
@@ -178,6 +175,12 @@ pub fn cases() -> Vec<Case> {
         ),
         case(
             "Tenant",
+            "intake takes objects of the tenant's own storage: say in storage where that is",
+            spec(json!({ "intake": [intake("in")], "storage": { "bucket": "media", "roleArn": role } })),
+            spec(json!({ "intake": [intake("in")] })),
+        ),
+        case(
+            "Tenant",
             "prefix ends with a /, so that it is no other prefix's beginning",
             spec(json!({ "storage": { "bucket": "media", "roleArn": role, "prefix": "acme/" } })),
             spec(json!({ "storage": { "bucket": "media", "roleArn": role, "prefix": "acme" } })),
@@ -190,6 +193,21 @@ pub fn out_of_bounds() -> Vec<(&'static str, Value)> {
     let spec = |spec: Value| json!({ "spec": spec });
     let digest = "a".repeat(64);
     let many = |n: usize| (0..n).map(|i| format!("192.0.2.{i}:443")).collect::<Vec<_>>();
+    let hook = |change: Value| {
+        let mut hook = webhook("ops");
+        merge(&mut hook, &change);
+        ("Tenant", json!({ "spec": { "webhooks": [hook] } }))
+    };
+    let rule = |change: Value| {
+        let mut rule = intake("in");
+        merge(&mut rule, &change);
+        let storage = json!({ "bucket": "media", "secret": { "name": "s" } });
+        ("Tenant", json!({ "spec": { "intake": [rule], "storage": storage } }))
+    };
+    let hooks = |names: Vec<String>| {
+        let hooks: Vec<Value> = names.iter().map(|name| webhook(name)).collect();
+        ("Tenant", json!({ "spec": { "webhooks": hooks } }))
+    };
     vec![
         ("WorkerPool", spec(json!({ "image": "registry.example.com/worker:latest" }))),
         (
@@ -214,23 +232,48 @@ pub fn out_of_bounds() -> Vec<(&'static str, Value)> {
         ("Tenant", spec(json!({ "weight": 0 }))),
         ("Tenant", spec(json!({ "allowedPools": ["*"] }))),
         ("Tenant", spec(json!({ "allowedPools": ["*/*"] }))),
-        (
-            "Tenant",
-            spec(
-                json!({ "webhooks": [{ "url": "http://a.example", "secret": { "name": "s" }, "events": ["JobFailed"] }] }),
-            ),
-        ),
-        (
-            "Tenant",
-            spec(
-                json!({ "webhooks": [{ "url": "https://a.example", "secret": { "name": "s" }, "events": [] }] }),
-            ),
-        ),
+        hooks((0..9).map(|n| format!("ops-{n}")).collect()),
+        hooks(vec!["ops".into(), "ops".into()]),
+        hook(json!({ "name": "" })),
+        hook(json!({ "name": "Ops" })),
+        hook(json!({ "name": "a".repeat(64) })),
+        hook(json!({ "name": null })),
+        hook(json!({ "url": "http://a.example/" })),
+        hook(json!({ "url": "https://" })),
+        hook(json!({ "url": "https://user@a.example/" })),
+        hook(json!({ "url": "https://user:pw@a.example/" })),
+        hook(json!({ "url": "https://a.example/#x" })),
+        hook(json!({ "url": "https://a.example\\@b.example/" })),
+        hook(json!({ "url": "https://a.example/a b" })),
+        hook(json!({ "url": format!("https://a.example/{}", "a".repeat(2_048)) })),
+        hook(json!({ "url": null })),
+        hook(json!({ "types": [] })),
+        hook(json!({ "types": ["job.failed", "job.failed"] })),
+        hook(json!({ "types": ["job.started"] })),
+        hook(json!({ "types": null })),
+        rule(json!({ "name": "In" })),
+        rule(json!({ "name": null })),
+        rule(json!({ "prefix": "p".repeat(691) })),
+        rule(json!({ "suffix": "s".repeat(65) })),
+        rule(json!({ "pollSeconds": 9 })),
+        rule(json!({ "pollSeconds": 86_401 })),
+        rule(json!({ "job": "web" })),
+        rule(json!({ "job": null })),
         (
             "Tenant",
             spec(json!({ "storage": { "bucket": "m", "roleArn": "arn:aws:iam::123456789012:role/x" } })),
         ),
     ]
+}
+
+/// A webhook of a tenant.
+pub fn webhook(name: &str) -> Value {
+    json!({ "name": name, "url": "https://hooks.example.com/in?token=a%20b", "types": ["job.succeeded", "job.failed"] })
+}
+
+/// A rule of a tenant's intake.
+pub fn intake(name: &str) -> Value {
+    json!({ "name": name, "prefix": "incoming/", "suffix": ".mov", "pollSeconds": 60, "job": { "version": 1, "preset": "web" } })
 }
 
 /// What the API server takes at a place of a pool, though it is none of what people write there.

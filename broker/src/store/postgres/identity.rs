@@ -1,6 +1,6 @@
 //! Pools of a cluster, pods and verdicts.
 
-use super::{PostgresStore, sql, storage};
+use super::{PostgresStore, intake, sql, storage, webhooks};
 use crate::audit::chain;
 use crate::enrol::Account;
 use crate::model::Time;
@@ -101,6 +101,8 @@ impl Identities for PostgresStore {
         if let Err(no) = storage::put(self, &mut tx, tenant.id, tenant.storage.as_ref(), false).await? {
             return Ok(Pushed::Storage(no));
         }
+        webhooks::manage(self, &mut tx, tenant.id, &tenant.webhooks, now).await?;
+        intake::manage(self, &mut tx, tenant.id, &tenant.rules, now).await?;
         tx.done().await?;
         Ok(Pushed::Done)
     }

@@ -1,9 +1,11 @@
 //! The intake.
 
 use super::conn::Conn;
+use super::query::Query;
 use super::{PostgresStore, sql, uploads};
 use crate::model::Time;
-use crate::store::intake::{Arrival, Intake, Looked, RuleRecord, Trouble};
+use crate::store::intake::{Arrival, Intake, Looked, ManagedRule, RuleRecord, Trouble};
+use crate::store::managed::{Change, changes};
 use crate::store::row::{self, Cells, json};
 use crate::store::{Idempotency, Once, StoreError};
 use async_trait::async_trait;
@@ -65,6 +67,59 @@ async fn note(
     Ok(())
 }
 
+/// Makes a tenant's managed rules those of its resource. What is known of objects stays with a rule that changes, but for what was refused.
+/// The tenant's lock is held.
+pub(super) async fn manage(
+    store: &PostgresStore,
+    conn: &mut Conn,
+    tenant: TenantId,
+    wanted: &[ManagedRule],
+    now: Time,
+) -> Result<(), StoreError> {
+    let rows = store.sql(sql::MANAGED_RULES).bind(tenant.to_string()).fetch_all(conn).await?;
+    let here = rows.iter().map(row::managed_rule).collect::<Result<Vec<_>, _>>()?;
+    for change in changes(&here, wanted, |here| here.id, |here, wanted| wanted.is(here)) {
+        match change {
+            Change::Delete(id) => drop(delete(store, conn, tenant, id).await?),
+            Change::Update(id, to) => {
+                let update = store.sql(sql::UPDATE_MANAGED_RULE).bind(id.to_string());
+                put(update, to, now).execute(conn).await?;
+                store.sql(sql::DELETE_REFUSED).bind(id.to_string()).execute(conn).await?;
+            }
+            Change::Add(new) => {
+                let add = store.sql(sql::ADD_MANAGED_RULE).bind(new.id.to_string());
+                put(add, new, now).bind(tenant.to_string()).bind(&new.name).execute(conn).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a managed rule says, from the statement's second parameter on.
+fn put<'a>(query: Query<'a>, rule: &ManagedRule, now: Time) -> Query<'a> {
+    query
+        .bind(&rule.prefix)
+        .bind(&rule.suffix)
+        .bind(&rule.job)
+        .bind(rule.poll_seconds.map(i64::from))
+        .bind(rule.existing)
+        .bind(now.0)
+}
+
+async fn delete(
+    store: &PostgresStore,
+    conn: &mut Conn,
+    tenant: TenantId,
+    id: RuleId,
+) -> Result<bool, StoreError> {
+    let query = store.sql(sql::DELETE_RULE).bind(tenant.to_string()).bind(id.to_string());
+    let found = query.execute(conn).await?.rows_affected() == 1;
+    if found {
+        store.sql(sql::DELETE_ARRIVALS).bind(id.to_string()).execute(conn).await?;
+    }
+    Ok(found)
+}
+
 #[async_trait]
 impl Intake for PostgresStore {
     async fn add_rule(
@@ -111,11 +166,7 @@ impl Intake for PostgresStore {
     async fn delete_rule(&self, tenant: TenantId, id: RuleId) -> Result<bool, StoreError> {
         // No job is made by it meanwhile.
         let mut conn = uploads::lock_tenant(self, tenant).await?;
-        let query = self.sql(sql::DELETE_RULE).bind(tenant.to_string()).bind(id.to_string());
-        let found = query.execute(&mut conn).await?.rows_affected() == 1;
-        if found {
-            self.sql(sql::DELETE_ARRIVALS).bind(id.to_string()).execute(&mut conn).await?;
-        }
+        let found = delete(self, &mut conn, tenant, id).await?;
         conn.done().await?;
         Ok(found)
     }

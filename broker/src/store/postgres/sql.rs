@@ -65,13 +65,13 @@ macro_rules! columns {
         listed!($of "name" "reason" "at")
     };
     (webhook $of:literal) => {
-        listed!($of "id" "tenant" "url" "types" "description" "disabled" "cursor" "secrets" "created_at" "succeeded_at")
+        listed!($of "id" "tenant" "url" "types" "description" "managed" "disabled" "cursor" "secrets" "created_at" "succeeded_at")
     };
     (delivery $of:literal) => {
         listed!($of "id" "webhook" "type" "job" "body" "state" "attempts" "next_at" "last_status" "last_error" "created_at" "ended_at")
     };
     (rule $of:literal) => {
-        listed!($of "id" "tenant" "prefix" "suffix" "job" "poll_seconds" "existing" "created_at" "cursor" "next_look_at" "looked_at" "problem" "problem_key" "problem_at")
+        listed!($of "id" "tenant" "prefix" "suffix" "job" "poll_seconds" "existing" "managed" "created_at" "cursor" "next_look_at" "looked_at" "problem" "problem_key" "problem_at")
     };
 }
 
@@ -821,7 +821,21 @@ statements! {
     /// 1 id, 2 tenant, 3 URL, 4 types, 5 description, 6 cursor, 7 salts, 8 now, 9 most. Under the tenant's lock.
     ADD_WEBHOOK = "
         INSERT INTO webhooks (id, tenant, url, types, description, cursor, secrets, created_at)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE (SELECT count(*) FROM webhooks WHERE tenant = $2) < $9";
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8
+        WHERE (SELECT count(*) FROM webhooks WHERE tenant = $2 AND managed IS NULL) < $9";
+    /// 1 tenant.
+    MANAGED_WEBHOOKS = concat!("SELECT ", columns!(webhook ""), " FROM webhooks WHERE tenant = $1 AND managed IS NOT NULL ORDER BY id");
+    /// 1 id, 2 tenant, 3 URL, 4 types, 5 name, 6 salts, 7 now.
+    ADD_MANAGED_WEBHOOK = "
+        INSERT INTO webhooks (id, tenant, url, types, managed, cursor, secrets, created_at)
+        VALUES ($1, $2, $3, $4, $5, coalesce((SELECT seq FROM chains WHERE tenant = $2), 0), $6, $7)";
+    /// 1 id, 2 URL, 3 types. Another address is a new beginning: why the old one was disabled says nothing of it.
+    UPDATE_MANAGED_WEBHOOK = "
+        UPDATE webhooks w SET url = $2, types = $3,
+            cursor = CASE WHEN disabled IS NULL OR url = $2 THEN cursor
+                ELSE greatest(cursor, (SELECT seq FROM chains c WHERE c.tenant = w.tenant)) END,
+            disabled = CASE WHEN url = $2 THEN disabled END
+        WHERE id = $1";
     /// 1 tenant.
     WEBHOOKS = concat!("SELECT ", columns!(webhook ""), " FROM webhooks WHERE tenant = $1 ORDER BY id");
     /// 1 tenant, 2 id.
@@ -913,7 +927,22 @@ statements! {
     /// 1 id, 2 tenant, 3 prefix, 4 suffix, 5 job, 6 poll seconds, 7 existing, 8 now, 9 next look, 10 most.
     ADD_RULE = "
         INSERT INTO intake_rules (id, tenant, prefix, suffix, job, poll_seconds, existing, created_at, next_look_at)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE (SELECT count(*) FROM intake_rules WHERE tenant = $2) < $10";
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+        WHERE (SELECT count(*) FROM intake_rules WHERE tenant = $2 AND managed IS NULL) < $10";
+    /// 1 tenant.
+    MANAGED_RULES = concat!("SELECT ", columns!(rule ""), " FROM intake_rules WHERE tenant = $1 AND managed IS NOT NULL ORDER BY id");
+    /// 1 id, 2 prefix, 3 suffix, 4 job, 5 poll seconds, 6 existing, 7 now, 8 tenant, 9 name.
+    ADD_MANAGED_RULE = "
+        INSERT INTO intake_rules (id, tenant, prefix, suffix, job, poll_seconds, existing, created_at, next_look_at, managed)
+        VALUES ($1, $8, $2, $3, $4, $5, $6, $7, CASE WHEN $5::bigint IS NOT NULL THEN $7::bigint END, $9)";
+    /// 1 id, 2 prefix, 3 suffix, 4 job, 5 poll seconds, 6 existing, 7 now. Where other objects are taken than before, those that were
+    /// written before this are as they are to a new rule.
+    UPDATE_MANAGED_RULE = "
+        UPDATE intake_rules SET created_at = CASE WHEN prefix = $2 AND suffix = $3 AND existing = $6 THEN created_at ELSE $7 END,
+            prefix = $2, suffix = $3, job = $4, poll_seconds = $5, existing = $6, cursor = '',
+            next_look_at = CASE WHEN $5::bigint IS NOT NULL THEN $7::bigint END,
+            problem = NULL, problem_key = NULL, problem_at = NULL
+        WHERE id = $1";
     /// 1 tenant.
     RULES = concat!("SELECT ", columns!(rule ""), " FROM intake_rules WHERE tenant = $1 ORDER BY id");
     /// 1 id.

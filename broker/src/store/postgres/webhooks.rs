@@ -1,16 +1,69 @@
 //! Webhooks and the messages to them.
 
+use super::conn::Conn;
 use super::{PostgresStore, sql, uploads};
 use crate::model::Time;
+use crate::store::managed::{Change, changes};
 use crate::store::row::{self, Cells, json, signed};
 use crate::store::webhooks::{
-    AttemptEnd, DeliveryRecord, NewDelivery, Rotation, Tell, WebhookRecord, Webhooks,
+    AttemptEnd, DeliveryRecord, ManagedWebhook, NewDelivery, Rotation, Tell, WebhookRecord, Webhooks,
 };
 use crate::store::{Idempotency, Once, StoreError};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{MessageId, TenantId, WebhookId};
 use mpegflow_protocol::webhook::DeliveryState;
 use std::collections::HashMap;
+
+/// Makes a tenant's managed webhooks those of its resource. The tenant's lock is held.
+pub(super) async fn manage(
+    store: &PostgresStore,
+    conn: &mut Conn,
+    tenant: TenantId,
+    wanted: &[ManagedWebhook],
+    now: Time,
+) -> Result<(), StoreError> {
+    let rows = store.sql(sql::MANAGED_WEBHOOKS).bind(tenant.to_string()).fetch_all(conn).await?;
+    let here = rows.iter().map(row::webhook).collect::<Result<Vec<_>, _>>()?;
+    for change in changes(&here, wanted, |here| here.id, |here, wanted| wanted.is(here)) {
+        match change {
+            Change::Delete(id) => drop(delete(store, conn, tenant, id).await?),
+            Change::Update(id, to) => {
+                let query = store.sql(sql::UPDATE_MANAGED_WEBHOOK).bind(id.to_string());
+                query.bind(&to.url).bind(json(&to.types)).execute(conn).await?;
+            }
+            Change::Add(new) => {
+                store
+                    .sql(sql::ADD_MANAGED_WEBHOOK)
+                    .bind(new.id.to_string())
+                    .bind(tenant.to_string())
+                    .bind(&new.url)
+                    .bind(json(&new.types))
+                    .bind(&new.name)
+                    .bind(json(&[&new.salt]))
+                    .bind(now.0)
+                    .execute(conn)
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn delete(
+    store: &PostgresStore,
+    conn: &mut Conn,
+    tenant: TenantId,
+    id: WebhookId,
+) -> Result<bool, StoreError> {
+    // Its lock keeps a fan-out from adding messages in between.
+    let lock = store.sql(sql::LOCK_WEBHOOK).bind(tenant.to_string()).bind(id.to_string());
+    let found = lock.fetch_optional(conn).await?.is_some();
+    if found {
+        store.sql(sql::DELETE_DELIVERIES).bind(id.to_string()).execute(conn).await?;
+        store.sql(sql::DELETE_WEBHOOK).bind(id.to_string()).execute(conn).await?;
+    }
+    Ok(found)
+}
 
 #[async_trait]
 impl Webhooks for PostgresStore {
@@ -106,13 +159,7 @@ impl Webhooks for PostgresStore {
 
     async fn delete_webhook(&self, tenant: TenantId, id: WebhookId) -> Result<bool, StoreError> {
         let mut conn = self.begin().await?;
-        // Its lock keeps a fan-out from adding messages in between.
-        let lock = self.sql(sql::LOCK_WEBHOOK).bind(tenant.to_string()).bind(id.to_string());
-        let found = lock.fetch_optional(&mut conn).await?.is_some();
-        if found {
-            self.sql(sql::DELETE_DELIVERIES).bind(id.to_string()).execute(&mut conn).await?;
-            self.sql(sql::DELETE_WEBHOOK).bind(id.to_string()).execute(&mut conn).await?;
-        }
+        let found = delete(self, &mut conn, tenant, id).await?;
         conn.done().await?;
         Ok(found)
     }

@@ -1,6 +1,6 @@
 //! Pools of a cluster, pods and verdicts.
 
-use super::{SqliteStore, storage};
+use super::{SqliteStore, intake, storage, webhooks};
 use crate::enrol::Account;
 use crate::model::Time;
 use crate::store::StoreError;
@@ -118,6 +118,8 @@ impl Identities for SqliteStore {
         if let Err(no) = storage::put(&mut tx, tenant.id, tenant.storage.as_ref(), false).await? {
             return Ok(Pushed::Storage(no));
         }
+        webhooks::manage(&mut tx, tenant.id, &tenant.webhooks, now).await?;
+        intake::manage(&mut tx, tenant.id, &tenant.rules, now).await?;
         tx.commit().await?;
         Ok(Pushed::Done)
     }

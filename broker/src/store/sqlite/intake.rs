@@ -2,7 +2,8 @@
 
 use super::{SqliteStore, Tx, uploads};
 use crate::model::Time;
-use crate::store::intake::{Arrival, Intake, Looked, RuleRecord, Trouble};
+use crate::store::intake::{Arrival, Intake, Looked, ManagedRule, RuleRecord, Trouble};
+use crate::store::managed::{Change, changes};
 use crate::store::row::{self, Cells, json};
 use crate::store::{Idempotency, Once, StoreError};
 use async_trait::async_trait;
@@ -61,6 +62,89 @@ pub(super) async fn keep(
     Ok(())
 }
 
+/// Makes a tenant's managed rules those of its resource. What is known of objects stays with a rule that changes, but for what was refused.
+pub(super) async fn manage(
+    tx: &mut Tx,
+    tenant: TenantId,
+    wanted: &[ManagedRule],
+    now: Time,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query("SELECT * FROM intake_rules WHERE tenant = ? AND managed IS NOT NULL ORDER BY id")
+        .bind(tenant.to_string())
+        .fetch_all(&mut **tx)
+        .await?;
+    let here = rows.iter().map(row::managed_rule).collect::<Result<Vec<_>, _>>()?;
+    for change in changes(&here, wanted, |here| here.id, |here, wanted| wanted.is(here)) {
+        match change {
+            Change::Delete(id) => drop(delete(tx, tenant, id).await?),
+            // Other objects than before: those that were written before this are as they are to a new rule.
+            Change::Update(id, to) => {
+                sqlx::query(
+                    "UPDATE intake_rules SET
+                         created_at = CASE WHEN prefix = ?2 AND suffix = ?3 AND existing = ?6 THEN created_at ELSE ?7 END,
+                         prefix = ?2, suffix = ?3, job = ?4, poll_seconds = ?5, existing = ?6, cursor = '',
+                         next_look_at = CASE WHEN ?5 IS NULL THEN NULL ELSE ?7 END,
+                         problem = NULL, problem_key = NULL, problem_at = NULL
+                     WHERE id = ?1",
+                )
+                .bind(id.to_string())
+                .bind(&to.prefix)
+                .bind(&to.suffix)
+                .bind(&to.job)
+                .bind(to.poll_seconds)
+                .bind(to.existing)
+                .bind(now.0)
+                .execute(&mut **tx)
+                .await?;
+                forget_refused(tx, id).await?;
+            }
+            Change::Add(new) => {
+                sqlx::query(
+                    "INSERT INTO intake_rules
+                         (id, tenant, prefix, suffix, job, poll_seconds, existing, created_at, next_look_at, managed)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CASE WHEN ?6 IS NULL THEN NULL ELSE ?8 END, ?9)",
+                )
+                .bind(new.id.to_string())
+                .bind(tenant.to_string())
+                .bind(&new.prefix)
+                .bind(&new.suffix)
+                .bind(&new.job)
+                .bind(new.poll_seconds)
+                .bind(new.existing)
+                .bind(now.0)
+                .bind(&new.name)
+                .execute(&mut **tx)
+                .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn delete(tx: &mut Tx, tenant: TenantId, id: RuleId) -> Result<bool, StoreError> {
+    sqlx::query(
+        "DELETE FROM intake_objects WHERE rule = (SELECT id FROM intake_rules WHERE tenant = ? AND id = ?)",
+    )
+    .bind(tenant.to_string())
+    .bind(id.to_string())
+    .execute(&mut **tx)
+    .await?;
+    let done = sqlx::query("DELETE FROM intake_rules WHERE tenant = ? AND id = ?")
+        .bind(tenant.to_string())
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn forget_refused(tx: &mut Tx, rule: RuleId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM intake_objects WHERE rule = ? AND job IS NULL")
+        .bind(rule.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 const NOTE: &str = "UPDATE intake_rules SET problem = ?, problem_key = ?, problem_at = ? WHERE id = ?";
 
 #[async_trait]
@@ -78,7 +162,8 @@ impl Intake for SqliteStore {
         }
         let added = sqlx::query(
             "INSERT INTO intake_rules (id, tenant, prefix, suffix, job, poll_seconds, existing, created_at, next_look_at)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE (SELECT count(*) FROM intake_rules WHERE tenant = ?2) < ?10",
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9
+             WHERE (SELECT count(*) FROM intake_rules WHERE tenant = ?2 AND managed IS NULL) < ?10",
         )
         .bind(new.id.to_string())
         .bind(new.tenant.to_string())
@@ -110,20 +195,9 @@ impl Intake for SqliteStore {
 
     async fn delete_rule(&self, tenant: TenantId, id: RuleId) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
-        sqlx::query(
-            "DELETE FROM intake_objects WHERE rule = (SELECT id FROM intake_rules WHERE tenant = ? AND id = ?)",
-        )
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .execute(&mut *tx)
-        .await?;
-        let done = sqlx::query("DELETE FROM intake_rules WHERE tenant = ? AND id = ?")
-            .bind(tenant.to_string())
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
+        let found = delete(&mut tx, tenant, id).await?;
         tx.commit().await?;
-        Ok(done.rows_affected() == 1)
+        Ok(found)
     }
 
     async fn look_again(&self, tenant: TenantId, id: RuleId, now: Time) -> Result<bool, StoreError> {
@@ -138,10 +212,7 @@ impl Intake for SqliteStore {
         .execute(&mut *tx)
         .await?;
         if done.rows_affected() == 1 {
-            sqlx::query("DELETE FROM intake_objects WHERE rule = ? AND job IS NULL")
-                .bind(id.to_string())
-                .execute(&mut *tx)
-                .await?;
+            forget_refused(&mut tx, id).await?;
         }
         tx.commit().await?;
         Ok(done.rows_affected() == 1)

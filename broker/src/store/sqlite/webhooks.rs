@@ -2,14 +2,86 @@
 
 use super::{SqliteStore, uploads};
 use crate::model::Time;
+use crate::store::managed::{Change, changes};
 use crate::store::row::{self, Cells, json, signed};
 use crate::store::webhooks::{
-    AttemptEnd, DeliveryRecord, NewDelivery, Rotation, Tell, WebhookRecord, Webhooks,
+    AttemptEnd, DeliveryRecord, ManagedWebhook, NewDelivery, Rotation, Tell, WebhookRecord, Webhooks,
 };
 use crate::store::{Idempotency, Once, StoreError};
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{MessageId, TenantId, WebhookId};
 use mpegflow_protocol::webhook::DeliveryState;
+use sqlx::{Sqlite, Transaction};
+
+/// Makes a tenant's managed webhooks those of its resource.
+pub(super) async fn manage(
+    tx: &mut Transaction<'_, Sqlite>,
+    tenant: TenantId,
+    wanted: &[ManagedWebhook],
+    now: Time,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query("SELECT * FROM webhooks WHERE tenant = ? AND managed IS NOT NULL ORDER BY id")
+        .bind(tenant.to_string())
+        .fetch_all(&mut **tx)
+        .await?;
+    let here = rows.iter().map(row::webhook).collect::<Result<Vec<_>, _>>()?;
+    for change in changes(&here, wanted, |here| here.id, |here, wanted| wanted.is(here)) {
+        match change {
+            Change::Delete(id) => drop(delete(tx, tenant, id).await?),
+            // Another address is a new beginning: why the old one was disabled says nothing of it.
+            Change::Update(id, to) => {
+                sqlx::query(
+                    "UPDATE webhooks SET url = ?2, types = ?3,
+                         cursor = CASE WHEN disabled IS NULL OR url = ?2 THEN cursor
+                             ELSE max(cursor, (SELECT event_seq FROM tenants t WHERE t.id = webhooks.tenant)) END,
+                         disabled = CASE WHEN url = ?2 THEN disabled END
+                     WHERE id = ?1",
+                )
+                .bind(id.to_string())
+                .bind(&to.url)
+                .bind(json(&to.types))
+                .execute(&mut **tx)
+                .await?;
+            }
+            Change::Add(new) => {
+                sqlx::query(
+                    "INSERT INTO webhooks (id, tenant, url, types, managed, cursor, secrets, created_at)
+                     SELECT ?1, id, ?3, ?4, ?5, event_seq, ?6, ?7 FROM tenants WHERE id = ?2",
+                )
+                .bind(new.id.to_string())
+                .bind(tenant.to_string())
+                .bind(&new.url)
+                .bind(json(&new.types))
+                .bind(&new.name)
+                .bind(json(&[&new.salt]))
+                .bind(now.0)
+                .execute(&mut **tx)
+                .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn delete(
+    tx: &mut Transaction<'_, Sqlite>,
+    tenant: TenantId,
+    id: WebhookId,
+) -> Result<bool, StoreError> {
+    sqlx::query(
+        "DELETE FROM deliveries WHERE webhook = (SELECT id FROM webhooks WHERE tenant = ? AND id = ?)",
+    )
+    .bind(tenant.to_string())
+    .bind(id.to_string())
+    .execute(&mut **tx)
+    .await?;
+    let done = sqlx::query("DELETE FROM webhooks WHERE tenant = ? AND id = ?")
+        .bind(tenant.to_string())
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
 
 #[async_trait]
 impl Webhooks for SqliteStore {
@@ -26,7 +98,8 @@ impl Webhooks for SqliteStore {
         }
         let added = sqlx::query(
             "INSERT INTO webhooks (id, tenant, url, types, description, cursor, secrets, created_at)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE (SELECT count(*) FROM webhooks WHERE tenant = ?2) < ?9",
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+             WHERE (SELECT count(*) FROM webhooks WHERE tenant = ?2 AND managed IS NULL) < ?9",
         )
         .bind(new.id.to_string())
         .bind(new.tenant.to_string())
@@ -121,20 +194,9 @@ impl Webhooks for SqliteStore {
 
     async fn delete_webhook(&self, tenant: TenantId, id: WebhookId) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
-        sqlx::query(
-            "DELETE FROM deliveries WHERE webhook = (SELECT id FROM webhooks WHERE tenant = ? AND id = ?)",
-        )
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .execute(&mut *tx)
-        .await?;
-        let done = sqlx::query("DELETE FROM webhooks WHERE tenant = ? AND id = ?")
-            .bind(tenant.to_string())
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
+        let found = delete(&mut tx, tenant, id).await?;
         tx.commit().await?;
-        Ok(done.rows_affected() == 1)
+        Ok(found)
     }
 
     async fn webhooks_behind(&self, limit: u32, most_pending: u32) -> Result<Vec<WebhookRecord>, StoreError> {

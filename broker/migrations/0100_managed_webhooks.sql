@@ -1,0 +1,3 @@
+-- The name of a webhook in the resource that manages it; null where the tenant made it.
+ALTER TABLE webhooks ADD COLUMN managed TEXT;
+CREATE UNIQUE INDEX webhooks_managed ON webhooks (tenant, managed);
