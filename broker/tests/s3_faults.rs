@@ -106,6 +106,35 @@ async fn a_presigned_request_carries_our_checksum_and_nothing_of_the_sdk() {
     }
 }
 
+#[tokio::test]
+async fn whether_storage_compares_digests_is_not_asked_for_each_part_while_it_does_not_answer() {
+    let server = Server::start(Kind::Versitygw);
+    let (front, objects) = through(&server, |_| {}).await;
+    let is_try = |seen: &Seen| seen.path.contains("/probe/");
+    let tries = || front.seen().iter().filter(|seen| is_try(seen)).count();
+    let part = async |n: u64| {
+        objects.put_part(&output(0), &head(n * PART_SIZE, b"part"), body(&[b"part"])).await.unwrap();
+    };
+    front.fault(u32::MAX, Fault::Answer(503, "SlowDown"), is_try);
+    part(1).await;
+    assert!(tries() > 0, "the first part asks");
+    for n in 2..5 {
+        part(n).await;
+    }
+    assert_eq!(tries(), 0, "and the next ones do without, whom storage does take");
+    // After a pause it is asked again, and when it has answered never more.
+    front.heal();
+    let healed = Instant::now();
+    part(5).await;
+    while tries() == 0 {
+        assert!(healed.elapsed() < Duration::from_secs(60), "it is never asked again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        part(5).await;
+    }
+    part(6).await;
+    assert_eq!(tries(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bit_that_changes_on_the_way_never_commits() {
     for kind in Kind::ALL {
