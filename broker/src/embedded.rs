@@ -3,7 +3,9 @@
 use crate::audit::keep::{KeepError, Keeper};
 use crate::ca::{self, Ca, CaError, SERVER_NAME};
 use crate::capability::Capabilities;
-use crate::engine::{Engine, Leadership, Meters, Parts, Quotas, Rate, SecretError, Tracing, URL_LIFE};
+use crate::engine::{
+    Engine, Leadership, Meters, OrphansError, Parts, Quotas, Rate, SecretError, Tracing, URL_LIFE,
+};
 use crate::enrol::{Enrolment, PodTokens};
 use crate::http::cors::Origins;
 use crate::http::{control, metrics, public, serve, worker};
@@ -52,6 +54,8 @@ const RECONCILE: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(30);
 /// What is older than its tenant keeps is looked for this often.
 const RETAIN: Duration = Duration::from_secs(60);
+/// A search for files that no row knows is made again after this long where it did not come to its end.
+const ORPHANS_AGAIN: Duration = Duration::from_secs(600);
 
 /// Where checkpoints of the audit log are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +103,8 @@ pub struct Config {
     pub audit: Option<AuditConfig>,
     /// How long a tenant's data is kept where its limits say nothing; for ever where there is none.
     pub retention: Option<Duration>,
+    /// How often whoever leads that looks for files that no row knows, beside when it has come to lead.
+    pub orphans: Duration,
     /// Whose pages may call the public API from a browser.
     pub origins: Origins,
     /// Routes beside the public API: a page and its assets.
@@ -166,6 +172,7 @@ impl Config {
             otlp: None,
             audit: None,
             retention: None,
+            orphans: Duration::from_secs(24 * 3_600),
             origins: Origins::default(),
             extra_routes: None,
             objects: None,
@@ -539,6 +546,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     tasks.spawn(arrivals(Arc::clone(&engine), stop.clone()));
     tasks.spawn(sweeping(Arc::clone(&engine), config.retention, stop.clone()));
+    tasks.spawn(orphans(Arc::clone(&engine), config.orphans, stop.clone()));
     tasks.spawn(housekeeping(engine, config.redis.is_some(), stop.clone()));
     let (mut export, stop_export) = (JoinSet::new(), CancellationToken::new());
     if let Some(Export { queue, waiting, sender }) = opened.export.take() {
@@ -798,7 +806,7 @@ async fn sweeping(engine: Arc<Engine>, retention: Option<Duration>, stop: Cancel
         let work = async {
             tokio::select! {
                 biased;
-                _ = stand.tick() => ("lead the sweeps", stand_for_sweeps(&engine, &mut leader).await),
+                _ = stand.tick() => ("lead the sweeps", leader.stand(&engine).await.map(drop)),
                 _ = sweep.tick() => ("sweep", sweep_all(&engine, &leader).await),
                 _ = retain.tick() => ("delete what is not kept any more", retain_all(&engine, &leader, retention).await),
             }
@@ -826,32 +834,49 @@ async fn arrivals(engine: Arc<Engine>, stop: CancellationToken) {
             tracing::error!(error = %e, "cannot lead the looks at what has arrived");
         }
         let Some(fence) = leader.fence() else { continue };
-        let mut round = std::pin::pin!(engine.look_at_arrivals(&fence));
-        let done = loop {
-            tokio::select! {
-                done = &mut round => break Some(done),
-                _ = stand.tick() => if let Err(e) = leader.stand(&engine).await {
-                    tracing::error!(error = %e, "cannot lead the looks at what has arrived");
-                },
-                () = stop.cancelled() => break None,
-            }
-        };
-        match done {
-            Some(Ok(())) => {}
-            Some(Err(e)) => tracing::error!(error = %e, "cannot look at what has arrived"),
-            None => break,
+        tokio::select! {
+            done = leader.standing(&engine, &mut stand, engine.look_at_arrivals(&fence)) => if let Err(e) = done {
+                tracing::error!(error = %e, "cannot look at what has arrived");
+            },
+            () = stop.cancelled() => break,
         }
     }
     leader.resign(&engine).await;
 }
 
-async fn stand_for_sweeps(engine: &Engine, leader: &mut Leadership) -> Result<(), StoreError> {
-    if leader.stand(engine).await? {
-        // What a crash left over.
-        let swept = engine.sweep_orphans().await?;
-        tracing::debug!(?swept, "orphans");
+/// Looks for files that no row knows: beside the sweeps, since all that is stored is gone through, and for as long as that takes. One
+/// broker does it for all: when it has come to lead, for whatever a crash left over, and then again and again.
+async fn orphans(engine: Arc<Engine>, interval: Duration, stop: CancellationToken) {
+    let mut leader = Leadership::new("orphans");
+    let mut stand = tokio::time::interval(TICK.saturating_mul(STAND_EVERY));
+    stand.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut due = Instant::now();
+    loop {
+        tokio::select! { _ = stand.tick() => {}, () = stop.cancelled() => break }
+        match leader.stand(&engine).await {
+            Ok(true) => due = Instant::now(),
+            Ok(false) => {}
+            Err(e) => tracing::error!(error = %e, "cannot lead the search for files that no row knows"),
+        }
+        let Some(fence) = leader.fence().filter(|_| due <= Instant::now()) else { continue };
+        let done = tokio::select! {
+            done = leader.standing(&engine, &mut stand, engine.sweep_orphans(Some(&fence))) => done,
+            () = stop.cancelled() => break,
+        };
+        match done {
+            Ok(swept) => {
+                tracing::debug!(?swept, "files that no row knew");
+                due = after(interval);
+            }
+            // Whoever leads now begins anew, be it this one.
+            Err(OrphansError::Deposed) => {}
+            Err(e) => {
+                tracing::error!(error = %e, "cannot look for files that no row knows");
+                due = after(interval.min(ORPHANS_AGAIN));
+            }
+        }
     }
-    Ok(())
+    leader.resign(&engine).await;
 }
 
 fn after(time: Duration) -> Instant {

@@ -1,5 +1,6 @@
 //! The records that the domain and its adapters share. No HTTP, no SQL.
 
+use crate::plan::planned::Planned;
 use crate::trace::JobTrace;
 use mpegflow_protocol::api::{EventKind, JobState, TaskState};
 use mpegflow_protocol::codec::ProcessLimits;
@@ -257,6 +258,8 @@ pub struct JobRecord {
     pub state: JobState,
     /// What the input is, once it was probed.
     pub media: Option<MediaInfo>,
+    /// What was planned for it then; none where a broker of the release before did that.
+    pub planned: Option<Planned>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// When it was created.

@@ -12,6 +12,7 @@ use futures_util::Stream;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::path::StoredKey;
 use mpegflow_protocol::worker::Signed;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -53,6 +54,33 @@ impl Key {
     pub const fn is_ours(&self) -> bool {
         !matches!(self, Self::Stored(..))
     }
+}
+
+/// Whom stored bytes belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// An upload.
+    Upload(TenantId, UploadId),
+    /// An attempt.
+    Attempt(TenantId, JobId, AttemptId),
+}
+
+/// A place in the list of owners; the default is its beginning.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// In whose own storage; in that of all where there is none.
+    pub own: Option<TenantId>,
+    /// The last name there that was looked at.
+    pub after: String,
+}
+
+/// A part of the list of owners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Each of them once; one whose names go on behind this part comes in the next, too.
+    pub owners: BTreeSet<Owner>,
+    /// Where the list goes on.
+    pub next: Option<Cursor>,
 }
 
 /// Why a body broke off.
@@ -273,10 +301,9 @@ pub trait Objects: Send + Sync + 'static {
         job: JobId,
         attempt: AttemptId,
     ) -> Result<(), ObjectError>;
-    /// Every attempt that has written anything.
-    async fn attempts(&self) -> Result<Vec<(TenantId, JobId, AttemptId)>, ObjectError>;
-    /// Every upload that has bytes.
-    async fn uploads(&self) -> Result<Vec<(TenantId, UploadId)>, ObjectError>;
+    /// Lists every upload that has bytes and every attempt that has written anything, finished or not, from a place on: as many as have
+    /// the next `most` names, or about so many.
+    async fn owners(&self, from: &Cursor, most: u32) -> Result<Owners, ObjectError>;
     /// Whether storage answers.
     async fn ping(&self) -> Result<(), ObjectError>;
 }

@@ -8,6 +8,7 @@ use crate::model::{
     Tries,
 };
 use crate::plan::graph::{self, early};
+use crate::plan::planned::Planned;
 use crate::plan::{Settings, budget, estimate, verify};
 use mpegflow_protocol::api::{Damage, EventKind, JobState, TaskState};
 use mpegflow_protocol::evidence::Evidence;
@@ -105,6 +106,15 @@ pub enum TaskMove {
     Cancel,
 }
 
+/// What was found out of an input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbedInput {
+    /// What it is.
+    pub media: MediaInfo,
+    /// What is planned for it.
+    pub planned: Planned,
+}
+
 /// What becomes of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobMove {
@@ -115,12 +125,12 @@ pub enum JobMove {
         /// The next task.
         task: Box<NewTask>,
         /// What the input is, where that has just been found out.
-        media: Option<Box<MediaInfo>>,
+        probed: Option<Box<ProbedInput>>,
     },
     /// Its output is committed.
     Commit(Vec<ManifestEntry>),
     /// It was only to be looked at: it has succeeded without any output.
-    Probed(Box<MediaInfo>),
+    Probed(Box<ProbedInput>),
     /// It fails.
     Fail {
         /// Why.
@@ -290,43 +300,43 @@ fn judge(
         (TaskSpec::Probe(_), TaskResult::Probe(probe)) => {
             let media = probe.media.clone().bounded(job.input_size)?;
             let mut task = graph::encode(&job.spec, &media, job.upload, job.input_size, settings)?;
-            let estimate = estimate::of(&task, &media);
-            if let Some(exceeded) = estimate::exceeded(estimate, &job.spec.max_spend, settings.caps) {
+            let planned = Planned::of(&job.spec, &media, &task);
+            if let Some(exceeded) = estimate::exceeded(planned.estimate, &job.spec.max_spend, settings.caps) {
                 return Err(Failure::new(FailureCode::SpendExceeded, exceeded.to_string()));
             }
+            let cut = job.spec.output.early && planned.whole_because.is_none();
+            let probed = Box::new(ProbedInput { media, planned });
             if job.spec.dry_run {
-                return Ok(JobMove::Probed(Box::new(media)));
+                return Ok(JobMove::Probed(probed));
             }
-            if let (true, TaskSpec::Encode(plan)) = (job.spec.output.early, &task.spec)
-                && early::whole_because(&media, plan).is_none()
-            {
+            if cut {
                 task = early::first(&task)?;
             }
             // What was probed is what is encoded, wherever it lies.
-            if let Some(probed) = snapshot.task.plan.inputs.first() {
+            if let Some(input) = snapshot.task.plan.inputs.first() {
                 let uploads = |input: &&mut InputSource| matches!(input, InputSource::Upload { .. });
-                task.inputs.iter_mut().filter(uploads).for_each(|input| *input = probed.clone());
+                task.inputs.iter_mut().filter(uploads).for_each(|own| *own = input.clone());
             }
-            Ok(JobMove::Next { task: Box::new(task), media: Some(Box::new(media)) })
+            Ok(JobMove::Next { task: Box::new(task), probed: Some(probed) })
         }
         (TaskSpec::Encode(task), TaskResult::Encode(result)) => {
             verify::encode(task, result, outputs)?;
             early::verify(task, result)?;
             if !snapshot.task.plan.step.is_whole() {
                 let next = early::package(snapshot, result, outputs, settings)?;
-                return Ok(JobMove::Next { task: Box::new(next), media: None });
+                return Ok(JobMove::Next { task: Box::new(next), probed: None });
             }
             let next = graph::package(&job.spec, task, result, outputs, snapshot.attempt, media, settings)?;
-            Ok(JobMove::Next { task: Box::new(next), media: None })
+            Ok(JobMove::Next { task: Box::new(next), probed: None })
         }
         (TaskSpec::Package(task), TaskResult::Package(result)) => {
             verify::package(task, result, outputs)?;
             if !snapshot.task.plan.step.is_whole() {
                 let next = early::check(snapshot, outputs, settings)?;
-                return Ok(JobMove::Next { task: Box::new(next), media: None });
+                return Ok(JobMove::Next { task: Box::new(next), probed: None });
             }
             let next = graph::check(&job.spec, task, outputs, snapshot.attempt, media, settings)?;
-            Ok(JobMove::Next { task: Box::new(next), media: None })
+            Ok(JobMove::Next { task: Box::new(next), probed: None })
         }
         (TaskSpec::Check(task), TaskResult::Check(result)) => {
             verify::check(task, result)?;
@@ -335,7 +345,7 @@ fn judge(
                 Step::Rest => return Ok(JobMove::Commit(early::manifest(snapshot)?)),
                 Step::Sound | Step::Chunk(_) => {
                     let next = early::next(snapshot, result, settings)?;
-                    return Ok(JobMove::Next { task: Box::new(next), media: None });
+                    return Ok(JobMove::Next { task: Box::new(next), probed: None });
                 }
             }
             let package = snapshot.tasks.iter().find(|t| t.plan.kind == TaskKind::Package);
@@ -417,6 +427,7 @@ mod tests {
             pool: mpegflow_protocol::ids::PoolName::default(),
             state,
             media: None,
+            planned: None,
             failure: None,
             created_at: NOW,
             finished_at: None,

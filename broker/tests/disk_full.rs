@@ -6,7 +6,9 @@ mod common;
 use async_trait::async_trait;
 use common::*;
 use mpegflow_broker::objects::local::LocalObjects;
-use mpegflow_broker::objects::{Appended, Body, Bytestream, Key, ObjectError, Objects, PartHead};
+use mpegflow_broker::objects::{
+    Appended, Body, Bytestream, Cursor, Key, ObjectError, Objects, Owners, PartHead,
+};
 use mpegflow_protocol::api::{JobState, Upload};
 use mpegflow_protocol::failure::{Failure, FailureCode};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
@@ -63,11 +65,8 @@ impl Objects for Filling {
     ) -> Result<(), ObjectError> {
         self.inner.remove_attempt(tenant, job, attempt).await
     }
-    async fn attempts(&self) -> Result<Vec<(TenantId, JobId, AttemptId)>, ObjectError> {
-        self.inner.attempts().await
-    }
-    async fn uploads(&self) -> Result<Vec<(TenantId, UploadId)>, ObjectError> {
-        self.inner.uploads().await
+    async fn owners(&self, from: &Cursor, most: u32) -> Result<Owners, ObjectError> {
+        self.inner.owners(from, most).await
     }
     async fn ping(&self) -> Result<(), ObjectError> {
         self.inner.ping().await

@@ -29,9 +29,10 @@ mod waiting;
 #[path = "support/webhooks.rs"]
 mod webhooks;
 
-use common::{world, world_with};
+use common::{show, upload, world, world_with};
 use mpegflow_broker::model::{Clock, SystemClock, Time};
 use mpegflow_broker::store::sqlite::SqliteStore;
+use mpegflow_protocol::api::Job;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -42,6 +43,21 @@ impl Clock for Moved {
     fn now(&self) -> Time {
         Time(self.0.load(Ordering::Relaxed))
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_a_broker_of_the_release_before_has_probed_is_told_of_as_if_it_had_kept_the_plan() {
+    let world = world().await;
+    let (tenant, worker) = (world.tenant("a").await, world.worker().await);
+    let input = upload(&tenant, b"x").await;
+    let job: Job = spend::post(&tenant, &input, spend::not_early()).await.json();
+    assert_eq!(worker.run().await, 1);
+    let kept = show(&tenant, &job).await;
+    assert!(kept.estimate.is_some() && kept.early.as_ref().unwrap().whole_because.is_some(), "{kept:?}");
+    let url = format!("sqlite:{}/broker.db", world.config.data_dir.display());
+    let db = sqlx::SqlitePool::connect(&url).await.unwrap();
+    assert_eq!(sqlx::query("UPDATE jobs SET planned = NULL").execute(&db).await.unwrap().rows_affected(), 1);
+    assert_eq!(show(&tenant, &job).await, kept);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use front::{Fault, Front, Seen};
 use futures_util::StreamExt as _;
 use mpegflow_broker::conformance;
-use mpegflow_broker::conformance::objects::{body, chunked, head, pattern, read};
+use mpegflow_broker::conformance::objects::{body, chunked, head, owners, pattern, read};
 use mpegflow_broker::objects::s3::{Encryption, S3Config, S3Objects};
 use mpegflow_broker::objects::{Body, BodyError, Key, ObjectError, Objects as _, PartHead};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
@@ -104,6 +104,35 @@ async fn a_presigned_request_carries_our_checksum_and_nothing_of_the_sdk() {
         headers.sort_unstable();
         assert_eq!(headers, sent, "no checksum of the SDK's, no framing of its own");
     }
+}
+
+#[tokio::test]
+async fn whether_storage_compares_digests_is_not_asked_for_each_part_while_it_does_not_answer() {
+    let server = Server::start(Kind::Versitygw);
+    let (front, objects) = through(&server, |_| {}).await;
+    let is_try = |seen: &Seen| seen.path.contains("/probe/");
+    let tries = || front.seen().iter().filter(|seen| is_try(seen)).count();
+    let part = async |n: u64| {
+        objects.put_part(&output(0), &head(n * PART_SIZE, b"part"), body(&[b"part"])).await.unwrap();
+    };
+    front.fault(u32::MAX, Fault::Answer(503, "SlowDown"), is_try);
+    part(1).await;
+    assert!(tries() > 0, "the first part asks");
+    for n in 2..5 {
+        part(n).await;
+    }
+    assert_eq!(tries(), 0, "and the next ones do without, whom storage does take");
+    // After a pause it is asked again, and when it has answered never more.
+    front.heal();
+    let healed = Instant::now();
+    part(5).await;
+    while tries() == 0 {
+        assert!(healed.elapsed() < Duration::from_secs(60), "it is never asked again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        part(5).await;
+    }
+    part(6).await;
+    assert_eq!(tries(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,7 +329,7 @@ async fn credentials_are_rotated_without_a_restart() {
         front.fault(1, Fault::Answer(403, "ExpiredToken"), get);
         front.fault(1, Fault::Answer(400, "ExpiredToken"), |seen| seen.query.contains("list-type"));
         assert_eq!(read(&objects, &output(0), 0..3).await, b"one");
-        assert_eq!(objects.attempts().await.unwrap().len(), 1);
+        assert_eq!(owners(&objects, 1_000).await.len(), 1);
         assert_eq!(front.unmet(), 0);
     }
 }
@@ -411,7 +440,7 @@ async fn a_call_that_is_given_up_leaves_nothing_that_can_be_seen() {
         feed.closed().await;
         assert!(given_up.elapsed() < Duration::from_secs(1), "{kind:?}: the worker's side is let go");
         assert!(matches!(objects.finish(&output(0), &[part]).await, Err(ObjectError::Missing)), "{kind:?}");
-        assert!(objects.attempts().await.unwrap().is_empty(), "{kind:?}");
+        assert!(owners(&objects, 1_000).await.is_empty(), "{kind:?}");
         // The next one does not get the connection that was broken off.
         objects.put_part(&output(0), &part, body(&[b"abcdef"])).await.unwrap();
         objects.finish(&output(0), &[part]).await.unwrap();

@@ -18,16 +18,17 @@ mod signed;
 use common::*;
 use front::{Fault, Front, Seen};
 use http_body_util::BodyExt as _;
-use mpegflow_broker::conformance::objects::{chunked, head, pattern};
+use mpegflow_broker::conformance::objects::{chunked, head, owners, pattern};
 use mpegflow_broker::embedded::Config;
 use mpegflow_broker::engine::{Rate, Swept};
 use mpegflow_broker::objects::s3::{S3Config, S3Objects};
-use mpegflow_broker::objects::{Key, Objects as _};
+use mpegflow_broker::objects::{Key, Objects as _, Owner};
 use mpegflow_protocol::api::{Job, JobState, Output, Upload};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::limits::PART_SIZE;
 use mpegflow_protocol::worker::{Complete, Lease, LeaseReply};
 use s3::{BUCKET, Kind, Server};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -165,7 +166,7 @@ async fn a_job_runs_on_s3_from_an_upload_in_goes_to_outputs_of_many_parts() {
         assert!(swept.attempts > 0, "{kind:?}: {swept:?}");
         let gone = tenant.call("DELETE", &format!("/v1/uploads/{}", upload.id), "").await;
         assert_eq!(gone.status, 204, "{}", gone.text());
-        assert_eq!(world.broker().engine().sweep_orphans().await.unwrap(), Swept::default(), "{kind:?}");
+        assert_eq!(world.broker().engine().sweep_orphans(None).await.unwrap(), Swept::default(), "{kind:?}");
         for output in &outputs {
             assert_eq!(tenant.get(&output.url).await.status, 200, "{kind:?}");
         }
@@ -292,31 +293,67 @@ async fn an_attempt_that_dies_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_row_knows_is_swept_at_the_start() {
+async fn what_no_row_knows_is_swept_at_the_start_and_ever_again_beside_what_is_under_way() {
     for kind in Kind::ALL {
         let server = Server::start(kind);
-        let objects = server.objects();
-        let (tenant, part) = (TenantId::from_u128(1), pattern(0, PART_SIZE));
-        // A broker died before it had a row for these: an output and an upload, neither finished.
-        let output = Key::Output(tenant, JobId::from_u128(2), AttemptId::from_u128(3), 0);
-        objects.put_part(&output, &head(0, &part), chunked(&part)).await.unwrap();
-        let upload = Key::Upload(tenant, UploadId::from_u128(4));
-        let size = 2 * PART_SIZE;
-        objects
-            .append(&upload, 0, &mut chunked(&[&part[..], b"piece"].concat()), u64::MAX, size)
-            .await
-            .unwrap();
+        let part = pattern(0, PART_SIZE);
+        // A broker was killed before it had a row for these: an output and an upload, neither finished.
+        leave_orphans(&server, &part).await;
         assert!(server.kept().len() >= 4, "{kind:?}: {:?}", server.kept());
-        let _world = world_on(&server).await;
+        let (front, mut world) =
+            world_through(&server, |config| config.orphans = Duration::from_secs(1)).await;
         // Whoever leads does it, right after it has come to lead.
-        for _ in 0..600 {
-            if server.kept().is_empty() {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-        assert_eq!(server.kept(), Vec::<std::path::PathBuf>::new(), "{kind:?}");
+        eventually("what was left over is gone", async || server.kept().is_empty()).await;
+
+        // An attempt and an upload are under way, with multipart uploads that are open.
+        let (tenant, worker) = (world.tenant("a").await, world.worker().await);
+        submit(&tenant, b"x").await;
+        assert_eq!(worker.finish(&worker.lease().await).await.status, 204);
+        let lease = worker.lease().await;
+        assert_eq!(worker.put(&lease, 0, 0, &part).await.status, 204);
+        let begun = format!(r#"{{"size":{}}}"#, PART_SIZE + 8);
+        let begun: Upload = tenant.call("POST", "/v1/uploads", begun).await.json();
+        let send = async |at: u64, bytes: &[u8]| {
+            let path = format!("/v1/uploads/{}?offset={at}", begun.id);
+            tenant.call("PUT", &path, bytes.to_vec()).await.json::<Upload>()
+        };
+        assert_eq!(send(0, &part).await.offset, PART_SIZE);
+        let kept = || server.kept().into_iter().collect::<BTreeSet<_>>();
+        let under_way = kept();
+        // And again something is left over, while the same broker leads.
+        leave_orphans(&server, &part).await;
+        assert!(kept().len() >= under_way.len() + 4, "{kind:?}: {:?}", kept());
+        eventually("what was left over is gone again", async || kept() == under_way).await;
+        front.seen();
+        let mut searches = 0;
+        eventually("storage is searched some more", async || {
+            searches += front.seen().iter().filter(|seen| seen.query.contains("max-keys=1000")).count();
+            searches >= 3
+        })
+        .await;
+        assert_eq!(kept(), under_way, "{kind:?}");
+        assert_eq!(send(PART_SIZE, b"the rest").await.offset, PART_SIZE + 8, "{kind:?}");
+        finish_with(&worker, &lease, 1).await;
+
+        // Whoever is killed within a search leaves it to the next.
+        let before = kept();
+        let gate = Arc::new(Semaphore::new(0));
+        front.fault(1, Fault::Hold(gate), |seen| seen.query.contains("max-keys=1000"));
+        eventually("a search is under way", async || front.unmet() == 0).await;
+        leave_orphans(&server, &part).await;
+        world.crash_and_restart().await;
+        eventually("what was left over is gone", async || kept() == before).await;
     }
+}
+
+/// Leaves over what no row knows: a part of an output, and the beginning of an upload.
+async fn leave_orphans(server: &Server, part: &[u8]) {
+    let (objects, tenant) = (server.objects(), TenantId::from_u128(1));
+    let output = Key::Output(tenant, JobId::from_u128(2), AttemptId::from_u128(3), 0);
+    objects.put_part(&output, &head(0, part), chunked(part)).await.unwrap();
+    let upload = Key::Upload(tenant, UploadId::from_u128(4));
+    let more = [part, b"piece"].concat();
+    objects.append(&upload, 0, &mut chunked(&more), u64::MAX, 2 * PART_SIZE).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -417,7 +454,8 @@ async fn thirty_two_racing_commits_have_one_winner_and_what_the_losers_wrote_is_
         assert_eq!((tasks, done.state), (4, JobState::Succeeded), "{kind:?}");
         assert!(done.tasks.iter().all(|task| task.attempts == 1), "{kind:?}: {:?}", done.tasks);
         world.broker().engine().sweep().await.unwrap();
-        let attempts = server.objects().attempts().await.unwrap();
+        let owners = owners(&server.objects(), 1_000).await;
+        let attempts: Vec<_> = owners.iter().filter(|owner| matches!(owner, Owner::Attempt(..))).collect();
         assert_eq!(attempts.len(), 1, "{kind:?}: the package's alone: {attempts:?}");
         for path in server.kept() {
             let path = path.to_string_lossy().into_owned();

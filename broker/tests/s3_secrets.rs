@@ -20,7 +20,7 @@ use futures_util::StreamExt as _;
 use log::Log;
 use mpegflow_broker::conformance::objects::{broken, chunked, head, pattern};
 use mpegflow_broker::objects::s3::{S3Config, S3Objects};
-use mpegflow_broker::objects::{Key, ObjectError, Objects as _};
+use mpegflow_broker::objects::{Cursor, Key, ObjectError, Objects as _};
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::limits::PART_SIZE;
 use s3::{BUCKET, Kind, Server};
@@ -62,8 +62,7 @@ async fn everything(objects: &S3Objects, round: u128) -> Vec<ObjectError> {
             }
         }
     }
-    errors.extend(objects.attempts().await.err());
-    errors.extend(objects.uploads().await.err());
+    errors.extend(objects.owners(&Cursor::default(), 1_000).await.err());
     errors.extend(objects.remove_upload(TENANT, upload).await.err());
     errors.extend(objects.remove_attempt(TENANT, JOB, attempt).await.err());
     errors.extend(objects.ping().await.err());

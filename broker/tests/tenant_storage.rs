@@ -20,7 +20,7 @@ mod signed;
 
 use common::*;
 use front::Front;
-use mpegflow_broker::conformance::objects::{chunked, head, pattern, read};
+use mpegflow_broker::conformance::objects::{chunked, head, owners, pattern, read};
 use mpegflow_broker::engine::Swept;
 use mpegflow_broker::objects::own::Setup;
 use mpegflow_broker::objects::s3::{S3Config, S3Objects};
@@ -154,7 +154,7 @@ async fn what_a_tenant_with_storage_of_its_own_has_is_there_and_nowhere_else() {
         let direct = S3Objects::open(&config).unwrap();
         direct.append(&Key::Upload(id, orphan), 0, &mut chunked(b"left over"), 9, 9).await.unwrap();
         assert_eq!(
-            engine.sweep_orphans().await.unwrap(),
+            engine.sweep_orphans(None).await.unwrap(),
             Swept { uploads: 1, ..Swept::default() },
             "{kind:?}"
         );
@@ -205,7 +205,7 @@ async fn a_place_is_opened_for_one_tenant_and_a_key_of_another_is_not_looked_for
     }
     assert_eq!(own.look_up(&stored(mine, "film.mov")).await.unwrap().size, 4);
     assert_eq!(read(&open(Some(theirs)), &key, 0..6).await, b"secret");
-    assert_eq!(own.uploads().await.unwrap(), []);
+    assert_eq!(owners(&own, 1_000).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

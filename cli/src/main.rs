@@ -7,10 +7,12 @@
 //! | [`local`], [`workers`] | a broker inside this process, workers outside it |
 //! | [`output`], [`fetch`], [`digest`] | a result folder that is there whole or not at all |
 //! | [`web`], [`files`] | the pages, and the server of a result folder |
+//! | [`api_server`] | a cluster's API server: a client, and requests with bounded answers |
 //! | [`summary`], [`ffprobe`], [`probe_format`] | a job and a file in words |
 //! | [`compat`] | the command lines of ffprobe and ffmpeg |
 //! | [`commands`] | the commands, made of these |
 
+mod api_server;
 mod args;
 mod client;
 mod commands;

@@ -1,9 +1,10 @@
 //! A cluster as far as policies care: who is in it, with which labels and addresses, and which policies apply.
 
+use crate::matching::Test;
 use crate::policy::Policy;
 use crate::sets::{AddressSet, Protocol};
 use crate::source::{At, ObjectRef};
-use crate::truth::Doubt;
+use crate::truth::{Doubt, Truth};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -63,6 +64,29 @@ pub struct Cluster {
     /// What the input should hold and does not, since whoever gathered it may not read it. Policies that may not be read are among
     /// the policies instead, as ones that may say anything.
     pub missing_rights: Vec<MissingRight>,
+}
+
+impl Cluster {
+    /// Whether a namespace has a label, and its value passes.
+    pub(crate) fn namespace_label(&self, namespace: &str, key: &str, test: &Test) -> Truth {
+        match self.namespaces.get(namespace) {
+            Some(known) => test.holds(&known.labels, key).into(),
+            None if key == "kubernetes.io/metadata.name" => test.passes(namespace).into(),
+            None => Truth::Unknown,
+        }
+    }
+
+    /// Whether a service account has a label, and its value passes.
+    pub(crate) fn account_label(
+        &self,
+        namespace: &Arc<str>,
+        account: &Arc<str>,
+        key: &str,
+        test: &Test,
+    ) -> Truth {
+        let known = self.service_accounts.get(&(namespace.clone(), account.clone()));
+        known.map_or(Truth::Unknown, |known| test.holds(&known.labels, key).into())
+    }
 }
 
 /// A setting of an agent, in its ConfigMap.

@@ -1,6 +1,7 @@
 //! What a policy selects: expressions over endpoints and over traffic. Every dialect is read into these two, so that one
 //! evaluator serves all. An expression is three-valued: a [`Doubt`] in it makes it unknown exactly where it matters.
 
+use crate::cluster::Labels;
 use crate::profile::Fact;
 use crate::sets::{AddressSet, PortSet, Protocol};
 use crate::truth::Doubt;
@@ -106,6 +107,11 @@ impl Test {
             Self::EndsWith(end) => text.ends_with(&**end),
             Self::Contains(part) => text.contains(&**part),
         }
+    }
+
+    /// Whether labels have this one, and its value passes.
+    pub fn holds(&self, labels: &Labels, key: &str) -> bool {
+        labels.get(key).is_some_and(|value| self.passes(value))
     }
 }
 

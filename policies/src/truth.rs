@@ -29,6 +29,16 @@ impl Truth {
         self.max(other)
     }
 
+    /// All of them; yes where there are none.
+    pub fn all(of: impl IntoIterator<Item = Self>) -> Self {
+        of.into_iter().fold(Self::Yes, Self::and)
+    }
+
+    /// At least one of them; no where there are none.
+    pub fn any(of: impl IntoIterator<Item = Self>) -> Self {
+        of.into_iter().fold(Self::No, Self::or)
+    }
+
     /// Whether it is possible: not [`Truth::No`].
     pub fn may(self) -> bool {
         self != Self::No

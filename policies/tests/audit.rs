@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(missing_docs, reason = "tests")]
 
+mod support;
+
 use mpegflow_policies::audit::baseline::Baseline;
 use mpegflow_policies::audit::intent::{self, Intent};
 use mpegflow_policies::audit::{Outcome, Request, Severity, diff, explain, flows, run};
@@ -13,6 +15,7 @@ use mpegflow_policies::profile::Profile;
 use mpegflow_policies::read::{self, Input, Limits, ReadOptions};
 use mpegflow_policies::truth::Truth;
 use std::sync::Arc;
+use support::request;
 
 /// A pool, the broker, DNS, another tenant, a node with the API server on it.
 const CLUSTER: &str = "
@@ -134,17 +137,7 @@ fn emitted(pool: &PoolIntent, dialects: &[Dialect]) -> String {
 }
 
 fn audit_with(cluster: &Cluster, profile: &str, complete: bool, intents: Vec<Intent>) -> Outcome {
-    run(&Request {
-        cluster,
-        profile: profile.parse().unwrap(),
-        complete,
-        intents,
-        pod_cidrs: None,
-        baseline: None,
-        today: "2026-01-01".parse().unwrap(),
-        flows: &[],
-    })
-    .unwrap()
+    run(&Request { complete, ..request(cluster, profile, intents) }).unwrap()
 }
 
 fn audit(policies: &str, profile: &str) -> Outcome {
@@ -396,17 +389,9 @@ fn a_packet_that_was_seen_and_is_judged_denied_contradicts_the_proof() {
     let cluster = read(&format!("{CLUSTER}{}", emitted(&pool(), &[Dialect::NetworkPolicy])));
     let line = r#"{"flow":{"verdict":"FORWARDED","IP":{"source":"10.244.1.10","destination":"10.244.0.66"},"l4":{"TCP":{"destination_port":80}},"source":{"namespace":"other","pod_name":"theirs"},"destination":{"namespace":"media","pod_name":"pool-a"},"is_reply":false}}"#;
     let seen = flows::read("flows.json", line.as_bytes()).unwrap();
-    let outcome = run(&Request {
-        cluster: &cluster,
-        profile: "calico".parse().unwrap(),
-        complete: true,
-        intents: intent::worker_pools(&cluster),
-        pod_cidrs: None,
-        baseline: None,
-        today: "2026-01-01".parse().unwrap(),
-        flows: &[seen],
-    })
-    .unwrap();
+    let outcome =
+        run(&Request { flows: &[seen], ..request(&cluster, "calico", intent::worker_pools(&cluster)) })
+            .unwrap();
     assert_eq!(outcome.proved, Truth::No);
     assert_eq!(outcome.findings[0].id, "MF501", "{:#?}", outcome.findings);
 }
@@ -479,14 +464,9 @@ fn accepting(complete: bool, keep: impl Fn(&str) -> bool) -> Outcome {
     let mut input = Input::new(Limits::default());
     input.add("base.yaml", text).unwrap();
     run(&Request {
-        cluster: &cluster,
-        profile: "calico".parse().unwrap(),
         complete,
-        intents: intent::worker_pools(&cluster),
-        pod_cidrs: None,
         baseline: Some(&Baseline::read(&input).unwrap()),
-        today: "2026-01-01".parse().unwrap(),
-        flows: &[],
+        ..request(&cluster, "calico", intent::worker_pools(&cluster))
     })
     .unwrap()
 }
@@ -570,14 +550,8 @@ fn a_new_destination_of_an_accepted_kind_comes_to_light() {
     let judged = |policies: &str| {
         let cluster = read(&format!("{CLUSTER}{policies}"));
         run(&Request {
-            cluster: &cluster,
-            profile: "calico".parse().unwrap(),
-            complete: true,
-            intents: intent::worker_pools(&cluster),
-            pod_cidrs: None,
             baseline: Some(&baseline),
-            today: "2026-01-01".parse().unwrap(),
-            flows: &[],
+            ..request(&cluster, "calico", intent::worker_pools(&cluster))
         })
         .unwrap()
     };
@@ -692,14 +666,8 @@ fn a_probe_from_a_pods_own_node_contradicts_nothing_and_one_from_another_node_do
             r#"{{"flow":{{"verdict":"FORWARDED","is_reply":false,"IP":{{"source":"10.200.0.2","destination":"{destination}"}},"l4":{{"TCP":{{"source_port":4,"destination_port":80}}}}}}}}"#
         );
         let outcome = run(&Request {
-            cluster: &cluster,
-            profile: "calico".parse().unwrap(),
-            complete: true,
-            intents: Vec::new(),
-            pod_cidrs: None,
-            baseline: None,
-            today: "2026-01-01".parse().unwrap(),
             flows: &[flows::read("flows.json", line.as_bytes()).unwrap()],
+            ..request(&cluster, "calico", Vec::new())
         })
         .unwrap();
         outcome.findings.iter().filter(|finding| finding.id == "MF501").count()
@@ -962,17 +930,7 @@ fn a_public_charts_policy_that_shuts_its_own_pod_in_is_found() {
         let mut file = Input::new(Limits::default());
         let intents = "apiVersion: mpegflow.io/v1alpha1\nkind: NetworkIntents\nintents:\n- name: it serves its metrics and nothing else\n  from: {pods: {app.kubernetes.io/name: kube-state-metrics}}\n  reached-by: [{group: any, ports: [http]}]\n- name: it lists what it counts\n  from: {pods: {app.kubernetes.io/name: kube-state-metrics}}\n  must: [{cidr: 192.0.2.1/32, ports: [6443]}]\n";
         file.add("intents.yaml", intents).unwrap();
-        run(&Request {
-            cluster: &read(text),
-            profile: profile.parse().unwrap(),
-            complete: true,
-            intents: intent::read(&file).unwrap(),
-            pod_cidrs: None,
-            baseline: None,
-            today: "2026-01-01".parse().unwrap(),
-            flows: &[],
-        })
-        .unwrap()
+        run(&request(&read(text), profile, intent::read(&file).unwrap())).unwrap()
     };
     for profile in ["calico", "cilium", "aws-vpc"] {
         let outcome = ask(&format!("{CHART}{api}"), profile);
@@ -1003,17 +961,7 @@ fn a_public_charts_policy_that_shuts_its_own_pod_in_is_found() {
 fn a_policy_for_a_host_network_pod_is_told_why_it_selects_nobody() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: exporter, namespace: a, labels: {app: exporter}}\nspec: {hostNetwork: true, containers: [{name: c, image: i}]}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: exporter, namespace: a}\nspec: {podSelector: {matchLabels: {app: APP}}, policyTypes: [Ingress]}\n";
     let reason = |app: &str| {
-        let outcome = run(&Request {
-            cluster: &read(&text.replace("APP", app)),
-            profile: "calico".parse().unwrap(),
-            complete: true,
-            intents: Vec::new(),
-            pod_cidrs: None,
-            baseline: None,
-            today: "2026-01-01".parse().unwrap(),
-            flows: &[],
-        })
-        .unwrap();
+        let outcome = run(&request(&read(&text.replace("APP", app)), "calico", Vec::new())).unwrap();
         outcome.findings.iter().find(|f| f.id == "MF201").unwrap().reason.clone()
     };
     assert_eq!(

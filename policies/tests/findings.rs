@@ -19,7 +19,8 @@
     reason = "tests"
 )]
 
-use jiff::civil::Date;
+mod support;
+
 use mpegflow_policies::audit::{
     self, Outcome, Request, Severity, baseline::Baseline, catalog, flows, intent,
 };
@@ -28,9 +29,8 @@ use mpegflow_policies::sets::AddressSet;
 use mpegflow_policies::truth::Truth;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use support::request;
 
-/// The day of the audit.
-const DAY: Date = jiff::civil::date(2026, 1, 1);
 const FILE: &str = "example.yaml";
 /// Kinds that no manifest makes: they come of observed flows and baselines, which are below.
 const OBSERVED: [&str; 4] = ["MF501", "MF502", "MF503", "MF504"];
@@ -91,14 +91,8 @@ impl Example {
             if intents.is_empty() { Vec::new() } else { intent::read(&input(offset + intents)).unwrap() };
         let cluster = read::cluster(&manifests, &ReadOptions::default()).unwrap().cluster;
         let request = Request {
-            cluster: &cluster,
-            profile: self.profile.parse().unwrap(),
-            complete: true,
-            intents,
             pod_cidrs: Some(AddressSet::block("10.0.0.0/8".parse().unwrap())),
-            baseline: None,
-            today: DAY,
-            flows: &[],
+            ..request(&cluster, &self.profile, intents)
         };
         audit::run(&request).unwrap()
     }
@@ -251,16 +245,8 @@ fn outcome(flow: &str, accepted: &str) -> Outcome {
     let header = "apiVersion: mpegflow.io/v1alpha1\nkind: AuditBaseline\naccepted:";
     let baseline = Baseline::read(&input(format!("{header} {accepted}\n"))).unwrap();
     let flows = [flows::read("flows.json", flow.as_bytes()).unwrap()];
-    let request = Request {
-        cluster: &cluster,
-        profile: "calico@3.30".parse().unwrap(),
-        complete: true,
-        intents: Vec::new(),
-        pod_cidrs: None,
-        baseline: Some(&baseline),
-        today: DAY,
-        flows: &flows,
-    };
+    let request =
+        Request { baseline: Some(&baseline), flows: &flows, ..request(&cluster, "calico@3.30", Vec::new()) };
     audit::run(&request).unwrap()
 }
 

@@ -15,7 +15,7 @@
 mod scenario;
 mod support;
 
-use mpegflow_policies::audit::{Outcome, Request, diff, explain, intent, run};
+use mpegflow_policies::audit::{Outcome, diff, explain, intent, run};
 use mpegflow_policies::cluster::{Cluster, NodePort, Service, TargetPort};
 use mpegflow_policies::emit::to_yaml;
 use mpegflow_policies::evaluate::{Endpoint, EndpointId, Evaluation, Options};
@@ -29,6 +29,7 @@ use mpegflow_policies_generator::rng::Rng;
 use scenario::{Hostile, Scenario};
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use support::request;
 
 /// Two nodes; `w` is under audit and `b` beside it on the first, `o` is another tenant's on the second.
 const CLUSTER: &str = "
@@ -92,17 +93,7 @@ fn audit(text: &str, profile: &str, intents: &str) -> Outcome {
     );
     let mut input = Input::new(Limits::default());
     input.add("intents.yaml", intents).unwrap();
-    run(&Request {
-        cluster: &read(text),
-        profile: profile.parse().unwrap(),
-        complete: true,
-        intents: intent::read(&input).unwrap(),
-        pod_cidrs: None,
-        baseline: None,
-        today: "2026-01-01".parse().unwrap(),
-        flows: &[],
-    })
-    .unwrap()
+    run(&request(&read(text), profile, intent::read(&input).unwrap())).unwrap()
 }
 
 /// The egress of `w`, to a block at a port.
@@ -990,17 +981,7 @@ fn what_is_unknown_of_a_worker_pool_has_a_reason() {
             let policies = dialects.iter().flat_map(|dialect| scenario.pool.policies(*dialect).unwrap());
             let policies = policies.fold(String::new(), |text, policy| text + "---\n" + &to_yaml(&policy));
             let cluster = read(&format!("{}{policies}", scenario.manifests()));
-            let outcome = run(&Request {
-                cluster: &cluster,
-                profile: profile.parse().unwrap(),
-                complete: true,
-                intents: intent::worker_pools(&cluster),
-                pod_cidrs: None,
-                baseline: None,
-                today: "2026-01-01".parse().unwrap(),
-                flows: &[],
-            })
-            .unwrap();
+            let outcome = run(&request(&cluster, profile, intent::worker_pools(&cluster))).unwrap();
             let bare = without_reason(&outcome);
             assert!(bare.is_empty(), "{profile} {dialects:?} seed {seed}: {bare:#?}");
         }

@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(missing_docs, reason = "tests")]
 
+mod support;
+
 use mpegflow_policies::audit::{Finding, Outcome, Request, flows, intent, run};
 use mpegflow_policies::read::{self, Input, Limits, ReadOptions};
 use mpegflow_policies::truth::Truth;
+use support::request;
 
 /// Two namespaces on two nodes: `a/w` may reach `a/b`, and nobody else.
 const BASE: &str = "
@@ -92,14 +95,8 @@ fn with_flows(cni: &str, manifests: &str, lines: &str) -> Outcome {
     let reading = read::cluster(&input("in.yaml", manifests), &ReadOptions::default());
     let cluster = reading.unwrap_or_else(|errors| panic!("{errors}")).cluster;
     run(&Request {
-        cluster: &cluster,
-        profile: cni.parse().unwrap(),
-        complete: true,
-        intents: intent::read(&input("intents.yaml", INTENTS)).unwrap(),
-        pod_cidrs: None,
-        baseline: None,
-        today: "2026-01-01".parse().unwrap(),
         flows: &[flows::read("flows.jsonl", lines.as_bytes()).unwrap()],
+        ..request(&cluster, cni, intent::read(&input("intents.yaml", INTENTS)).unwrap())
     })
     .unwrap()
 }
@@ -220,17 +217,7 @@ fn a_pool_without_pods_is_judged() {
     let pool = "apiVersion: mpegflow.io/v1alpha1\nkind: WorkerPool\nmetadata: {name: p, namespace: a}\nspec: {class: cpu}\n";
     let reading = read::cluster(&input("in.yaml", &format!("{BASE}{pool}")), &ReadOptions::default());
     let cluster = reading.unwrap().cluster;
-    let outcome = run(&Request {
-        cluster: &cluster,
-        profile: "calico".parse().unwrap(),
-        complete: true,
-        intents: intent::worker_pools(&cluster),
-        pod_cidrs: None,
-        baseline: None,
-        today: "2026-01-01".parse().unwrap(),
-        flows: &[],
-    })
-    .unwrap();
+    let outcome = run(&request(&cluster, "calico", intent::worker_pools(&cluster))).unwrap();
     assert_eq!(outcome.proved, Truth::No, "{}", outcome.sentence);
     assert!(outcome.sentence.contains("WorkerPool a/p"), "{}", outcome.sentence);
     // The operator hardens its pods; what is wrong is that nothing isolates them.

@@ -6,8 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, dead_code, reason = "tests")]
 
 mod reference;
+mod support;
 
-use mpegflow_policies::audit::{Request, run};
+use mpegflow_policies::audit::run;
 use mpegflow_policies::cluster::Cluster;
 use mpegflow_policies::evaluate::{Evaluation, Options, Verdict};
 use mpegflow_policies::read::{Input, Limits, ReadOptions, cluster};
@@ -15,6 +16,7 @@ use mpegflow_policies::sets::AddressSet;
 use mpegflow_policies::sets::Protocol::{self, Icmp, Icmpv6, Sctp, Tcp, Udp};
 use reference::{Answer, End, Reference, passes};
 use std::net::IpAddr;
+use support::request;
 
 /// Who is there: `a` (env prod) with client and server, `b` (env dev) with other, whose account is robot.
 const PODS: &str = "
@@ -186,17 +188,7 @@ fn that_an_empty_section_is_refused_from_1_17_on_is_a_finding_with_its_reason() 
     let policy = cnp("{endpointSelector: {}, ingress: []}");
     let cluster = read(&format!("{PODS}---\n{policy}")).unwrap();
     let found = |version: &str| -> Vec<(&'static str, String)> {
-        let outcome = run(&Request {
-            cluster: &cluster,
-            profile: format!("cilium@{version}").parse().unwrap(),
-            complete: true,
-            intents: Vec::new(),
-            pod_cidrs: None,
-            baseline: None,
-            today: "2026-01-01".parse().unwrap(),
-            flows: &[],
-        })
-        .unwrap();
+        let outcome = run(&request(&cluster, &format!("cilium@{version}"), Vec::new())).unwrap();
         let about = outcome.findings.into_iter().filter(|f| f.object.kind.starts_with("Cilium"));
         about.map(|finding| (finding.id, finding.reason)).collect()
     };

@@ -302,6 +302,10 @@ keys! {
     /// their last byte, where the tenant's own limits say nothing. For ever where it is left out.
     retention_days: Number<1, 36_500> = "retention.days", "retention-days", "DAYS";
 
+    /// How often storage is searched for files that no row knows, which a broker or storage that died in between may leave over; also
+    /// whenever another broker comes to lead that. All that is stored is listed for it.
+    orphans_interval: Span<1, 2_592_000> = "orphans.interval", "orphans-interval", "SECONDS", default "1d";
+
     /// Requests a second that a tenant may make over time, at each broker.
     rate_requests_per_second: Number<1, 1_000_000> = "rate.requests_per_second", "rate-requests-per-second", "NUMBER", default "100";
     /// Requests that a tenant may make at once, before that rate holds.

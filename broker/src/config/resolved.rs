@@ -102,6 +102,8 @@ pub struct Resolved {
     pub oidc: Option<(OidcConfig, Scopes)>,
     /// How long a tenant's data is kept; for ever where there is none.
     pub retention: Option<Duration>,
+    /// How often storage is searched for files that no row knows.
+    pub orphans: Duration,
     /// How many requests a tenant may make.
     pub rate: Rate,
     /// Whose pages may call the public API from a browser.
@@ -153,6 +155,7 @@ impl Resolved {
                 .retention_days
                 .get()
                 .map(|days| Duration::from_secs(days.0.saturating_mul(24 * 3_600))),
+            orphans: raw.orphans_interval.get()?.0,
             rate: Rate {
                 per_second: u32::try_from(raw.rate_requests_per_second.get()?.0).ok()?,
                 burst: u32::try_from(raw.rate_burst.get()?.0).ok()?,
@@ -255,6 +258,7 @@ impl Resolved {
         config.oidc.clone_from(&self.oidc);
         config.otlp.clone_from(&self.otlp);
         config.retention = self.retention;
+        config.orphans = self.orphans;
         config.origins.clone_from(&self.origins);
         config.webhooks.clone_from(&self.webhooks);
         config.tenant_storage.clone_from(&self.tenant_storage);

@@ -1,12 +1,13 @@
 //! What the broker does by itself: expire leases, mend the queue, sweep what nothing needs.
 
+use super::leader::Fence;
 use super::{CallError, Engine};
 use crate::model::{Time, UploadRecord};
+use crate::objects::{Cursor, ObjectError, Owner};
 use crate::state::Ending;
 use crate::store::{Garbage, LeaseIs, StoreError};
 use mpegflow_protocol::failure::{Failure, FailureCode};
-use mpegflow_protocol::ids::{AttemptId, TenantId, UploadId};
-use std::collections::HashSet;
+use mpegflow_protocol::ids::TenantId;
 use std::time::{Duration, Instant};
 
 /// An unfinished upload that nothing was added to for this long is deleted.
@@ -27,6 +28,8 @@ const NOTES: u32 = 1_000;
 
 /// Attempts whose files are removed in one go.
 const GARBAGE: u32 = 1_000;
+/// Names of objects whose owners are looked up in one go.
+const NAMES: u32 = 1_000;
 /// Tenants that a sweep leaves out at most before it gives up until the next.
 const MOST_LEFT_OUT: usize = 1_000;
 
@@ -46,6 +49,20 @@ pub struct Swept {
     pub uploads: u64,
     /// Deleted jobs whose rows went.
     pub jobs: u64,
+}
+
+/// Why a search for files that no row knows did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum OrphansError {
+    /// This broker leads it no more.
+    #[error("another broker leads it now")]
+    Deposed,
+    /// Storage cannot be listed.
+    #[error("cannot list what is stored")]
+    Objects(#[from] ObjectError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
 }
 
 impl Engine {
@@ -182,35 +199,44 @@ impl Engine {
     }
 
     /// Removes files that no row knows: what a crash between a file and its row, or a deletion and its file, left over. A row is
-    /// written before its first byte and read here after the files were listed, so that nothing new is taken for left over.
+    /// written before its first byte and read here after the files were listed, so that nothing that is under way is taken for left over.
+    /// All that is stored is gone through, [`NAMES`] at a time, and before each of these it is asked whether the lead is still there.
     ///
     /// # Errors
-    /// The store failed.
-    pub async fn sweep_orphans(&self) -> Result<Swept, StoreError> {
+    /// The lead was lost, or storage or the store failed: what comes after that was not looked at.
+    pub async fn sweep_orphans(&self, fence: Option<&Fence>) -> Result<Swept, OrphansError> {
         let mut swept = Swept::default();
-        let attempts: Vec<_> = self.objects.attempts().await.unwrap_or_else(|e| {
-            tracing::warn!(error = %e, "cannot list the attempts' files");
-            Vec::new()
-        });
-        for (tenant, job, attempt) in attempts {
-            if !self.keeps(attempt).await? && self.objects.remove_attempt(tenant, job, attempt).await.is_ok()
+        let mut from = Some(Cursor::default());
+        while let Some(cursor) = from {
+            if let Some(fence) = fence
+                && !fence.holds(self).await?
             {
-                swept.attempts = swept.attempts.saturating_add(1);
+                return Err(OrphansError::Deposed);
             }
-        }
-        let uploads = self.objects.uploads().await.unwrap_or_default();
-        let known: HashSet<UploadId> =
-            self.store.all_uploads().await?.into_iter().map(|(_, id)| id).collect();
-        for (tenant, upload) in uploads {
-            if !known.contains(&upload) && self.objects.remove_upload(tenant, upload).await.is_ok() {
-                swept.uploads = swept.uploads.saturating_add(1);
+            let some = self.objects.owners(&cursor, NAMES).await?;
+            for owner in some.owners {
+                self.sweep_orphan(owner, &mut swept).await?;
             }
+            from = some.next;
         }
         Ok(swept)
     }
 
-    async fn keeps(&self, attempt: AttemptId) -> Result<bool, StoreError> {
-        self.store.keeps_files(attempt).await
+    async fn sweep_orphan(&self, owner: Owner, swept: &mut Swept) -> Result<(), StoreError> {
+        let (removed, count) = match owner {
+            Owner::Upload(tenant, upload) if self.store.upload(tenant, upload).await?.is_none() => {
+                (self.objects.remove_upload(tenant, upload).await, &mut swept.uploads)
+            }
+            Owner::Attempt(tenant, job, attempt) if !self.store.keeps_files(attempt).await? => {
+                (self.objects.remove_attempt(tenant, job, attempt).await, &mut swept.attempts)
+            }
+            _ => return Ok(()),
+        };
+        match removed {
+            Ok(()) => *count = count.saturating_add(1),
+            Err(error) => tracing::warn!(%error, ?owner, "cannot remove files that no row knows"),
+        }
+        Ok(())
     }
 
     /// Whether the broker can do its work: the store and storage answer.

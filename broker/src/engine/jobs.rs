@@ -6,6 +6,7 @@ use crate::model::{InputSource, JobRecord, JobView, ManifestEntry};
 use crate::objects::{Bytestream, Found, Key, ObjectError};
 use crate::plan::estimate::Exceeded;
 use crate::plan::graph;
+use crate::plan::planned::Planned;
 use crate::plan::playlists::{self, Playlist};
 use crate::plan::presets::{Contradiction, PresetName};
 use crate::secret::{fresh_id, sha256};
@@ -15,7 +16,6 @@ use mpegflow_protocol::encoder::VideoCodec;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId, UploadId};
 use mpegflow_protocol::job::{InputRef, JobSpec};
 use mpegflow_protocol::path::{self, BadKey, StoredKey};
-use mpegflow_protocol::task::TaskSpec;
 use mpegflow_protocol::{limits, text, to_json};
 use std::ops::Range;
 
@@ -243,6 +243,7 @@ impl Engine {
             pool: pool.clone(),
             state: JobState::Queued,
             media: None,
+            planned: None,
             failure: None,
             created_at: now,
             finished_at: None,
@@ -250,13 +251,9 @@ impl Engine {
         };
         let id = job.id;
         let folder = job.spec.folder(id).map_err(SubmitError::Path)?;
-        let answer = to_json(&render::job(
-            &JobView { job, tasks: Vec::new(), objects: Vec::new() },
-            None,
-            None,
-            estimate,
-            None,
-        ));
+        let planned = estimate.map(|known| Planned { estimate: Some(known), whole_because: None });
+        let view = JobView { job, tasks: Vec::new(), objects: Vec::new() };
+        let answer = to_json(&render::job(&view, None, None, planned));
         let quotas = own.quotas;
         let new = NewJob {
             id,
@@ -341,23 +338,8 @@ impl Engine {
     }
 
     fn render(&self, view: &JobView, full: bool) -> Job {
-        let estimate = self.estimate(&view.job);
-        render::job(
-            view,
-            self.live.of_job(view.job.id),
-            self.waiting(view, full),
-            estimate,
-            self.whole_because(view),
-        )
-    }
-
-    /// Why a job that asks to play early does not.
-    fn whole_because(&self, view: &JobView) -> Option<String> {
-        let job = &view.job;
-        let media = job.media.as_ref().filter(|_| job.spec.output.early)?;
-        let task = graph::encode(&job.spec, media, job.upload, job.input_size, self.settings).ok()?;
-        let TaskSpec::Encode(plan) = &task.spec else { return None };
-        graph::early::whole_because(media, plan).map(str::to_owned)
+        let (running, waiting) = (self.live.of_job(view.job.id), self.waiting(view, full));
+        render::job(view, running, waiting, self.planned(&view.job))
     }
 
     /// A page of the tenant's jobs, newest first.

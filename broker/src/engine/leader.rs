@@ -4,6 +4,7 @@
 use super::Engine;
 use crate::store::StoreError;
 use std::time::Duration;
+use tokio::time::Interval;
 
 /// A leader that is gone is missed for this long.
 const TERM: Duration = Duration::from_secs(6);
@@ -70,6 +71,24 @@ impl Leadership {
     /// The place as it is now, for work that goes on while the lead is kept; none where this broker does not lead.
     pub fn fence(&self) -> Option<Fence> {
         self.epoch.map(|epoch| Fence { duty: self.duty, epoch })
+    }
+
+    /// Does a round of the duty, and goes on standing for it at each tick.
+    pub async fn standing<T>(
+        &mut self,
+        engine: &Engine,
+        ticks: &mut Interval,
+        round: impl Future<Output = T>,
+    ) -> T {
+        let mut round = std::pin::pin!(round);
+        loop {
+            tokio::select! {
+                done = &mut round => return done,
+                _ = ticks.tick() => if let Err(e) = self.stand(engine).await {
+                    tracing::error!(error = %e, duty = self.duty, "cannot take or keep the lead");
+                },
+            }
+        }
     }
 
     /// Gives the lead back.

@@ -33,7 +33,7 @@ pub use attempts::{CallError, Granted, InputRange, LeaseAnswer};
 pub use bans::Used;
 pub use cluster::{PodRefused, PushError};
 pub use dispatch::Repaired;
-pub use housekeeping::{Swept, expires};
+pub use housekeeping::{OrphansError, Swept, expires};
 pub use intake::IntakeError;
 pub use jobs::{JobError, Served, SubmitError};
 pub use keys::{Caller, CallerError, NewKey, RotateError, TokenError, Tokens};

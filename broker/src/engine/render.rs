@@ -1,8 +1,8 @@
 //! Records as the public API shows them.
 
 use crate::model::{JobView, Stage, Step, StoredEvent, TaskKind, UploadRecord};
-use crate::plan::estimate::Estimate;
 use crate::plan::graph::early::spans;
+use crate::plan::planned::Planned;
 use crate::plan::playlists::{self, Playable};
 use crate::state;
 use mpegflow_protocol::api::{self, Event, Job, JobProgress, JobState, Output, Task, Upload, Waiting};
@@ -26,9 +26,9 @@ pub(super) fn job(
     view: &JobView,
     running: Option<Running>,
     waiting: Option<Waiting>,
-    estimate: Option<Estimate>,
-    whole_because: Option<String>,
+    planned: Option<Planned>,
 ) -> Job {
+    let (estimate, whole_because) = planned.map_or((None, None), |p| (p.estimate, p.whole_because));
     let stage = state::stage(&view.tasks);
     let mut progress = progress_at(stage);
     if view.job.state == JobState::Succeeded {

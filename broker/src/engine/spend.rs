@@ -4,6 +4,7 @@ use super::Engine;
 use super::jobs::SubmitError;
 use crate::model::{JobRecord, LiveAttempt, TaskKind, Time};
 use crate::plan::estimate::{self, Estimate};
+use crate::plan::planned::Planned;
 use crate::plan::{Settings, graph};
 use crate::store::StoreError;
 use mpegflow_protocol::failure::{Failure, FailureCode};
@@ -31,21 +32,17 @@ impl Engine {
         Ok(Settings { caps: self.limits(tenant).await?.quotas.caps, ..self.settings })
     }
 
-    /// What a job costs, once its input is known.
-    pub(super) fn estimate(&self, job: &JobRecord) -> Option<Estimate> {
-        self.estimate_of(&job.spec, job.media.as_ref()?, job.upload, job.input_size)
+    /// What is planned for a job, once its input is known.
+    pub(super) fn planned(&self, job: &JobRecord) -> Option<Planned> {
+        // One that a broker of the release before has probed is planned again whenever it is asked for.
+        let again = || self.plan(&job.spec, job.media.as_ref()?, job.upload, job.input_size);
+        job.planned.clone().or_else(again)
     }
 
-    fn estimate_of(
-        &self,
-        spec: &JobSpec,
-        media: &MediaInfo,
-        upload: UploadId,
-        size: u64,
-    ) -> Option<Estimate> {
+    fn plan(&self, spec: &JobSpec, media: &MediaInfo, upload: UploadId, size: u64) -> Option<Planned> {
         // What cannot be planned costs nothing, and fails for a reason of its own.
         let task = graph::encode(spec, media, upload, size, self.settings).ok()?;
-        estimate::of(&task, media)
+        Some(Planned::of(spec, media, &task))
     }
 
     /// What a job will cost, where an earlier job on the same upload has found out what it is: then one that may not cost as much
@@ -68,7 +65,8 @@ impl Engine {
         let Some(media) = self.store.media_of_upload(tenant, upload).await? else {
             return self.minutes_left(tenant, day_most, 1).await.map(|()| None);
         };
-        let estimate = self.estimate_of(spec, &media, upload, size);
+        let planned = self.plan(spec, &media, upload, size);
+        let estimate = planned.and_then(|planned| planned.estimate);
         if let Some(exceeded) = estimate::exceeded(estimate, &spec.max_spend, quotas.caps) {
             return Err(SubmitError::TooExpensive(exceeded));
         }

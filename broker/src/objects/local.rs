@@ -1,11 +1,12 @@
 //! Objects in a folder of this machine.
 
-use super::{Appended, Body, Bytestream, Key, ObjectError, Objects, PartHead};
+use super::{Appended, Body, Bytestream, Cursor, Key, ObjectError, Objects, Owner, Owners, PartHead};
 use crate::secret;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use rustix::fs::FlockOperation;
+use std::collections::BTreeSet;
 use std::io::{self, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -187,32 +188,27 @@ impl Objects for LocalObjects {
         Ok(())
     }
 
-    async fn attempts(&self) -> Result<Vec<(TenantId, JobId, AttemptId)>, ObjectError> {
-        let mut found = Vec::new();
-        for tenant in names(&self.root).await? {
-            let Ok(tenant_id) = tenant.parse::<TenantId>() else { continue };
-            let jobs = self.root.join(&tenant).join("jobs");
-            for job in names(&jobs).await? {
-                let Ok(job_id) = job.parse::<JobId>() else { continue };
-                for attempt in names(&jobs.join(&job)).await? {
-                    let Ok(attempt_id) = attempt.parse::<AttemptId>() else { continue };
-                    found.push((tenant_id, job_id, attempt_id));
-                }
+    /// A tenant at a time: a folder is listed as a whole.
+    async fn owners(&self, from: &Cursor, _most: u32) -> Result<Owners, ObjectError> {
+        let mut tenants = names(&self.root).await?;
+        tenants.retain(|tenant| *tenant > from.after);
+        tenants.sort_unstable();
+        let Some(tenant) = tenants.first() else { return Ok(Owners::default()) };
+        let next = (tenants.len() > 1).then(|| Cursor { own: None, after: tenant.clone() });
+        let mut owners = BTreeSet::new();
+        let Ok(id) = tenant.parse::<TenantId>() else { return Ok(Owners { owners, next }) };
+        let folder = self.root.join(tenant);
+        for upload in names(&folder.join("uploads")).await? {
+            owners.extend(upload.parse().map(|upload| Owner::Upload(id, upload)));
+        }
+        let jobs = folder.join("jobs");
+        for job in names(&jobs).await? {
+            let Ok(job_id) = job.parse::<JobId>() else { continue };
+            for attempt in names(&jobs.join(&job)).await? {
+                owners.extend(attempt.parse().map(|attempt| Owner::Attempt(id, job_id, attempt)));
             }
         }
-        Ok(found)
-    }
-
-    async fn uploads(&self) -> Result<Vec<(TenantId, UploadId)>, ObjectError> {
-        let mut found = Vec::new();
-        for tenant in names(&self.root).await? {
-            let Ok(tenant_id) = tenant.parse::<TenantId>() else { continue };
-            for upload in names(&self.root.join(&tenant).join("uploads")).await? {
-                let Ok(upload_id) = upload.parse::<UploadId>() else { continue };
-                found.push((tenant_id, upload_id));
-            }
-        }
-        Ok(found)
+        Ok(Owners { owners, next })
     }
 
     async fn ping(&self) -> Result<(), ObjectError> {

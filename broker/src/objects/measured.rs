@@ -1,6 +1,6 @@
 //! Storage that is measured: every operation's time, by whatever adapter is inside.
 
-use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, Page, PartHead};
+use super::{Appended, Body, Bytestream, Cursor, Found, Key, ObjectError, Objects, Owners, Page, PartHead};
 use crate::engine::Meters;
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
@@ -133,12 +133,8 @@ impl Objects for Measured {
         self.measure("remove_attempt", self.inner.remove_attempt(tenant, job, attempt)).await
     }
 
-    async fn attempts(&self) -> Result<Vec<(TenantId, JobId, AttemptId)>, ObjectError> {
-        self.measure("list_attempts", self.inner.attempts()).await
-    }
-
-    async fn uploads(&self) -> Result<Vec<(TenantId, UploadId)>, ObjectError> {
-        self.measure("list_uploads", self.inner.uploads()).await
+    async fn owners(&self, from: &Cursor, most: u32) -> Result<Owners, ObjectError> {
+        self.measure("list_owners", self.inner.owners(from, most)).await
     }
 
     async fn ping(&self) -> Result<(), ObjectError> {

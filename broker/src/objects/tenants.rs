@@ -3,7 +3,7 @@
 
 use super::own::{OwnStorage, Setup};
 use super::s3::{Connections, S3Objects};
-use super::{Appended, Body, Bytestream, Found, Key, ObjectError, Objects, Page, PartHead};
+use super::{Appended, Body, Bytestream, Cursor, Found, Key, ObjectError, Objects, Owners, Page, PartHead};
 use crate::store::Store;
 use async_trait::async_trait;
 use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
@@ -164,18 +164,12 @@ impl TenantObjects {
         }
     }
 
-    /// Every tenant's own place; one that cannot be opened is in trouble, and left out.
-    async fn all_own(&self) -> Result<Vec<(TenantId, Arc<Own>)>, ObjectError> {
-        let tenants = self.store.storages().await.map_err(unknown)?;
-        let mut found = Vec::with_capacity(tenants.len());
-        for (tenant, _) in tenants {
-            match self.place(tenant).await {
-                Ok(Place::Own(own)) => found.push((tenant, own)),
-                Ok(Place::Shared(_)) => {}
-                Err(error) => tracing::warn!(%tenant, %error, "a tenant's own storage is left out"),
-            }
-        }
-        Ok(found)
+    async fn owners_of(&self, tenant: TenantId, from: &Cursor, most: u32) -> Result<Owners, ObjectError> {
+        let place = self.place(tenant).await?;
+        // It has none any more.
+        let Place::Own(own) = &place else { return Ok(Owners::default()) };
+        let done = own.objects.owners(from, most).await;
+        place.judged(self, tenant, done)
     }
 }
 
@@ -371,26 +365,25 @@ impl Objects for TenantObjects {
         place.judged(self, tenant, done)
     }
 
-    async fn attempts(&self) -> Result<Vec<(TenantId, JobId, AttemptId)>, ObjectError> {
-        let mut found = self.shared.attempts().await?;
-        for (tenant, own) in self.all_own().await? {
-            match Place::Own(Arc::clone(&own)).judged(self, tenant, own.objects.attempts().await) {
-                Ok(attempts) => found.extend(attempts),
-                Err(error) => tracing::warn!(%tenant, %error, "cannot list a tenant's attempts"),
+    /// What all share comes first, and then each tenant's own. One of those that fails keeps nobody else's from being listed.
+    async fn owners(&self, from: &Cursor, most: u32) -> Result<Owners, ObjectError> {
+        let mut page = match from.own {
+            None => self.shared.owners(from, most).await?,
+            Some(tenant) => self.owners_of(tenant, from, most).await.unwrap_or_else(|error| {
+                tracing::warn!(%tenant, %error, "cannot list what is in a tenant's own storage");
+                Owners::default()
+            }),
+        };
+        page.next = match page.next {
+            Some(next) => Some(Cursor { own: from.own, ..next }),
+            None => {
+                let tenants = self.store.storages().await.map_err(unknown)?;
+                let tenants = tenants.into_iter().map(|(tenant, _)| Some(tenant));
+                let next = tenants.filter(|tenant| *tenant > from.own).min();
+                next.map(|own| Cursor { own, after: String::new() })
             }
-        }
-        Ok(found)
-    }
-
-    async fn uploads(&self) -> Result<Vec<(TenantId, UploadId)>, ObjectError> {
-        let mut found = self.shared.uploads().await?;
-        for (tenant, own) in self.all_own().await? {
-            match Place::Own(Arc::clone(&own)).judged(self, tenant, own.objects.uploads().await) {
-                Ok(uploads) => found.extend(uploads),
-                Err(error) => tracing::warn!(%tenant, %error, "cannot list a tenant's uploads"),
-            }
-        }
-        Ok(found)
+        };
+        Ok(page)
     }
 
     /// Whether the shared storage answers: a tenant's own that does not keeps nobody else waiting.

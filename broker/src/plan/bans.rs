@@ -122,8 +122,8 @@ impl Bans {
             _ => None,
         };
         let refused = match (&decision.job, ending, probed) {
-            (JobMove::Next { task, media: Some(media) }, ..) => match &task.spec {
-                TaskSpec::Encode(task) => self.refuse_encode(task, media),
+            (JobMove::Next { task, probed: Some(probed) }, ..) => match &task.spec {
+                TaskSpec::Encode(task) => self.refuse_encode(task, &probed.media),
                 _ => None,
             },
             // The codec does not list what it may not open, so the planner took it for a format that nobody allows.

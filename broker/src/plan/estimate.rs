@@ -9,6 +9,7 @@ use mpegflow_protocol::encoder::{EncoderSpeed, VideoCodec};
 use mpegflow_protocol::job::MaxSpend;
 use mpegflow_protocol::media::{MediaInfo, StreamKind};
 use mpegflow_protocol::task::{Rung, TaskSpec};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What one job of a tenant may cost; no bound where there is none.
@@ -21,7 +22,7 @@ pub struct Caps {
 }
 
 /// What a job costs, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimate {
     /// Of input.
     pub input_ms: u64,

@@ -7,6 +7,7 @@
 //! | [`stills`] | poster and sprite sheet |
 //! | [`choose`] | which streams of the input are used |
 //! | [`estimate`] | what a job costs, and whether it may |
+//! | [`planned`] | what of a plan is kept to be told |
 //! | [`budget`] | memory, CPU, time and bytes a task may use |
 //! | [`graph`] | the tasks of a job, each from the results before it |
 //! | [`graph::early`] | the same of a job that plays before it has ended |
@@ -19,6 +20,7 @@ pub mod choose;
 pub mod estimate;
 pub mod graph;
 pub mod ladder;
+pub mod planned;
 pub mod playlists;
 pub mod presets;
 pub mod stills;

@@ -402,6 +402,7 @@ pub(super) fn job(row: &impl Columns) -> Result<JobRecord, StoreError> {
         pool: cells.pool("pool")?,
         state: cells.word::<JobState>("state")?,
         media: cells.json_or_null("media")?,
+        planned: cells.json_or_null("planned")?,
         failure: cells.json_or_null("failure")?,
         created_at: cells.time("created_at")?,
         finished_at: cells.time_or_null("finished_at")?,

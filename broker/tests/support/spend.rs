@@ -3,7 +3,8 @@
 use super::common::*;
 use super::{world, world_with};
 use mpegflow_broker::model::TenantLimits;
-use mpegflow_protocol::api::{Job, JobState, Upload};
+use mpegflow_protocol::api::{Job, JobPage, JobState, Upload};
+use mpegflow_protocol::encoder::EncoderSpeed;
 use mpegflow_protocol::failure::FailureCode;
 use serde_json::{Value, json};
 
@@ -16,8 +17,13 @@ fn wanted(upload: &Upload, more: Value) -> String {
     spec.to_string()
 }
 
-async fn post(tenant: &Client, upload: &Upload, more: Value) -> Answer {
+pub(super) async fn post(tenant: &Client, upload: &Upload, more: Value) -> Answer {
     tenant.call("POST", "/v1/jobs", wanted(upload, more)).await
+}
+
+/// A look at an input that is to play early and cannot: segments of six seconds are too long for it.
+pub(super) fn not_early() -> Value {
+    json!({"dry_run": true, "output": {"early": true}, "video": {"segment_seconds": 6}})
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,6 +44,30 @@ async fn a_dry_run_says_what_a_job_would_cost_and_encodes_nothing() {
     assert_eq!(real.estimate, None, "nobody has looked at it yet");
     assert_eq!(worker.run().await, 4);
     assert_eq!(show(&tenant, &real).await.estimate, Some(estimate));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_costs_what_was_planned_for_it_whatever_brokers_are_told_later() {
+    let mut world = world().await;
+    let (tenant, worker) = (world.tenant("a").await, world.worker().await);
+    let input = upload(&tenant, b"x").await;
+    let job: Job = post(&tenant, &input, not_early()).await.json();
+    assert_eq!(worker.run().await, 1);
+    let before = show(&tenant, &job).await;
+    assert!(
+        before.estimate.is_some() && before.early.as_ref().unwrap().whole_because.is_some(),
+        "{before:?}"
+    );
+    world.config.x264 = EncoderSpeed::Slow;
+    world.crash_and_restart().await;
+    let (tenant, worker) = (world.tenant("a").await, world.worker().await);
+    assert_eq!(show(&tenant, &job).await, before);
+    let listed: JobPage = tenant.get("/v1/jobs").await.json();
+    assert_eq!(listed.jobs, std::slice::from_ref(&before));
+    let next: Job = post(&tenant, &input, not_early()).await.json();
+    assert_eq!(worker.run().await, 1);
+    let (next, before) = (show(&tenant, &next).await.estimate.unwrap(), before.estimate.unwrap());
+    assert!(next.core_seconds > before.core_seconds, "{next:?} {before:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -252,13 +252,7 @@ impl Check<'_> {
         gathered: &mut Gathered,
     ) -> Result<(), EvaluateError> {
         let Some(reached_by) = &intent.reached_by else { return Ok(()) };
-        for (source, endpoint) in self.evaluation.sources(destination) {
-            // The kubelet's probes come from the pod's own node, and no implementation keeps them out.
-            if matches!(endpoint, Endpoint::LocalNode | Endpoint::Domain(_))
-                || self.evaluation.is_its_node(source)
-            {
-                continue;
-            }
+        for (source, endpoint) in self.evaluation.senders(destination) {
             let verdict = self.evaluation.verdict(source, destination);
             let passes = verdict.allowed.union(&verdict.unknown);
             if passes.is_none() {

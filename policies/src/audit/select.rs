@@ -1,6 +1,8 @@
 //! Whether an expression of [`crate::matching`] matches somebody, one at a time: what findings about policies ask. The
 //! evaluator answers the same for everybody at once; this one answers *unknown* a little more often, which only keeps a
-//! finding back.
+//! finding back. The two are not one: this one is also asked of whoever the input does not show (a pool's future pods, a stranger,
+//! some node), and of nodes without saying whose, and knows neither endpoints nor options; the evaluator's, which runs for every pair,
+//! would carry all of that. What they have in common is in [`Cluster`], [`Test`] and [`Truth`].
 
 use crate::cluster::{ADDED_BY_CONTROLLERS, Cluster, Labels, Node, Pod};
 use crate::matching::{Kind, LabelOwner, Match, Test, TrafficMatch};
@@ -56,8 +58,8 @@ impl<'a> Select<'a> {
         match what {
             Match::Anything => Truth::Yes,
             Match::Nothing => Truth::No,
-            Match::All(parts) => parts.iter().fold(Truth::Yes, |all, part| all.and(self.whoever(part))),
-            Match::OneOf(parts) => parts.iter().fold(Truth::No, |any, part| any.or(self.whoever(part))),
+            Match::All(parts) => Truth::all(parts.iter().map(|part| self.whoever(part))),
+            Match::OneOf(parts) => Truth::any(parts.iter().map(|part| self.whoever(part))),
             Match::Not(inner) => !self.whoever(inner),
             Match::Fact(fact) => self.fact(*fact),
             _ => Truth::Unknown,
@@ -69,12 +71,8 @@ impl<'a> Select<'a> {
         match what {
             Match::Anything => Truth::Yes,
             Match::Nothing => Truth::No,
-            Match::All(parts) => {
-                parts.iter().fold(Truth::Yes, |all, part| all.and(self.truth(part, party, dialect)))
-            }
-            Match::OneOf(parts) => {
-                parts.iter().fold(Truth::No, |any, part| any.or(self.truth(part, party, dialect)))
-            }
+            Match::All(parts) => Truth::all(parts.iter().map(|part| self.truth(part, party, dialect))),
+            Match::OneOf(parts) => Truth::any(parts.iter().map(|part| self.truth(part, party, dialect))),
             Match::Not(inner) => !self.truth(inner, party, dialect),
             Match::Kind(kind) => self.kind(*kind, party, dialect),
             Match::Label { owner, key, test } => self.label(*owner, key, test, party, dialect),
@@ -135,7 +133,7 @@ impl<'a> Select<'a> {
     }
 
     fn label(&self, owner: LabelOwner, key: &str, test: &Test, party: Party<'a>, dialect: Dialect) -> Truth {
-        let passes = |labels: &Labels| Truth::from(labels.get(key).is_some_and(|value| test.passes(value)));
+        let passes = |labels: &Labels| Truth::from(test.holds(labels, key));
         match (owner, party) {
             (_, Party::Outside(_)) => Truth::No,
             (LabelOwner::Endpoint, Party::Node(node)) => passes(&node.labels),
@@ -151,19 +149,13 @@ impl<'a> Select<'a> {
                 Truth::Unknown.and(!self.fact(Fact::DropsLabel(key)))
             }
             (LabelOwner::Namespace, Party::Pod(Pod { namespace, .. }) | Party::Worker(namespace)) => {
-                match self.cluster.namespaces.get(namespace) {
-                    Some(known) => passes(&known.labels),
-                    None if key == "kubernetes.io/metadata.name" => test.passes(namespace).into(),
-                    None => Truth::Unknown,
-                }
+                self.cluster.namespace_label(namespace, key, test)
             }
             (LabelOwner::Namespace, Party::Stranger) if key == "kubernetes.io/metadata.name" => {
                 self.strange(test)
             }
             (LabelOwner::ServiceAccount, Party::Pod(pod)) => {
-                let account = (pod.namespace.clone(), pod.service_account.clone());
-                let known = self.cluster.service_accounts.get(&account);
-                known.map_or(Truth::Unknown, |known| passes(&known.labels))
+                self.cluster.account_label(&pod.namespace, &pod.service_account, key, test)
             }
             (_, Party::Worker(_) | Party::Stranger | Party::SomeNode) => Truth::Unknown,
         }

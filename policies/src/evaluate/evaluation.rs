@@ -81,6 +81,13 @@ impl<'a> Evaluation<'a> {
         self.others(destination).filter(|(_, endpoint)| !matches!(endpoint, Endpoint::Domain(_)))
     }
 
+    /// Who may send to this one and is judged for it: not its own node, whose probes no implementation keeps out, and no host-network
+    /// pod that is looked at as its node.
+    pub fn senders(&self, destination: EndpointId) -> impl Iterator<Item = (EndpointId, &Endpoint)> {
+        self.sources(destination)
+            .filter(|(id, endpoint)| !matches!(endpoint, Endpoint::LocalNode) && !self.is_its_node(*id))
+    }
+
     fn others(&self, own: EndpointId) -> impl Iterator<Item = (EndpointId, &Endpoint)> {
         let own_node = match self.endpoint(own) {
             Some(Endpoint::Pod(i) | Endpoint::Sibling(i)) => {

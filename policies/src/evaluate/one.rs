@@ -45,12 +45,8 @@ impl One<'_> {
         match what {
             Match::Anything => Truth::Yes,
             Match::Nothing => Truth::No,
-            Match::All(parts) => {
-                parts.iter().fold(Truth::Yes, |all, part| all.and(self.matches(part, item, dialect)))
-            }
-            Match::OneOf(parts) => {
-                parts.iter().fold(Truth::No, |any, part| any.or(self.matches(part, item, dialect)))
-            }
+            Match::All(parts) => Truth::all(parts.iter().map(|part| self.matches(part, item, dialect))),
+            Match::OneOf(parts) => Truth::any(parts.iter().map(|part| self.matches(part, item, dialect))),
             Match::Not(inner) => !self.matches(inner, item, dialect),
             Match::Kind(kind) => match (kind, item.shape) {
                 (Kind::Pod, Shape::Pod)
@@ -65,8 +61,7 @@ impl One<'_> {
                 _ => Truth::No,
             },
             Match::Label { owner: LabelOwner::Endpoint, key, test } => {
-                let has =
-                    Truth::from(item.labels.and_then(|l| l.get(key)).is_some_and(|value| test.passes(value)));
+                let has = Truth::from(item.labels.is_some_and(|labels| test.holds(labels, key)));
                 if dialect.is_none() {
                     return has;
                 }
@@ -76,23 +71,16 @@ impl One<'_> {
             }
             Match::Label { owner: LabelOwner::Namespace, key, test } => {
                 let Some(namespace) = item.namespace.filter(|_| is_pod) else { return Truth::No };
-                let labels = item
-                    .namespace_labels
-                    .or_else(|| self.cluster.namespaces.get(namespace).map(|namespace| &namespace.labels));
-                match labels {
-                    Some(labels) => labels.get(key).is_some_and(|value| test.passes(value)).into(),
-                    None if **key == *"kubernetes.io/metadata.name" => test.passes(namespace).into(),
-                    None => Truth::Unknown,
+                match item.namespace_labels {
+                    Some(labels) => test.holds(labels, key).into(),
+                    None => self.cluster.namespace_label(namespace, key, test),
                 }
             }
             Match::Label { owner: LabelOwner::ServiceAccount, key, test } => {
                 let Some((namespace, account)) = item.namespace.zip(item.service_account) else {
                     return if item.is_imagined { Truth::Unknown } else { Truth::No };
                 };
-                match self.cluster.service_accounts.get(&(namespace.clone(), account.clone())) {
-                    Some(account) => account.labels.get(key).is_some_and(|value| test.passes(value)).into(),
-                    None => Truth::Unknown,
-                }
+                self.cluster.account_label(namespace, account, key, test)
             }
             Match::Namespace(test) => item.namespace.is_some_and(|namespace| test.passes(namespace)).into(),
             Match::ServiceAccount(test) => match item.service_account {

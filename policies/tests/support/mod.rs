@@ -7,6 +7,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use mpegflow_policies::audit::Request;
+use mpegflow_policies::audit::intent::Intent;
 use mpegflow_policies::cluster::{Cluster, Pod};
 use mpegflow_policies::evaluate::{Endpoint, EndpointId, Evaluation, Options};
 use mpegflow_policies::profile::Profile;
@@ -35,6 +37,20 @@ pub(crate) fn try_world(manifests: &[&str]) -> Result<World, String> {
     input.add("world.yaml", manifests.join("\n---\n")).map_err(|error| error.to_string())?;
     let reading = read::cluster(&input, &ReadOptions::default()).map_err(|errors| errors.to_string())?;
     Ok(World { cluster: reading.cluster, profile: "generic".parse().map_err(|error| format!("{error}"))? })
+}
+
+/// An audit of intents on the first day of 2026, in a cluster of which the input is all; whatever else a test asks for, it sets itself.
+pub(crate) fn request<'a>(cluster: &'a Cluster, profile: &str, intents: Vec<Intent>) -> Request<'a> {
+    Request {
+        cluster,
+        profile: profile.parse().unwrap(),
+        complete: true,
+        intents,
+        pod_cidrs: None,
+        baseline: None,
+        today: "2026-01-01".parse().unwrap(),
+        flows: &[],
+    }
 }
 
 /// A pod, named `namespace/name`, with labels in flow style and an address, which may be empty.

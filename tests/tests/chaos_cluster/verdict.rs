@@ -7,8 +7,9 @@ use crate::crew::{Ledger, Shared, output_bytes};
 use crate::faults::Menu;
 use crate::postgres;
 use crate::site::{REAL, REDIS_PASSWORD, Site};
+use mpegflow_broker::conformance::objects::owners;
 use mpegflow_broker::embedded::{Config, Opened};
-use mpegflow_broker::objects::Objects as _;
+use mpegflow_broker::objects::Owner;
 use mpegflow_broker::state::{MAX_BACKOFF_FAILURES, MAX_WORKER_FAILURES};
 use mpegflow_protocol::api::{Job, JobState};
 use mpegflow_protocol::failure::{Failure, FailureClass};
@@ -437,12 +438,14 @@ async fn nothing_left(site: &Site, conn: &mut PgConnection, ledger: &Ledger, wro
     config.objects = Some(Arc::new(site.s3.objects()));
     let opened = Opened::open(&config).await.unwrap();
     opened.engine().sweep().await.unwrap();
-    opened.engine().sweep_orphans().await.unwrap();
+    opened.engine().sweep_orphans(None).await.unwrap();
     let known = "SELECT DISTINCT attempt FROM objects UNION SELECT id FROM uploads";
     let known: BTreeSet<String> = rows(conn, known).await.iter().map(|row| row.get(0)).collect();
-    let mut there: BTreeSet<String> =
-        storage.attempts().await.unwrap().into_iter().map(|(_, _, attempt)| attempt.to_string()).collect();
-    there.extend(storage.uploads().await.unwrap().into_iter().map(|(_, upload)| upload.to_string()));
+    let owners = owners(&storage, 1_000).await.into_iter().map(|owner| match owner {
+        Owner::Attempt(_, _, attempt) => attempt.to_string(),
+        Owner::Upload(_, upload) => upload.to_string(),
+    });
+    let there: BTreeSet<String> = owners.collect();
     for id in there.difference(&known) {
         wrong.push(format!("storage still has {id}"));
     }

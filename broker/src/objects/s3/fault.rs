@@ -33,6 +33,9 @@ pub(super) enum Fault {
     /// The role that the credentials are for cannot be assumed.
     #[error("the role cannot be assumed: {0}")]
     Role(String),
+    /// What came of the same question a moment ago; it is not asked again yet.
+    #[error("{0}, a moment ago")]
+    Lately(String),
     /// A request could not be made.
     #[error("the request cannot be made")]
     Request,
@@ -88,6 +91,15 @@ impl Fault {
     /// Whether it says that the object or the multipart upload is not there.
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, Self::Answer { status: 404, code } if is_absence(code) || code == "NoSuchBucket")
+    }
+
+    /// The same for whoever asks again too soon.
+    pub(super) fn lately(&self) -> Self {
+        match self {
+            Self::Answer { status, code } => Self::Answer { status: *status, code: code.clone() },
+            Self::Lately(why) => Self::Lately(why.clone()),
+            other => Self::Lately(other.to_string()),
+        }
     }
 
     /// As the trait says it; `step` is what was being done.

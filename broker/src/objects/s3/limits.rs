@@ -20,6 +20,8 @@ pub(super) const RENEW: Duration = Duration::from_secs(300);
 pub(super) const RENEW_WITHIN: Duration = Duration::from_secs(5);
 /// STS that refused is not asked again for this long.
 pub(super) const ROLE_PAUSE: Duration = Duration::from_secs(2);
+/// Storage that did not answer whether it compares digests is not asked again for this long.
+pub(super) const COMPARES_PAUSE: Duration = Duration::from_secs(5);
 /// A session with less than this left is not used any more: requests that it signs have to arrive.
 pub(super) const ROLE_LAST: Duration = Duration::from_secs(15);
 /// A body that comes more slowly than this on the whole is given up, in bytes a second.

@@ -24,7 +24,7 @@
 //!
 //! **Leftovers.** Before a multipart upload is opened, a small object beside it says so, since a list of objects does not show
 //! it, and MinIO lists multipart uploads only for a whole name. Removal gives up what it finds open. What a broker that dies in
-//! between leaves over is found by the sweep, as for any other storage.
+//! between leaves over is found by the search for what no row knows, as for any other storage.
 //!
 //! **Presigned pools.** Their workers get URLs for one range or one part ([`presign`]), and the broker does not see the bytes. A part's
 //! digest and length are signed into its URL, so that nothing else can be written with it; it goes to a multipart upload, always, so
@@ -65,7 +65,9 @@ mod wire;
 
 pub use config::{ConfigError, Encryption, Role, S3Config, is_endpoint};
 
-use crate::objects::{Appended, Body, Bytestream, Found, Key, Listed, ObjectError, Objects, Page, PartHead};
+use crate::objects::{
+    Appended, Body, Bytestream, Cursor, Found, Key, Listed, ObjectError, Objects, Owners, Page, PartHead,
+};
 use crate::secret::sha256;
 use append::Append;
 use async_trait::async_trait;
@@ -82,9 +84,8 @@ use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
 use mpegflow_protocol::limits::{MAX_PARTS, PART_SIZE};
 use mpegflow_protocol::worker::Signed;
 use multipart::Multiparts;
-use names::{Names, Owner};
+use names::Names;
 use spool::Spool;
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -252,13 +253,6 @@ impl Inner {
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Fault> {
         let mut found = Vec::new();
         self.bucket.list(prefix, |name, _| found.push(name.to_owned())).await?;
-        Ok(found)
-    }
-
-    /// Everything of ours, by whose it is.
-    async fn owners(&self) -> Result<BTreeSet<Owner>, Fault> {
-        let mut found = BTreeSet::new();
-        self.bucket.list(&self.names.listed(), |name, _| found.extend(self.names.owner(name))).await?;
         Ok(found)
     }
 
@@ -622,22 +616,19 @@ impl Objects for S3Objects {
         self.inner.remove(&prefix).await.map_err(|fault| fault.during("remove an attempt's objects"))
     }
 
-    async fn attempts(&self) -> Result<Vec<(TenantId, JobId, AttemptId)>, ObjectError> {
-        let owners = self.inner.owners().await.map_err(|fault| fault.during("list the attempts"))?;
-        let attempts = owners.into_iter().filter_map(|owner| match owner {
-            Owner::Attempt(tenant, job, attempt) => Some((tenant, job, attempt)),
-            Owner::Upload(..) => None,
-        });
-        Ok(attempts.collect())
-    }
-
-    async fn uploads(&self) -> Result<Vec<(TenantId, UploadId)>, ObjectError> {
-        let owners = self.inner.owners().await.map_err(|fault| fault.during("list the uploads"))?;
-        let uploads = owners.into_iter().filter_map(|owner| match owner {
-            Owner::Upload(tenant, upload) => Some((tenant, upload)),
-            Owner::Attempt(..) => None,
-        });
-        Ok(uploads.collect())
+    async fn owners(&self, from: &Cursor, most: u32) -> Result<Owners, ObjectError> {
+        let names = &self.inner.names;
+        let after = (!from.after.is_empty()).then_some(from.after.as_str());
+        let page = self.inner.bucket.page(&names.listed(), after, most).await;
+        let (listed, more) = page.map_err(|fault| fault.during("list what is stored"))?;
+        let next = listed.last().filter(|_| more);
+        if more && next.is_none() {
+            return Err(Fault::Strange("a list that does not go on").during("list what is stored"));
+        }
+        Ok(Owners {
+            owners: listed.iter().filter_map(|object| names.owner(&object.key)).collect(),
+            next: next.map(|object| Cursor { own: from.own, after: object.key.clone() }),
+        })
     }
 
     async fn ping(&self) -> Result<(), ObjectError> {

@@ -1,21 +1,12 @@
 //! Names of objects in the bucket. [`Key::path`] makes the object's own; what lies beside it is derived here and nowhere else.
 
-use crate::objects::Key;
-use mpegflow_protocol::ids::{AttemptId, JobId, TenantId, UploadId};
+use crate::objects::{Key, Owner};
+use mpegflow_protocol::ids::{AttemptId, JobId, TenantId};
 
 /// Says that there may be an open multipart upload of the object beside it.
 const MARK: &str = ".open";
 /// Between an upload's name and the names of its pieces.
 const PIECES: &str = ".tail/";
-
-/// What a name in the bucket belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Owner {
-    /// An upload.
-    Upload(TenantId, UploadId),
-    /// An attempt.
-    Attempt(TenantId, JobId, AttemptId),
-}
 
 /// The names below one prefix.
 pub(super) struct Names {
@@ -108,6 +99,7 @@ pub(super) fn piece_range(object: &str, name: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mpegflow_protocol::ids::UploadId;
 
     #[test]
     fn every_name_says_whose_it_is() {

@@ -4,7 +4,7 @@
 use super::bucket::Target;
 use super::config::S3Config;
 use super::fault::Fault;
-use super::limits::CONNECT;
+use super::limits::{COMPARES_PAUSE, CONNECT};
 use super::{Inner, base64, number_of, wire};
 use crate::objects::PartHead;
 use crate::secret::sha256;
@@ -19,9 +19,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::OnceCell;
 
 /// Addresses of storage are asked for again after this long.
 const ADDRESSES: Duration = Duration::from_secs(10);
@@ -31,7 +30,9 @@ pub(super) struct Handing {
     /// PEM of the only authorities that workers trust. They have none of their own: without it every byte goes through the broker.
     ca: Option<Arc<str>>,
     /// Whether storage takes no part that has not the digest in its request. Asked for parts that go through the broker too.
-    compares: OnceCell<bool>,
+    compares: OnceLock<bool>,
+    /// When and why the last try of that failed. Locked while one is under way.
+    untried: tokio::sync::Mutex<Option<(tokio::time::Instant, Fault)>>,
     addresses: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
 }
 
@@ -39,7 +40,12 @@ impl Handing {
     pub(super) fn open(config: &S3Config) -> io::Result<Self> {
         let ca = config.ca_file.as_deref().map(certificates).transpose()?;
         let fits = ca.filter(|pem| pem.len() <= MAX_STORAGE_CA);
-        Ok(Self { ca: fits.map(Arc::from), compares: OnceCell::new(), addresses: Mutex::default() })
+        Ok(Self {
+            ca: fits.map(Arc::from),
+            compares: OnceLock::new(),
+            untried: tokio::sync::Mutex::default(),
+            addresses: Mutex::default(),
+        })
     }
 
     /// Where storage is, as this machine's resolver says.
@@ -147,28 +153,47 @@ impl Inner {
         Ok(Some(Signed { url: SignedUrl::new(uri.to_string()), headers, addresses, ca: ca.to_owned() }))
     }
 
-    /// Tries whether storage refuses a part that has not the digest in its request. Storage that only writes the digest down would take
-    /// from a worker whatever it sends.
+    /// Whether storage refuses a part that has not the digest in its request. Tried once; a try that fails is not repeated for
+    /// [`COMPARES_PAUSE`], so that parts do not each wait for it while storage answers nothing.
     pub(super) async fn compares(&self) -> Result<bool, Fault> {
-        let tried = self.handing.compares.get_or_try_init(|| async {
-            let object = format!("{}probe/{}", self.names.root(), uuid::Uuid::new_v4().simple());
-            let id = self.bucket.create(&object).await?;
-            let target = Target::Part { object: &object, id: &id, number: 1 };
-            let body = wire::whole(Bytes::from_static(b"other"));
-            let put = self.bucket.put(target, 5, &sha256(b"first"), body).await;
-            let given_up = self.bucket.abort(&object, &id).await;
-            match put {
-                Err(fault) if fault.is_of_digest() => given_up.map(|()| true),
-                Ok(()) | Err(Fault::Digest) => {
-                    tracing::warn!(
-                        "storage does not compare bodies with their digests: the broker does, and no worker gets a URL for a part"
-                    );
-                    Ok(false)
-                }
-                Err(fault) => Err(fault),
+        let Handing { compares, untried, .. } = &self.handing;
+        if let Some(known) = compares.get() {
+            return Ok(*known);
+        }
+        let mut untried = untried.lock().await;
+        if let Some(known) = compares.get() {
+            return Ok(*known);
+        }
+        if let Some((_, fault)) = untried.as_ref().filter(|(at, _)| at.elapsed() < COMPARES_PAUSE) {
+            return Err(fault.lately());
+        }
+        match self.try_whether_it_compares().await {
+            Ok(found) => Ok(*compares.get_or_init(|| found)),
+            Err(fault) => {
+                *untried = Some((tokio::time::Instant::now(), fault.lately()));
+                Err(fault)
             }
-        });
-        tried.await.copied()
+        }
+    }
+
+    /// Sends a part with the digest of another. Storage that only writes digests down would take from a worker whatever it sends.
+    async fn try_whether_it_compares(&self) -> Result<bool, Fault> {
+        let object = format!("{}probe/{}", self.names.root(), uuid::Uuid::new_v4().simple());
+        let id = self.bucket.create(&object).await?;
+        let target = Target::Part { object: &object, id: &id, number: 1 };
+        let body = wire::whole(Bytes::from_static(b"other"));
+        let put = self.bucket.put(target, 5, &sha256(b"first"), body).await;
+        let given_up = self.bucket.abort(&object, &id).await;
+        match put {
+            Err(fault) if fault.is_of_digest() => given_up.map(|()| true),
+            Ok(()) | Err(Fault::Digest) => {
+                tracing::warn!(
+                    "storage does not compare bodies with their digests: the broker does, and no worker gets a URL for a part"
+                );
+                Ok(false)
+            }
+            Err(fault) => Err(fault),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::error::Error;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -69,12 +69,15 @@ type Above = TokioIo<Gather<TokioIo<MaybeHttpsStream<Below>>>>;
 type Tcp = MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> Below>;
 type Connector = MapResponse<HttpsConnector<Tcp>, fn(MaybeHttpsStream<Below>) -> Above>;
 
+type Http = Client<Connector, Outgoing>;
+
 /// The connections to storage.
 #[derive(Clone)]
 pub(super) struct Wire {
-    http: Client<Connector, Outgoing>,
-    /// Each lane's own: a connection stays on the thread that made it.
-    on_lanes: Arc<[Client<Connector, Outgoing>]>,
+    connector: Connector,
+    http: Http,
+    /// Each lane's own, from its first request on: a connection stays on the thread that made it.
+    on_lanes: Arc<[OnceLock<Http>; lanes::MOST]>,
 }
 
 impl std::fmt::Debug for Wire {
@@ -95,20 +98,12 @@ impl Wire {
         let above: fn(_) -> Above = |stream| TokioIo::new(Gather::new(TokioIo::new(stream)));
         let https = https.https_or_http().enable_http1().wrap_connector(tcp.map_response(below));
         let connector: Connector = https.map_response(above);
-        let client = || {
-            Client::builder(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(POOL_IDLE)
-                .pool_max_idle_per_host(POOL)
-                .http1_max_buf_size(BUFFER)
-                .build(connector.clone())
-        };
-        Ok(Self { http: client(), on_lanes: (0..lanes::MOST).map(|_| client()).collect() })
+        Ok(Self { http: pooled(&connector), connector, on_lanes: Arc::default() })
     }
 
-    fn here(&self) -> &Client<Connector, Outgoing> {
-        lanes::here().and_then(|lane| self.on_lanes.get(lane)).unwrap_or(&self.http)
+    fn here(&self) -> &Http {
+        let lane = lanes::here().and_then(|lane| self.on_lanes.get(lane));
+        lane.map_or(&self.http, |own| own.get_or_init(|| pooled(&self.connector)))
     }
 
     /// Sends a request and returns the head of a good answer; `within` bounds the time until then.
@@ -121,6 +116,17 @@ impl Wire {
         let answer = answer.map_err(|e| Fault::Connection(e.into()))?;
         if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
     }
+}
+
+/// A client with a pool of its own.
+fn pooled(connector: &Connector) -> Http {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(POOL)
+        .http1_max_buf_size(BUFFER)
+        .build(connector.clone())
 }
 
 /// What storage says of a request that it did not serve.
@@ -158,5 +164,31 @@ impl SmithyConnector for Wire {
 impl HttpClient for Wire {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lanes::Lanes;
+
+    #[tokio::test]
+    async fn a_lane_has_a_client_of_its_own_from_its_first_request_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        std::fs::write(&path, ca.pem()).unwrap();
+        let wire = Wire::open(Some(&path)).unwrap();
+        let made = || wire.on_lanes.iter().filter(|own| own.get().is_some()).count();
+        wire.here();
+        assert_eq!(made(), 0, "whoever is on no lane needs none");
+        let lanes = Lanes::start().unwrap();
+        let place = lanes.pick().unwrap();
+        for _ in 0..2 {
+            let on_lane = wire.clone();
+            place.handle().spawn(async move { drop(on_lane.here().clone()) }).await.unwrap();
+            assert_eq!(made(), 1);
+        }
     }
 }

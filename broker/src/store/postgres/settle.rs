@@ -91,6 +91,7 @@ pub(super) struct Change {
     job_failure: Option<String>,
     finished_at: Option<i64>,
     media: Option<String>,
+    planned: Option<String>,
     stage: String,
     quarantined: bool,
     next: Option<Next>,
@@ -116,16 +117,16 @@ fn change(store: &PostgresStore, end: &End<'_>, known: &Known, decision: &Decisi
     let before = snapshot.job.state;
     let after = decision.job_state(before);
     let failure = decision.failure.as_ref().map(json);
-    let (mut job_failure, mut quarantined, mut media, mut next, mut manifest) =
+    let (mut job_failure, mut quarantined, mut probed, mut next, mut manifest) =
         (None, false, None, None, [].as_slice());
     match &decision.job {
         JobMove::Stay | JobMove::Cancel => {}
-        JobMove::Next { task, media: found } => {
+        JobMove::Next { task, probed: found } => {
             next = Some(task);
-            media = found.as_ref().map(json);
+            probed = found.as_ref();
         }
         JobMove::Commit(entries) => manifest = entries.as_slice(),
-        JobMove::Probed(found) => media = Some(json(found)),
+        JobMove::Probed(found) => probed = Some(found),
         JobMove::Fail { failure, quarantine } => {
             job_failure = Some(json(failure));
             quarantined = *quarantine;
@@ -146,7 +147,8 @@ fn change(store: &PostgresStore, end: &End<'_>, known: &Known, decision: &Decisi
         job_state: after.as_str(),
         job_failure,
         finished_at: after.is_final().then_some(now.0),
-        media,
+        media: probed.map(|found| json(&found.media)),
+        planned: probed.map(|found| json(&found.planned)),
         stage: json(&state::stage(&after_move(snapshot, decision))),
         quarantined,
         next: next.map(|task| Next {
@@ -245,6 +247,7 @@ impl Statement for Ends {
             .bind(flat(asks, |a| &a.events, |_, _, (kind, ..)| kind.as_str()))
             .bind(flat(asks, |a| &a.events, |_, _, (_, state, _)| *state))
             .bind(flat(asks, |a| &a.events, |_, _, (.., failure)| failure.as_deref()))
+            .bind(of(asks, |a| a.planned.as_deref()))
             .fetch_all(&mut conn)
             .await?;
         conn.done().await?;

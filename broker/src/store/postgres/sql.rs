@@ -35,7 +35,7 @@ macro_rules! listed {
 /// as soon as a later release has added another.
 macro_rules! columns {
     (job $of:literal) => {
-        listed!($of "id" "tenant" "upload" "input_size" "spec" "pool" "state" "media" "failure" "created_at" "finished_at" "trace")
+        listed!($of "id" "tenant" "upload" "input_size" "spec" "pool" "state" "media" "planned" "failure" "created_at" "finished_at" "trace")
     };
     (task $of:literal) => {
         listed!($of "id" "job" "tenant" "pool" "kind" "plan" "state" "epoch" "tries" "memory_class" "not_before" "done_by" "result" "digests" "evidence" "last_failure")
@@ -240,6 +240,7 @@ statements! {
     /// Manifests, an entry for each object: 33 the attempt that ends, 34 names, 35 positions, 36 attempts, 37 outputs, 38 sizes,
     /// 39 parts, 40 digests, 41 content types.
     /// Events, an entry for each: 42 the attempt that ends, 43 kinds, 44 states, 45 failures.
+    /// The job again: 46 what is planned.
     SETTLE = "
         WITH clock AS MATERIALIZED (
             SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
@@ -248,12 +249,12 @@ statements! {
                 $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::text[],
                 $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::bigint[], $23::text[],
                 $24::text[], $25::boolean[], $26::text[], $27::text[], $28::bigint[], $29::text[], $30::bigint[], $31::text[],
-                $32::bigint[])
+                $32::bigint[], $46::text[])
                 AS a (job, version, attempt, worker, epoch, at, run_out,
                     attempt_state, now, attempt_failure, attempt_evidence, task_state, not_before, memory_class, tries,
                     last_failure, result, digests, evidence, job_state, job_failure, finished_at, media,
                     stage, quarantined, next, kind, ordinal, plan, wall_ms, next_tries,
-                    priority)
+                    priority, planned)
         ), objects_of AS MATERIALIZED (
             SELECT * FROM unnest($33::text[], $34::text[], $35::bigint[], $36::text[], $37::bigint[], $38::bigint[], $39::bigint[],
                 $40::text[], $41::text[])
@@ -298,7 +299,7 @@ statements! {
             RETURNING id
         ), moved AS (
             UPDATE jobs j SET state = d.job_state, failure = d.job_failure, finished_at = d.finished_at,
-                media = coalesce(d.media, j.media), stage = d.stage, version = j.version + 1
+                media = coalesce(d.media, j.media), planned = coalesce(d.planned, j.planned), stage = d.stage, version = j.version + 1
             FROM done d WHERE j.id = d.job
         ), quarantined AS (
             UPDATE uploads u SET quarantined = TRUE FROM done d WHERE d.quarantined AND u.id = d.upload

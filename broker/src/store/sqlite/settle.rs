@@ -3,12 +3,11 @@
 use super::{SqliteStore, Tx, jobs};
 use crate::model::{Claim, ManifestEntry, ReadyTask, Time};
 use crate::queue::RunningTask;
-use crate::state::{self, Decision, JobMove, Snapshot, TaskMove};
+use crate::state::{self, Decision, JobMove, ProbedInput, Snapshot, TaskMove};
 use crate::store::row::{Cells, json, signed};
 use crate::store::{Decide, End, LeaseIs, Outcome, Settled, StoreError};
 use mpegflow_protocol::evidence::Evidence;
 use mpegflow_protocol::ids::{JobId, PoolName, TaskId, TenantId};
-use mpegflow_protocol::media::MediaInfo;
 
 pub(super) async fn settle(
     store: &SqliteStore,
@@ -157,9 +156,9 @@ async fn move_job(
     let mut ready = None;
     match &decision.job {
         JobMove::Stay => return Ok(None),
-        JobMove::Next { task, media } => {
-            if let Some(media) = media {
-                set_media(tx, job.id, media).await?;
+        JobMove::Next { task, probed } => {
+            if let Some(probed) = probed {
+                set_probed(tx, job.id, probed).await?;
             }
             let priority = task.priority(job.spec.priority);
             jobs::add_task(tx, next_task, job.id, job.tenant, pool, task, priority, now).await?;
@@ -177,7 +176,7 @@ async fn move_job(
                 add_object(tx, job.id, position, entry).await?;
             }
         }
-        JobMove::Probed(media) => set_media(tx, job.id, media).await?,
+        JobMove::Probed(probed) => set_probed(tx, job.id, probed).await?,
         JobMove::Fail { quarantine, .. } => {
             if *quarantine {
                 let upload = sqlx::query("UPDATE uploads SET quarantined = 1 WHERE id = ?")
@@ -211,9 +210,10 @@ async fn move_job(
     Ok(ready)
 }
 
-async fn set_media(tx: &mut Tx, job: JobId, media: &MediaInfo) -> Result<(), StoreError> {
-    sqlx::query("UPDATE jobs SET media = ? WHERE id = ?")
-        .bind(json(media))
+async fn set_probed(tx: &mut Tx, job: JobId, probed: &ProbedInput) -> Result<(), StoreError> {
+    sqlx::query("UPDATE jobs SET media = ?, planned = ? WHERE id = ?")
+        .bind(json(&probed.media))
+        .bind(json(&probed.planned))
         .bind(job.to_string())
         .execute(&mut **tx)
         .await?;

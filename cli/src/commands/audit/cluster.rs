@@ -2,10 +2,9 @@
 //! it comes back as unread, so that what depends on it is unknown and the report names the missing right. The rights that are
 //! needed are in docs/audit.md.
 
+use crate::api_server::{self, Unanswered};
 use crate::exit::{Exit, Failed};
 use crate::ui::Ui;
-use http_body_util::BodyExt as _;
-use kube::client::Body;
 use mpegflow_policies::read::{Input, Limits, Unread, concerns_policies, is_group_of_concern};
 use serde_json::Value;
 
@@ -56,7 +55,7 @@ pub(super) async fn gather(
     kubeconfig: Option<&std::path::Path>,
     ui: Ui,
 ) -> Result<(Input, Vec<Unread>), Failed> {
-    let client = client(context, kubeconfig).await?;
+    let client = api_server::client(context, kubeconfig).await?;
     let mut input = Input::new(Limits::default());
     let mut unread = Vec::new();
     for (path, resource, kind) in CORE {
@@ -108,31 +107,6 @@ pub(super) async fn gather(
         }
     }
     Ok((input, unread))
-}
-
-/// A client of the cluster that the kubeconfig's context, or the named one, points at.
-pub(in crate::commands) async fn client(
-    context: Option<&str>,
-    kubeconfig: Option<&std::path::Path>,
-) -> Result<kube::Client, Failed> {
-    let failed = |what: String| {
-        Failed::new(Exit::BadInput, "no_cluster", what)
-            .help("check it with `kubectl cluster-info`; choose with --context or --kubeconfig")
-    };
-    let options =
-        kube::config::KubeConfigOptions { context: context.map(str::to_owned), ..Default::default() };
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(path)
-                .map_err(|e| failed(format!("cannot read {}: {e}", path.display())))?;
-            kube::Config::from_custom_kubeconfig(file, &options).await.map_err(|e| failed(e.to_string()))?
-        }
-        None if context.is_some() => {
-            kube::Config::from_kubeconfig(&options).await.map_err(|e| failed(e.to_string()))?
-        }
-        None => kube::Config::infer().await.map_err(|e| failed(format!("no cluster is configured: {e}")))?,
-    };
-    kube::Client::try_from(config).map_err(|e| failed(e.to_string()))
 }
 
 /// What came of a request.
@@ -268,32 +242,25 @@ async fn discovered(client: &kube::Client, path: &str) -> Result<Value, Failed> 
 
 async fn get(client: &kube::Client, path: &str) -> Result<Got, Failed> {
     let failed = |what: String| Failed::new(Exit::BadInput, "cluster_unreadable", what);
-    let request = hyper::Request::get(path)
-        .header("accept", "application/json")
-        .body(Body::empty())
-        .map_err(|e| failed(format!("cannot ask for {path}: {e}")))?;
-    let answer = client.send(request).await.map_err(|e| {
-        failed(format!("the API server does not answer: {e}")).help("check it with `kubectl cluster-info`")
+    let (status, value) = api_server::get(client, path, MOST_BYTES).await.map_err(|e| {
+        let failed = failed(e.to_string());
+        if matches!(e, Unanswered::Silent(_)) {
+            failed.help("check it with `kubectl cluster-info`")
+        } else {
+            failed
+        }
     })?;
-    let status = answer.status();
     match status.as_u16() {
         401 => {
             let what = "the API server does not know this account (401): its token or certificate is wrong or has expired";
-            return Err(failed(what.into()).help("check it with `kubectl auth whoami`"));
+            Err(failed(what.into()).help("check it with `kubectl auth whoami`"))
         }
-        403 => return Ok(Got::Forbidden),
-        404 => return Ok(Got::Absent),
-        410 => return Ok(Got::Expired),
-        _ if !status.is_success() => {
-            return Err(failed(format!("the API server answers {status} to {path}")));
-        }
-        _ => {}
+        403 => Ok(Got::Forbidden),
+        404 => Ok(Got::Absent),
+        410 => Ok(Got::Expired),
+        _ if !status.is_success() => Err(failed(format!("the API server answers {status} to {path}"))),
+        _ => Ok(Got::Value(value)),
     }
-    let body = http_body_util::Limited::new(answer.into_body(), MOST_BYTES);
-    let body = body.collect().await.map_err(|e| failed(format!("cannot read {path}: {e}")))?.to_bytes();
-    let value = serde_json::from_slice(&body)
-        .map_err(|e| failed(format!("the answer to {path} is not JSON: {e}")))?;
-    Ok(Got::Value(value))
 }
 
 fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {

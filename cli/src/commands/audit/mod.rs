@@ -9,7 +9,6 @@ mod pairs;
 use crate::args::{AnswerFormat, Audit, AuditCommand, AuditFormat, AuditSource, AuditWorld};
 use crate::exit::{Exit, Failed};
 use crate::ui::Ui;
-pub(super) use cluster::client;
 use mpegflow_policies::audit::baseline::Baseline;
 use mpegflow_policies::audit::intent::{self, Intent};
 use mpegflow_policies::audit::{self, Request, flows};

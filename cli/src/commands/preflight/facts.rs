@@ -1,7 +1,7 @@
 //! What there is to know of a cluster before anything is installed, by GET alone and, for rights, by reviews that store nothing.
 
+use crate::api_server;
 use crate::exit::{Exit, Failed};
-use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,7 +141,9 @@ async fn lacking(client: &kube::Client, namespace: &str) -> Known<Vec<String>> {
             .header("content-type", "application/json")
             .body(Body::from(review.to_string().into_bytes()))
             .map_err(|e| e.to_string())?;
-        let (status, answer) = send(client, request).await?;
+        let answer = api_server::ask(client, request, MOST_BYTES).await;
+        let (status, answer) = answer.map_err(|e| e.to_string())?;
+        let status = status.as_u16();
         if status != 201 {
             return Err(format!("the API server answers {status} to a review of one's own rights"));
         }
@@ -223,23 +225,11 @@ async fn get(client: &kube::Client, path: &str) -> Known<Value> {
 
 /// What is at a path; `None` where nothing is.
 async fn found(client: &kube::Client, path: &str) -> Known<Option<Value>> {
-    let request = hyper::Request::get(path)
-        .header("accept", "application/json")
-        .body(Body::empty())
-        .map_err(|e| e.to_string())?;
-    match send(client, request).await? {
-        (200, value) => Ok(Some(value)),
-        (404, _) => Ok(None),
-        (401 | 403, _) => Err(format!("you may not read {path}")),
-        (status, _) => Err(format!("the API server answers {status} to {path}")),
+    let (status, value) = api_server::get(client, path, MOST_BYTES).await.map_err(|e| e.to_string())?;
+    match status.as_u16() {
+        200 => Ok(Some(value)),
+        404 => Ok(None),
+        401 | 403 => Err(format!("you may not read {path}")),
+        status => Err(format!("the API server answers {status} to {path}")),
     }
-}
-
-async fn send(client: &kube::Client, request: hyper::Request<Body>) -> Known<(u16, Value)> {
-    let path = request.uri().path().to_owned();
-    let answer = client.send(request).await.map_err(|e| format!("the API server does not answer: {e}"))?;
-    let status = answer.status().as_u16();
-    let body = http_body_util::Limited::new(answer.into_body(), MOST_BYTES);
-    let body = body.collect().await.map_err(|e| format!("cannot read {path}: {e}"))?.to_bytes();
-    Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
 }

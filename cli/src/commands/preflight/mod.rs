@@ -3,6 +3,7 @@
 mod checks;
 mod facts;
 
+use crate::api_server;
 use crate::args::Preflight;
 use crate::exit::{Exit, Failed};
 use crate::ui::{Tone, Ui};
@@ -39,7 +40,7 @@ struct Check {
 
 /// Runs the command.
 pub(crate) async fn run(args: &Preflight, ui: Ui) -> Result<(), Failed> {
-    let client = super::audit::client(args.context.as_deref(), args.kubeconfig.as_deref()).await?;
+    let client = api_server::client(args.context.as_deref(), args.kubeconfig.as_deref()).await?;
     let facts = facts::gather(&client, &args.namespace).await?;
     let checks = checks::judge(&facts, args.operator);
     let count = |outcome| checks.iter().filter(|check| check.outcome == outcome).count();

@@ -187,13 +187,11 @@ fn target(port: &ServicePort, pod: &Pod) -> Traffic {
 }
 
 fn selects(selector: &crate::cluster::Labels, pod: &Pod) -> Truth {
-    selector.iter().fold(Truth::Yes, |all, (key, value)| {
-        all.and(match pod.labels.get(key) {
-            Some(own) => Truth::from(own == value),
-            None if pod.is_template && ADDED_BY_CONTROLLERS.contains(&&**key) => Truth::Unknown,
-            None => Truth::No,
-        })
-    })
+    Truth::all(selector.iter().map(|(key, value)| match pod.labels.get(key) {
+        Some(own) => Truth::from(own == value),
+        None if pod.is_template && ADDED_BY_CONTROLLERS.contains(&&**key) => Truth::Unknown,
+        None => Truth::No,
+    }))
 }
 
 /// The pod that an endpoint is.

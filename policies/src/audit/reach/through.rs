@@ -106,12 +106,9 @@ impl Check<'_> {
         }
         let services = places::service_addresses(self.cluster);
         let mut known: HashMap<_, Vec<(Way, Passage)>> = HashMap::new();
-        for (source, endpoint) in self.evaluation.sources(destination) {
-            if matches!(endpoint, Endpoint::LocalNode | Endpoint::Domain(_))
-                || self.evaluation.is_its_node(source)
-                // No packet comes from a Service.
-                || matches!(endpoint, Endpoint::External(set) if set.is_subset(&services))
-            {
+        for (source, endpoint) in self.evaluation.senders(destination) {
+            // No packet comes from a Service.
+            if matches!(endpoint, Endpoint::External(set) if set.is_subset(&services)) {
                 continue;
             }
             // To its own node a sender is another one than to others.

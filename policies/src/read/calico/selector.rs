@@ -105,8 +105,8 @@ impl Selector {
             Self::All | Self::Global => Truth::Yes,
             Self::Label(key, test) => passes(key, test),
             Self::Not(inner) => !inner.holds(passes),
-            Self::And(parts) => parts.iter().map(|part| part.holds(passes)).fold(Truth::Yes, Truth::and),
-            Self::Or(parts) => parts.iter().map(|part| part.holds(passes)).fold(Truth::No, Truth::or),
+            Self::And(parts) => Truth::all(parts.iter().map(|part| part.holds(passes))),
+            Self::Or(parts) => Truth::any(parts.iter().map(|part| part.holds(passes))),
         }
     }
 

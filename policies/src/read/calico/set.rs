@@ -40,11 +40,7 @@ impl LabelledNets {
         if key == NAME {
             return test.passes(name).into();
         }
-        match cluster.namespaces.get(name) {
-            Some(namespace) => namespace.labels.get(key).is_some_and(|value| test.passes(value)).into(),
-            None if key == "kubernetes.io/metadata.name" => test.passes(name).into(),
-            None => Truth::Unknown,
-        }
+        cluster.namespace_label(name, key, test)
     }
 }
 
