@@ -328,7 +328,7 @@ async fn what_no_row_knows_is_swept_at_the_start_and_ever_again_beside_what_is_u
         let mut searches = 0;
         eventually("storage is searched some more", async || {
             searches += front.seen().iter().filter(|seen| seen.query.contains("max-keys=1000")).count();
-            searches >= 3
+            searches >= 2
         })
         .await;
         assert_eq!(kept(), under_way, "{kind:?}");
