@@ -167,7 +167,7 @@ mod tests {
             _: &mut Context<'_>,
             buf: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            self.reads += 1;
+            self.reads = self.reads.saturating_add(1);
             match self.pieces.pop_front() {
                 None => Poll::Pending,
                 Some(Err(e)) => Poll::Ready(Err(e)),
