@@ -8,7 +8,6 @@ use mpegflow_test_cluster::until;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// A definition of a kind that a cluster may not know, without its schema.
 pub(crate) fn definition(group: &str, version: &str, kind: &str, plural: &str) -> String {
@@ -244,7 +243,7 @@ async fn an_api_server_that_restarts_and_a_namespace_that_goes_are_got_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_conflicts_ends_in_order_is_not_written_down_and_holds_up_nobody() {
+async fn a_storm_of_writes_into_a_policy_ends_in_order_is_not_written_down_and_holds_up_nobody() {
     let turn = turn().await;
     let shared = turn.shared;
     shared.pool("stormed", json!({})).await;
@@ -252,8 +251,8 @@ async fn a_storm_of_conflicts_ends_in_order_is_not_written_down_and_holds_up_nob
     let policy = shared.get(Kind::NetworkPolicy, "media", "stormed-worker").await.unwrap();
     let before = shared.write_count();
 
-    // Rivals who write into the policy without a pause: whatever anybody has read of it is old before it can be written. The API server
-    // itself tries a patch five times before it says so.
+    // Rivals who write into the policy without a pause: whatever anybody has read of it is old before it can be written. Whether the
+    // operator tries meanwhile is its own affair: it waits for quiet, and the API server tries a patch five times.
     let storm = Arc::new(AtomicBool::new(true));
     let rivals: Vec<_> = (0..8)
         .map(|rival| {
@@ -273,18 +272,6 @@ async fn a_storm_of_conflicts_ends_in_order_is_not_written_down_and_holds_up_nob
             })
         })
         .collect();
-    // Of its tries about one in a hundred fails so often.
-    let in_the_way = || {
-        let writes = shared.writes_since(before);
-        writes.iter().any(|write| write.name == "stormed-worker" && write.code == 409)
-    };
-    for _ in 0..6_000 {
-        if in_the_way() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert!(in_the_way(), "in ten minutes the operator was in nobody's way");
     shared.pool("beside", json!({})).await;
     shared.until_reason("beside", "ScaledToZero").await;
     storm.store(false, Ordering::Relaxed);
