@@ -90,19 +90,7 @@ async fn what_is_pushed_may_be_pushed_again_and_an_older_generation_changes_noth
     let (status, text) = put(&operator, POOL, &other).await;
     assert!(status == 409 && text.contains("media/default-worker"), "{text}");
 
-    let tenant = Tenant {
-        name: "acme".into(),
-        uid: "t".into(),
-        observed_generation: 3,
-        weight: 200,
-        unfinished_jobs: Some(1),
-        running_tasks: None,
-        upload_bytes: None,
-        minutes_per_day: None,
-        storage: None,
-        webhooks: Vec::new(),
-        intake: Vec::new(),
-    };
+    let tenant = Tenant { uid: "t".into(), weight: 200, unfinished_jobs: Some(1), ..copy("acme", 3) };
     let id = TenantId::from_u128(7);
     let path = format!("/control/v1/tenants/{id}");
     let mut owned = two.clone();
@@ -135,6 +123,36 @@ async fn what_is_pushed_may_be_pushed_again_and_an_older_generation_changes_noth
         assert_eq!(operator.call("DELETE", POOL, body).await.status, 204);
     }
     assert_eq!(pod(&world, ACCOUNT, Uuid::new_v4(), "n1").await.err().unwrap().0, 403, "its pool is gone");
+}
+
+/// A tenant's resource at that generation that asks for nothing.
+fn copy(name: &str, generation: u64) -> Tenant {
+    Tenant {
+        name: name.into(),
+        uid: name.into(),
+        observed_generation: generation,
+        weight: 100,
+        unfinished_jobs: None,
+        running_tasks: None,
+        upload_bytes: None,
+        minutes_per_day: None,
+        storage: None,
+        webhooks: Vec::new(),
+        intake: Vec::new(),
+    }
+}
+
+/// A place in a tenant's own storage.
+fn storage(prefix: &str, secret: &str) -> Storage {
+    Storage {
+        bucket: "films".into(),
+        prefix: prefix.into(),
+        endpoint: Some("https://s3.example".into()),
+        region: None,
+        path_style: true,
+        role_arn: None,
+        secret: Some(secret.into()),
+    }
 }
 
 async fn status_of(operator: &common::Client) -> mpegflow_protocol::control::PoolStatus {
@@ -267,28 +285,9 @@ async fn a_pod_whose_tenant_has_nothing_while_others_do_is_to_be_replaced_and_ne
 async fn a_tenants_storage_is_what_its_resource_says_and_never_another_ones() {
     let world = world(|config| config.tenant_storage.secrets = Some(config.data_dir.clone())).await;
     let operator = operator(&world).await;
-    let storage = |prefix: &str| Storage {
-        bucket: "films".into(),
-        prefix: prefix.into(),
-        endpoint: Some("https://s3.example".into()),
-        region: None,
-        path_style: true,
-        role_arn: None,
-        secret: Some("acme".into()),
-    };
-    let tenant = |name: &str, generation: u64, storage: Option<Storage>| Tenant {
-        name: name.into(),
-        uid: name.into(),
-        observed_generation: generation,
-        weight: 100,
-        unfinished_jobs: None,
-        running_tasks: None,
-        upload_bytes: None,
-        minutes_per_day: None,
-        storage,
-        webhooks: Vec::new(),
-        intake: Vec::new(),
-    };
+    let storage = |prefix: &str| storage(prefix, "acme");
+    let tenant =
+        |name: &str, generation: u64, storage: Option<Storage>| Tenant { storage, ..copy(name, generation) };
     let path = |n: u128| format!("/control/v1/tenants/{}", TenantId::from_u128(n));
     let store = world.broker().engine().store();
     let here = async |n: u128| store.storage_of(TenantId::from_u128(n)).await.unwrap().map(|s| s.raw());
@@ -337,19 +336,7 @@ async fn a_job_goes_to_its_tenants_own_pool_or_to_a_shared_one_that_it_names_and
     let world = world(|_| {}).await;
     let operator = operator(&world).await;
     let id = TenantId::from_u128(7);
-    let tenant = Tenant {
-        name: "acme".into(),
-        uid: "t".into(),
-        observed_generation: 1,
-        weight: 100,
-        unfinished_jobs: None,
-        running_tasks: None,
-        upload_bytes: None,
-        minutes_per_day: None,
-        storage: None,
-        webhooks: Vec::new(),
-        intake: Vec::new(),
-    };
+    let tenant = Tenant { uid: "t".into(), ..copy("acme", 1) };
     assert_eq!(put(&operator, &format!("/control/v1/tenants/{id}"), &tenant).await.0, 204);
     let push = async |name: &str, owner: Option<TenantId>, closed: bool| {
         let mut pool = pool();
@@ -458,17 +445,9 @@ async fn the_webhooks_of_a_tenants_resource_are_kept_as_it_says_and_the_tenants_
         types: vec![MessageType::Failed, MessageType::Succeeded, MessageType::Failed],
     };
     let tenant = |name: &str, generation: u64, webhooks: Vec<Webhook>| Tenant {
-        name: name.into(),
-        uid: name.into(),
-        observed_generation: generation,
         weight: 200,
-        unfinished_jobs: None,
-        running_tasks: None,
-        upload_bytes: None,
-        minutes_per_day: None,
-        storage: None,
         webhooks,
-        intake: Vec::new(),
+        ..copy(name, generation)
     };
     let path = |n: u128| format!("/control/v1/tenants/{}", TenantId::from_u128(n));
     let (ops, audit) = (hook("ops", "https://a.example/in"), hook("audit", "https://b.example/in"));
@@ -562,27 +541,11 @@ async fn the_intake_of_a_tenants_resource_is_kept_as_it_says_and_the_tenants_own
         rule: serde_json::from_value(says).unwrap(),
     };
     let job = || serde_json::json!({ "version": 1, "preset": "web", "external_id": "{stem}" });
-    let storage = |name: &str| Storage {
-        bucket: "films".into(),
-        prefix: format!("{name}/"),
-        endpoint: Some("https://s3.example".into()),
-        region: None,
-        path_style: true,
-        role_arn: None,
-        secret: Some(name.into()),
-    };
+    let storage = |name: &str| storage(&format!("{name}/"), name);
     let tenant = |name: &str, generation: u64, intake: Vec<Rule>| Tenant {
-        name: name.into(),
-        uid: name.into(),
-        observed_generation: generation,
-        weight: 100,
-        unfinished_jobs: None,
-        running_tasks: None,
-        upload_bytes: None,
-        minutes_per_day: None,
         storage: Some(storage(name)),
-        webhooks: Vec::new(),
         intake,
+        ..copy(name, generation)
     };
     let path = |n: u128| format!("/control/v1/tenants/{}", TenantId::from_u128(n));
     let movies = rule("movies", serde_json::json!({ "prefix": "in/", "suffix": ".mov", "job": job() }));
