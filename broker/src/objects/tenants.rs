@@ -141,7 +141,7 @@ impl TenantObjects {
                 return Err(unknown(e));
             }
         };
-        let before = known.heard().answer.take().and_then(|(_, own)| own);
+        let before = known.heard().answer.clone().and_then(|(_, own)| own);
         let own = match (storage, before) {
             (None, _) => None,
             // The same as before: its sessions and what it remembers stay.

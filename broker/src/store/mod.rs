@@ -401,8 +401,6 @@ pub trait Store:
     async fn idle_uploads(&self, before: Time) -> Result<Vec<(TenantId, UploadId)>, StoreError>;
     /// Deletes an upload that is still as [`Self::idle_uploads`] found it; whether it was.
     async fn delete_idle_upload(&self, id: UploadId, before: Time) -> Result<bool, StoreError>;
-    /// Every upload there is, for the sweep of files without one.
-    async fn all_uploads(&self) -> Result<Vec<(TenantId, UploadId)>, StoreError>;
 
     // --- jobs
 

@@ -395,10 +395,6 @@ impl Store for PostgresStore {
         uploads::delete_idle(self, id, before).await
     }
 
-    async fn all_uploads(&self) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
-        uploads::all(self).await
-    }
-
     async fn submit(
         &self,
         new: &NewJob,

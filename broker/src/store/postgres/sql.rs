@@ -425,8 +425,6 @@ statements! {
     DELETE_IDLE = "
         WITH writer AS (DELETE FROM upload_writers WHERE upload = $1)
         DELETE FROM uploads WHERE id = $1 AND received < size AND touched_at < $2";
-    /// All of them.
-    ALL_UPLOADS = "SELECT tenant, id FROM uploads";
 
     // --- tenants and workers
 

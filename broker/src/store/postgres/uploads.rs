@@ -145,13 +145,6 @@ pub(super) async fn delete_idle(
     Ok(store.change(store.sql(sql::DELETE_IDLE).bind(id.to_string()).bind(before.0)).await? == 1)
 }
 
-pub(super) async fn all(store: &PostgresStore) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
-    let mut conn = store.conn().await?;
-    let rows = store.sql(sql::ALL_UPLOADS).fetch_all(&mut conn).await?;
-    conn.done().await?;
-    pairs(&rows)
-}
-
 fn pairs(rows: &[PgRow]) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
     rows.iter()
         .map(|row| {

@@ -192,10 +192,6 @@ impl Store for SqliteStore {
         uploads::delete_idle(self, id, before).await
     }
 
-    async fn all_uploads(&self) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
-        uploads::all(self).await
-    }
-
     async fn submit(
         &self,
         new: &NewJob,

@@ -162,11 +162,6 @@ pub(super) async fn delete_idle(store: &SqliteStore, id: UploadId, before: Time)
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn all(store: &SqliteStore) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
-    let rows = sqlx::query("SELECT tenant, id FROM uploads").fetch_all(&store.readers).await?;
-    pairs(&rows)
-}
-
 fn pairs(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<(TenantId, UploadId)>, StoreError> {
     rows.iter()
         .map(|row| {
