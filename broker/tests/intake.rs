@@ -229,7 +229,7 @@ async fn looked_at(client: &Client, rule: &Rule) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn minio_sends_its_events_and_each_object_becomes_one_job_also_when_the_broker_was_away() {
     let mut server = Server::start(Kind::Minio);
-    let public = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let public = mpegflow_test_ports::address();
     let change = on(&server);
     let mut world = world_with(|config| {
         change(config);

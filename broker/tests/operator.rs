@@ -29,10 +29,6 @@ impl Drop for Killed {
     }
 }
 
-fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 fn admin(data: &Path, args: &[&str]) {
     let done =
         Command::new(BROKER).arg("--data").arg(data).args(args).stderr(Stdio::null()).status().unwrap();
@@ -67,7 +63,7 @@ async fn serve(data: &Path, public: SocketAddr, worker: SocketAddr, log: &Path) 
 async fn killed_at_any_moment_the_broker_commits_once_keeps_no_orphan_and_shows_no_secret() {
     let dir = tempfile::tempdir().unwrap();
     let (data, log) = (dir.path().join("data"), dir.path().join("log"));
-    let (public, worker_at) = (free(), free());
+    let (public, worker_at) = (mpegflow_test_ports::address(), mpegflow_test_ports::address());
     let (key_file, join_file) = (dir.path().join("key"), dir.path().join("join"));
     admin(&data, &["api-key", "create", "--tenant", "a", "--out", key_file.to_str().unwrap()]);
     let broker = worker_at.to_string();

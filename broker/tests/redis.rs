@@ -309,7 +309,7 @@ async fn tls_trusts_the_authority_that_is_named_and_no_other() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let [ca, certificate, key] = authority(dir.path());
     let [wrong, ..] = authority(other.path());
-    let port = redis_server::free_port().to_string();
+    let port = mpegflow_test_ports::port().to_string();
     let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
     let settings = [
         ["--tls-port".to_owned(), port.clone()],

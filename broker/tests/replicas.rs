@@ -31,10 +31,6 @@ use tokio::task::JoinHandle;
 
 const BROKER: &str = env!("CARGO_BIN_EXE_mpegflow-broker");
 
-fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// What replicas share.
 struct Site {
     dir: tempfile::TempDir,
@@ -93,7 +89,7 @@ impl Site {
 
     /// One whose leases live so many seconds, with more options.
     async fn replica_with(&self, name: &str, lease: u32, options: &[&str]) -> Replica {
-        let (public, worker) = (free(), free());
+        let (public, worker) = (mpegflow_test_ports::address(), mpegflow_test_ports::address());
         let log = self.dir.path().join(format!("{name}.log"));
         let child = self
             .command(name)

@@ -361,13 +361,12 @@ async fn the_program_keeps_objects_in_the_bucket_that_its_options_name() {
     let server = Server::start_tls(Kind::Versitygw);
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let public = free();
+    let (public, worker) = (mpegflow_test_ports::address(), mpegflow_test_ports::address());
     let program = env!("CARGO_BIN_EXE_mpegflow-broker");
     let mut child = Command::new(program)
         .arg("--data")
         .arg(&data)
-        .args(["serve", "--listen", &public.to_string(), "--worker-listen", &free().to_string()])
+        .args(["serve", "--listen", &public.to_string(), "--worker-listen", &worker.to_string()])
         .args([
             "--s3-bucket",
             BUCKET,

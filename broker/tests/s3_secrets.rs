@@ -109,7 +109,7 @@ async fn no_url_name_or_secret_gets_into_an_error_or_a_log() {
         assert!(found.len() > 2, "{fault:?}: {found:?}");
         found
     });
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = mpegflow_test_ports::address();
     let nobody = S3Config { endpoint: Some(format!("http://{nobody}")), ..server.config() };
     let without_server = S3Objects::open(&nobody).unwrap();
     let rounds = futures_util::future::join_all(rounds);

@@ -8,17 +8,13 @@
 )]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 const BROKER: &str = env!("CARGO_BIN_EXE_mpegflow-broker");
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// One answer's status, and whether the connection is kept.
 fn answer(reader: &mut BufReader<TcpStream>) -> std::io::Result<(u16, bool)> {
@@ -46,7 +42,7 @@ fn answer(reader: &mut BufReader<TcpStream>) -> std::io::Result<(u16, bool)> {
 #[test]
 fn on_sigterm_those_in_front_are_told_and_no_request_fails() {
     let dir = tempfile::tempdir().unwrap();
-    let (public, data) = (free(), dir.path().join("data").display().to_string());
+    let (public, data) = (mpegflow_test_ports::address(), dir.path().join("data").display().to_string());
     let key =
         Command::new(BROKER).args(["--data", &data, "api-key", "create", "--tenant", "a"]).output().unwrap();
     let key = String::from_utf8(key.stdout).unwrap().trim().to_owned();
@@ -62,7 +58,7 @@ fn on_sigterm_those_in_front_are_told_and_no_request_fails() {
             "--listen",
             &public.to_string(),
         ])
-        .args(["--worker-listen", &free().to_string()])
+        .args(["--worker-listen", &mpegflow_test_ports::address().to_string()])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();

@@ -452,7 +452,7 @@ async fn wrong_storage_is_told_by_name_and_a_job_that_waits_says_so_until_it_is_
         let id = world.broker().ensure_tenant("own").await.unwrap();
         let client = world.tenant("own").await;
         let set = async |storage: Storage| engine.set_storage(id, Some(storage), false).await.unwrap();
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let nobody = mpegflow_test_ports::address();
         put(&server, "in/film.mov", b"film").await;
         for (wrong, bucket, part) in [
             (Storage { bucket: "no-such-bucket".into(), ..films(&server, "in/") }, "`no-such-bucket`", ""),

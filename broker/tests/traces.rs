@@ -337,7 +337,7 @@ async fn a_hostile_worker_tells_of_its_own_attempt_within_its_time_and_each_name
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_dead_slow_broken_or_silent_stands_in_no_jobs_way() {
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = mpegflow_test_ports::address();
     let collector = Collector::start();
     for (mood, endpoint) in [
         (None, format!("http://{dead}")),

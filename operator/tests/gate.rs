@@ -249,7 +249,7 @@ async fn what_a_canary_saw_of_other_policies_opens_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_where_nobody_is_proves_nothing() {
     // A port that nobody has, until the test takes it.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = mpegflow_test_ports::address();
     let it = installed_with(&["--unreachable", &format!("somebody={free}")]).await;
     let pods = it.pool(1).await;
     let worker = it.start(&pods[0]).await;

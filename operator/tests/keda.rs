@@ -19,7 +19,7 @@ use mpegflow_operator::crd::{self, WorkerPool};
 use mpegflow_test_cluster::{Cluster, Options, Process, until};
 use serde_json::json;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -90,7 +90,7 @@ fn start_redis(dir: &Path, port: u16) -> Process {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_queue_drives_a_pool_from_nothing_to_many_and_back() {
     let cluster = Cluster::start(Options { scheduler: true, ..Options::default() }).await;
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = mpegflow_test_ports::port();
     let mut redis_server = start_redis(cluster.dir(), port);
     cluster.start_keda().await;
     cluster.apply(SURROUNDINGS).await;

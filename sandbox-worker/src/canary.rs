@@ -55,11 +55,8 @@ pub fn write(report: &Report, path: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mpegflow_test_ports::address as free;
     use std::net::TcpListener;
-
-    fn free() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-    }
 
     #[test]
     fn a_canary_reports_each_address_once_and_what_is_open_at_the_end_of_its_patience() {
@@ -80,7 +77,7 @@ mod tests {
     #[test]
     fn a_canary_waits_for_policies_that_come_up_after_it() {
         let broker = TcpListener::bind("127.0.0.1:0").unwrap();
-        let late = TcpListener::bind("127.0.0.1:0").unwrap();
+        let late = TcpListener::bind(free()).unwrap();
         let (at, node) = (late.local_addr().unwrap(), free());
         let waiting = std::thread::spawn(move || {
             let targets = [ProbeTarget { name: "late".into(), address: at }];

@@ -84,7 +84,7 @@ mod tests {
     fn silence_counts_only_beside_a_broker_that_answers_and_one_answer_is_enough() {
         let broker = TcpListener::bind("127.0.0.1:0").unwrap();
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let closed = mpegflow_test_ports::address();
         let at = broker.local_addr().unwrap().to_string();
         assert_eq!(around(&at, &[target("closed", closed)]), Around::Isolated);
         let open = [target("closed", closed), target("API server", other.local_addr().unwrap())];

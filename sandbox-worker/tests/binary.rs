@@ -53,10 +53,8 @@ fn what_cannot_be_used_is_named_and_ends_with_3() {
 fn a_canary_writes_what_it_saw_where_it_is_told_and_needs_neither_token_nor_codec() {
     let folder = tempfile::tempdir().unwrap();
     let (join, report) = (folder.path().join("join.json"), folder.path().join("termination-log"));
-    let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let broker = listen().local_addr().unwrap();
-    let closed = listen().local_addr().unwrap();
-    let broker_listens = std::net::TcpListener::bind(broker).unwrap();
+    let broker_listens = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (broker, closed) = (broker_listens.local_addr().unwrap(), mpegflow_test_ports::address());
     let key = rcgen::KeyPair::generate().unwrap();
     let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
     let file = mpegflow_protocol::worker::JoinFile {

@@ -120,7 +120,7 @@ async fn a_name_that_no_resolver_knows_is_read_from_at_the_address_that_was_name
 #[tokio::test]
 async fn nobody_is_asked_whom_the_pool_does_not_admit_or_who_cannot_be_trusted() {
     let server = server(|request| range(&request)).await;
-    let other = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let other = mpegflow_test_ports::address();
     let port = server.address.port();
     let url = |text: String| Signed { url: SignedUrl::new(text), ..server.signed() };
     let refused = [
@@ -201,7 +201,7 @@ async fn no_redirect_is_followed_and_what_may_pass_is_a_failure_of_storage() {
 #[tokio::test]
 async fn storage_that_is_gone_or_says_nothing_is_given_up_and_is_a_failure_of_storage() {
     let gone = server(|request| range(&request)).await;
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let dead = mpegflow_test_ports::address();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for address in [dead, silent.local_addr().unwrap()] {
         let storage =

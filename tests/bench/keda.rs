@@ -8,7 +8,6 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use mpegflow_test_cluster::{Cluster, Process};
 use pools::{pool, resource, until};
 use serde_json::json;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ const MEDIA: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: media}\n"
 #[tokio::main]
 async fn main() {
     let cluster = Cluster::start(Default::default()).await;
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = mpegflow_test_ports::port();
     let mut server = Command::new("redis-server");
     server.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     let _redis = Process::start("redis", cluster.dir(), &server);

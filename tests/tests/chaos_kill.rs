@@ -1,7 +1,7 @@
 //! kill -9 of any process at any moment: the job still finishes, once, and nothing is left behind.
 
 use mpegflow_tests::media;
-use mpegflow_tests::system::{Serve, alive, files, free_port, mpegflow, run, signal_pid, text, until};
+use mpegflow_tests::system::{Serve, alive, files, mpegflow, run, signal_pid, text, until};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Stdio;
@@ -114,7 +114,7 @@ fn a_paused_worker_that_wakes_after_its_lease_ended_changes_nothing() {
 #[test]
 fn a_killed_broker_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, port) = (folder.path().join("data"), free_port());
+    let (data, port) = (folder.path().join("data"), mpegflow_test_ports::port());
     let mut serve = Serve::start(&data, port, &[]);
     let id = serve.client.submit(&media::clip(20, 1280, 720), &[]);
     let waiting = serve.client.submit(&media::clip(2, 320, 240), &[]);
@@ -133,7 +133,7 @@ fn a_killed_broker_goes_on_where_it_was() {
 #[test]
 fn random_kills_lose_no_job_and_run_none_twice_to_success() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, port) = (folder.path().join("data"), free_port());
+    let (data, port) = (folder.path().join("data"), mpegflow_test_ports::port());
     let mut serve = Serve::start(&data, port, &[]);
     let jobs: Vec<String> = [(6, 640, 360), (2, 320, 240), (8, 320, 240)]
         .iter()

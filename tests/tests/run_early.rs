@@ -2,7 +2,7 @@
 //! and that neither a killed process nor a film that cannot be finished serves what was not checked.
 
 use mpegflow_tests::media;
-use mpegflow_tests::system::{Client, Serve, free_port, mpegflow, run, signal_pid, text, until};
+use mpegflow_tests::system::{Client, Serve, mpegflow, run, signal_pid, text, until};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -273,7 +273,7 @@ fn the_first_segments_play_within_a_tenth_and_the_rest_joins_them() {
 #[test]
 fn killed_codecs_workers_and_brokers_lose_nothing_that_was_served() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, port) = (folder.path().join("data"), free_port());
+    let (data, port) = (folder.path().join("data"), mpegflow_test_ports::port());
     let mut serve = Serve::start(&data, port, &[]);
     let client = serve.client.clone();
     let id = client.submit(&media::clip(60, 640, 360), &["--early"]);

@@ -4,7 +4,7 @@
 mod collector;
 
 use collector::{Collector, Seen};
-use mpegflow_tests::system::{Client, Process, free_port, run, text, until};
+use mpegflow_tests::system::{Client, Process, run, text, until};
 use mpegflow_tests::{media, program};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,7 +35,7 @@ impl Site {
             let done = run(broker().args(args).arg("--out").arg(out), SOON);
             assert!(done.status.success(), "{}", text(&done));
         };
-        let (public, worker) = (free_port(), free_port());
+        let (public, worker) = (mpegflow_test_ports::port(), mpegflow_test_ports::port());
         let (listen, workers) = (format!("127.0.0.1:{public}"), format!("127.0.0.1:{worker}"));
         let mut serve = broker();
         serve.args(["serve", "--listen", &listen, "--worker-listen", &workers, "--grace", "0"]);

@@ -1,6 +1,6 @@
 //! Resumable uploads with the clients that people use: tus-js-client, and Uppy in a browser, unchanged, against `mpegflow serve`.
 
-use mpegflow_tests::system::{Serve, files, free_port, last_json, run, text};
+use mpegflow_tests::system::{Serve, files, last_json, run, text};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -83,7 +83,7 @@ fn a_connection_that_died_unseen_does_not_keep_tus_js_client_waiting() {
 
 #[test]
 fn uppy_uploads_from_a_page_that_was_allowed_to_and_from_no_other() {
-    let port = free_port();
+    let port = mpegflow_test_ports::port();
     let allowed = bench(&["--cors-origin", &format!("http://127.0.0.1:{port}")]);
     let len = 9 << 20;
     let output = allowed.node("uppy.mjs", &[&port.to_string(), &len.to_string()]);
@@ -95,7 +95,7 @@ fn uppy_uploads_from_a_page_that_was_allowed_to_and_from_no_other() {
     assert!(offsets(&said["asked"]).len() >= 3, "the line did not break: {said}");
 
     let other = bench(&["--cors-origin", "http://127.0.0.1:1"]);
-    let port = free_port();
+    let port = mpegflow_test_ports::port();
     let output = other.node("uppy.mjs", &[&port.to_string(), "1000"]);
     assert!(output.status.success(), "{}", text(&output));
     let said = last_json(&output);

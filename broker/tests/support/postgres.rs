@@ -5,7 +5,6 @@
 
 use mpegflow_broker::store::postgres::{DatabaseConfig, DatabaseUrl, PostgresStore, UrlSource};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,8 +60,7 @@ impl Server {
             .output()
             .unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        // Another process may take the free port in between; nothing of ours does.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = mpegflow_test_ports::port();
         let settings = settings.iter().map(|s| (*s).to_owned()).collect();
         let guard = Mutex::new(None);
         let server = Self { dir, port, account, settings, guard, databases: AtomicU32::new(0) };
@@ -224,7 +222,7 @@ impl Pooler {
     pub fn start(server: &Arc<Server>) -> Self {
         let program = Path::new("/usr/sbin/pgbouncer");
         assert!(program.exists(), "PgBouncer is not installed: run tools/setup test");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = mpegflow_test_ports::port();
         let dir = server.dir.path().display();
         server.put("users.txt", b"\"mpegflow\" \"\"\n");
         let config = format!(

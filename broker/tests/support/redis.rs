@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support")]
 
 use mpegflow_broker::queue::redis::{RedisConfig, RedisUrl, RedisUrlSource};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -16,23 +15,9 @@ pub struct Server {
     guard: Option<Child>,
 }
 
-pub fn free_port() -> u16 {
-    // Below the range that the system hands out, and with room for a cluster's bus at 10,000 more.
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    for _ in 0..1_000 {
-        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let port = 10_100 + ((std::process::id() * 131 + n * 7) % 9_000) as u16;
-        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if free(port) && free(port + 10_000) {
-            return port;
-        }
-    }
-    panic!("no free port");
-}
-
 impl Server {
     pub fn start(settings: &[&str]) -> Self {
-        Self::start_on(free_port(), settings)
+        Self::start_on(mpegflow_test_ports::port(), settings)
     }
 
     pub fn start_on(port: u16, settings: &[&str]) -> Self {
@@ -154,7 +139,7 @@ impl Watched {
         let sentinels: Vec<Server> = (0..3)
             .map(|_| {
                 let dir = tempfile::tempdir().unwrap();
-                let port = free_port();
+                let port = mpegflow_test_ports::port();
                 let file = dir.path().join("sentinel.conf");
                 let text = format!(
                     "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {of} 2\n\

@@ -13,7 +13,7 @@
 use mpegflow_broker::objects::Objects as _;
 use mpegflow_broker::objects::s3::{Encryption, S3Config, S3Objects};
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -91,7 +91,16 @@ impl Server {
         let secret = || uuid::Uuid::new_v4().simple().to_string();
         let (user, password) = (secret()[..20].to_owned(), secret());
         let env = Vec::new();
-        let mut server = Self { kind, dir, address: free(), ca: None, user, password, env, child: None };
+        let mut server = Self {
+            kind,
+            dir,
+            address: mpegflow_test_ports::address(),
+            ca: None,
+            user,
+            password,
+            env,
+            child: None,
+        };
         if tls {
             server.make_certificate();
         }
@@ -101,7 +110,7 @@ impl Server {
                 return server;
             }
             // Somebody was faster at the port.
-            server.address = free();
+            server.address = mpegflow_test_ports::address();
         }
         panic!("the {kind:?} server does not start: {}", server.log());
     }
@@ -278,10 +287,6 @@ impl Server {
         walk(&data.join(".minio.sys/multipart"), &mut found);
         found
     }
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 impl Drop for Server {

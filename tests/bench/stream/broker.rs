@@ -2,7 +2,7 @@
 
 use super::common::{self, Client as Http, Worker, hex};
 use super::curl::{Client, Transfer};
-use super::proxy::{Proxy, free_port, until_it_listens};
+use super::proxy::{Proxy, until_it_listens};
 use super::s3::Server;
 use mpegflow_protocol::api::{Job, Upload};
 use mpegflow_protocol::limits::PART_SIZE;
@@ -30,7 +30,7 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts it, uploads the file, and takes a task that reads it.
     pub(crate) async fn start(dir: &Path, server: &Server, input: &Path) -> Self {
-        let (public, port) = (free_port(), free_port());
+        let (public, port) = (mpegflow_test_ports::port(), mpegflow_test_ports::port());
         let data = dir.join("broker");
         let settings = |command: &mut Command| {
             command.arg("--data").arg(&data).args(["--lease", "10m"]);

@@ -1,6 +1,6 @@
 //! nginx in front of the S3 server: TLS on both sides, connections to the server kept, nothing buffered to disk.
 
-use super::proxy::{Proxy, free_port, until_it_listens};
+use super::proxy::{Proxy, until_it_listens};
 use super::s3::{BUCKET, Server};
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation};
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
@@ -38,7 +38,7 @@ impl Nginx {
         let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
         std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
         std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
-        let ports = [free_port(), free_port()];
+        let ports = [mpegflow_test_ports::port(), mpegflow_test_ports::port()];
         let site = |port: u16, buffers: &str| {
             format!(
                 "server {{

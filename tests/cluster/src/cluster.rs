@@ -10,7 +10,6 @@ use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -47,12 +46,7 @@ impl Cluster {
     pub async fn start(options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("mpegflow-cluster-").tempdir().expect("a temporary folder");
         let pki = Pki::make(&dir.path().join("pki"));
-        // Another process may take a port between our look and the server's; all are taken at once, so not each other's.
-        let held: Vec<TcpListener> =
-            (0..3).map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a port")).collect();
-        let ports: Vec<u16> =
-            held.iter().map(|listener| listener.local_addr().expect("an address").port()).collect();
-        drop(held);
+        let ports = [(); 3].map(|()| mpegflow_test_ports::port());
         let token = random();
         let controllers = random();
         let users = [(&token, "admin"), (&controllers, "system:kube-controller-manager")];

@@ -5,7 +5,6 @@ use crate::programs::{directory, program};
 use crate::{Cluster, until};
 use kube::api::Api;
 use std::fs;
-use std::net::TcpListener;
 use std::process::Command;
 
 /// The adapter is found through a Service without a cluster address: the API server then dials its external name.
@@ -48,15 +47,8 @@ impl Cluster {
     /// It does not come up.
     pub async fn start_keda(&self) {
         self.install_keda_definitions().await;
-        let ports: Vec<TcpListener> =
-            (0..5).map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a port")).collect();
-        let [metrics, probe, service, adapter, adapter_metrics]: [u16; 5] = ports
-            .iter()
-            .map(|listener| listener.local_addr().expect("an address").port())
-            .collect::<Vec<_>>()
-            .try_into()
-            .expect("five");
-        drop(ports);
+        let [metrics, probe, service, adapter, adapter_metrics] =
+            [(); 5].map(|()| mpegflow_test_ports::port());
         self.apply(&REGISTRATION.replace("PORT", &adapter.to_string())).await;
 
         let certs = self.dir().join("keda-certs");

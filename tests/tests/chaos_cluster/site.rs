@@ -6,7 +6,7 @@ use crate::space::{self, HERE, Island, THERE};
 use crate::{postgres, redis_server, s3};
 use mpegflow_protocol::worker::JoinFile;
 use mpegflow_tests::program;
-use mpegflow_tests::system::{alive, descendants, free_port, signal_pid, until};
+use mpegflow_tests::system::{alive, descendants, signal_pid, until};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -115,7 +115,8 @@ impl Site {
         let mut replicas = Vec::new();
         for number in 0..REPLICAS {
             let place = if number == ISLANDER && island.is_some() { THERE } else { "127.0.0.1" };
-            let listens = [(); 3].map(|()| format!("{place}:{}", free_port()).parse().unwrap());
+            let listens =
+                [(); 3].map(|()| format!("{place}:{}", mpegflow_test_ports::port()).parse().unwrap());
             replicas.push(Replica {
                 child: None,
                 number,
