@@ -6,6 +6,7 @@
 
 mod context;
 mod fallback;
+mod pace;
 mod pool;
 mod push;
 mod scale_in;
@@ -28,6 +29,7 @@ use kube::runtime::controller::{Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
 use kube::{Api, Client, ResourceExt as _};
+use pace::{Pace, paced};
 use std::collections::BTreeMap;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -39,8 +41,9 @@ use watch::Look;
 
 /// Looks that wait to be queued; a watch waits when there are more.
 const MOST_LOOKS: usize = 1024;
-/// Changes of one pool's objects within this time are one look.
-const DEBOUNCE: Duration = Duration::from_millis(300);
+/// Changes of one pool's objects that follow each other closely are one look. The controllers' own `debounce` has no longest: each
+/// change starts it anew.
+const PACE: Pace = Pace { quiet: Duration::from_millis(300), longest: Duration::from_secs(2) };
 
 /// Runs the reconcilers until `stop`. Only the leader does.
 pub async fn run(client: Client, settings: Settings, instance: String, stop: CancellationToken) {
@@ -92,17 +95,20 @@ pub async fn run(client: Client, settings: Settings, instance: String, stop: Can
         tasks.spawn(control::keep(broker, telling, move |name| look_at_pools_named(name, &pools, &looks)));
     }
 
-    let config = Config::default().concurrency(settings.concurrency.max(1)).debounce(DEBOUNCE);
+    let config = Config::default().concurrency(settings.concurrency.max(1));
     let pools = Controller::for_stream(pools, pool_store.clone())
         .with_config(config.clone())
-        .reconcile_on(pools_to_look_at(looked, pool_store))
+        .reconcile_on(paced(pools_to_look_at(looked, pool_store), PACE, |pool| Some(pool.clone())))
         .reconcile_all_on(changes(world))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(pool::reconcile, pool::retry, Arc::clone(&context))
         .for_each(|_| std::future::ready(()));
     let tenants = Controller::for_stream(tenants, tenant_store)
         .with_config(config)
-        .reconcile_on(received(tenants_looked).map(|name: String| ObjectRef::new(&name)))
+        .reconcile_on(
+            paced(received(tenants_looked), PACE, |name| Some(name.clone()))
+                .map(|name| ObjectRef::new(&name)),
+        )
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(tenant::reconcile, tenant::retry, context)
         .for_each(|_| std::future::ready(()));
@@ -133,7 +139,7 @@ where
             }
         })
         .predicate_filter(meaning, PredicateConfig::default());
-    (store, objects)
+    (store, paced(objects, PACE, |object| object.as_ref().ok().map(ObjectRef::from_obj)))
 }
 
 /// What of an object changes its meaning: its spec, that it is being deleted (both raise the generation), and our finalizer.

@@ -251,8 +251,9 @@ async fn a_storm_of_writes_into_a_policy_ends_in_order_is_not_written_down_and_h
     let policy = shared.get(Kind::NetworkPolicy, "media", "stormed-worker").await.unwrap();
     let before = shared.write_count();
 
-    // Rivals who write into the policy without a pause: whatever anybody has read of it is old before it can be written. Whether the
-    // operator tries meanwhile is its own affair: it waits for quiet, and the API server tries a patch five times.
+    // Rivals who write into the policy without a pause: whatever anybody has read of it is old before it can be written, and there is
+    // no moment of quiet. The operator tries all the same; whether one of its patches gets through among eight rivals is chance
+    // (the API server tries a patch five times).
     let storm = Arc::new(AtomicBool::new(true));
     let rivals: Vec<_> = (0..8)
         .map(|rival| {
@@ -274,6 +275,12 @@ async fn a_storm_of_writes_into_a_policy_ends_in_order_is_not_written_down_and_h
         .collect();
     shared.pool("beside", json!({})).await;
     shared.until_reason("beside", "ScaledToZero").await;
+    until("the operator tried three times in the middle of it", || async {
+        let writes = shared.writes_since(before);
+        let tried = writes.iter().filter(|w| w.name == "stormed-worker" && w.resource == "networkpolicies");
+        (tried.count() >= 3).then_some(())
+    })
+    .await;
     storm.store(false, Ordering::Relaxed);
     for rival in rivals {
         rival.await.unwrap();
