@@ -31,12 +31,26 @@ impl Truth {
 
     /// All of them; yes where there are none.
     pub fn all(of: impl IntoIterator<Item = Self>) -> Self {
-        of.into_iter().fold(Self::Yes, Self::and)
+        let mut all = Self::Yes;
+        for one in of {
+            all = all.and(one);
+            if all == Self::No {
+                break;
+            }
+        }
+        all
     }
 
     /// At least one of them; no where there are none.
     pub fn any(of: impl IntoIterator<Item = Self>) -> Self {
-        of.into_iter().fold(Self::No, Self::or)
+        let mut any = Self::No;
+        for one in of {
+            any = any.or(one);
+            if any == Self::Yes {
+                break;
+            }
+        }
+        any
     }
 
     /// Whether it is possible: not [`Truth::No`].

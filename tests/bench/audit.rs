@@ -26,6 +26,10 @@ use std::time::{Duration, Instant};
 
 /// The size of the goal: pods and policies.
 const FULL: (usize, usize) = (10_000, 1_000);
+/// Who reaches whom, of all pairs.
+const PAIRS: &[&str] = &["audit", "pairs"];
+/// The audit itself: what is wrong with these policies, and what is reached that should not be.
+const FINDINGS: &[&str] = &["audit", "--assume-complete"];
 const PROFILES: [&str; 3] = ["calico", "cilium", "generic"];
 
 pub(super) fn run(runs: usize) -> Value {
@@ -37,11 +41,12 @@ pub(super) fn run(runs: usize) -> Value {
         let yaml = Manifests::yaml(&made, &folder.path().join(format!("full-{all_distinct}")));
         for profile in PROFILES {
             let title = format!("10,000 x 1,000, {name}, {profile}");
-            metrics.extend(whole(&title, &yaml, profile, runs));
+            metrics.extend(whole(&title, &yaml, PAIRS, profile, runs));
+            metrics.extend(whole(&format!("{title}, findings"), &yaml, FINDINGS, profile, runs));
             metrics.extend(parts(&title, &yaml, profile, runs));
         }
         let json = Manifests::json(&made, &folder.path().join(format!("full-json-{all_distinct}")));
-        metrics.extend(whole(&format!("10,000 x 1,000, {name}, calico, JSON"), &json, "calico", runs));
+        metrics.extend(whole(&format!("10,000 x 1,000, {name}, calico, JSON"), &json, PAIRS, "calico", runs));
     }
     for sets in [LABEL_SETS, 2 * LABEL_SETS, 4 * LABEL_SETS, 8 * LABEL_SETS] {
         metrics.push(series(FULL, sets, runs));
@@ -55,14 +60,16 @@ pub(super) fn run(runs: usize) -> Value {
 
 /// One run of the whole command; what it says of pairs.
 fn ours(folder: &Path, profile: &str) -> (Cost, Value) {
-    let (cost, out) = output(
-        Command::new(program("mpegflow"))
-            .args(["audit", "pairs", "--cni", profile, "--format", "json"])
-            .arg(folder),
-    );
-    let answer: Value = serde_json::from_slice(&out).unwrap();
+    let (cost, answer) = command(PAIRS, folder, profile);
     assert!(answer["pairs"].as_u64().unwrap() > 0, "{answer}");
     (cost, answer)
+}
+
+/// One run of a command over a folder, and its answer.
+fn command(words: &[&str], folder: &Path, profile: &str) -> (Cost, Value) {
+    let mut command = Command::new(program("mpegflow"));
+    let (cost, out) = output(command.args(words).args(["--cni", profile, "--format", "json"]).arg(folder));
+    (cost, serde_json::from_slice(&out).unwrap())
 }
 
 /// Runs a command, and returns what it cost and what it wrote to standard output.
@@ -99,8 +106,8 @@ fn most_resident(pid: u32, ended: &AtomicBool) -> u64 {
 }
 
 /// The whole command, some times.
-fn whole(title: &str, manifests: &Manifests, profile: &str, runs: usize) -> Vec<Value> {
-    let costs: Vec<Cost> = (0..runs).map(|_| ours(&manifests.folder, profile).0).collect();
+fn whole(title: &str, manifests: &Manifests, words: &[&str], profile: &str, runs: usize) -> Vec<Value> {
+    let costs: Vec<Cost> = (0..runs).map(|_| command(words, &manifests.folder, profile).0).collect();
     let metric = |what: String, goal: &str, unit: &str, of: fn(&Cost) -> f64| {
         let all: Vec<f64> = costs.iter().map(of).collect();
         json!({ "what": what, "goal": goal, "unit": unit, "ours": median(all.clone()), "all_ours": all })

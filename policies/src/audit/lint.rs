@@ -6,10 +6,12 @@
 //! | [`rules`] | what a single rule says: its labels, peers, ports, and what of it is not understood |
 //! | [`order`] | what policies do to each other: undone isolation, ties |
 //! | [`cover`] | rules that others have decided |
+//! | [`crowd`] | whom they are asked of |
 //!
 //! None of these is a guess: what the input does not tell for sure is left out.
 
 mod cover;
+mod crowd;
 mod effect;
 mod order;
 mod rules;
@@ -17,10 +19,12 @@ mod rules;
 use super::Finding;
 use super::select::{Party, Select};
 use crate::cluster::{Cluster, Pod};
-use crate::policy::{Direction, Policy, Rule, Section};
+use crate::matching::Match;
+use crate::policy::{Dialect, Direction, Policy, Rule, Section};
 use crate::profile::Profile;
 use crate::source::{At, ObjectRef};
 use crate::truth::Truth;
+use crowd::Crowd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -48,8 +52,10 @@ struct Lint<'a> {
     cluster: &'a Cluster,
     /// Policies that have an effect, as far as is known: neither inert nor surely not enforced.
     live: Vec<&'a Policy>,
-    /// Everybody whom a peer may be.
-    parties: Vec<Party<'a>>,
+    /// The pods whom a peer may be.
+    crowd: Crowd<'a>,
+    /// Everybody else whom one may be.
+    others: Vec<Party<'a>>,
 }
 
 /// A rule as it was written, with what it became: one rule may have several readings, for parts of the subject or of the peers.
@@ -69,25 +75,31 @@ impl<'a> Lint<'a> {
             .policies
             .iter()
             .filter(|policy| policy.inert.is_none() && profile.enforces(policy).truth.may());
-        let mut parties: Vec<Party<'a>> = cluster.pods.iter().map(Party::Pod).collect();
-        parties.extend(cluster.worker_pools.iter().map(|pool| Party::Worker(&pool.namespace)));
+        let workers = cluster.worker_pools.iter().map(|pool| Party::Worker(&pool.namespace));
+        let mut others: Vec<Party<'a>> = workers.collect();
         // An input with the namespace that every cluster has shows them all; any other one may leave out whom a peer means.
         if !cluster.namespaces.contains_key("kube-system") {
-            parties.push(Party::Stranger);
+            others.push(Party::Stranger);
         }
-        parties.extend(cluster.nodes.iter().map(Party::Node));
+        others.extend(cluster.nodes.iter().map(Party::Node));
         if cluster.nodes.is_empty() {
-            parties.push(Party::SomeNode);
+            others.push(Party::SomeNode);
         }
-        parties.push(Party::Outside(None));
-        Self { select, cluster, live: live.collect(), parties }
+        others.push(Party::Outside(None));
+        Self { select, cluster, live: live.collect(), crowd: Crowd::new(cluster), others }
     }
 
-    /// Pods that a policy may select: a namespaced one selects in its own namespace only.
-    fn pods_near(&self, policy: &'a Policy) -> impl Iterator<Item = &'a Pod> {
+    /// Pods that a policy may select, among others perhaps: a namespaced one selects in its own namespace only.
+    fn near(&self, policy: &'a Policy) -> impl Iterator<Item = &'a Pod> {
         let namespace = policy.object.namespace.as_ref();
-        let pods = self.cluster.pods.iter();
+        let pods = self.crowd.perhaps(&self.select, &policy.subject, namespace.map(|namespace| &**namespace));
         pods.filter(move |pod| namespace.is_none_or(|namespace| *namespace == pod.namespace))
+    }
+
+    /// Pods that an expression of a policy may mean.
+    fn peers(&self, peer: &'a Match, dialect: Dialect) -> impl Iterator<Item = &'a Pod> {
+        let pods = self.crowd.perhaps(&self.select, peer, None);
+        pods.filter(move |pod| self.select.truth(peer, Party::Pod(pod), dialect).may())
     }
 
     fn selects(&self, policy: &'a Policy, pod: &'a Pod) -> Truth {

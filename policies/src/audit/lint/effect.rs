@@ -99,7 +99,7 @@ impl<'a> Lint<'a> {
                 .iter()
                 .any(|policy| self.may_select(policy) || self.relies_on_dropped(&policy.subject));
             if !may {
-                let near = readings.first().map_or(0, |policy| self.pods_near(policy).count());
+                let near = self.crowd.count(object.namespace.as_deref());
                 let reason = match &object.namespace {
                     Some(namespace) if near == 0 => {
                         format!("{object}: there is no pod in the namespace {namespace}")
@@ -135,7 +135,7 @@ impl<'a> Lint<'a> {
         };
         readings
             .iter()
-            .find_map(|policy| self.pods_near(policy).find(|pod| pod.host_network && is_meant(policy, pod)))
+            .find_map(|policy| self.near(policy).find(|pod| pod.host_network && is_meant(policy, pod)))
     }
 
     /// Why agents of this version refuse a policy that those of others take: what the parser has put beside its subject.
@@ -161,9 +161,8 @@ impl<'a> Lint<'a> {
     }
 
     fn may_select(&self, policy: &'a Policy) -> bool {
-        let pods = self.pods_near(policy).any(|pod| self.selects(policy, pod).may());
-        let mut others =
-            self.parties.iter().filter(|party| !matches!(party, Party::Pod(_) | Party::Stranger));
+        let pods = self.near(policy).any(|pod| self.selects(policy, pod).may());
+        let mut others = self.others.iter().filter(|party| !matches!(party, Party::Stranger));
         pods || others.any(|party| self.select.truth(&policy.subject, *party, policy.dialect).may())
     }
 

@@ -101,7 +101,7 @@ impl<'a> Lint<'a> {
     }
 
     fn undone_by(&self, policy: &'a Policy, early: &Early<'a>, direction: Direction) -> Option<Finding> {
-        let both = self.pods_near(policy).filter(|pod| {
+        let both = self.near(policy).filter(|pod| {
             !pod.host_network
                 && !pod.finished
                 && self.selects(policy, pod).must()
@@ -182,7 +182,8 @@ impl<'a> Lint<'a> {
     /// Some of those whom a rule surely means: pods, then addresses.
     fn examples(&self, rule: &Rule, dialect: Dialect) -> Vec<Party<'a>> {
         let is_peer = |party: &Party<'a>| self.select.truth(&rule.peer, *party, dialect).must();
-        let pods = self.cluster.pods.iter().filter(|other| !other.host_network && !other.finished);
+        let pods = self.crowd.perhaps(&self.select, &rule.peer, None);
+        let pods = pods.filter(|other| !other.host_network && !other.finished);
         let mut sets = vec![AddressSet::full()];
         blocks(&rule.peer, &mut sets);
         let is_ours = |address: &IpAddr| {

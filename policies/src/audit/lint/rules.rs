@@ -60,7 +60,8 @@ impl<'a> Lint<'a> {
     fn has_no_peer(&self, rule: &Written<'a>) -> bool {
         rule.readings.iter().all(|(policy, reading)| {
             let who = &reading.peer;
-            !self.parties.iter().any(|party| self.select.truth(who, *party, policy.dialect).may())
+            !self.others.iter().any(|party| self.select.truth(who, *party, policy.dialect).may())
+                && self.peers(who, policy.dialect).next().is_none()
         })
     }
 
@@ -78,28 +79,24 @@ impl<'a> Lint<'a> {
             for (policy, reading) in &rule.readings {
                 match rule.direction {
                     Direction::Ingress => {
-                        for pod in self.pods_near(policy).filter(|pod| self.selects(policy, pod).may()) {
+                        for pod in self.near(policy).filter(|pod| self.selects(policy, pod).may()) {
                             pods = pods.saturating_add(1);
                             may |= has_port(pod, name, &protocols);
                         }
                         let mut workers =
-                            self.parties.iter().filter(|party| matches!(party, Party::Worker(_)));
+                            self.others.iter().filter(|party| matches!(party, Party::Worker(_)));
                         may |= workers.any(|w| self.select.truth(&policy.subject, *w, policy.dialect).may());
                     }
                     Direction::Egress => {
-                        for party in &self.parties {
-                            if !self.select.truth(&reading.peer, *party, policy.dialect).may() {
-                                continue;
-                            }
-                            match party {
-                                Party::Pod(pod) => {
-                                    pods = pods.saturating_add(1);
-                                    may |= has_port(pod, name, &protocols);
-                                }
-                                Party::Worker(_) | Party::Stranger => may = true,
-                                Party::Node(_) | Party::SomeNode | Party::Outside(_) => {}
-                            }
+                        for pod in self.peers(&reading.peer, policy.dialect) {
+                            pods = pods.saturating_add(1);
+                            may |= has_port(pod, name, &protocols);
                         }
+                        let mut makers = self
+                            .others
+                            .iter()
+                            .filter(|party| matches!(party, Party::Worker(_) | Party::Stranger));
+                        may |= makers.any(|m| self.select.truth(&reading.peer, *m, policy.dialect).may());
                     }
                 }
             }

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use super::{findings, not_isolated};
-use crate::read::{Input, Limits, ReadOptions, cluster};
+use super::{Lint, findings, not_isolated, sections};
+use crate::audit::select::Party;
+use crate::cluster::{Cluster, Pod};
+use crate::read::{Input, Limits, ReadErrors, ReadOptions, cluster};
+use mpegflow_policies_generator::small::{Case, Dialect};
 
 /// Pods `web` (port `http`) and `db` of the namespace `a`.
 const PODS: &str = "
@@ -18,11 +21,18 @@ metadata: {name: db, namespace: a, labels: {app: db}}
 spec: {containers: [{name: c, image: i}]}
 ";
 
-fn found_in(profile: &str, text: &str) -> Vec<String> {
+fn try_read(text: &str) -> Result<Cluster, ReadErrors> {
     let mut input = Input::new(Limits::default());
     input.add("in.yaml", text).unwrap();
-    let cluster = cluster(&input, &ReadOptions::default()).unwrap().cluster;
-    let found = findings(&cluster, profile.parse().unwrap());
+    Ok(cluster(&input, &ReadOptions::default())?.cluster)
+}
+
+fn read(text: &str) -> Cluster {
+    try_read(text).unwrap()
+}
+
+fn found_in(profile: &str, text: &str) -> Vec<String> {
+    let found = findings(&read(text), profile.parse().unwrap());
     found.into_iter().map(|finding| format!("{} {}", finding.id, finding.reason)).collect()
 }
 
@@ -287,4 +297,73 @@ fn each_direction_is_isolated_by_itself() {
     assert_eq!(open_directions(&not_understood), [""; 0], "nobody knows what the field does");
     let staged = calico("g", "{}").replace("GlobalNetworkPolicy", "StagedGlobalNetworkPolicy");
     assert_eq!(open_directions(&staged), [ingress, egress]);
+}
+
+/// How often a pod was left out, of all times that an expression was asked; whoever it means is there, in order.
+fn left_out<'a>(cluster: &'a Cluster, profile: &str, text: &str) -> (usize, usize) {
+    let lint = Lint::new(cluster, profile.parse().unwrap());
+    let (mut left_out, mut all) = (0, 0);
+    for policy in &cluster.policies {
+        let namespace = policy.object.namespace.as_deref();
+        let peers = sections(policy).flat_map(|(_, section)| section.rules.iter().map(|rule| &rule.peer));
+        for (what, namespace) in peers.map(|peer| (peer, None)).chain([(&policy.subject, namespace)]) {
+            let is_meant = |pod: &'a Pod| {
+                namespace.is_none_or(|namespace| namespace == &*pod.namespace)
+                    && (lint.select.truth(what, Party::Pod(pod), policy.dialect).may()
+                        || lint.select.selects(what, pod, policy.dialect).may())
+            };
+            let perhaps: Vec<&Pod> = lint.crowd.perhaps(&lint.select, what, namespace).collect();
+            let names = |pods: Vec<&'a Pod>| -> Vec<String> {
+                pods.into_iter().filter(|pod| is_meant(pod)).map(|pod| pod.object.to_string()).collect()
+            };
+            let (found, expected) = (names(perhaps.clone()), names(cluster.pods.iter().collect()));
+            assert_eq!(found, expected, "{what:?} of {} under {profile}:\n{text}", policy.object);
+            all += cluster.pods.len();
+            left_out += cluster.pods.len() - perhaps.len();
+        }
+    }
+    (left_out, all)
+}
+
+#[test]
+fn whoever_an_expression_may_mean_is_asked_and_few_others() {
+    let (mut left_out_of_all, mut asked) = (0, 0);
+    for seed in 0..150 {
+        for (dialect, profiles) in
+            [(Dialect::Kubernetes, ["generic", "cilium"]), (Dialect::Calico, ["generic", "calico"])]
+        {
+            let text = Case::generate(seed, dialect).manifests();
+            // A few are not what their API takes.
+            let Ok(cluster) = try_read(&text) else { continue };
+            for profile in profiles {
+                let (left, all) = left_out(&cluster, profile, &text);
+                left_out_of_all += left;
+                asked += all;
+            }
+        }
+    }
+    assert!(asked > 5_000 && left_out_of_all * 3 > asked, "{left_out_of_all} of {asked}");
+}
+
+#[test]
+fn templates_and_pods_on_their_nodes_are_asked_too() {
+    let text = [
+        PODS,
+        "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: ds, namespace: b}, spec: {selector: {matchLabels: {app: ds}},
+          template: {metadata: {labels: {app: ds}}, spec: {hostNetwork: true, containers: [{name: c, image: i}]}}}}",
+        "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: set, namespace: a}, spec: {serviceName: s,
+          selector: {matchLabels: {app: set}}, template: {metadata: {labels: {app: set}}, spec: {containers: [{name: c, image: i}]}}}}",
+        &network_policy("first", "{podSelector: {matchLabels: {apps.kubernetes.io/pod-index: '0'}}, ingress: [{from: [
+          {podSelector: {matchExpressions: [{key: controller-revision-hash, operator: In, values: [x, z]}]}},
+          {podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [web]}]}},
+          {namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: In, values: [a, b]}]}},
+          {namespaceSelector: {matchLabels: {team: x}}}, {ipBlock: {cidr: 10.0.0.0/8}}]}]}"),
+        &calico("second", "{selector: 'app == \"ds\" || has(app) && !(app in {\"web\"})', egress: [{action: Allow, destination: {selector: 'app starts with \"d\"'}}]}"),
+        &cilium("third", "{endpointSelector: {matchLabels: {app: db}}, ingress: [{fromEntities: [host, remote-node, world]}]}"),
+    ]
+    .join("\n---\n");
+    for profile in ["generic", "cilium", "calico", "aws-vpc"] {
+        let (left, _) = left_out(&read(&text), profile, &text);
+        assert!(left > 0);
+    }
 }

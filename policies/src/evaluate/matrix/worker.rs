@@ -66,6 +66,9 @@ pub(super) struct Worker<'m, 'e, 'a> {
     matrix: &'m Matrix<'e, 'a>,
     rows: Rows<'m>,
     kinds: Kinds,
+    /// Memory for the answers of a block, its rows while they are made, and the answers of ingress of a group: each block is as large
+    /// as the one before.
+    memory: [Vec<AnswerId>; 3],
 }
 
 /// What is between two pods, by the answers of both sides: a row for each answer of ingress that was asked about.
@@ -89,22 +92,28 @@ impl Kinds {
     /// place afterwards.
     fn make_room(&mut self, egress: usize) {
         let width = self.width.max(egress.next_power_of_two());
-        if width == self.width && self.all.len() <= MOST_KINDS {
+        if self.all.len() > MOST_KINDS {
+            // In the memory that it has: the kernel would have to clear as much again.
+            self.all.clear();
+            self.all.resize(width, Kind::Separated as u8);
+            self.width = width;
+            self.rows.clear();
+            self.answers.clear();
+            self.answers.push(0);
+            return;
+        }
+        if width == self.width {
             return;
         }
         let mut all = vec![Kind::Separated as u8; width];
         let mut kept: Vec<AnswerId> = vec![0];
-        if self.all.len() <= MOST_KINDS {
-            for (answer, row) in self.answers.iter().zip(self.all.chunks(self.width.max(1))).skip(1) {
-                if let Some(start) = self.rows.get_mut(index(*answer)) {
-                    *start = u32::try_from(all.len()).unwrap_or(0);
-                }
-                all.extend_from_slice(row);
-                all.resize(all.len().saturating_add(width.saturating_sub(row.len())), UNASKED);
-                kept.push(*answer);
+        for (answer, row) in self.answers.iter().zip(self.all.chunks(self.width.max(1))).skip(1) {
+            if let Some(start) = self.rows.get_mut(index(*answer)) {
+                *start = u32::try_from(all.len()).unwrap_or(0);
             }
-        } else {
-            self.rows.clear();
+            all.extend_from_slice(row);
+            all.resize(all.len().saturating_add(width.saturating_sub(row.len())), UNASKED);
+            kept.push(*answer);
         }
         (self.all, self.width, self.answers) = (all, width, kept);
     }
@@ -159,7 +168,7 @@ impl Column<'_> {
 
 impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
     pub(super) fn new(matrix: &'m Matrix<'e, 'a>) -> Self {
-        Self { matrix, rows: Rows::new(&matrix.evaluation.core), kinds: Kinds::new() }
+        Self { matrix, rows: Rows::new(&matrix.evaluation.core), kinds: Kinds::new(), memory: Default::default() }
     }
 
     pub(super) fn steps(&self) -> u64 {
@@ -181,8 +190,11 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
         let width = end.saturating_sub(start);
         let sources = &matrix.sources.groups;
         // Turned, so that what a destination is asked for lies side by side; a few rows at a time, which a cache holds.
-        let mut egress: Vec<AnswerId> = vec![0; width.saturating_mul(sources.len())];
-        let mut rows: Vec<AnswerId> = vec![0; width.saturating_mul(TURNED)];
+        let [mut egress, mut rows, mut ingress] = std::mem::take(&mut self.memory);
+        // Whatever is in them: all of it is written before it is read.
+        egress.resize(width.saturating_mul(sources.len()), 0);
+        rows.resize(width.saturating_mul(TURNED), 0);
+        ingress.resize(matrix.classes.len(), 0);
         self.rows.start();
         for (strip, some) in sources.chunks(TURNED).enumerate() {
             for (source, row) in some.iter().zip(rows.chunks_mut(width.max(1))) {
@@ -198,7 +210,6 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
                 }
             }
         }
-        let mut ingress: Vec<AnswerId> = vec![0; matrix.classes.len()];
         self.rows.start();
         for group in groups {
             self.kinds.make_room(self.rows.answers.egress.len());
@@ -218,6 +229,7 @@ impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
             };
             take(self, &column);
         }
+        self.memory = [egress, rows, ingress];
     }
 
     /// Counts the pairs of a block.
