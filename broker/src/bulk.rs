@@ -2,13 +2,15 @@
 //!
 //! rustls asks its socket for a record at a time, 16 KiB and what is around them, and hands out a record at a time. Each costs a call
 //! of the kernel, a wake-up of the task at the other leg, and a write there. [`ReadAhead`] goes below TLS, [`Gather`] above it; neither
-//! waits for anything: they take what is there already. A connection that is idle or slow holds no buffer of either.
+//! waits for anything: they take what is there already. A connection that is idle or slow holds no buffer of either. [`Sending`] goes
+//! above TLS too, and keeps rustls from queueing for a reader who is slow.
 
 use bytes::{Buf as _, BytesMut};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What is read ahead at most, in bytes.
@@ -108,6 +110,113 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
                 other => return other,
             }
         }
+    }
+}
+
+/// What TLS may hold of a connection that waits for its reader, in bytes: a record, and four.
+const LITTLE: usize = 16 << 10;
+const MUCH: usize = 64 << 10;
+/// Whoever took so much without a pause reads fast: more than a kernel takes in for one that does not read.
+const FLUENT: usize = 8 << 20;
+/// Whoever goes on reading within this time is not slow: it only shares a processor.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection whose queue of encrypted bytes has a bound.
+pub(crate) trait Queues {
+    /// No more than about so many bytes are taken before the socket takes some.
+    fn queue_at_most(&mut self, bytes: usize);
+}
+
+impl<S> Queues for tokio_rustls::server::TlsStream<S> {
+    fn queue_at_most(&mut self, bytes: usize) {
+        self.get_mut().1.set_buffer_limit(Some(bytes));
+    }
+}
+
+/// Has much queued for a reader that reads on, so that one call of the kernel takes it, and little for one that is slow or not
+/// known yet: a thousand of these are what a broker's memory goes to.
+#[derive(Debug)]
+pub(crate) struct Sending<S> {
+    inner: S,
+    queue: usize,
+    /// What went out since the last pause.
+    fluent: usize,
+    /// Since when the reader takes nothing.
+    waits: Option<Instant>,
+}
+
+impl<S: Queues> Sending<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        let mut sending = Self { inner, queue: 0, fluent: 0, waits: None };
+        sending.queue_at_most(LITTLE);
+        sending
+    }
+
+    fn queue_at_most(&mut self, bytes: usize) {
+        if self.queue != bytes {
+            self.queue = bytes;
+            self.inner.queue_at_most(bytes);
+        }
+    }
+
+    /// What a write or a flush came to, and how many bytes that was.
+    fn came(&mut self, poll: &Poll<io::Result<usize>>) {
+        match poll {
+            Poll::Pending => _ = self.waits.get_or_insert_with(Instant::now),
+            Poll::Ready(Err(_)) => {}
+            Poll::Ready(Ok(bytes)) => {
+                if let Some(since) = self.waits.take() {
+                    self.fluent = 0;
+                    self.queue_at_most(if since.elapsed() < PAUSE { MUCH } else { LITTLE });
+                }
+                self.fluent = self.fluent.saturating_add(*bytes);
+                if self.fluent >= FLUENT {
+                    self.queue_at_most(MUCH);
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Sending<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Queues + Unpin> AsyncWrite for Sending<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.came(&sent);
+        sent
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = Pin::new(&mut self.inner).poll_flush(cx).map_ok(|()| 0);
+        self.came(&sent);
+        sent.map_ok(drop)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.came(&sent);
+        sent
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 }
 
@@ -241,6 +350,64 @@ mod tests {
         let mut buf = [0; 40 << 10];
         let read = futures_util::FutureExt::now_or_never(one_by_one.read(&mut buf)).unwrap().unwrap();
         assert_eq!((read, one_by_one.inner.reads), (40 << 10, 3));
+    }
+
+    /// A connection under TLS whose socket takes all, or nothing.
+    struct Takes {
+        nothing: bool,
+        queue: usize,
+    }
+
+    impl Queues for Takes {
+        fn queue_at_most(&mut self, bytes: usize) {
+            self.queue = bytes;
+        }
+    }
+
+    impl AsyncWrite for Takes {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            if self.nothing { Poll::Pending } else { Poll::Ready(Ok(buf.len().min(self.queue))) }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.nothing { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn little_is_queued_for_a_slow_reader_and_much_for_one_that_reads_on() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut sending = Sending::new(Takes { nothing: false, queue: usize::MAX });
+        let all = bytes(48 << 10);
+        let write = |sending: &mut Sending<Takes>, cx: &mut Context<'_>| {
+            Pin::new(sending).poll_write(cx, &all).map(Result::unwrap)
+        };
+        // Nobody knows it yet.
+        assert_eq!(sending.inner.queue, LITTLE);
+        let mut sent = 0;
+        while sent < FLUENT {
+            let Poll::Ready(some) = write(&mut sending, &mut cx) else { panic!("it takes all") };
+            assert_eq!(sending.inner.queue == MUCH, sent + some >= FLUENT);
+            sent += some;
+        }
+        // It stops, seen by a write or by a flush, for longer than a busy machine makes anybody wait.
+        for by_flush in [false, true] {
+            sending.queue_at_most(MUCH);
+            sending.inner.nothing = true;
+            if by_flush {
+                assert!(Pin::new(&mut sending).poll_flush(&mut cx).is_pending());
+            } else {
+                assert!(write(&mut sending, &mut cx).is_pending());
+            }
+            std::thread::sleep(PAUSE * 2);
+            sending.inner.nothing = false;
+            assert!(write(&mut sending, &mut cx).is_ready());
+            assert_eq!((sending.inner.queue, sending.waits), (LITTLE, None));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::idle::{Busy, Idle, Place};
 use super::problem::{Kind, Problem};
-use crate::bulk::{BUFFER, Gather, ReadAhead};
+use crate::bulk::{BUFFER, Gather, ReadAhead, Sending};
 use crate::ca::{self, Peer};
 use crate::engine::Connected;
 use crate::lanes::Lanes;
@@ -194,7 +194,7 @@ async fn connection(
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let peer = certificates.and_then(<[_]>::first).and_then(ca::peer);
-            http(Gather::new(stream), TlsPeer::new(peer), router, limits, stop, place).await;
+            http(Gather::new(Sending::new(stream)), TlsPeer::new(peer), router, limits, stop, place).await;
         }
         Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
