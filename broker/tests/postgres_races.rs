@@ -17,12 +17,14 @@ use mpegflow_broker::plan::Settings;
 use mpegflow_broker::secret::fresh_id;
 use mpegflow_broker::state::{self, Ending, Snapshot};
 use mpegflow_broker::store::postgres::PostgresStore;
+use mpegflow_broker::store::webhooks::{AttemptEnd, Webhooks as _};
 use mpegflow_broker::store::{
     Canceled, Idempotency, LeaseIs, Leased, NewLease, Note, Once, Recorded, Settled, Store, Submitted,
 };
 use mpegflow_protocol::api::{EventKind, JobState};
 use mpegflow_protocol::failure::{Failure, FailureCode};
-use mpegflow_protocol::ids::{PoolName, TaskId, WorkerId};
+use mpegflow_protocol::ids::{JobId, MessageId, PoolName, TaskId, WebhookId, WorkerId};
+use mpegflow_protocol::webhook::DeliveryState;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -264,6 +266,50 @@ async fn an_end_waits_for_the_part_that_is_being_recorded() {
     // The statement that ended it began before the part was there; the sweep sees it.
     store.garbage(&[], 1).await.unwrap();
     assert_eq!(store.parts(claim.attempt, 0).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_of_a_delivery_and_the_deletion_of_its_webhook_do_not_wait_for_each_other() {
+    let (database, [store, _]) = two().await;
+    let made = make(&*store, "a").await;
+    let (webhook, delivery): (WebhookId, MessageId) = (fresh_id(), fresh_id());
+    let job: JobId = fresh_id();
+    let mut conn = database.connect().await;
+    let rows = format!(
+        "INSERT INTO webhooks (id, tenant, url, types, cursor, secrets, created_at)
+            VALUES ('{webhook}', '{}', 'https://a.example/', '', 0, '[]', 0);
+         INSERT INTO deliveries (id, webhook, type, job, body, state, attempts, next_at, created_at)
+            VALUES ('{delivery}', '{webhook}', 'job.created', '{}', '{{}}', 'pending', 1, 0, 0)",
+        made.tenant, job
+    );
+    sqlx::Executor::execute(&mut conn, sqlx::AssertSqlSafe(rows)).await.unwrap();
+    // Whoever deletes it has the webhook, and does not have its messages yet; if the two waited for each other, this one would
+    // notice first.
+    let lock = format!(
+        "SET deadlock_timeout = '10ms'; BEGIN; SELECT id FROM webhooks WHERE id = '{webhook}' FOR UPDATE"
+    );
+    sqlx::Executor::execute(&mut conn, sqlx::AssertSqlSafe(lock)).await.unwrap();
+    let ender = Arc::clone(&store);
+    let ending = tokio::spawn(async move {
+        let end = AttemptEnd {
+            state: DeliveryState::Delivered,
+            next_at: Time(0),
+            status: Some(200),
+            error: None,
+            disable: None,
+        };
+        ender.end_attempt(delivery, 1, &end, Time(1)).await.unwrap()
+    });
+    let mut watching = database.connect().await;
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watching).await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let delete = format!(
+        "DELETE FROM deliveries WHERE webhook = '{webhook}'; DELETE FROM webhooks WHERE id = '{webhook}'; COMMIT"
+    );
+    sqlx::Executor::execute(&mut conn, sqlx::AssertSqlSafe(delete)).await.unwrap();
+    assert!(!ending.await.unwrap(), "there is none any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

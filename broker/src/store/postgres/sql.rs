@@ -883,11 +883,15 @@ statements! {
         )
         UPDATE deliveries d SET attempts = d.attempts + 1, next_at = $2 FROM locked WHERE d.id = locked.id RETURNING ", columns!(delivery "d."));
     /// 1 id, 2 attempt, 3 state, 4 next at, 5 status, 6 error, 7 ended at, 8 succeeded at, 9 why the webhook is to be disabled. One
-    /// that took a later message is not failing.
+    /// that took a later message is not failing. The webhook is locked before its message, as whoever deletes it does.
     END_ATTEMPT = "
-        WITH ended AS (
+        WITH locked AS (
+            SELECT id FROM webhooks WHERE id = (SELECT webhook FROM deliveries WHERE id = $1)
+                AND ($8::bigint IS NOT NULL OR $9::text IS NOT NULL) FOR NO KEY UPDATE
+        ), ended AS (
             UPDATE deliveries SET state = $3, next_at = $4, last_status = $5, last_error = $6, ended_at = $7
-            WHERE id = $1 AND attempts = $2 AND state = 'pending' RETURNING webhook, created_at
+            WHERE id = $1 AND attempts = $2 AND state = 'pending' AND (SELECT count(*) FROM locked) >= 0
+            RETURNING webhook, created_at
         ), hook AS (
             UPDATE webhooks w SET succeeded_at = coalesce($8::bigint, w.succeeded_at),
                 disabled = CASE
