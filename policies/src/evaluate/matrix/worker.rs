@@ -168,7 +168,12 @@ impl Column<'_> {
 
 impl<'m, 'e, 'a> Worker<'m, 'e, 'a> {
     pub(super) fn new(matrix: &'m Matrix<'e, 'a>) -> Self {
-        Self { matrix, rows: Rows::new(&matrix.evaluation.core), kinds: Kinds::new(), memory: Default::default() }
+        Self {
+            matrix,
+            rows: Rows::new(&matrix.evaluation.core),
+            kinds: Kinds::new(),
+            memory: Default::default(),
+        }
     }
 
     pub(super) fn steps(&self) -> u64 {
