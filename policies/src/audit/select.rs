@@ -2,9 +2,11 @@
 //! evaluator answers the same for everybody at once; this one answers *unknown* a little more often, which only keeps a
 //! finding back. The two are not one: this one is also asked of whoever the input does not show (a pool's future pods, a stranger,
 //! some node), and of nodes without saying whose, and knows neither endpoints nor options; the evaluator's, which runs for every pair,
-//! would carry all of that. What they have in common is in [`Cluster`], [`Test`] and [`Truth`].
+//! would carry all of that. What they have in common is in [`Cluster`], [`Test`], [`Truth`] and
+//! [`lower`].
 
 use crate::cluster::{ADDED_BY_CONTROLLERS, Cluster, Labels, Node, Pod};
+use crate::evaluate::lower;
 use crate::matching::{Kind, LabelOwner, Match, Test, TrafficMatch};
 use crate::policy::{ClusterTier, Dialect};
 use crate::profile::{Fact, Profile};
@@ -181,39 +183,20 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// Traffic to somebody that an expression surely and possibly matches.
-    pub(super) fn traffic(&self, what: &TrafficMatch, destination: Party<'a>) -> (Traffic, Traffic) {
-        let exact = |traffic: Traffic| (traffic.clone(), traffic);
-        match what {
-            TrafficMatch::Anything => exact(Traffic::all()),
-            TrafficMatch::Nothing => exact(Traffic::none()),
-            TrafficMatch::All(parts) => parts.iter().fold(exact(Traffic::all()), |(low, high), part| {
-                let (surely, possibly) = self.traffic(part, destination);
-                (low.intersection(&surely), high.intersection(&possibly))
-            }),
-            TrafficMatch::OneOf(parts) => parts.iter().fold(exact(Traffic::none()), |(low, high), part| {
-                let (surely, possibly) = self.traffic(part, destination);
-                (low.union(&surely), high.union(&possibly))
-            }),
-            TrafficMatch::Not(inner) => {
-                let (low, high) = self.traffic(inner, destination);
-                (high.complement(), low.complement())
-            }
-            TrafficMatch::Protocol(protocol) => exact(protocol.traffic()),
-            TrafficMatch::Ports(protocol, ports) => exact(Traffic::to(*protocol, ports.clone())),
-            TrafficMatch::NamedPort(protocol, name) => match destination {
-                Party::Pod(pod) => {
-                    let ports = pod.ports.iter().filter(|port| port.protocol == *protocol);
-                    let ports = ports.filter(|port| port.name.as_ref() == Some(name));
-                    exact(Traffic::to(*protocol, PortSet::of(ports.map(|port| (port.port, port.port)))))
-                }
-                Party::Worker(_) | Party::Stranger => (Traffic::none(), protocol.traffic()),
-                _ => exact(Traffic::none()),
-            },
-            TrafficMatch::SourcePorts(protocol, ports) if ports.is_full() => exact(protocol.traffic()),
-            TrafficMatch::SourcePorts(protocol, _) => (Traffic::none(), protocol.traffic()),
-            TrafficMatch::Doubt(_) => (Traffic::none(), Traffic::all()),
-        }
+    /// Traffic to somebody that an expression of a policy surely and possibly matches, whatever the source ports.
+    pub(super) fn traffic(
+        &self,
+        what: &TrafficMatch,
+        destination: Party<'a>,
+        dialect: Dialect,
+    ) -> (Traffic, Traffic) {
+        let ports = match destination {
+            Party::Pod(pod) => Some(&*pod.ports),
+            // Nobody knows which names their ports will have.
+            Party::Worker(_) | Party::Stranger => None,
+            Party::Node(_) | Party::SomeNode | Party::Outside(_) => Some(&[][..]),
+        };
+        lower(what, ports, &[PortSet::full()], 0, Some((dialect, self.profile)))
     }
 }
 

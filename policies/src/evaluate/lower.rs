@@ -13,7 +13,7 @@ const MOST_SOURCE_ATOMS: usize = 64;
 
 /// What a traffic expression surely and possibly matches towards a destination with these ports, for one group of source
 /// ports. Without a dialect it is an intent's.
-pub(super) fn lower(
+pub(crate) fn lower(
     what: &TrafficMatch,
     ports: Option<&[ContainerPort]>,
     atoms: &[PortSet],

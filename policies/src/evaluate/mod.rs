@@ -27,6 +27,7 @@ mod stages;
 mod traffic_table;
 
 pub use evaluation::Evaluation;
+pub(crate) use lower::lower;
 pub use matrix::{Matrix, Tally, Work};
 
 use crate::policy::Direction;

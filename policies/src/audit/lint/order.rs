@@ -132,7 +132,7 @@ impl<'a> Lint<'a> {
         involved: &[&'a Policy],
         pair: Pair<'a>,
     ) -> Traffic {
-        let mut left = self.traffic(allow.rule, pair).0;
+        let mut left = self.traffic(early, allow.rule, pair).0;
         let own = section(early, pair.direction).into_iter().flat_map(|section| &section.rules);
         for before in own.take(allow.index) {
             left = left.difference(&self.possibly(early, before, pair, |action| action != Action::Allow));
@@ -160,9 +160,9 @@ impl<'a> Lint<'a> {
     }
 
     /// Traffic of a rule between a pair: surely and possibly.
-    fn traffic(&self, rule: &Rule, pair: Pair<'a>) -> (Traffic, Traffic) {
+    fn traffic(&self, policy: &Policy, rule: &Rule, pair: Pair<'a>) -> (Traffic, Traffic) {
         let destination = if pair.direction == Direction::Egress { pair.other } else { Party::Pod(pair.pod) };
-        self.select.traffic(&rule.traffic, destination)
+        self.select.traffic(&rule.traffic, destination, policy.dialect)
     }
 
     fn possibly(
@@ -173,7 +173,7 @@ impl<'a> Lint<'a> {
         counts: impl Fn(Action) -> bool,
     ) -> Traffic {
         if counts(rule.action) && self.select.truth(&rule.peer, pair.other, policy.dialect).may() {
-            self.traffic(rule, pair).1
+            self.traffic(policy, rule, pair).1
         } else {
             Traffic::none()
         }
@@ -321,7 +321,7 @@ impl<'a> Lint<'a> {
                 if !must(first, x) || !must(second, y) {
                     return false;
                 }
-                let mut both = self.traffic(x, pair).0.intersection(&self.traffic(y, pair).0);
+                let mut both = self.traffic(first, x, pair).0.intersection(&self.traffic(second, y, pair).0);
                 let before = a.rules.iter().take(i).map(|rule| (first, rule));
                 for (policy, rule) in before.chain(b.rules.iter().take(j).map(|rule| (second, rule))) {
                     both = both.difference(&self.possibly(policy, rule, pair, |_| true));

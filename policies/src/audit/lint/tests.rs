@@ -1,6 +1,6 @@
 //! Where findings must stay silent, and the cases that one example for each does not show.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
 
 use super::{Lint, findings, not_isolated, sections};
 use crate::audit::select::Party;
@@ -151,6 +151,27 @@ const ISOLATED: &str = "{podSelector: {matchLabels: {app: web}}, policyTypes: [I
 fn undone_beside(other: &str) -> Vec<String> {
     let allow = "{order: 999, selector: app == 'web', types: [Ingress], ingress: [{action: Allow, source: {nets: [203.0.113.0/24]}}]}";
     ids("calico@3.30", &[&network_policy("p", ISOLATED), &calico("early", allow), other])
+}
+
+#[test]
+fn a_port_name_that_a_pod_gives_twice_is_not_surely_either_port() {
+    let early = calico(
+        "early",
+        "{order: 999, selector: app == 'web', types: [Ingress], ingress: [{action: Allow, protocol: TCP,
+          source: {nets: [203.0.113.0/24]}, destination: {ports: [http]}}]}",
+    );
+    let pods =
+        |second: &str| PODS.replace("containerPort: 8080}]}]", &format!("containerPort: 8080}}]}}{second}]"));
+    for (second, expected) in [
+        ("", true),
+        (", {name: d, image: i, ports: [{name: http, containerPort: 8080, protocol: UDP}]}", true),
+        (", {name: d, image: i, ports: [{name: http, containerPort: 9090}]}", false),
+    ] {
+        let text =
+            [&pods(second), &network_policy("p", ISOLATED), &early].map(String::as_str).join("\n---\n");
+        let found = found_in("calico@3.30", &text);
+        assert_eq!(found.iter().any(|finding| finding.starts_with("MF205")), expected, "{second}: {found:?}");
+    }
 }
 
 #[test]
