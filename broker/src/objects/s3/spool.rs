@@ -13,8 +13,10 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What is gathered before a write, and read at once, in bytes.
+/// What is gathered before a write, in bytes.
 const BATCH: usize = 64 << 10;
+/// What is read at once. A connection to storage that is slow holds two of these.
+const READ: usize = 32 << 10;
 
 /// A folder for spool files.
 #[derive(Debug, Clone)]
@@ -105,13 +107,14 @@ impl Spooling {
     pub(super) fn bytes(&self) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static + use<> {
         let file = Arc::clone(&self.file);
         futures_util::stream::try_unfold((file, 0_u64, self.len), |(file, at, len)| async move {
-            let left = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX).min(BATCH);
+            let left = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX).min(READ);
             if left == 0 {
                 return Ok(None);
             }
             let reader = Arc::clone(&file);
+            // Made here: each of the many threads that read would keep a heap of its own for them.
+            let mut chunk = vec![0; left];
             let read = blocking(move || {
-                let mut chunk = vec![0; left];
                 reader.read_exact_at(&mut chunk, at)?;
                 Ok(Bytes::from(chunk))
             });
