@@ -31,26 +31,29 @@ impl Truth {
 
     /// All of them; yes where there are none.
     pub fn all(of: impl IntoIterator<Item = Self>) -> Self {
-        let mut all = Self::Yes;
-        for one in of {
-            all = all.and(one);
-            if all == Self::No {
-                break;
-            }
-        }
-        all
+        Self::joined(of, Self::Yes, Self::and, Self::No)
     }
 
     /// At least one of them; no where there are none.
     pub fn any(of: impl IntoIterator<Item = Self>) -> Self {
-        let mut any = Self::No;
+        Self::joined(of, Self::No, Self::or, Self::Yes)
+    }
+
+    /// What they come to together; nobody is asked once it is settled.
+    fn joined(
+        of: impl IntoIterator<Item = Self>,
+        from: Self,
+        join: fn(Self, Self) -> Self,
+        settled: Self,
+    ) -> Self {
+        let mut all = from;
         for one in of {
-            any = any.or(one);
-            if any == Self::Yes {
+            all = join(all, one);
+            if all == settled {
                 break;
             }
         }
-        any
+        all
     }
 
     /// Whether it is possible: not [`Truth::No`].

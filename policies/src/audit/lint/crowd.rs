@@ -57,10 +57,11 @@ impl<'a> Crowd<'a> {
         what: &Match,
         namespace: Option<&str>,
     ) -> impl Iterator<Item = &'a Pod> + use<'a> {
-        let near = namespace.map(|namespace| self.by_namespace.get(namespace).cloned().unwrap_or_default());
+        let near = namespace.map(|namespace| self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice));
         let meant = match (self.places(select, what), near) {
-            (Some(meant), Some(near)) if near.len() < meant.len() => Some(near),
-            (meant, near) => meant.or(near),
+            (Some(meant), Some(near)) if meant.len() <= near.len() => Some(meant),
+            (_, Some(near)) => Some(near.to_vec()),
+            (meant, None) => meant,
         };
         let pods = &self.cluster.pods;
         let (some, all) = match meant {
